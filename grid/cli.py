@@ -1,0 +1,355 @@
+"""The `equigrid` command. Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line), 130 interrupted."""
+
+import json
+import shlex
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# Anything heavier than this is imported inside the commands: `--help` must answer at once.
+from grid.spec import PRESETS, GridSpec, SpecError
+
+app = typer.Typer(
+    name="equigrid",
+    help="How many synthetic images is one real image worth? Plans, runs and analyses the experiment that says.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DEFAULT_STORE = "equigrid-store"
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name or a YAML file.", show_default=False)]
+RanSpec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="The name of a grid in the store, a preset's name, or a YAML file.")
+]
+StoreOption = Annotated[
+    str, typer.Option("--store", envvar="EQUIGRID_STORE", metavar="URI", help="A folder, or s3://… or gs://…")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder for figures and report [equigrid-out/GRID].")
+]
+
+
+def main() -> None:
+    """The entry point: every kind of bad input ends here, as one line and exit code 2."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("equigrid: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+@contextmanager
+def _bad_input():
+    from grid.store import StoreError
+
+    try:
+        yield
+    except (SpecError, StoreError) as error:
+        print(f"equigrid: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+
+
+def _console():
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _print_json(content) -> None:
+    print(json.dumps(content, indent=1, default=str))
+
+
+def _open(store: str, *, create: bool = False):
+    from grid.store import Store, StoreError
+
+    opened = Store(store, create=create)
+    if not create and not any(True for _ in opened.list("grids")):
+        raise StoreError(f"store {store}: holds no grid yet; run one first, or name another with --store")
+    return opened
+
+
+def _ran(spec: str, store):
+    """A spec as it was last run in `store`, by its grid's name; else as a preset or file says."""
+    from grid.spec import load
+
+    recorded = None
+    if not spec.endswith((".yaml", ".yml")) and "/" not in spec:
+        recorded = store.get_json(f"grids/{spec}/spec.json")
+    if recorded is None:
+        return load(spec)
+    return GridSpec.model_validate(recorded)
+
+
+def _planned(spec: str, store):
+    from grid.plan import plan
+    from grid.resolve import resolve
+
+    return plan(resolve(_ran(spec, store), store))
+
+
+# Commands ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Show what would run, what is done already, and what it would take."""
+    with _bad_input():
+        from grid import estimate
+        from grid import plan as planning
+        from grid.resolve import resolve
+        from grid.spec import load
+        from grid.store import Store
+
+        loaded = load(spec)
+        opened = Store(store)
+        the_plan = planning.plan(resolve(loaded, opened))
+        lines = estimate.lines(opened, the_plan)
+        slots, gpus = _slots_here(loaded)
+        content = {
+            "grid": loaded.name, "dataset": the_plan.resolved.source.name,
+            "fingerprint": the_plan.resolved.fingerprint, "cells": len(the_plan.cells), "slots": slots,
+            "kinds": [line.__dict__ for line in lines],
+            "device_seconds": _sum(line.seconds for line in lines if line.kind != "ingest"),
+            "bytes": _sum(line.bytes for line in lines),
+        }  # fmt: skip
+        content["wall_seconds"] = content["device_seconds"] and content["device_seconds"] / slots
+        content["gpu_hours"] = content["device_seconds"] * gpus / 3600 if content["device_seconds"] else 0.0
+    if as_json:
+        _print_json(content)
+    else:
+        _show_plan(content, lines)
+
+
+@app.command()
+def run(
+    spec: Spec,
+    store: StoreOption = DEFAULT_STORE,
+    out: Out = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT); without it, RAY_ADDRESS or a local one.")
+    ] = None,
+    dashboard: Annotated[bool, typer.Option(help="Ray's dashboard, for a local cluster.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Run a grid, or whatever is left of it; then fit, and write figures and a report."""
+    with _bad_input():
+        from grid.spec import load
+        from grid.store import Store
+        from grid.summary import closing_line, nothing_done
+
+        loaded, opened, console = load(spec), Store(store, create=True), _console()
+        if not as_json:
+            console.print(f"grid {loaded.name} → store {opened.uri}", highlight=False, soft_wrap=True)
+        if (plan_now := _nothing_to_do(loaded, opened)) is not None:
+            summary, the_plan = nothing_done(opened, plan_now), plan_now
+        else:
+            from grid import driver
+            from grid.analysts import start_analyst
+
+            with driver.cluster(address, dashboard=dashboard):
+                summary, the_plan = driver.run(loaded, opened, console=console, analyst=start_analyst)
+        again = shlex.join(["equigrid", *sys.argv[1:]])
+        console.print(closing_line(summary, again), highlight=False, soft_wrap=True)
+        if summary.interrupted:
+            raise typer.Exit(130)
+        written = _analyse(the_plan, opened, out, as_json=as_json, summary=summary.to_json())
+    if as_json:
+        _print_json({"summary": summary.to_json(), **written})
+    _show_failures(summary, console)
+    if summary.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    spec: RanSpec,
+    store: StoreOption = DEFAULT_STORE,
+    watch: Annotated[bool, typer.Option("--watch", help="Show again every few seconds until all is done.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show how far a grid is, running or not, and what failed in it: from the store alone."""
+    import time
+
+    while True:
+        with _bad_input():
+            from grid.status import status as read_status
+
+            opened = _open(store)
+            found = read_status(opened, _planned(spec, opened))
+        if as_json:
+            _print_json(found.to_json())
+        else:
+            _show_status(found)
+        if not watch or found.complete:
+            break
+        time.sleep(5)
+    if any(stage.failed for stage in found.stages):
+        raise typer.Exit(1)
+
+
+@app.command()
+def fit(spec: RanSpec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Fit the equivalence anew from the store, and print it with its interval, or why there is none."""
+    with _bad_input():
+        from grid import analysts
+
+        opened = _open(store)
+        table, analysis = analysts.fit(opened, _planned(spec, opened))
+    if as_json:
+        _print_json(analysis.to_json())
+    else:
+        _show_analysis(table, analysis)
+
+
+@app.command()
+def report(spec: RanSpec, store: StoreOption = DEFAULT_STORE, out: Out = None, as_json: Json = False) -> None:
+    """Write the figures and the HTML report anew from the store."""
+    with _bad_input():
+        opened = _open(store)
+        written = _analyse(_planned(spec, opened), opened, out, as_json=True)
+    if as_json:
+        _print_json(written)
+    else:
+        print(written["report"])
+
+
+@app.command()
+def presets(as_json: Json = False) -> None:
+    """List the presets."""
+    from grid.spec import presets as names
+
+    about = {name: (PRESETS / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ") for name in names()}
+    if as_json:
+        _print_json(about)
+    else:
+        print("\n".join(f"{name}: {text}" for name, text in about.items()))
+
+
+# What they share and show --------------------------------------------------------------------------------------
+
+
+def _nothing_to_do(spec: GridSpec, store):
+    """The plan of a grid that has no work left, or None: then Ray need not start."""
+    from grid.plan import plan as make_plan
+    from grid.resolve import resolve
+    from grid.state import pending
+
+    resolved = resolve(spec, store)
+    the_plan = make_plan(resolved)
+    if resolved.dataset is None:
+        return None
+    return None if pending(store, the_plan)[0] else the_plan
+
+
+def _analyse(the_plan, store, out: Path | None, *, as_json: bool, summary: dict | None = None) -> dict:
+    """Fits, prints the table unless `as_json`, and writes figures and report. Returns what was written."""
+    from grid import analysts
+
+    directory = out or Path("equigrid-out") / the_plan.resolved.spec.name
+    table, analysis = analysts.fit(store, the_plan)
+    if not as_json:
+        _show_analysis(table, analysis)
+    path = analysts.write_report(store, the_plan, table, analysis, directory, summary)
+    if not as_json:
+        print(f"report: {path}")
+    return {"report": str(path), "analysis": analysis.to_json()}
+
+
+def _show_analysis(table, analysis) -> None:
+    from rich.console import Console
+
+    from analysis.terminal import summary_table
+
+    Console().print(summary_table(table, analysis))
+
+
+def _slots_here(spec: GridSpec) -> tuple[int, float]:
+    """Slots of a local run on this machine (or the spec's own number), and GPUs per slot if they were GPUs."""
+    import os
+
+    execution = spec.execution
+    gpus = 1.0 if execution.gpus == "auto" else execution.gpus
+    return execution.slots or max(1, int((os.cpu_count() or 1) / execution.cpus)), gpus
+
+
+def _sum(values):
+    values = list(values)
+    return None if not values or any(value is None for value in values) else sum(values)
+
+
+def _show_plan(content: dict, lines) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from grid.progress import duration
+
+    pending = " (not ingested yet: fingerprint pending)" if content["fingerprint"] == "pending" else ""
+    table = Table(title=f"{content['grid']}: {content['cells']:,} cells on {content['dataset']}{pending}")
+    table.add_column("job")
+    for name in ("jobs", "done", "to run", "serve several cells", "device time", "to store"):
+        table.add_column(name, justify="right")
+    for line in lines:
+        time = "–" if line.seconds is None else duration(line.seconds)
+        size = "–" if line.bytes is None else _size(line.bytes)
+        row = (f"{line.total:,}", f"{line.done:,}", f"{line.todo:,}", f"{line.shared:,}", time, size)
+        table.add_row(line.kind, *row)
+    console = Console()
+    console.print(table)
+    if content["wall_seconds"]:
+        seen = any(line.calibrated for line in lines)
+        basis = "from finished jobs in the store" if seen else "from the preset's figures"
+        text = f"about {duration(content['wall_seconds'])} on {content['slots']} slots ({basis})"
+        console.print(f"{text}; {content['gpu_hours']:.2f} GPU-hours if the slots are GPUs", highlight=False)
+    elif any(line.todo for line in lines):
+        console.print("time unknown: no job like these has finished in this store", highlight=False)
+    else:
+        console.print("nothing to do", highlight=False)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _show_status(found) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found.grid}: {found.cells_done:,} of {found.cells:,} cells have a result")
+    table.add_column("job")
+    for name in ("jobs", "done", "failed", "left"):
+        table.add_column(name, justify="right")
+    for stage in found.stages:
+        table.add_row(stage.kind, f"{stage.total:,}", f"{stage.done:,}", f"{stage.failed:,}", f"{stage.left:,}")
+    console = Console()
+    console.print(table)
+    if found.last_result_at:
+        console.print(f"last result at {found.last_result_at}", highlight=False)
+    for failure in found.failures:
+        text = f"failed: {failure['cell']} ({failure['id']}): {failure['error']}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_failures(summary, console) -> None:
+    if not summary.failures:
+        return
+    cells = sum(len(failure.cells) for failure in summary.failures)
+    console.print(f"{len(summary.failures)} jobs failed, {cells} cells have no result:", highlight=False)
+    for failure in summary.failures:
+        places = list(failure.cells[:3]) + ([f"and {len(failure.cells) - 3} more"] if len(failure.cells) > 3 else [])
+        text = f"  {failure.kind} {failure.id}: {failure.error} [{'; '.join(places)}]"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print("the tracebacks are in the store (equigrid status --json); the next run tries these again")
+
+
+if __name__ == "__main__":
+    main()

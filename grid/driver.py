@@ -1,0 +1,494 @@
+"""The driver: plans again, runs what has no finished output, and nothing else.
+
+Truth is in the store. The driver keeps only what it needs to hand out work: which jobs wait, are ready, run or
+failed. It may die at any moment; the next one plans the same grid and finds what is done. Submission is
+windowed (two requests a slot), so neither Ray's nor the driver's memory grows with the grid.
+"""
+
+import heapq
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import ray
+from rich.console import Console
+
+from grid import datasets, results, shards, tasks
+from grid.ids import new_attempt
+from grid.metrics import Metrics
+from grid.plan import KINDS, Cell, Job, Plan, plan
+from grid.progress import Progress, Stage
+from grid.resolve import Resolved, resolve
+from grid.slots import ShardCache, SlotPool, launch_group
+from grid.spec import GridSpec, SpecError
+from grid.state import pending
+from grid.store import Store, StoreError
+from grid.summary import Failure, Summary
+from grid.training import TRAIN_ENVIRONMENT
+
+DEPTH = 2  # requests a slot holds: one runs, one waits, so that a slot never idles for the driver
+COMPACT_EVERY = 1000  # loose parts
+CAPACITY_EVERY_S = 5.0
+STARTUP_ENVIRONMENT = {
+    **TRAIN_ENVIRONMENT,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Actors of fractional GPUs and CPU slots keep their own view of the devices; silences a notice of Ray's.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def cluster(address: str | None, *, dashboard: bool = True):
+    """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own, ended with it."""
+    for name, value in STARTUP_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    options = {"include_dashboard": dashboard} if address == "local" else {}
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise SpecError(f"--address {address}: no Ray cluster answers there: {tasks.one_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run(
+    spec: GridSpec,
+    store: Store,
+    *,
+    console: Console,
+    analyst: Callable[[Store, Plan], object] | None = None,
+    max_trials: int | None = None,
+) -> tuple[Summary, Plan]:
+    """Runs all of `spec` that has no finished output in `store`. Ray must be connected.
+
+    analyst: makes an actor with `add(rows)`, or None. max_trials: stop after so many (for tests).
+    Raises SpecError for bad input. An interrupt ends the run early: the summary says so.
+    """
+    store.put_json(f"grids/{spec.name}/spec.json", spec.model_dump(mode="json"))
+    resolved = resolve(spec, store)
+    plan(resolved)  # what is wrong with the spec is said before anything runs
+    if resolved.dataset is None:
+        console.print(f"ingesting {resolved.source.name}", highlight=False)
+        resolved = resolved.with_dataset(_ingest(store, spec, resolved))
+    the_plan = plan(resolved)
+    execution = _Run(the_plan, store, console, max_trials)
+    with _terminating_signals_interrupt():
+        try:
+            execution.start(analyst)
+            execution.loop()
+        except KeyboardInterrupt:
+            execution.summary.interrupted = True
+        finally:
+            execution.close()
+    return execution.summary, the_plan
+
+
+def _ingest(store: Store, spec: GridSpec, resolved: Resolved) -> datasets.Dataset:
+    task = ray.remote(num_cpus=0, max_retries=3)(tasks.ingest).options(name=f"ingest:{resolved.source.name}")
+    try:
+        return ray.get(task.remote(store, spec.dataset))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, StoreError):
+            raise error.cause from error
+        raise SpecError(f"dataset: {error.cause}") from error
+
+
+@contextmanager
+def _terminating_signals_interrupt():
+    """SIGTERM ends a run as Ctrl-C does: nothing is lost, and the driver leaves in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@dataclass
+class _Running:
+    job: Job
+    request: tasks.Request
+    slot: object | None  # None: a worker group
+
+
+class _Run:
+    """The state of one run: what waits, is ready, runs, and failed."""
+
+    def __init__(self, the_plan: Plan, store: Store, console: Console, max_trials: int | None):
+        self.plan, self.store, self.console, self.max_trials = the_plan, store, console, max_trials
+        self.spec, self.dataset = the_plan.resolved.spec, the_plan.resolved.dataset
+        self.summary = Summary(self.spec.name, store.uri)
+        self.began_s = time.monotonic()
+        self.cells = the_plan.cells_by_trial()
+        todo, done = pending(store, the_plan)
+        self.place = {job.id: i for i, job in enumerate(todo)}
+        self.needs = {job.id: {need for need in job.needs if need in self.place} for job in todo}
+        self.dependents: dict[str, list[str]] = {}
+        for job in todo:
+            for need in self.needs[job.id]:
+                self.dependents.setdefault(need, []).append(job.id)
+        # Where a trial's shards are not pending, they are done: every shard's consumers are counted all the same.
+        self.consumers = Counter(need for job in todo if job.kind == "trial" for need in job.needs[1:])
+        self.ready: list[tuple[int, int, str]] = []
+        self.groups: list[str] = []
+        self.running: dict[ray.ObjectRef, _Running] = {}
+        self.tries: Counter = Counter()
+        self.failed: dict[str, Failure] = {}
+        self.blocked: set[str] = set()
+        self.shard_refs: dict[str, shards.ShardRef] = {}
+        self.rows: list[dict] = []
+        self.parts_since_compaction = 0
+        self.stages = {kind: Stage() for kind in KINDS[1:]}
+        for kind, stage in self.stages.items():
+            stage.total = sum(1 for _ in the_plan.of_kind(kind))
+            stage.cached = stage.total - sum(1 for job in todo if job.kind == kind)
+            self.summary.cached[kind] = stage.cached
+        for job in todo:
+            if not self.needs[job.id]:
+                self._make_ready(job)
+        self.analyst = None
+
+    # Starting and ending -----------------------------------------------------------------------------------------
+
+    def start(self, analyst: Callable[[Store, Plan], object] | None) -> None:
+        execution = self.spec.execution
+        resources = ray.cluster_resources()
+        self.gpus = execution.gpus if execution.gpus != "auto" else float(resources.get("GPU", 0) > 0)
+        self.metrics = Metrics(self.spec.name)
+        self.metrics.cached(self.summary.cached)
+        self.cache = ShardCache(self.store)
+        self.pool = SlotPool(
+            self.store, cpus=execution.cpus, gpus=self.gpus, threads=execution.threads, capacity=self._capacity()
+        )
+        self._check_room()
+        if self.place and analyst:
+            self.analyst = analyst(self.store, self.plan)
+
+    def _check_room(self) -> None:
+        most, room = max(self.spec.execution.workers.model_dump().values()), self.pool.capacity()
+        if self.place and self.spec.execution.slots is None and room < most:
+            what = "GPUs" if self.gpus else "CPU cores"
+            raise SpecError(f"execution: the cluster has room for {room} slots ({what}), {most} are needed at once")
+
+    def _capacity(self) -> Callable[[], int]:
+        """How many slots the cluster has room for; looked up every few seconds, since clusters grow and shrink."""
+        execution, state = self.spec.execution, {"at_s": float("-inf"), "slots": 0}
+
+        def capacity() -> int:
+            if execution.slots is not None:
+                return execution.slots  # beyond the present nodes: waiting actors are what an autoscaler sees
+            if time.monotonic() - state["at_s"] >= CAPACITY_EVERY_S:
+                state["at_s"], state["slots"] = time.monotonic(), self._slots_of_all_nodes()
+            return state["slots"]
+
+        return capacity
+
+    def _slots_of_all_nodes(self) -> int:
+        cpus = self.spec.execution.cpus
+        count = 0
+        for node in ray.nodes():
+            if node["Alive"]:
+                by_cpu = int(node["Resources"].get("CPU", 0) / cpus + 1e-9)
+                by_gpu = int(node["Resources"].get("GPU", 0) / self.gpus + 1e-9) if self.gpus else by_cpu
+                count += min(by_cpu, by_gpu)
+        return count
+
+    def close(self) -> None:
+        if hasattr(self, "pool"):
+            for ref, running in self.running.items():
+                if running.slot is None:
+                    ray.cancel(ref, force=True)
+            self.pool.close()
+            self.summary.shard_loads, self.summary.shard_hits = self.cache.loads, self.cache.hits
+        self.summary.failures = list(self.failed.values())
+        self.summary.blocked = len(self.blocked)
+        self.summary.seconds = time.monotonic() - self.began_s
+        if not self.summary.interrupted:
+            results.compact(self.store)
+        if self.place:
+            name = f"grids/{self.spec.name}/runs/{new_attempt()}.json"
+            self.store.put_json(name, {**self.summary.to_json(), "ended_at": datetime.now(UTC).isoformat()})
+
+    # The loop ------------------------------------------------------------------------------------------------------
+
+    def loop(self) -> None:
+        with Progress(self.stages, self.console) as self.progress:
+            while self._unfinished():
+                self._dispatch()
+                self._collect()
+                self._tell_analyst()
+                self._count_running()
+                self.progress.update()
+
+    def _unfinished(self) -> bool:
+        if self.max_trials is not None and self.summary.jobs["trial"] >= self.max_trials:
+            return False
+        return bool(self.ready or self.groups or self.running)
+
+    def _count_running(self) -> None:
+        """What runs now: the first request of each slot (the second waits), and the worker group."""
+        heads = [refs[0] for refs in self.pool.slots.values() if refs]
+        kinds = Counter(self.running[ref].job.kind for ref in heads)
+        kinds.update(running.job.kind for running in self.running.values() if running.slot is None)
+        for kind, stage in self.stages.items():
+            stage.running = kinds[kind]
+        self.metrics.running({kind: kinds[kind] for kind in self.stages})
+
+    def _dispatch(self) -> None:
+        self._dispatch_group()
+        on_slots = sum(1 for running in self.running.values() if running.slot is not None)
+        self.pool.resize(len(self.ready) + on_slots)
+        while self.ready:
+            kind = self.plan.jobs[self.ready[0][-1]].kind
+            # Only short jobs queue behind another: one behind a generator would wait while other slots idle.
+            slot = self.pool.idle(DEPTH if kind == "trial" and len(self.ready) > len(self.pool.slots) else 1)
+            if slot is None:
+                return
+            job = self.plan.jobs[heapq.heappop(self.ready)[-1]]
+            request = self._request(job)
+            if request is not None:
+                ref = self.pool.submit(slot, request, job.stage, self._cell_text(job))
+                self._sent(ref, job, request, slot)
+
+    def _dispatch_group(self) -> None:
+        """Jobs on several devices: slots make room, one group runs at a time."""
+        busy = any(running.slot is None for running in self.running.values())
+        if not self.groups and not busy:
+            self.pool.limit = None
+            return
+        if busy:
+            return
+        job = self.plan.jobs[self.groups[0]]
+        self.pool.limit = max(0, self.pool.capacity() - self._workers(job))
+        if len(self.pool.slots) > self.pool.limit:
+            return
+        self.groups.pop(0)
+        request = self._request(job)
+        if request is not None:
+            task = ray.remote(num_cpus=0, max_retries=0)(launch_group).options(name=job.stage)
+            self._sent(task.remote(self.store, request), job, request, None)
+
+    def _sent(self, ref: ray.ObjectRef, job: Job, request: tasks.Request, slot) -> None:
+        stage = self.stages[job.kind]
+        stage.started_s = stage.started_s or time.monotonic()
+        self.running[ref] = _Running(job, request, slot)
+
+    def _collect(self) -> None:
+        if not self.running:
+            return
+        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=0.25)
+        if ready:  # take all that are there: a round of the loop costs more than a result
+            ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
+        for ref in ready:
+            if ref not in self.running:
+                continue  # it was given back when its slot went
+            running = self.running.pop(ref)
+            if running.slot is not None:
+                self.pool.done(running.slot, ref)
+            try:
+                outcome = ray.get(ref)
+            except ray.exceptions.RayError as error:
+                outcome = {"status": tasks.RETRY, "error": tasks.one_line(error), "fresh_slot": True}
+            self._settle(running, outcome)
+
+    def _settle(self, running: _Running, outcome: dict) -> None:
+        job = running.job
+        status = outcome["status"]
+        if outcome.get("fresh_slot") and running.slot is not None:
+            self._give_back(self.pool.drop(running.slot))
+        if status == tasks.OK:
+            self._succeeded(job, outcome)
+        elif status == tasks.FAILED:
+            self._failed(job, outcome["error"], outcome.get("row"))
+        else:
+            self.summary.retries += 1
+            self.tries[job.id] += 1
+            self.progress.message(f"{job.stage}: {outcome['error']}; trying again")
+            if self.tries[job.id] > self.spec.execution.retries:
+                now = datetime.now(UTC)
+                row = tasks.record_failure(self.store, running.request, outcome["error"], now, 0.0)
+                self._failed(job, outcome["error"], row)
+            elif status == tasks.CORRUPT:
+                self._remake(outcome["manifest"], job)
+            else:
+                self._make_ready(job)
+
+    def _give_back(self, refs: list[ray.ObjectRef]) -> None:
+        """Requests that waited on a slot that is gone: they had not begun, so it counts as no try."""
+        for ref in refs:
+            self._make_ready(self.running.pop(ref).job)
+
+    def _make_ready(self, job: Job) -> None:
+        if self._workers(job) > 1:
+            self.groups.append(job.id)
+        else:
+            heapq.heappush(self.ready, (KINDS.index(job.kind), self.place[job.id], job.id))
+
+    def _workers(self, job: Job) -> int:
+        return getattr(self.spec.execution.workers, job.kind, 1)
+
+    # Outcomes ------------------------------------------------------------------------------------------------------
+
+    def _succeeded(self, job: Job, outcome: dict) -> None:
+        self.stages[job.kind].done += 1
+        self.summary.jobs[job.kind] += 1
+        self.metrics.finished(job.kind)
+        if job.kind == "trial":
+            self.rows.append(outcome["row"])
+            self.summary.training_s += outcome["training_s"]
+            self.summary.trial_overheads_s.append(outcome["seconds"] - outcome["training_s"])
+            self._release(job)
+            self._compact_now_and_then()
+        if job.kind == "shard":
+            self.shard_refs[job.id] = shards.ShardRef(**outcome["shard"])
+        for dependent in self.dependents.get(job.id, ()):
+            needs = self.needs[dependent]
+            needs.discard(job.id)
+            if not needs and dependent not in self.blocked:
+                self._make_ready(self.plan.jobs[dependent])
+        self.dependents.pop(job.id, None)
+
+    def _failed(self, job: Job, error: str, row: dict | None) -> None:
+        self.stages[job.kind].failed += 1
+        self.metrics.failed(job.kind)
+        if row:
+            self.rows.append(row)
+        blocked = self._block(job.id)
+        cells = [str(cell) for i in (job.id, *blocked) for cell in self.cells.get(i, ())]
+        self.failed[job.id] = Failure(job.id, job.kind, error, tuple(cells))
+        self.progress.message(f"failed: {job.stage} {job.id}: {error}")
+        if job.kind == "trial":
+            self._release(job)
+
+    def _block(self, job_id: str) -> list[str]:
+        """All that waits for a job that failed, directly or not, and was not blocked before."""
+        found = []
+        for dependent in self.dependents.pop(job_id, ()):
+            if dependent not in self.blocked:
+                self.blocked.add(dependent)
+                self.stages[self.plan.jobs[dependent].kind].blocked += 1
+                found += [dependent, *self._block(dependent)]
+        return found
+
+    def _release(self, job: Job) -> None:
+        for shard_id in job.needs[1:]:
+            self.consumers[shard_id] -= 1
+            if self.consumers[shard_id] <= 0:
+                self.cache.drop(_manifest_of(shard_id))
+
+    def _remake(self, manifest: str, job: Job) -> None:
+        """A shard turned out wrong: it is made again, and `job` waits for it."""
+        self.cache.drop(manifest)
+        if manifest.startswith("datasets/"):
+            self.dataset = _ingest(self.store, self.spec, self.plan.resolved)
+            if self.dataset.fingerprint != self.plan.resolved.fingerprint:
+                name = self.plan.resolved.source.name
+                raise SpecError(f"dataset {name}: its content changed while the grid ran; run again to plan anew")
+            for shard in (*self.dataset.train, *self.dataset.test):
+                self.cache.drop(shard.manifest)
+            self._make_ready(job)
+            return
+        shard_job = self.plan.jobs[manifest.removeprefix("pools/").removesuffix(".json")]
+        self.shard_refs.pop(shard_job.id, None)
+        self.needs[job.id].add(shard_job.id)
+        waiting = self.dependents.setdefault(shard_job.id, [])
+        waiting.append(job.id)
+        if len(waiting) == 1:  # the first to notice
+            self.store.delete(manifest)
+            self.stages["shard"].total += 1
+            self.place.setdefault(shard_job.id, len(self.place))
+            self.needs.setdefault(shard_job.id, set())
+            self._remake_generator_if_gone(shard_job)
+            if not self.needs[shard_job.id]:
+                self._make_ready(shard_job)
+
+    def _remake_generator_if_gone(self, shard_job: Job) -> None:
+        generator = self.plan.jobs[shard_job.needs[0]]
+        if not self.store.exists(tasks.generator_manifest(generator.id)):
+            self.needs[shard_job.id].add(generator.id)
+            self.dependents.setdefault(generator.id, []).append(shard_job.id)
+            self.place.setdefault(generator.id, len(self.place))
+            self.stages["generator"].total += 1
+            self._make_ready(generator)
+
+    def _compact_now_and_then(self) -> None:
+        self.parts_since_compaction += 1
+        if self.parts_since_compaction >= COMPACT_EVERY:
+            results.compact(self.store)
+            self.parts_since_compaction = 0
+
+    def _tell_analyst(self) -> None:
+        if self.rows and self.analyst:
+            self.analyst.add.remote(self.rows)  # nobody waits for it, and its death harms nothing
+        self.rows = []
+
+    # Requests ------------------------------------------------------------------------------------------------------
+
+    def _request(self, job: Job) -> tasks.Request | None:
+        """The next attempt at a job; None if its inputs are not there after all (it then waits for them)."""
+        shape, execution = self.plan.resolved.shape, self.spec.execution
+        workers = self._workers(job)
+        request = tasks.Request(
+            id=job.id, kind=job.kind, payload=job.payload, attempt=new_attempt(), classes=len(shape.classes),
+            image_shape=(shape.height, shape.width, shape.channels), workers=workers,
+            gpus=(1 if workers > 1 else self.gpus) if self.gpus else 0, cpus=execution.cpus,
+            threads=execution.threads, checkpoint_every_s=execution.checkpoint_every_s,
+        )  # fmt: skip
+        if job.kind == "shard":
+            return request
+        train = tuple(self._handle(ref, job) for ref in self.dataset.train)
+        if job.kind == "generator":
+            return replace(request, train=train)
+        refs = []
+        for shard_id in job.needs[1:]:
+            ref = self._shard_ref(shard_id)
+            if ref is None:
+                self._remake(_manifest_of(shard_id), job)
+                return None
+            refs.append(ref)
+        used = (*self.dataset.train, *refs, *self.dataset.test)
+        return replace(
+            request, train=train, test=tuple(self._handle(ref, job) for ref in self.dataset.test),
+            syn=tuple(self._handle(ref, job) for ref in refs), hashes=tuple(ref.checksum for ref in used),
+            row=self._labels(self.cells[job.id][0]),
+        )  # fmt: skip
+
+    def _handle(self, ref: shards.ShardRef, job: Job) -> ray.ObjectRef:
+        return self.cache.handle(ref, job.stage.split(":", 1)[1])
+
+    def _shard_ref(self, shard_id: str) -> shards.ShardRef | None:
+        if shard_id not in self.shard_refs:
+            manifest = _manifest_of(shard_id)
+            content = self.store.get_json(manifest)
+            if content is None:
+                return None
+            self.shard_refs[shard_id] = shards.ref(manifest, content)
+        return self.shard_refs[shard_id]
+
+    def _labels(self, cell: Cell) -> dict:
+        labels = {key: value for key, value in cell._asdict().items() if key != "trial_id"}
+        resolved = self.plan.resolved
+        return {
+            "grid": self.spec.name, "dataset": resolved.source.name, "fingerprint": resolved.fingerprint,
+            "n_total": cell.n_total, **labels,
+        }  # fmt: skip
+
+    def _cell_text(self, job: Job) -> str:
+        cells = self.cells.get(job.id)
+        return f"{self.spec.name}: {cells[0]}" if cells else f"{self.spec.name}: {job.stage}"
+
+
+def _manifest_of(shard_id: str) -> str:
+    return f"pools/{shard_id}.json"

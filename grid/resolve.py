@@ -1,0 +1,86 @@
+"""What the world decides about a spec: the dataset's fingerprint and shape, and every name looked up.
+
+`resolve` reads the store (never the dataset's images); `plan` then needs nothing but its result.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import generators
+from classifiers import names, recipes
+from grid import datasets
+from grid.spec import GridSpec, SpecError
+from grid.store import Store
+
+
+@dataclass(frozen=True)
+class GeneratorChoice:
+    """One entry of the spec's `generators`: a configuration and the seeds to train it with."""
+
+    name: str
+    config: object
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec with everything named in it looked up.
+
+    `dataset` is None until the source was ingested with its present content ("fingerprint pending"); `shape`
+    is then the source's own word, or None where only reading it will tell.
+    """
+
+    spec: GridSpec
+    source: datasets.Source
+    dataset: datasets.Dataset | None
+    shape: datasets.Shape | None
+    recipe: recipes.Recipe
+    generators: dict[str, GeneratorChoice]
+
+    @property
+    def recipe_name(self) -> str:
+        return self.spec.recipe if isinstance(self.spec.recipe, str) else "custom"
+
+    @property
+    def fingerprint(self) -> str:
+        return self.dataset.fingerprint if self.dataset else "pending"
+
+    def with_dataset(self, dataset: datasets.Dataset) -> "Resolved":
+        return replace(self, dataset=dataset, shape=dataset.shape)
+
+
+def resolve(spec: GridSpec, store: Store | None) -> Resolved:
+    """Looks up everything `spec` names; `store` None plans without one. Raises SpecError."""
+    source = datasets.source(spec.dataset)
+    dataset = datasets.lookup(store, source.key) if store else None
+    shape = dataset.shape if dataset else source.shape
+    choices = {name: _generator(name, entry) for name, entry in spec.generators.items()}
+    recipe = _named("recipe", lambda: recipes.recipe(spec.recipe))
+    if shape:
+        size = (shape.height, shape.width, shape.channels, len(shape.classes))
+        for i, classifier in enumerate(spec.classifiers):
+            _named(f"classifiers.{i}", lambda classifier=classifier: names.check(classifier, *size))
+        for name, choice in choices.items():
+            check = lambda choice=choice: choice.config.check(*size, n_images=shape.n_train)  # noqa: E731
+            _named(f"generators.{name}", check)
+    return Resolved(spec, source, dataset, shape, recipe, choices)
+
+
+def _generator(name: str, entry: dict) -> GeneratorChoice:
+    entry = dict(entry)
+    seeds = entry.pop("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        raise SpecError(f"generators.{name}.seeds: {seeds!r}; write a list of whole numbers from 0 up")
+    if len(set(seeds)) < len(seeds):
+        raise SpecError(f"generators.{name}.seeds: {seeds} has a seed twice; name each once")
+    return GeneratorChoice(name, _named(f"generators.{name}", lambda: generators.config(entry)), tuple(seeds))
+
+
+def _named(where: str, action: Callable):
+    """`action()`; a ValueError of it becomes a SpecError that says where."""
+    try:
+        return action()
+    except SpecError:
+        raise
+    except ValueError as error:
+        raise SpecError(f"{where}: {error}") from error

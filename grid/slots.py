@@ -1,0 +1,130 @@
+"""Slots: long-lived actors that each hold one device (or a fraction, or CPU cores) and run job after job on it.
+
+Actors, not tasks: CUDA reads CUDA_VISIBLE_DEVICES once per process, so a task process that Ray re-uses for another
+GPU would go on computing on its first. A slot keeps its device and its warm imports for life, is replaced after
+an out-of-memory or when its process dies, and is let go when nothing is left for it, so that nodes are released.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+
+import ray
+
+from grid import tasks
+from grid.shards import ShardRef
+from grid.store import Store
+
+log = logging.getLogger("equigrid.slot")
+
+
+class Slot:
+    """The actor. `run` takes a request whose shard handles are object references, and returns an outcome."""
+
+    def __init__(self, store: Store, memory_fraction: float | None):
+        import torch  # once, while the driver still plans  # noqa: F401
+        from ray.train.torch import TorchTrainer  # noqa: F401
+
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        logging.getLogger("ray.train").setLevel(logging.WARNING)  # a page of start-up text for every trial
+        self.store = store
+        if memory_fraction and torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(memory_fraction)
+
+    def whoami(self) -> dict:
+        """Which process and devices this slot is."""
+        return {"pid": os.getpid(), "gpus": ray.get_gpu_ids(), "node": ray.get_runtime_context().get_node_id()}
+
+    def run(self, request: tasks.Request, cell: str) -> dict:
+        log.info("%s %s: %s", request.kind, request.id, cell)
+        outcome = tasks.run(self.store, request, lambda handles: ray.get(list(handles)))
+        if request.gpus:
+            import torch
+
+            torch.cuda.empty_cache()
+        log.info("%s %s: %s", request.kind, request.id, outcome.get("error") or outcome["status"])
+        return outcome
+
+
+def launch_group(store: Store, request: tasks.Request) -> dict:
+    """A job on several devices: a task that holds none itself starts Ray Train's worker group and waits for it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    return tasks.run(store, request, list)
+
+
+class SlotPool:
+    """The slots of one run. `capacity` says how many fit now; `limit` is lowered while a worker group needs room."""
+
+    def __init__(self, store: Store, *, cpus: float, gpus: float, threads: int, capacity: Callable[[], int]):
+        self.store, self.capacity = store, capacity
+        self.limit: int | None = None
+        self.slots: dict[ray.actor.ActorHandle, list[ray.ObjectRef]] = {}
+        fraction = gpus if 0 < gpus < 1 else None
+        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        actor = ray.remote(Slot).options(
+            num_cpus=cpus, num_gpus=gpus, max_concurrency=1, runtime_env={"env_vars": environment}
+        )
+        self._create = lambda: actor.remote(store, fraction)
+
+    @property
+    def target(self) -> int:
+        return self.capacity() if self.limit is None else min(self.limit, self.capacity())
+
+    def resize(self, wanted: int) -> None:
+        """Starts slots up to `wanted` and the target; lets idle ones go beyond it."""
+        target = min(wanted, self.target)
+        for slot in [slot for slot, busy in self.slots.items() if not busy][: max(0, len(self.slots) - target)]:
+            self.drop(slot)
+        while len(self.slots) < target:
+            self.slots[self._create()] = []
+
+    def idle(self, depth: int) -> ray.actor.ActorHandle | None:
+        """The slot with the fewest requests, if that is fewer than `depth`."""
+        if not self.slots or len(self.slots) > self.target:
+            return None
+        slot = min(self.slots, key=lambda s: len(self.slots[s]))
+        return slot if len(self.slots[slot]) < depth else None
+
+    def submit(self, slot, request: tasks.Request, stage: str, cell: str) -> ray.ObjectRef:
+        ref = slot.run.options(name=stage).remote(request, cell)
+        self.slots[slot].append(ref)
+        return ref
+
+    def done(self, slot, ref: ray.ObjectRef) -> None:
+        if slot in self.slots:
+            self.slots[slot].remove(ref)
+
+    def drop(self, slot) -> list[ray.ObjectRef]:
+        """Ends a slot; returns the references of requests it had not finished."""
+        left = self.slots.pop(slot, [])
+        ray.kill(slot)
+        return left
+
+    def close(self) -> None:
+        for slot in list(self.slots):
+            self.drop(slot)
+
+
+class ShardCache:
+    """Shards in Ray's object store, as values of `load_shard` tasks: loaded once, dropped after the last consumer.
+
+    A task's value, not `ray.put`: Ray copies it to a node once, maps it there without a copy, spills it when the
+    store is full, and makes it again by lineage when its node dies.
+    """
+
+    def __init__(self, store: Store):
+        self.store, self.loads, self.hits = store, 0, 0
+        self._refs: dict[str, ray.ObjectRef] = {}
+        # No CPU of its own: the slots hold them all, and loading is waiting for the store.
+        self._task = ray.remote(num_cpus=0, max_retries=3)(tasks.load_shard)
+
+    def handle(self, shard: ShardRef, stage: str) -> ray.ObjectRef:
+        if shard.manifest in self._refs:
+            self.hits += 1
+        else:
+            self.loads += 1
+            self._refs[shard.manifest] = self._task.options(name=f"load_shard:{stage}").remote(self.store, shard)
+        return self._refs[shard.manifest]
+
+    def drop(self, manifest: str) -> None:
+        self._refs.pop(manifest, None)

@@ -1,0 +1,92 @@
+"""How far a grid is, and what failed in it: from the store alone, whether or not it is running."""
+
+from dataclasses import asdict, dataclass
+
+from grid import results
+from grid.plan import KINDS, Plan
+from grid.state import done_jobs
+from grid.store import Store
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """Jobs of one kind: those with an output, those whose last attempt failed, and the rest."""
+
+    kind: str
+    total: int
+    done: int
+    failed: int
+
+    @property
+    def left(self) -> int:
+        return self.total - self.done - self.failed
+
+
+@dataclass(frozen=True)
+class Status:
+    """A grid's state in the store. failures: id, kind, cell and the error's last line, with its traceback."""
+
+    grid: str
+    store: str
+    cells: int
+    cells_done: int
+    stages: tuple[StageStatus, ...]
+    failures: tuple[dict, ...]
+    last_result_at: str | None
+    runs: tuple[dict, ...]
+
+    @property
+    def complete(self) -> bool:
+        return self.cells_done == self.cells
+
+    def to_json(self) -> dict:
+        return {**asdict(self), "complete": self.complete}
+
+
+def status(store: Store, plan: Plan) -> Status:
+    """Reads the state of `plan`'s jobs from `store`."""
+    done = done_jobs(store, plan)
+    failures = _failures(store, plan, done)
+    failed = {failure["id"] for failure in failures}
+    stages = []
+    for kind in KINDS:
+        ids = [job.id for job in plan.of_kind(kind)]
+        stages.append(StageStatus(kind, len(ids), sum(i in done for i in ids), sum(i in failed for i in ids)))
+    table = results.read(store).select(["trial_id", "finished_at"]).to_pylist()
+    times = [row["finished_at"] for row in table if row["trial_id"] in plan.jobs and row["finished_at"]]
+    spec = plan.resolved.spec
+    runs = tuple(store.get_json(name) for name in sorted(store.list(f"grids/{spec.name}/runs")))
+    return Status(
+        grid=spec.name,
+        store=store.uri,
+        cells=len(plan.cells),
+        cells_done=sum(cell.trial_id in done for cell in plan.cells),
+        stages=tuple(stages),
+        failures=tuple(failures),
+        last_result_at=max(times).isoformat(timespec="seconds") if times else None,
+        runs=runs,
+    )
+
+
+def _failures(store: Store, plan: Plan, done: set[str]) -> list[dict]:
+    """The last word on every job of the plan that failed and has no output since."""
+    cells = plan.cells_by_trial()
+    found = []
+    for row in results.read(store).select(["trial_id", "status", "error"]).to_pylist():
+        if row["status"] == "failed" and row["trial_id"] in plan.jobs:
+            cell = "; ".join(str(c) for c in cells[row["trial_id"]])
+            found.append(_failure(row["trial_id"], "trial", cell, row["error"]))
+    last: dict[str, str] = {}
+    for name in sorted(store.list("failures")):
+        last[name.split("/", 1)[1].rsplit("/", 1)[0]] = name
+    for job_id, name in last.items():
+        if job_id in plan.jobs and job_id not in done:
+            content = store.get_json(name)
+            job = plan.jobs[job_id]
+            found.append(_failure(job_id, job.kind, job.stage, content["error"]))
+    return found
+
+
+def _failure(job_id: str, kind: str, cell: str, traceback: str) -> dict:
+    last = traceback.strip().splitlines()[-1] if traceback.strip() else ""
+    return {"id": job_id, "kind": kind, "cell": cell, "error": last, "traceback": traceback}

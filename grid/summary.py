@@ -1,0 +1,59 @@
+"""What one run of a grid did, for the store, the terminal and the report."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+from grid.plan import Plan
+from grid.progress import duration
+from grid.store import Store
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that failed for good in this run, and the cells that have no result because of it."""
+
+    id: str
+    kind: str
+    error: str
+    cells: tuple[str, ...]
+
+
+@dataclass
+class Summary:
+    """What a run did. `jobs` counts the jobs that ran in it, by kind; `cached` those that were done before."""
+
+    grid: str
+    store: str
+    jobs: Counter = field(default_factory=Counter)
+    cached: Counter = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    blocked: int = 0
+    retries: int = 0
+    shard_loads: int = 0
+    shard_hits: int = 0
+    seconds: float = 0.0
+    training_s: float = 0.0
+    trial_overheads_s: list[float] = field(default_factory=list, repr=False)
+    interrupted: bool = False
+
+    def to_json(self) -> dict:
+        overheads = sorted(self.trial_overheads_s)
+        median = overheads[len(overheads) // 2] if overheads else None
+        content = {k: v for k, v in asdict(self).items() if k != "trial_overheads_s"}
+        return {**content, "jobs": dict(self.jobs), "cached": dict(self.cached), "trial_overhead_median_s": median}
+
+
+def nothing_done(store: Store, the_plan: Plan) -> Summary:
+    """The summary of a run that found all its jobs done."""
+    return Summary(the_plan.resolved.spec.name, store.uri, cached=Counter(job.kind for job in the_plan.jobs.values()))
+
+
+def closing_line(summary: Summary, command: str) -> str:
+    """One line on how the run ended."""
+    ran = ", ".join(f"{n:,} {kind}s" for kind, n in summary.jobs.items() if n) or "nothing to do"
+    before = sum(summary.cached.values())
+    text = f"{ran} in {duration(summary.seconds)}" if summary.jobs else ran
+    text += f" ({before:,} jobs were done before)" if before else ""
+    if summary.interrupted:
+        return f"stopped: {text}; everything finished is kept. To go on: {command}"
+    return text

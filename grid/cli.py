@@ -158,7 +158,11 @@ def run(
         console.print(closing_line(summary, again), highlight=False, soft_wrap=True)
         if summary.interrupted:
             raise typer.Exit(130)
-        written = _analyse(the_plan, opened, out, as_json=as_json, summary=summary.to_json())
+        if summary.jobs or summary.failures or not _report_path(the_plan, out).exists():
+            written = _analyse(the_plan, opened, out, as_json=as_json, summary=summary.to_json())
+        else:
+            written = {"report": str(_report_path(the_plan, out))}
+            console.print(f"report: {written['report']}", highlight=False, soft_wrap=True)
     if as_json:
         _print_json({"summary": summary.to_json(), **written})
     _show_failures(summary, console)
@@ -251,7 +255,7 @@ def _analyse(the_plan, store, out: Path | None, *, as_json: bool, summary: dict 
     """Fits, prints the table unless `as_json`, and writes figures and report. Returns what was written."""
     from grid import analysts
 
-    directory = out or Path("equigrid-out") / the_plan.resolved.spec.name
+    directory = _report_path(the_plan, out).parent
     table, analysis = analysts.fit(store, the_plan)
     if not as_json:
         _show_analysis(table, analysis)
@@ -259,6 +263,10 @@ def _analyse(the_plan, store, out: Path | None, *, as_json: bool, summary: dict 
     if not as_json:
         print(f"report: {path}")
     return {"report": str(path), "analysis": analysis.to_json()}
+
+
+def _report_path(the_plan, out: Path | None) -> Path:
+    return (out or Path("equigrid-out") / the_plan.resolved.spec.name) / "report.html"
 
 
 def _show_analysis(table, analysis) -> None:

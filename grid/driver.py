@@ -9,6 +9,7 @@ import heapq
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -45,12 +46,16 @@ STARTUP_ENVIRONMENT = {
 
 
 @contextmanager
-def cluster(address: str | None, *, dashboard: bool = True):
-    """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own, ended with it."""
+def cluster(address: str | None, *, dashboard: bool = True, **local_options):
+    """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own, ended with it.
+
+    local_options go to `ray.init` where the cluster is our own. Raises SpecError if nothing answers.
+    """
     for name, value in STARTUP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    options = {"include_dashboard": dashboard} if address == "local" else {}
+    _check_reachable(address)
+    options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -59,6 +64,17 @@ def cluster(address: str | None, *, dashboard: bool = True):
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            why = error.strerror or error
+            raise SpecError(f"--address {address}: no Ray cluster answers there: {why}") from error
 
 
 def run(

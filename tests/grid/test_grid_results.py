@@ -1,0 +1,198 @@
+"""The results table: parts, compaction, and one row per id whatever happened on the way."""
+
+import json
+import threading
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from analysis.schema import COLUMNS, SCHEMA
+from grid import results
+from grid.plan import plan
+from grid.resolve import resolve
+from grid.spec import load
+from grid.store import Store
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store", create=True)
+
+
+def row(trial_id: str, attempt: str = "a", status: str = "ok", **changes) -> dict:
+    now = datetime.now(UTC)
+    return {
+        "trial_id": trial_id, "attempt": attempt, "status": status, "error": None if status == "ok" else "boom",
+        "grid": "g", "dataset": "d", "fingerprint": "f", "arm": "base", "classifier": "c", "recipe": "r",
+        "n_total": 10, "n_base": 10, "n_nominal": 10, "n_real_added": 0, "n_syn": 0, "n_copies": 0,
+        "subset_seed": 0, "seed": 0, "rev": 1, "top1": 50.0, "per_class": [50.0, 50.0], "confusion": [1, 1, 1, 1],
+        "shards": ["x"], "versions": {"torch": "2"}, "started_at": now, "finished_at": now, **changes,
+    }  # fmt: skip
+
+
+def rows(store: Store) -> dict[str, dict]:
+    return {r["trial_id"]: r for r in results.read(store).to_pylist(maps_as_pydicts="strict")}
+
+
+def names(store: Store, prefix: str) -> set[str]:
+    return set(store.list(prefix))
+
+
+def test_the_schema_is_the_contract_column_by_column():
+    assert SCHEMA.names == (
+        "trial_id attempt status error grid dataset fingerprint arm setting generator classifier recipe n_total n_base "
+        "n_nominal n_real_added n_syn n_copies subset_seed generator_seed seed rev epochs steps top1 top5 per_class "
+        "confusion loss val_top1 seconds images_per_s peak_device_bytes device world_size threads shards versions code "
+        "started_at finished_at node"
+    ).split()
+    kinds = {name: str(SCHEMA.field(name).type) for name in SCHEMA.names}
+    integers = "n_total n_base n_nominal n_real_added n_syn n_copies subset_seed generator_seed seed rev steps world_size"
+    assert all(kinds[name] == "int64" for name in [*integers.split(), "peak_device_bytes", "threads"])
+    assert all(kinds[n] == "double" for n in "epochs top1 top5 loss val_top1 seconds images_per_s".split())
+    assert kinds["per_class"].startswith("list<") and "double" in kinds["per_class"]
+    assert kinds["confusion"].startswith("list<") and "int64" in kinds["confusion"]
+    assert kinds["shards"].startswith("list<") and "string" in kinds["shards"]
+    assert kinds["versions"] == "map<string, string>"
+    assert kinds["started_at"] == kinds["finished_at"] == "timestamp[us, tz=UTC]"
+    assert {name for name, kind in kinds.items() if kind == "string"} == set(
+        "trial_id attempt status error grid dataset fingerprint arm setting generator classifier recipe device code node".split()
+    )
+    assert SCHEMA.metadata == {b"schema_version": b"1"}
+    assert len(COLUMNS) == 42
+
+
+def test_a_row_comes_back_as_it_was_written(store):
+    written = row("t1", top1=91.25, generator_seed=None)
+    results.write_part(store, written)
+    read = rows(store)["t1"]
+    assert {k: read[k] for k in written} == written
+    assert read["generator"] is None
+    with pytest.raises(ValueError, match="no such column: accuracy"):
+        results.write_part(store, row("t2", accuracy=1.0))
+
+
+def test_two_attempts_are_one_row_a_success_first_then_the_earliest(store):
+    results.write_part(store, row("t", "1", status="failed", top1=None))
+    results.write_part(store, row("t", "3", top1=3.0))
+    results.write_part(store, row("t", "2", top1=2.0))
+    results.write_part(store, row("u", "2", status="failed"))
+    results.write_part(store, row("u", "1", status="failed"))
+    for _ in range(2):  # loose, then compacted
+        found = rows(store)
+        assert (found["t"]["attempt"], found["t"]["top1"]) == ("2", 2.0)
+        assert found["u"]["attempt"] == "1"
+        assert results.finished(store) == {"t"}
+        results.compact(store, now=0)
+
+
+def test_compaction_keeps_every_row_and_removes_sources_only_after_the_grace_period(store):
+    for i in range(20):
+        results.write_part(store, row(f"t{i}"))
+    before, parts = rows(store), names(store, results.PARTS)
+    assert results.compact(store, now=1000) == 20
+    assert names(store, results.PARTS) == parts  # a reader that listed them may still come for them
+    assert rows(store) == before
+    assert results.compact(store, now=1001) == 0  # nothing new
+    results.write_part(store, row("later"))
+    assert results.compact(store, now=1000 + results.GRACE_S) == 21
+    assert names(store, results.PARTS) == {results.part_name("later", "a")}
+    assert rows(store).keys() == before.keys() | {"later"}
+    results.write_part(store, row("last"))
+    results.compact(store, now=3000 + results.GRACE_S)
+    results.write_part(store, row("very last"))
+    results.compact(store, now=9000 + results.GRACE_S)
+    assert len(names(store, results.TABLES)) == 4  # the last generation, and the one whose grace still runs
+    assert len(rows(store)) == 23
+
+
+def test_a_compactor_that_dies_before_its_manifest_changes_nothing(store, monkeypatch):
+    results.write_part(store, row("t"))
+    put = Store.put
+
+    def die(self, name, data):
+        if name.endswith(".json"):
+            raise KeyboardInterrupt
+        put(self, name, data)
+
+    monkeypatch.setattr(Store, "put", die)
+    with pytest.raises(KeyboardInterrupt):
+        results.compact(store)
+    monkeypatch.undo()
+    assert rows(store).keys() == {"t"}
+    assert results.compact(store) == 1
+    assert rows(store).keys() == {"t"}
+
+
+def test_two_compactors_at_once_lose_and_double_nothing(store):
+    for i in range(6):
+        results.write_part(store, row(f"t{i}"))
+    sources = results._snapshot(store)
+    results.compact(store, now=10)
+    generations, loose, table = sources  # the second one saw the store before the first had written
+    name = f"{results.TABLES}/00000001-second"
+    store.put(f"{name}.parquet", results._encode(table))
+    store.put_json(f"{name}.json", {"rows": 6, "replaces": [*generations, *loose], "written_at_s": 10})
+    assert results.read(store).num_rows == 6
+    assert results.compact(store, now=20) == 6
+    assert results.read(store).num_rows == 6
+    results.compact(store, now=20 + 2 * results.GRACE_S)
+    assert results.read(store).num_rows == 6
+
+
+def test_readers_during_writing_and_compaction_see_every_finished_row(store, monkeypatch):
+    """With no grace at all sources vanish under the reader, which then must look again."""
+    monkeypatch.setattr(results, "GRACE_S", 0)
+    errors, count, stop = [], 0, threading.Event()
+
+    def compact():
+        while not stop.is_set():
+            results.compact(store)
+
+    def read():
+        seen = 0
+        while not stop.is_set():
+            before = count
+            try:
+                found = results.read(store).num_rows
+            except OSError as error:
+                errors.append(error)
+                return
+            if found < max(before, seen):
+                errors.append(AssertionError(f"{found} rows after {max(before, seen)}"))
+            seen = found
+
+    threads = [threading.Thread(target=target) for target in (compact, read)]
+    for thread in threads:
+        thread.start()
+    for i in range(150):
+        results.write_part(store, row(f"t{i}"))
+        count = i + 1
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert results.read(store).num_rows == 150
+
+
+def test_other_tools_can_read_a_part(store, tmp_path):
+    results.write_part(store, row("t"))
+    table = pq.read_table(store.path(results.part_name("t", "a")))
+    assert table.schema.metadata[b"schema_version"] == b"1"
+    assert table.schema.equals(SCHEMA)
+
+
+def test_cells_that_share_a_trial_each_have_its_outcome(store, mini):
+    the_plan = plan(resolve(load(mini), None))
+    shared = next(trial_id for trial_id, cells in the_plan.cells_by_trial().items() if len(cells) == 2)
+    results.write_part(store, row(shared, top1=77.0))
+    results.write_part(store, row("of another grid", top1=1.0))
+    table = results.cell_table(the_plan, results.read(store))
+    assert list(table.columns) == SCHEMA.names
+    assert list(zip(table.arm, table.n_base, table.n_real_added, table.top1)) == [
+        ("real", 60, 60, 77.0), ("base", 120, 0, 77.0),
+    ]  # fmt: skip
+    assert set(table.grid) == {"mini"}
+    assert json.loads(table.to_json(orient="records"))
+    assert pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False).num_rows == 2

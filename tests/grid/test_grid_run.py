@@ -1,0 +1,320 @@
+"""The whole path on local Ray, in this process: running, repeating, growing, mending, failing."""
+
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+
+from analysis.schema import SCHEMA
+from grid import driver, results, shards, tasks
+from grid.ids import new_attempt
+from grid.slots import ShardCache, SlotPool
+from grid.spec import load
+from grid.state import pending
+from grid.status import status
+from grid.store import Store
+
+pytestmark = pytest.mark.usefixtures("ray_here")
+OUTCOMES = ["trial_id", "top1", "top5", "per_class", "confusion", "loss", "steps", "epochs", "shards"]
+
+
+def run(spec: dict, store: Store, quiet, **options):
+    return driver.run(load(spec), store, console=quiet, **options)
+
+
+def outcomes(store: Store) -> list[dict]:
+    """What must be bitwise the same in every repetition, by trial."""
+    return sorted(results.read(store).select(OUTCOMES).to_pylist(), key=lambda row: row["trial_id"])
+
+
+def files(store: Store, *prefixes: str) -> dict[str, int]:
+    return {name: os.stat(store.path(name)).st_mtime_ns for prefix in prefixes for name in store.list(prefix)}
+
+
+def slot_processes() -> list[int]:
+    """Process ids of all slots of this machine: Ray titles them by actor or by the request they run."""
+    titles = {int(p.parent.name): p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline")}
+    return [pid for pid, title in titles.items() if re.match(rb"ray::(Slot|trial:|generator:|shard:)", title)]
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store", create=True)
+
+
+def test_every_cell_has_a_whole_row(finished_mini):
+    store, summary, the_plan = finished_mini
+    assert summary.jobs == {"generator": 2, "shard": 2, "trial": 18}
+    assert not summary.failures
+    table = results.cell_table(the_plan, results.read(store))
+    assert len(table) == 20
+    assert list(table.columns) == SCHEMA.names
+    assert set(table.status) == {"ok"}
+    assert (table.n_total == table.n_base + table.n_real_added + table.n_syn + table.n_copies).all()
+    assert (table.steps == 15).all()
+    assert table.top1.between(5, 100).all()
+    assert (table.top5 >= table.top1).all()
+    assert all(sum(confusion) == 597 for confusion in table.confusion)  # the whole test set
+    syn = table[table.arm == "syn"]
+    assert set(syn.setting) == {"closed"}
+    assert set(syn.generator) == {"edm"}
+    assert set(syn.shards.map(len)) == {3 + 1 + 2}  # train, pool and test shards, by content hash
+    assert table[table.arm != "syn"].generator.isna().all()
+    assert set(table.threads) == {1}
+    assert {"torch", "ray", "python"} <= set(table.versions.iloc[0])
+    accuracy = table.apply(lambda row: np.trace(np.reshape(row.confusion, (10, 10))) / 5.97, axis=1)
+    assert np.allclose(accuracy, table.top1)
+
+
+def test_the_same_command_again_finds_nothing_to_do(finished_mini, mini, quiet):
+    store, _, _ = finished_mini
+    before = files(store, "results", "generators", "pools", "datasets")
+    summary, _ = run(mini, store, quiet)
+    assert not summary.jobs
+    assert summary.cached == {"generator": 2, "shard": 2, "trial": 18}
+    assert files(store, "results", "generators", "pools", "datasets") == before
+
+
+def test_a_second_run_elsewhere_is_bitwise_the_same(finished_mini, mini, store, quiet):
+    mini["name"], mini["execution"] = "renamed", {"gpus": 0, "slots": 1}  # no part of any id
+    run(mini, store, quiet)
+    assert outcomes(store) == outcomes(finished_mini[0])
+
+
+def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_path, quiet):
+    import shutil
+
+    shutil.copytree(finished_mini[0].uri, tmp_path / "grown")
+    store = Store(tmp_path / "grown")
+    before = files(store, "results/parts", "generators", "pools")
+    mini["blocks"][0]["syn"]["edm"] = [1, 2, 5]  # 5 × 120 = 600: beyond the pool's first shard of 512
+    mini["seeds"] = [0, 1, 2]
+    summary, the_plan = run(mini, store, quiet)
+    # 9 of the old kind for the new seed, and ratio 5 at two base sizes for three seeds
+    assert summary.jobs == {"shard": 1, "trial": 9 + 6}
+    after = files(store, "results/parts", "generators", "pools")
+    assert {name: after[name] for name in before} == before
+    assert len(results.cell_table(the_plan, results.read(store))) == 36
+    old = {row["trial_id"]: row for row in outcomes(finished_mini[0])}
+    assert [row for row in outcomes(store) if row["trial_id"] in old] == list(old.values())
+
+
+def test_a_pool_is_the_same_however_it_grows(finished_mini, mini, store, quiet):
+    """Shard 0 does not depend on whether shard 1 is wanted."""
+    mini["blocks"] = [{"n_base": 60, "syn": {"edm": ["700 images"]}}]
+    mini["seeds"] = [0]
+    _, the_plan = run(mini, store, quiet)
+    (pool,) = the_plan.pools.values()
+    first, second = (store.get_json(pool.manifest(i)) for i in (0, 1))
+    assert finished_mini[0].get_json(pool.manifest(0))["checksum"] == first["checksum"] != second["checksum"]
+    labels = np.concatenate([shards.read(store, shards.ref(pool.manifest(i), m))[1] for i, m in ((0, first), (1, second))])
+    for n in range(1, 1025, 31):
+        counts = np.bincount(labels[:n], minlength=10)
+        assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize("damaged", ["pool", "dataset"])
+def test_a_corrupt_shard_is_made_again_and_never_used(finished_mini, mini, tmp_path, quiet, damaged):
+    import shutil
+
+    shutil.copytree(finished_mini[0].uri, tmp_path / "store")
+    store = Store(tmp_path / "store")
+    the_plan = finished_mini[2]
+    pool = the_plan.pools[next(cell for cell in the_plan.of_kind("shard")).payload["pool"]]
+    if damaged == "pool":
+        manifest = pool.manifest(0)
+        ref = shards.ref(manifest, store.get_json(manifest))
+    else:
+        ref = the_plan.resolved.dataset.train[1]
+    data = bytearray(store.get(ref.data))
+    data[-900] ^= 4
+    store.put(ref.data, bytes(data))
+    for name in [*store.list("results")]:
+        store.delete(name)  # so that every trial runs again
+    summary, _ = run(mini, store, quiet)
+    assert summary.retries >= 1
+    assert not summary.failures
+    assert outcomes(store) == outcomes(finished_mini[0])
+    assert summary.jobs["shard"] == (1 if damaged == "pool" else 0)
+    shards.read(store, ref)  # whole again
+
+
+def test_a_trial_that_raises_is_a_row_and_the_rest_goes_on(mini, store, quiet):
+    """A learning rate of 1e30 for one of two classifiers: its loss is not finite, really."""
+    mini["classifiers"] = ["digits-cnn", "resnet20"]
+    mini["recipe"]["by_classifier"] = {"resnet20": {"lr": 1e30}}
+    mini["blocks"], mini["seeds"] = [{"n_base": [60], "real": [1]}], [0]
+    summary, the_plan = run(mini, store, quiet)
+    assert summary.jobs == {"trial": 2}
+    assert [failure.kind for failure in summary.failures] == ["trial", "trial"]
+    assert summary.retries == 0  # it would raise again: no use in trying
+    assert "resnet20" in summary.failures[0].cells[0]
+    found = [row for row in results.read(store).to_pylist() if row["status"] == "failed"]
+    assert len(found) == 2
+    assert "Traceback" in found[0]["error"]
+    assert "NotFinite: the loss became nan in epoch 0, step 1" in found[0]["error"]
+    state = status(store, the_plan)
+    assert (state.cells_done, len(state.failures)) == (2, 2)
+    todo, _ = pending(store, the_plan)
+    assert {job.id for job in todo} == {failure.id for failure in summary.failures}
+    again, _ = run(mini, store, quiet)  # the next run tries exactly those
+    assert not again.jobs
+    assert {f.id for f in again.failures} == {f.id for f in summary.failures}
+    parts = [name for name in store.list(results.PARTS) if summary.failures[0].id in name]
+    assert len(parts) == 2  # one per attempt
+
+
+def test_a_generator_that_raises_blocks_its_trials_only(mini, store, quiet):
+    mini["generators"]["wild"] = {"kind": "edm", "preset": "digits", "training": {"total_nimg": 640, "lr": 1e30}}
+    mini["blocks"] = [{"n_base": [60], "syn": {"edm": [1], "wild": [1, 2]}}]
+    mini["seeds"] = [0]
+    summary, the_plan = run(mini, store, quiet)
+    assert summary.jobs == {"generator": 1, "shard": 1, "trial": 2}
+    (failure,) = summary.failures
+    assert failure.kind == "generator"
+    assert len(failure.cells) == 2
+    assert all("wild" in cell for cell in failure.cells)
+    assert summary.blocked == 3  # the pool's shard and two trials
+    (found,) = status(store, the_plan).failures
+    assert found["id"] == failure.id
+    assert "Traceback" in found["traceback"]
+
+
+def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(finished_mini, mini, store, quiet):
+    """kill -9 of the processes that hold the slots, twice, while trials run."""
+
+    killed = []
+
+    def killer():
+        for wanted in (3, 9):
+            while len(list(store.list(results.PARTS))) < wanted:
+                time.sleep(0.02)
+            for pid in slot_processes():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+
+    thread = threading.Thread(target=killer, daemon=True)
+    thread.start()
+    summary, _ = run(mini, store, quiet)
+    thread.join(10)
+    assert len(killed) == 4
+    assert 2 <= summary.retries <= 4  # what waited behind the killed trials had not begun
+    assert not summary.failures
+    assert outcomes(store) == outcomes(finished_mini[0])
+
+
+def test_one_generator_on_two_workers_equals_one_on_one(finished_mini, mini, store, quiet):
+    """Ray Train's worker group with gloo; the global batch and all draws are the same, sums differ by rounding."""
+    from safetensors.numpy import load as load_tensors
+
+    mini["execution"]["workers"] = {"generator": 2}
+    mini["blocks"], mini["seeds"] = [{"n_base": [60], "syn": {"edm": [1]}}], [0]
+    summary, the_plan = run(mini, store, quiet)
+    assert summary.jobs == {"generator": 1, "shard": 1, "trial": 2}
+    (job,) = the_plan.of_kind("generator")
+    two, one = (s.get_json(tasks.generator_manifest(job.id)) for s in (store, finished_mini[0]))
+    assert (two["world_size"], one["world_size"]) == (2, 1)
+    two, one = (load_tensors(s.get(m["weights"])) for s, m in ((store, two), (finished_mini[0], one)))
+    # Ten AdamW steps at 4e-3 amplify rounding where second moments are near zero; 1e-3 is far below the step size.
+    assert max(np.abs(two[name] - one[name]).max() for name in one) < 1e-3
+
+
+def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
+    """With several (fake) GPUs no process ever serves two; a replaced slot is another process."""
+    pool = SlotPool(store, cpus=0.5, gpus=1, threads=1, capacity=lambda: 3)
+    pool.resize(10)
+    assert len(pool.slots) == 3
+    seen = [ray.get([slot.whoami.remote() for slot in pool.slots]) for _ in range(5)]
+    assert all(facts == seen[0] for facts in seen)
+    assert len({facts["pid"] for facts in seen[0]}) == 3
+    assert sorted(gpu for facts in seen[0] for gpu in facts["gpus"]) == [0, 1, 2]
+    pool.drop(next(iter(pool.slots)))
+    pool.resize(10)
+    after = ray.get([slot.whoami.remote() for slot in pool.slots])
+    assert sorted(gpu for facts in after for gpu in facts["gpus"]) == [0, 1, 2]
+    devices: dict[int, set] = {}
+    for facts in [*after, *seen[0]]:
+        devices.setdefault(facts["pid"], set()).update(facts["gpus"])
+    assert len(devices) == 4
+    assert all(len(gpus) == 1 for gpus in devices.values())
+    pool.close()
+
+
+def test_shards_are_loaded_once_and_mapped_without_a_copy(finished_mini):
+    store, _, the_plan = finished_mini
+    cache = ShardCache(store)
+    ref = the_plan.resolved.dataset.train[0]
+    handles = [cache.handle(ref, "digits") for _ in range(5)]
+    assert len(set(handles)) == 1
+    assert (cache.loads, cache.hits) == (1, 4)
+    first, second = (ray.get(handles[0])["images"] for _ in range(2))
+    assert not first.flags.writeable
+    assert not first.flags.owndata
+    address = [array.__array_interface__["data"][0] for array in (first, second)]
+    assert address[0] == address[1]  # the same bytes of shared memory
+    cache.drop(ref.manifest)
+    assert cache.handle(ref, "digits") != handles[0]
+
+
+def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkeypatch):
+    """Submission is windowed: the driver holds two requests a slot however many trials wait."""
+    most = 0
+    sent = driver._Run._sent
+
+    def watch(self, *arguments):
+        nonlocal most
+        sent(self, *arguments)
+        most = max(most, len(self.running))
+
+    monkeypatch.setattr(driver._Run, "_sent", watch)
+    mini["blocks"], mini["seeds"] = [{"n_base": [60], "real": [1]}], list(range(8))
+    summary, _ = run(mini, store, quiet)
+    assert summary.jobs == {"trial": 16}
+    assert 2 < most <= 4
+
+
+def test_an_infrastructure_error_is_tried_again_a_bounded_number_of_times(mini, store, quiet, monkeypatch):
+    """A dataset shard that cannot be kept whole: retries end, and the failure is a row."""
+    mini["blocks"], mini["seeds"] = [{"n_base": [60]}], [0]
+    mini["execution"]["retries"] = 1
+    real_handle = ShardCache.handle
+
+    def broken(self, shard, stage):
+        wrong = shards.ShardRef(shard.manifest, shard.data, "0" * 32, shard.n)
+        return real_handle(self, wrong, stage)
+
+    monkeypatch.setattr(ShardCache, "handle", broken)
+    summary, _ = run(mini, store, quiet)
+    assert summary.retries == 2
+    (failure,) = summary.failures
+    assert "checksum" in failure.error
+    assert [row["status"] for row in results.read(store).to_pylist()] == ["failed"]
+
+
+def test_bodies_need_no_ray(mini, tmp_path):
+    """A task body is a function of plain values: here the fetch is nothing, and Ray is never asked."""
+    store = Store(tmp_path / "plain", create=True)
+    from grid import datasets
+    from grid.plan import plan
+    from grid.resolve import resolve
+
+    resolved = resolve(load(mini), store)
+    resolved = resolved.with_dataset(datasets.ingest(store, resolved.source))
+    job = next(plan(resolved).of_kind("trial"))
+    arrays = {split: tuple(tasks.load_shard(store, ref) for ref in refs) for split, refs in
+              (("train", resolved.dataset.train), ("test", resolved.dataset.test))}  # fmt: skip
+    labels = {name: "x" for name in ("grid", "dataset", "fingerprint", "arm", "classifier", "recipe")}
+    sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)
+    request = tasks.Request(
+        id=job.id, kind="trial", payload=job.payload, attempt=new_attempt(), classes=10, image_shape=(8, 8, 1),
+        row={**labels, **sizes, "subset_seed": 0, "seed": 0}, **arrays,
+    )  # fmt: skip
+    outcome = tasks.run(store, request, list)
+    assert outcome["status"] == "ok", outcome
+    assert results.finished(store) == {job.id}

@@ -297,8 +297,7 @@ class _Run:
             self._sent(task.remote(self.store, request), job, request, None)
 
     def _sent(self, ref: ray.ObjectRef, job: Job, request: tasks.Request, slot) -> None:
-        stage = self.stages[job.kind]
-        stage.started_s = stage.started_s or time.monotonic()
+        self.stages[job.kind].begin(time.monotonic())
         self.running[ref] = _Running(job, request, slot)
 
     def _collect(self) -> None:
@@ -358,7 +357,7 @@ class _Run:
     # Outcomes ------------------------------------------------------------------------------------------------------
 
     def _succeeded(self, job: Job, outcome: dict) -> None:
-        self.stages[job.kind].done += 1
+        self.stages[job.kind].finish(time.monotonic())
         self.summary.jobs[job.kind] += 1
         self.metrics.finished(job.kind)
         if job.kind == "trial":
@@ -464,7 +463,7 @@ class _Run:
         )  # fmt: skip
         if job.kind == "shard":
             return request
-        train = tuple(self._handle(ref, job) for ref in self.dataset.train)
+        train = tuple(map(self._handle, self.dataset.train))
         if job.kind == "generator":
             return replace(request, train=train)
         refs = []
@@ -476,13 +475,13 @@ class _Run:
             refs.append(ref)
         used = (*self.dataset.train, *refs, *self.dataset.test)
         return replace(
-            request, train=train, test=tuple(self._handle(ref, job) for ref in self.dataset.test),
-            syn=tuple(self._handle(ref, job) for ref in refs), hashes=tuple(ref.checksum for ref in used),
+            request, train=train, test=tuple(map(self._handle, self.dataset.test)),
+            syn=tuple(map(self._handle, refs)), hashes=tuple(ref.checksum for ref in used),
             row=self._labels(self.cells[job.id][0]),
         )  # fmt: skip
 
-    def _handle(self, ref: shards.ShardRef, job: Job) -> ray.ObjectRef:
-        return self.cache.handle(ref, job.stage.split(":", 1)[1])
+    def _handle(self, ref: shards.ShardRef) -> ray.ObjectRef:
+        return self.cache.handle(ref, self.plan.resolved.source.name)
 
     def _shard_ref(self, shard_id: str) -> shards.ShardRef | None:
         if shard_id not in self.shard_refs:

@@ -18,7 +18,6 @@ class Metrics:
         self._failed = metrics.Counter("equigrid_jobs_failed", "Jobs failed for good in this run.", tag_keys=tags)
         self._cached = metrics.Counter("equigrid_jobs_cached", "Jobs done before this run.", tag_keys=tags)
         self._running = metrics.Gauge("equigrid_jobs_running", "Jobs sent to a device.", tag_keys=tags)
-        self._last: dict[str, int] = {}
 
     def _tags(self, kind: str) -> dict[str, str]:
         return {"grid": self._grid, "kind": kind}
@@ -35,7 +34,6 @@ class Metrics:
                 self._cached.inc(count, tags=self._tags(kind))
 
     def running(self, counts: dict[str, int]) -> None:
+        """Called again and again, changed or not: Ray forgets a gauge that is not set for a while."""
         for kind, count in counts.items():
-            if self._last.get(kind) != count:
-                self._running.set(count, tags=self._tags(kind))
-                self._last[kind] = count
+            self._running.set(count, tags=self._tags(kind))

@@ -1,7 +1,7 @@
 """What a person sees while a grid runs: one live line per stage in a terminal, plain lines elsewhere."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
@@ -22,22 +22,33 @@ class Stage:
     blocked: int = 0
     running: int = 0
     started_s: float | None = None
-    seconds: list[float] = field(default_factory=list)
+    last_done_s: float | None = None
 
     @property
     def left(self) -> int:
         return self.total - self.cached - self.done - self.failed - self.blocked
 
-    def rate(self, now_s: float) -> float | None:
-        """Jobs per second since the stage's first job started, or None before one is finished."""
-        if self.started_s is None or not self.done or now_s <= self.started_s:
+    def begin(self, now_s: float) -> None:
+        """A job was sent: the stage's clock runs from the first."""
+        self.started_s = now_s if self.started_s is None else self.started_s
+
+    def finish(self, now_s: float) -> None:
+        """A job succeeded."""
+        self.done += 1
+        self.last_done_s = now_s
+
+    @property
+    def rate(self) -> float | None:
+        """Jobs per second from the first start to the last success; None before there is one."""
+        if not self.done or self.last_done_s <= self.started_s:
             return None
-        return self.done / (now_s - self.started_s)
+        return self.done / (self.last_done_s - self.started_s)
 
     def left_s(self, now_s: float) -> float | None:
-        """Seconds until the stage is done at the present rate."""
-        rate = self.rate(now_s)
-        return self.left / rate if rate else None
+        """Seconds until the stage is done at that rate, from `now_s` on."""
+        if not self.rate:
+            return None
+        return max(0.0, self.left / self.rate - (now_s - self.last_done_s))
 
 
 class Progress:
@@ -92,7 +103,7 @@ def line(name: str, stage: Stage, now_s: float) -> str:
 
 
 def _details(stage: Stage, now_s: float) -> str:
-    rate, left_s = stage.rate(now_s), stage.left_s(now_s)
+    rate, left_s = stage.rate, stage.left_s(now_s)
     parts = [
         f"{stage.running} running" if stage.running else "",
         f"{stage.failed} failed" if stage.failed else "",

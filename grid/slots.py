@@ -118,12 +118,13 @@ class ShardCache:
         # No CPU of its own: the slots hold them all, and loading is waiting for the store.
         self._task = ray.remote(num_cpus=0, max_retries=3)(tasks.load_shard)
 
-    def handle(self, shard: ShardRef, stage: str) -> ray.ObjectRef:
+    def handle(self, shard: ShardRef, dataset: str) -> ray.ObjectRef:
+        """The reference to a shard's arrays; loading begins with the first call."""
         if shard.manifest in self._refs:
             self.hits += 1
         else:
             self.loads += 1
-            self._refs[shard.manifest] = self._task.options(name=f"load_shard:{stage}").remote(self.store, shard)
+            self._refs[shard.manifest] = self._task.options(name=f"load_shard:{dataset}").remote(self.store, shard)
         return self._refs[shard.manifest]
 
     def drop(self, manifest: str) -> None:

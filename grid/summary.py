@@ -49,11 +49,11 @@ def nothing_done(store: Store, the_plan: Plan) -> Summary:
 
 
 def closing_line(summary: Summary, command: str) -> str:
-    """One line on how the run ended."""
-    ran = ", ".join(f"{n:,} {kind}s" for kind, n in summary.jobs.items() if n) or "nothing to do"
-    before = sum(summary.cached.values())
-    text = f"{ran} in {duration(summary.seconds)}" if summary.jobs else ran
-    text += f" ({before:,} jobs were done before)" if before else ""
+    """One line on how a run ended; `command` is what resumes it."""
+    ran = [f"{n:,} {kind}{'' if n == 1 else 's'}" for kind, n in summary.jobs.items() if n]
+    text = f"{', '.join(ran)} in {duration(summary.seconds)}" if ran else "nothing to do"
+    if before := sum(summary.cached.values()):
+        text += f" ({before:,} jobs were done before)"
     if summary.interrupted:
         return f"stopped: {text}; everything finished is kept. To go on: {command}"
     return text

@@ -1,0 +1,118 @@
+"""Checkpoints in the store: killed and resumed equals uninterrupted, bitwise, for generators and for trials."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load as load_tensors
+
+from grid import datasets, results, tasks
+from grid.ids import new_attempt
+from grid.plan import plan
+from grid.resolve import resolve
+from grid.spec import load
+from grid.store import Store
+from grid.training import Checkpoints
+
+
+class Killed(BaseException):
+    """Stands for the process's end: nothing may catch it."""
+
+
+@pytest.fixture
+def job_of(mini, tmp_path):
+    """Makes a store with the ingested digits, and a request for the grid's first job of a kind."""
+
+    def make(kind: str, name: str):
+        store = Store(tmp_path / name, create=True)
+        resolved = resolve(load(mini), store)
+        resolved = resolved.with_dataset(datasets.ingest(store, resolved.source))
+        the_plan = plan(resolved)
+        job = next(the_plan.of_kind(kind))
+        arrays = {
+            split: tuple(tasks.load_shard(store, ref) for ref in getattr(resolved.dataset, split))
+            for split in ("train", "test")
+        }
+        labels = {name: "x" for name in ("grid", "dataset", "fingerprint", "arm", "classifier", "recipe")}
+        sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)
+        request = tasks.Request(
+            id=job.id, kind=kind, payload=job.payload, attempt=new_attempt(), classes=10, image_shape=(8, 8, 1),
+            row={**labels, **sizes, "subset_seed": 0, "seed": 0}, checkpoint_every_s=0, **arrays,
+        )  # fmt: skip
+        return store, request
+
+    return make
+
+
+def output(store: Store, request: tasks.Request):
+    if request.kind == "trial":
+        columns = ["trial_id", "top1", "top5", "per_class", "confusion", "loss", "steps"]
+        return results.read(store).select(columns).to_pylist()
+    weights = load_tensors(store.get(store.get_json(tasks.generator_manifest(request.id))["weights"]))
+    return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
+
+
+def kept(store: Store) -> list[str]:
+    return [name for folder in ("generators", "checkpoints") for name in store.list(folder) if name.endswith(".pt")]
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("generator", 10), ("trial", 15)])
+def test_killed_and_resumed_equals_uninterrupted(job_of, monkeypatch, kind, steps):
+    store, request = job_of(kind, "straight")
+    assert tasks.run(store, replace(request, checkpoint_every_s=1e9), list)["status"] == "ok"
+    whole = output(store, request)
+
+    store, request = job_of(kind, "killed")
+    save, saved = Checkpoints.save, []
+
+    def save_and_die(self, step, state):
+        save(self, step, state)
+        saved.append(step)
+        if step == steps // 2:
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_die)
+    with pytest.raises(Killed):
+        tasks.run(store, request, list)
+    assert saved[-1] == steps // 2
+    assert len(kept(store)) == 2  # the newest two are kept
+    monkeypatch.setattr(Checkpoints, "save", lambda self, step, state: (saved.append(step), save(self, step, state)))
+    assert tasks.run(store, replace(request, attempt=new_attempt()), list)["status"] == "ok"
+    assert saved[steps // 2] == steps // 2 + 1  # it went on where it was, and repeated nothing
+    assert output(store, request) == whole
+    assert not kept(store)  # cleared once there is an output
+
+
+def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
+    store = Store(tmp_path / "store", create=True)
+    checkpoints = Checkpoints(store, "c", every_s=0)
+    checkpoints.save(1, {"step": 1, "weights": torch.arange(3)})
+    checkpoints.save(2, {"step": 2})
+    newest = sorted(store.list("c"))[-1]
+    store.put(newest, store.get(newest)[:40])
+    assert checkpoints.load()["step"] == 1
+
+
+def test_checkpoints_are_written_when_it_is_time_and_run_no_pickle(tmp_path):
+    store, now = Store(tmp_path / "store", create=True), [0.0]
+    checkpoints = Checkpoints(store, "c", every_s=60, clock=lambda: now[0])
+    made = []
+    for step in range(1, 200):
+        now[0] += 1
+        checkpoints(step, lambda step=step: made.append(step) or {"step": step})
+    assert made == [60, 120, 180]
+    assert checkpoints.load() == {"step": 180}
+
+    class Evil:
+        def __reduce__(self):
+            return (made.append, ("ran",))
+
+    import io
+    import pickle
+
+    buffer = io.BytesIO()
+    torch.save({"x": Evil()}, buffer)
+    store.put("c/0000000999-x.pt", buffer.getvalue())
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoints.load()
+    assert "ran" not in made

@@ -72,7 +72,8 @@ def finished_store(folder: Path, seeds: int, *, compacted: bool):
         facts = {"top1": 90.0, "per_class": [90.0] * 10, "confusion": [6] * 100, "shards": ["0" * 32] * 6}
         results.write_part(store, {
             **labels, **facts, "trial_id": trial_id, "attempt": "a", "status": "ok", "grid": "bench",
-            "dataset": "digits", "fingerprint": "f", "n_total": cell.n_total, "rev": 1, "steps": 300, "seconds": 1.0, "finished_at": now,
+            "dataset": "digits", "fingerprint": "f", "n_total": cell.n_total, "rev": 1, "steps": 300,
+            "seconds": 1.0, "finished_at": now,
         })  # fmt: skip
     if compacted:
         results.compact(store, now=0)  # long ago, so that the next one removes the parts
@@ -144,7 +145,8 @@ with tempfile.TemporaryDirectory() as scratch, driver.cluster("local", dashboard
     recipe = {"extends": "digits", "steps": 1}
     for seeds in (50, 500):
         spec = {**BASE, "recipe": recipe, "blocks": [{"n_base": [100], "real": [1]}], "seeds": list(range(seeds))}
-        done = subprocess.run([sys.executable, "-c", code, json.dumps(spec)], capture_output=True, text=True, check=True)
+        command = [sys.executable, "-c", code, json.dumps(spec)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         tell("memory", **json.loads(done.stdout.strip().splitlines()[-1]))
 
 

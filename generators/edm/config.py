@@ -1,0 +1,235 @@
+"""The EDM generator's configuration: frozen, validated where it is built, free of torch.
+
+The defaults are the published class-conditional CIFAR-10 setting (Karras et al. 2022, Table 1, Table 7
+"DDPM++ cond. CIFAR-10", Appendix F); `generators.edm.presets` names the others.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from generators.edm.layout import Layout, layout
+
+AUGMENTATION_LABELS = {
+    "x_flip": 1,
+    "y_flip": 1,
+    "scale": 1,
+    "rotate": 2,
+    "stretch": 2,
+    "translate": 2,
+    "shift": 2,
+}
+"""Conditioning labels per kind of augmentation, in the order in which the network takes them."""
+
+PUBLISHED_AUGMENTATIONS = ("x_flip", "y_flip", "scale", "rotate", "stretch", "translate")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Network(_Part):
+    """Size of the U-Net, Karras et al. 2022, Table 8."""
+
+    model_channels: int = Field(128, ge=4)
+    channel_mult: tuple[int, ...] = (2, 2, 2)
+    """Width per level in units of model_channels; each further level halves the resolution."""
+    embedding_mult: int = Field(4, ge=1)
+    num_blocks: int = Field(4, ge=0)
+    attn_resolutions: tuple[int, ...] = (16,)
+    """Heights, in pixels, of the levels with self-attention (the middle block always has it)."""
+    dropout: float = Field(0.13, ge=0, lt=1)
+    sigma_data: float = Field(0.5, gt=0)
+    """Assumed deviation of the pixels in [-1, 1]."""
+
+    @field_validator("channel_mult")
+    @classmethod
+    def _levels(cls, mult: tuple[int, ...]) -> tuple[int, ...]:
+        if not mult or min(mult) < 1:
+            raise ValueError(f"{list(mult)}: one positive whole number per level, such as [2, 2, 2]")
+        return mult
+
+
+class Augmentation(_Part):
+    """Non-leaking augmentation: applied to training images and told to the network as labels."""
+
+    kinds: tuple[str, ...] = PUBLISHED_AUGMENTATIONS
+    probability: float = Field(0.12, ge=0, le=1)
+    """Of each kind, except x_flip, which is always drawn (Karras et al. 2022, Table 6)."""
+    shift_pixels: int = Field(1, ge=1)
+    """Largest whole-pixel shift of kind "shift", in either direction of either axis."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        for kind in kinds:
+            if kind not in AUGMENTATION_LABELS:
+                raise ValueError(f"{kind!r} is not a kind of augmentation; there are {', '.join(AUGMENTATION_LABELS)}")
+        if len(set(kinds)) != len(kinds):
+            raise ValueError(f"{list(kinds)} names a kind twice")
+        return tuple(kind for kind in AUGMENTATION_LABELS if kind in kinds)
+
+    @property
+    def labels(self) -> int:
+        """Length of an image's vector of augmentation labels."""
+        return sum(AUGMENTATION_LABELS[kind] for kind in self.kinds)
+
+
+class Training(_Part):
+    """Budget, optimiser and noise distribution of training.  Amounts in training images ("nimg")."""
+
+    total_nimg: int = Field(200_000_000, ge=1)
+    full_at_images: int | None = Field(None, ge=1)
+    """Of fewer images than this, total_nimg, lr_rampup_nimg and lr_decay_nimg shrink in proportion;
+    null keeps them."""
+    least_nimg: int = Field(1, ge=1)
+    """Below this total_nimg does not shrink."""
+    batch: int = Field(512, ge=1)
+    """Images per step over all devices together."""
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    lr_rampup_nimg: int = Field(10_000_000, ge=0)
+    lr_decay_nimg: int = Field(0, ge=0)
+    """Over the last so many images the rate falls linearly to zero; 0, as published, keeps it constant."""
+    ema_halflife_nimg: int = Field(500_000, ge=1)
+    ema_rampup_ratio: float | None = Field(0.05, gt=0)
+    """The half-life is at most this part of the images seen so far; null for no ramp-up."""
+    P_mean: float = -1.2
+    P_std: float = Field(1.2, gt=0)
+    """ln(sigma) ~ N(P_mean, P_std**2), Karras et al. 2022, Table 1."""
+    augmentation: Augmentation = Augmentation()
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{list(betas)}: both lie in [0, 1)")
+        return betas
+
+    def for_images(self, n_images: int) -> "Training":
+        """The durations that a base of n_images gets, written out."""
+        if self.full_at_images is None:
+            return self
+        part = min(max(n_images / self.full_at_images, self.least_nimg / self.total_nimg), 1.0)
+        names = ("total_nimg", "lr_rampup_nimg", "lr_decay_nimg")
+        shrunk = {name: round(getattr(self, name) * part) for name in names}
+        return self.model_copy(update={**shrunk, "full_at_images": None})
+
+    @property
+    def steps(self) -> int:
+        return -(-self.total_nimg // self.batch)
+
+
+class Sampler(_Part):
+    """Karras et al. 2022, Algorithm 2 (Algorithm 1 where S_churn is 0, the default)."""
+
+    steps: int = Field(18, ge=1, le=10_000)
+    """Heun steps; the network is evaluated 2 * steps - 1 times."""
+    sigma_min: float = Field(0.002, gt=0)
+    sigma_max: float = Field(80.0, gt=0)
+    rho: float = Field(7.0, gt=0)
+    S_churn: float = Field(0.0, ge=0)
+    S_min: float = Field(0.0, ge=0)
+    S_max: float | None = Field(None, gt=0)
+    """Noise is added while sigma is in [S_min, S_max]; null for no upper end."""
+    S_noise: float = Field(1.0, gt=0)
+    batch: int = Field(256, ge=1)
+    """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a pool."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Sampler":
+        if not self.sigma_min < self.sigma_max:
+            raise ValueError(f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max}")
+        return self
+
+
+class Compute(_Part):
+    """How, not what, is computed: changes results by rounding alone and never enters an id."""
+
+    training_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of matrix products and convolutions; auto is bf16 on a CUDA device, fp32 on a CPU."""
+    sampling_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto is fp16 on a CUDA device, fp32 on a CPU.  Never that of the sampler's state, which is float64."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto is on for CUDA devices and long trainings."""
+    microbatch: int | None = Field(None, ge=1)
+    """Most images of a training step that a device takes at once; null for its whole part of the batch.
+    Halved by itself when memory does not suffice."""
+
+
+class EDMConfig(_Part):
+    """A class-conditional EDM generator: trained on the base subset, or with weights from a file."""
+
+    kind: Literal["edm"] = "edm"
+    setting: Literal["closed", "open"] = "closed"
+    """closed: the generator saw the base subset only; open: it may have seen other data."""
+    weights: str | None = None
+    """A safetensors file with a network's state dict; then nothing is trained."""
+    network: Network = Network()
+    training: Training = Training()
+    sampler: Sampler = Sampler()
+    compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _setting_fits(self) -> "EDMConfig":
+        if self.weights is None and self.setting == "open":
+            raise ValueError("setting 'open' needs 'weights': an EDM trained here sees the base subset only")
+        return self
+
+    def layout(self, height: int, width: int) -> Layout:
+        """The network's blocks at an image size; ValueError if it cannot take it."""
+        return layout(
+            height=height,
+            width=width,
+            model_channels=self.network.model_channels,
+            channel_mult=self.network.channel_mult,
+            num_blocks=self.network.num_blocks,
+            attn_resolutions=self.network.attn_resolutions,
+        )
+
+    def check(self, height: int, width: int, channels: int, classes: int, n_images: int) -> None:
+        """Raise ValueError, one line, if this generator cannot be made for such a dataset."""
+        self.layout(height, width)
+        if channels not in (1, 3):
+            raise ValueError(f"images have 1 or 3 channels, got {channels}")
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, got {classes}")
+        if n_images < 1 and self.weights is None:
+            raise ValueError("an EDM cannot be trained on no images")
+        if self.weights is not None and not Path(self.weights).is_file():
+            raise ValueError(f"weights: there is no file {self.weights!r}")
+
+    def for_images(self, n_images: int) -> "EDMConfig":
+        """The configuration with the durations that a base of n_images gets; `train` uses it by itself."""
+        return self.model_copy(update={"training": self.training.for_images(n_images)})
+
+    def training_payload(self) -> dict:
+        """What, beside the images and the seed, determines the weights: for the generator's id.
+
+        Without `weights`, the network and the training; with them the file's SHA-256 in place of both.
+        """
+        if self.weights is not None:
+            from generators.edm.weights import digest
+
+            return {"kind": self.kind, "weights_sha256": digest(self.weights)}
+        parts = self.model_dump(mode="json", include={"kind", "network", "training"})
+        return {**parts, "rev": TRAINING_REV}
+
+    def sampling_payload(self) -> dict:
+        """What, beside the weights and the seed, determines the pool: the sampler without its batch.
+
+        The network is in it too, because weights from a file do not tell (attention, sigma_data).
+        """
+        sampler = self.sampler.model_dump(mode="json", exclude={"batch"})
+        network = self.network.model_dump(mode="json", exclude={"dropout"})
+        return {"kind": self.kind, "network": network, "sampler": sampler, "rev": SAMPLING_REV}
+
+
+TRAINING_REV = 1
+"""Raised when a change of the code changes trained weights by more than rounding."""
+SAMPLING_REV = 1
+"""Raised when a change of the code changes pixels by more than rounding."""

@@ -1,0 +1,111 @@
+"""The blocks of the DDPM++ U-Net, as data: one list that the network is built from and checks read.
+
+Free of torch, so that a spec can be validated and a network's size be known without it.
+Karras et al. 2022 (EDM), Table 8 and Appendix F.3; Song et al. 2021, Appendix H (DDPM++).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Block:
+    """One residual block: `resample` is None, "down" or "up"; `skip` joins an encoder output first."""
+
+    name: str
+    c_in: int
+    c_out: int
+    resample: str | None = None
+    attention: bool = False
+    skip: bool = False
+
+
+@dataclass(frozen=True)
+class Layout:
+    stem: str
+    """Name of the first convolution, e.g. "32x32_conv"."""
+    encoder: tuple[Block, ...]
+    decoder: tuple[Block, ...]
+    head: str
+    """Prefix of the last norm and convolution, e.g. "32x32_aux"."""
+    width: int
+    """Channels of the stem's output."""
+    width_out: int
+    """Channels of the last block's output."""
+
+
+def groups(channels: int) -> int:
+    """Groups of a group norm: at least 4 channels in each, at most 32 groups."""
+    return min(32, channels // 4)
+
+
+def layout(
+    *,
+    height: int,
+    width: int,
+    model_channels: int,
+    channel_mult: tuple[int, ...],
+    num_blocks: int,
+    attn_resolutions: tuple[int, ...],
+) -> Layout:
+    """The blocks in order of computation.  Raises ValueError for a size the network cannot take."""
+    levels = len(channel_mult)
+    factor = 2 ** (levels - 1)
+    if height % factor or width % factor or min(height, width) < 8:
+        raise ValueError(
+            f"image size {height}x{width}: an EDM network of {levels} levels takes heights and widths from 8 up "
+            f"that are divisible by {factor}"
+        )
+
+    def size(level: int) -> str:
+        return f"{height >> level}x{width >> level}"
+
+    def attends(level: int) -> bool:
+        return height >> level in attn_resolutions
+
+    encoder: list[Block] = []
+    channels = model_channels
+    skips = [channels]
+    for level, mult in enumerate(channel_mult):
+        if level > 0:
+            encoder.append(Block(f"{size(level)}_down", channels, channels, resample="down"))
+            skips.append(channels)
+        for i in range(num_blocks):
+            c_out = model_channels * mult
+            encoder.append(Block(f"{size(level)}_block{i}", channels, c_out, attention=attends(level)))
+            channels = c_out
+            skips.append(channels)
+
+    decoder: list[Block] = []
+    for level, mult in reversed(list(enumerate(channel_mult))):
+        if level == levels - 1:
+            # The middle attends whatever the resolution.
+            decoder.append(Block(f"{size(level)}_in0", channels, channels, attention=True))
+            decoder.append(Block(f"{size(level)}_in1", channels, channels))
+        else:
+            decoder.append(Block(f"{size(level)}_up", channels, channels, resample="up"))
+        for i in range(num_blocks + 1):
+            # One block more than in the encoder; only the level's last one attends.
+            attention = i == num_blocks and attends(level)
+            c_out = model_channels * mult
+            name = f"{size(level)}_block{i}"
+            decoder.append(Block(name, channels + skips.pop(), c_out, attention=attention, skip=True))
+            channels = c_out
+    for block in (*encoder, *decoder):
+        _check_groups(block.c_in)
+        _check_groups(block.c_out)
+    return Layout(
+        stem=f"{size(0)}_conv",
+        encoder=tuple(encoder),
+        decoder=tuple(decoder),
+        head=f"{size(0)}_aux",
+        width=model_channels,
+        width_out=channels,
+    )
+
+
+def _check_groups(channels: int) -> None:
+    if channels < 4 or channels % groups(channels):
+        raise ValueError(
+            f"a block of {channels} channels cannot be normalised in {max(groups(channels), 1)} groups: "
+            "choose model_channels divisible by 4, and by 32 from 128 on"
+        )

@@ -1,0 +1,98 @@
+"""Networks from configurations, and weights from files."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from generators.edm.config import EDMConfig
+    from generators.edm.network import EDMNetwork
+
+_RESAMPLE_FILTER = ".resample_filter"
+
+
+def digest(path: str) -> str:
+    """SHA-256 of a file, hexadecimal; ValueError if there is none."""
+    if not Path(path).is_file():
+        raise ValueError(f"weights: there is no file {path!r}")
+    stat = Path(path).stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)  # a plan asks once per cell
+def _digest(path: str, size: int, mtime_ns: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def network_for(config: "EDMConfig", *, shape: tuple[int, int, int], classes: int) -> "EDMNetwork":
+    """The network of a configuration for images of `shape` (H, W, C), on the meta device, without values."""
+    import torch
+
+    from generators.edm.network import EDMNetwork
+
+    height, width, channels = shape
+    with torch.device("meta"):
+        return EDMNetwork(
+            config.layout(height, width),
+            image_channels=channels,
+            classes=classes,
+            augment_labels=config.training.augmentation.labels,
+            embedding_mult=config.network.embedding_mult,
+            dropout=config.network.dropout,
+            sigma_data=config.network.sigma_data,
+        )
+
+
+def load(network: "EDMNetwork", weights: "dict[str, torch.Tensor]") -> None:
+    """Put a state dict into `network` (which may be on the meta device), names and shapes checked.
+
+    Resampling filters, which released networks carry as buffers, are compared with the one built in.
+    Raises ValueError that names the first difference.
+    """
+    import torch
+
+    wanted = network.state_dict()
+    filters = {name for name in weights if name.endswith(_RESAMPLE_FILTER)}
+    for name in sorted(filters):
+        if weights[name].shape != (1, 1, 2, 2) or not torch.all(weights[name].float() == 0.25):
+            raise ValueError(f"weights: {name} is not the 2x2 mean filter of DDPM++, the only one built in")
+    check_names("weights", wanted, {name: value for name, value in weights.items() if name not in filters})
+    given = {name: weights[name].detach().to(torch.float32) for name in wanted}
+    network.load_state_dict(given, strict=True, assign=True)
+
+
+def from_file(config: "EDMConfig", *, shape: tuple[int, int, int], classes: int) -> "dict[str, torch.Tensor]":
+    """The weights that config.weights names, float32, checked against the configured network."""
+    network = network_for(config, shape=shape, classes=classes)
+    load(network, read(config.weights))
+    return {name: value.contiguous() for name, value in network.state_dict().items()}
+
+
+def check_names(what: str, wanted: "dict[str, torch.Tensor]", given: "dict[str, torch.Tensor]") -> None:
+    """ValueError with the first difference in names or shapes; `what` says whose they are."""
+    for name, value in wanted.items():
+        if name not in given:
+            raise ValueError(f"{what}: {name} is missing, a tensor of shape {list(value.shape)}")
+        if given[name].shape != value.shape:
+            shapes = f"{list(given[name].shape)}, the configured network's is {list(value.shape)}"
+            raise ValueError(f"{what}: {name} has shape {shapes}")
+    for name in given:
+        if name not in wanted:
+            raise ValueError(f"{what}: {name} is not in the configured network")
+
+
+def read(path: str) -> "dict[str, torch.Tensor]":
+    """A state dict from a safetensors file; ValueError if there is none or it is no such file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise ValueError(f"weights: there is no file {path!r}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"weights: {path!r} is not a safetensors file ({error})") from None

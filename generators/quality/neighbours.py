@@ -1,0 +1,52 @@
+"""Nearest training images of samples: how one sees whether a generator has learnt its training set by heart."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+MEMORISED_RATIO = 1 / 3
+"""A sample is called memorised whose nearest training image is three times nearer than the second nearest
+(Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize")."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """For each of n samples, its nearest and second nearest training images."""
+
+    indices: np.ndarray
+    """(n, 2) int64, positions in the training set."""
+    distances: np.ndarray
+    """(n, 2) float64, Euclidean."""
+
+    @property
+    def memorised(self) -> float:
+        """Part of the samples that are memorised, in [0, 1]."""
+        return float((self.distances[:, 0] < MEMORISED_RATIO * self.distances[:, 1]).mean())
+
+
+def nearest(samples: np.ndarray, training: Iterable[np.ndarray]) -> Neighbours:
+    """The two nearest of the training vectors, which come in parts.
+
+    samples: (n, ...), training: parts of (m, ...) of the same shape: pixels or features.  Distances are
+    between the flattened arrays.  Raises ValueError for fewer than two training vectors.
+    """
+    points = _flat(samples)
+    best = np.full((len(points), 2), np.inf)
+    where = np.full((len(points), 2), -1, np.int64)
+    seen = 0
+    for part in training:
+        others = _flat(part)
+        squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T  # (n, m)
+        candidates = np.concatenate([best, squares], axis=1)
+        numbers = np.concatenate([where, np.broadcast_to(seen + np.arange(len(others)), squares.shape)], axis=1)
+        order = np.argsort(candidates, axis=1, kind="stable")[:, :2]
+        best, where = np.take_along_axis(candidates, order, 1), np.take_along_axis(numbers, order, 1)
+        seen += len(others)
+    if seen < 2:
+        raise ValueError(f"nearest neighbours need at least 2 training images, got {seen}")
+    return Neighbours(where, np.sqrt(best.clip(0)))
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    return np.asarray(array, np.float64).reshape(len(array), -1)

@@ -1,0 +1,343 @@
+"""Training: schedules and draws by hand, one step by hand, repeat, resume, accumulation, workers, failures."""
+
+import io
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from generators import config
+from generators.edm import run as run_module
+from generators.edm.config import Training
+from generators.edm.network import EDMNetwork
+from generators.edm.run import Run
+from generators.edm.schedules import ema_decay, learning_rate
+from generators.edm.steps import batch_of, losses, order
+from generators.edm.training import LossNotFinite, train
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny(steps: int = 6, **training):
+    """A network of 8 channels with dropout and every augmentation, batch 8."""
+    kinds = ["x_flip", "y_flip", "scale", "rotate", "stretch", "translate", "shift"]
+    return config(
+        {
+            "kind": "edm",
+            "network": {"model_channels": 8, "channel_mult": [1, 1], "num_blocks": 0, "dropout": 0.1},
+            "training": {
+                "total_nimg": 8 * steps, "batch": 8, "lr_rampup_nimg": 16, "ema_halflife_nimg": 40,
+                "ema_rampup_ratio": 0.5, "augmentation": {"kinds": kinds, "probability": 0.5}, **training,
+            },
+        }
+    )  # fmt: skip
+
+
+def data(n: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8), np.arange(n, dtype=np.int64) % 5
+
+
+def trained(chosen, **options) -> dict[str, torch.Tensor]:
+    return train(*data(), chosen, classes=5, seed=3, **options)
+
+
+def equal(one: dict, two: dict) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def furthest(one: dict, two: dict) -> float:
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+class TestSchedules:
+    def test_learning_rate(self):
+        published = Training()
+        rates = [learning_rate(published, n) for n in (0, 512, 5_000_000, 10_000_000, 150_000_000)]
+        assert rates == pytest.approx([0, 5.12e-8, 5e-4, 1e-3, 1e-3])
+        decayed = Training(total_nimg=1000, lr=2.0, lr_rampup_nimg=100, lr_decay_nimg=500)
+        assert [learning_rate(decayed, n) for n in (50, 100, 500, 750, 999)] == pytest.approx([1, 2, 2, 1, 0.004])
+
+    def test_ema_decay(self):
+        published = Training()
+        assert ema_decay(published, 0) == 0
+        assert ema_decay(published, 512) == pytest.approx(0.5**20)  # half-life 5% of 512 images
+        assert ema_decay(published, 10_000_000) == pytest.approx(0.5 ** (512 / 500_000))
+        assert ema_decay(Training(ema_rampup_ratio=None), 0) == pytest.approx(0.5 ** (512 / 500_000))
+
+    def test_steps_cover_the_images(self):
+        assert Training(total_nimg=1000, batch=512).steps == 2
+        assert Training(total_nimg=1024, batch=512).steps == 2
+
+
+class TestDraws:
+    def test_epochs_are_permutations(self):
+        stream = order(20, 3, 0, 100).view(5, 20)
+        assert torch.equal(stream.sort(dim=1).values, torch.arange(20).expand(5, 20))
+        assert not torch.equal(stream[0], stream[1])
+        assert torch.equal(order(20, 3, 37, 29), stream.flatten()[37:66])
+
+    def test_parts_make_the_global_batch(self):
+        images, labels = map(torch.from_numpy, data())
+        whole, left, right = (
+            batch_of(images, labels, tiny(), seed=3, step=2, part=part)
+            for part in (slice(0, 8), slice(0, 4), slice(4, 8))
+        )
+        for name, value in vars(whole).items():
+            joined = torch.cat([vars(left)[name], vars(right)[name]])
+            assert torch.allclose(value.float(), joined.float(), atol=1e-5), name
+        again = torch.cat([chunk.noisy for chunk in whole.chunks(3)])
+        assert torch.equal(again, whole.noisy)
+
+    def test_noise_levels_and_noise(self):
+        images, labels = map(torch.from_numpy, data())
+        chosen = tiny(batch=20_000, augmentation={"kinds": []})
+        batch = batch_of(images, labels, chosen, seed=0, step=0, part=slice(0, 20_000))
+        assert batch.augment is None
+        logs = batch.sigma.log()
+        assert float(logs.mean()) == pytest.approx(-1.2, abs=0.04)
+        assert float(logs.std()) == pytest.approx(1.2, rel=0.03)
+        noise = (batch.noisy - batch.clean) / batch.sigma.view(-1, 1, 1, 1)
+        assert float(noise.mean()) == pytest.approx(0, abs=0.01)
+        assert float(noise.std()) == pytest.approx(1, rel=0.01)
+        chosen_images = images[order(20, 0, 0, 20_000)].permute(0, 3, 1, 2)
+        assert torch.allclose(batch.clean, chosen_images / 127.5 - 1, atol=1e-6)
+
+    def test_loss_weight_times_c_out_squared_is_one(self):
+        images, labels = map(torch.from_numpy, data())
+        batch = batch_of(images, labels, tiny(), seed=0, step=0, part=slice(0, 8))
+        c_out = batch.sigma * 0.5 / (batch.sigma**2 + 0.25).sqrt()
+        off_by_c_out = batch.clean + c_out.view(-1, 1, 1, 1)
+        assert losses(off_by_c_out, batch, 0.5).tolist() == pytest.approx([64.0] * 8, rel=1e-4)
+
+
+class TestLoop:
+    def test_steps_by_hand(self):
+        """Three steps of Adam and EMA, written out, from the network's gradients alone."""
+        chosen, (images, labels) = tiny(steps=3), data()
+        start = Run(images, labels, chosen, classes=5, seed=3, device=torch.device("cpu"))
+        network: EDMNetwork = start.network
+        x, y = torch.from_numpy(images), torch.from_numpy(labels)
+        parameters = list(network.parameters())
+        average = [p.detach().clone() for p in parameters]
+        m = [torch.zeros_like(p) for p in parameters]
+        v = [torch.zeros_like(p) for p in parameters]
+        for step, (lr, decay) in enumerate([(0, 0), (5e-4, 0.5**2), (1e-3, 0.5)]):
+            batch = batch_of(x, y, chosen, seed=3, step=step, part=slice(0, 8))
+            out = network(batch.noisy, batch.sigma, batch.labels, batch.augment, batch.dropout_keys)
+            weight = (batch.sigma**2 + 0.25) / (batch.sigma * 0.5) ** 2
+            loss = (weight.view(-1, 1, 1, 1) * (out - batch.clean) ** 2).sum() / 8
+            gradients = torch.autograd.grad(loss, parameters)
+            with torch.no_grad():
+                for i, (p, g) in enumerate(zip(parameters, gradients)):
+                    m[i] = 0.9 * m[i] + 0.1 * g
+                    v[i] = 0.999 * v[i] + 0.001 * g * g
+                    scale = (v[i] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+                    p -= lr * (m[i] / (1 - 0.9 ** (step + 1))) / scale
+                    average[i] = decay * average[i] + (1 - decay) * p
+        have = trained(chosen)
+        want = {name: a for (name, _), a in zip(network.named_parameters(), average)}
+        assert furthest(have, want) < 1e-5
+
+    def test_same_seed_twice_is_bitwise_equal(self):
+        one = trained(tiny())
+        assert equal(one, trained(tiny()))
+        assert not equal(one, train(*data(), tiny(), classes=5, seed=4))
+
+    @pytest.mark.parametrize("stop", [1, 4])
+    def test_resumed_equals_uninterrupted(self, stop):
+        saved = io.BytesIO()
+
+        def keep(step, make_state):
+            if step == stop:
+                torch.save(make_state(), saved)
+
+        whole = trained(tiny(), checkpoint=keep)
+        saved.seek(0)
+        state = torch.load(saved, weights_only=True)
+        assert state["step"] == stop
+        assert equal(trained(tiny(), resume=state), whole)
+
+    def test_the_last_state_resumes_to_the_result(self):
+        states = []
+        whole = trained(tiny(), checkpoint=lambda step, make_state: states.append(make_state()))
+        assert len(states) == 6
+        assert equal(trained(tiny(), resume=states[-1]), whole)
+        assert equal(states[-1]["average"], whole)
+
+    def test_the_state_is_a_copy(self):
+        states = []
+        trained(tiny(), checkpoint=lambda step, make_state: states.append(make_state()))
+        assert not equal(states[2]["weights"], states[3]["weights"])
+
+    def test_states_that_do_not_fit(self):
+        states = []
+        trained(tiny(), checkpoint=lambda step, make_state: states.append(make_state()))
+        with pytest.raises(ValueError, match="step 6, past the last step, 2"):
+            trained(tiny(steps=2), resume=states[-1])
+        wider = tiny().model_copy(update={"network": tiny().network.model_copy(update={"model_channels": 12})})
+        with pytest.raises(ValueError, match=r"saved weights: model\.map_label\.weight has shape \[8, 5\].*\[12, 5\]"):
+            trained(wider, resume=states[-1])
+
+    def test_log_rows(self):
+        rows = []
+        trained(tiny(steps=120), log=rows.append)
+        assert [row["step"] for row in rows] == [50, 100, 120]
+        assert [row["nimg"] for row in rows] == [400, 800, 960]
+        assert all(row.keys() == rows[0].keys() for row in rows)
+        assert all(math.isfinite(row["loss"]) and row["images_per_s"] > 0 for row in rows)
+        assert rows[-1]["loss"] < rows[0]["loss"]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"images": np.zeros((4, 8, 8, 1), np.float32)}, "uint8"),
+            ({"images": np.zeros((4, 10, 7, 1), np.uint8)}, "10x7"),
+            ({"labels": np.zeros(4, np.int32)}, "int64"),
+            ({"labels": np.array([0, 1, 2, 5])}, "0..4"),
+        ],
+    )
+    def test_bad_data(self, change, message):
+        given = {"images": np.zeros((4, 8, 8, 1), np.uint8), "labels": np.zeros(4, np.int64)} | change
+        with pytest.raises(ValueError, match=message):
+            train(given["images"], given["labels"], tiny(), classes=5, seed=0)
+
+
+class TestMemory:
+    def test_accumulation_changes_by_rounding_alone(self):
+        whole = trained(tiny())
+        parts = trained(tiny().model_copy(update={"compute": tiny().compute.model_copy(update={"microbatch": 3})}))
+        # Adam divides by the gradient's size, which for near-zero gradients enlarges rounding.
+        assert furthest(whole, parts) < 1e-4
+
+    def test_out_of_memory_halves_until_it_fits_and_is_recorded(self, monkeypatch):
+        real, seen, rows = Run._loss, [], []
+
+        def short_of_memory(self, forward, batch):
+            seen.append(len(batch.clean))
+            if len(batch.clean) > 2 and self.step == 2:
+                raise torch.OutOfMemoryError("no memory for this batch")
+            return real(self, forward, batch)
+
+        monkeypatch.setattr(run_module.Run, "_loss", short_of_memory)
+        made = trained(tiny(), log=rows.append)
+        assert seen[:4] == [8, 8, 8, 4]
+        assert set(seen[4:]) == {2}
+        assert rows[0]["event"] == "out of memory: 2 images at once instead of 8"
+        assert rows[0]["step"] == 3
+        monkeypatch.undo()
+        assert furthest(made, trained(tiny())) < 1e-4
+
+    def test_one_image_that_does_not_fit_is_an_error(self, monkeypatch):
+        def never(*_):
+            raise torch.OutOfMemoryError("no memory at all")
+
+        monkeypatch.setattr(run_module.Run, "_loss", never)
+        with pytest.raises(torch.OutOfMemoryError, match="at all"):
+            trained(tiny())
+
+
+class TestLossGivesOut:
+    def test_step_and_last_state_are_named(self):
+        steep = tiny(steps=60, lr=1e30, lr_rampup_nimg=0)
+        with pytest.raises(LossNotFinite, match=r"step \d+ is not finite \(no state was saved") as error:
+            trained(steep)
+        bad = error.value.step
+        assert bad >= 2
+
+        def keep(step, make_state):
+            if step == 1:
+                make_state()
+
+        with pytest.raises(LossNotFinite, match="last good state is that after step 1") as error:
+            trained(steep, checkpoint=keep)
+        assert (error.value.step, error.value.saved) == (bad, 1)
+
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+import test_generators_training as t
+rank = int(sys.argv[2])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=2)
+rows, states = [], []
+chosen = t.tiny().model_copy(update={"compute": t.tiny().compute.model_copy(update={"microbatch": 3})})
+made = t.trained(chosen, log=rows.append, checkpoint=lambda step, make: states.append(make()))
+assert bool(rows) == bool(states) == (rank == 0)
+torch.save({"weights": made, "states": states}, sys.argv[4] + str(rank))
+dist.destroy_process_group()
+"""
+
+
+def test_two_workers_equal_one(tmp_path):
+    """Equal to one process but for the order of sums; a worker group's state resumes in one process."""
+    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent)]
+    files = [str(tmp_path / "rendezvous"), str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    workers = [subprocess.Popen([*command, str(rank), *files], env=environment) for rank in range(2)]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    zero, one = (torch.load(f"{files[1]}{rank}", weights_only=True) for rank in range(2))
+    alone = trained(tiny())
+    assert equal(zero["weights"], one["weights"])
+    assert furthest(zero["weights"], alone) < 1e-4
+    resumed = trained(tiny(), resume=zero["states"][3])
+    assert furthest(resumed, alone) < 1e-4
+
+
+def test_weights_from_a_file_are_not_trained(tmp_path):
+    from safetensors.torch import save_file
+
+    weights = trained(tiny(steps=1))
+    save_file(weights, tmp_path / "w.safetensors")
+    given = {**tiny().model_dump(mode="json"), "weights": str(tmp_path / "w.safetensors"), "setting": "open"}
+    assert equal(trained(config(given)), weights)
+    (tmp_path / "w.safetensors").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        trained(config(given))
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager():
+    """One graph without breaks, dropout included; rounding differs where operations are fused."""
+    from torch._dynamo.utils import counters
+
+    compiled = tiny().model_copy(update={"compute": tiny().compute.model_copy(update={"compile": "on"})})
+    counters.clear()
+    made = trained(compiled)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    assert furthest(made, trained(tiny())) < 1e-5
+
+
+@pytest.mark.slow
+def test_the_digits_preset_learns_digits():
+    """Samples of a class lie nearer to that class's real mean than to the others', most of the time."""
+    from sklearn.datasets import load_digits
+
+    from generators.edm.sampling import sample
+
+    digits = load_digits()
+    images, labels = (digits.images / 16 * 255).round().astype(np.uint8)[..., None], digits.target.astype(np.int64)
+    base = np.concatenate([np.flatnonzero(labels == k)[:20] for k in range(10)])
+    chosen, rows = config({"kind": "edm", "preset": "digits"}), []
+    weights = train(images[base], labels[base], chosen, classes=10, seed=0, log=rows.append)
+    assert rows[-1]["loss"] < 0.55
+    made, classes = sample(weights, chosen, classes=10, shape=(8, 8, 1), seed=1, start=0, stop=500)
+    means = np.stack([images[labels == k].astype(float).mean(axis=0) for k in range(10)])
+
+    def right(given: np.ndarray, of: np.ndarray) -> float:
+        distances = ((given[:, None].astype(float) - means) ** 2).sum(axis=(2, 3, 4))
+        return float((distances.argmin(axis=1) == of).mean())
+
+    assert right(images, labels) > 0.85
+    assert right(made, classes) > 0.75
+    # Shifts are conditioned on: the samples' centre of mass spreads as the real images' does, not wider.
+    rows_of = np.arange(8)[None, :, None, None]
+    heights = [(x.astype(float) * rows_of).sum(axis=(1, 2, 3)) / x.sum(axis=(1, 2, 3)) for x in (made, images[base])]
+    assert np.std(heights[0]) < 1.5 * np.std(heights[1])

@@ -109,7 +109,6 @@ def _pool_cost(plan: Plan, pool, manifest: dict) -> dict:
 def _sheets(store: Store, plan: Plan) -> dict[str, bytes]:
     """A sample sheet, one row per class, of the first pool of each generator and base size."""
     from generators.sheets import sheet
-
     from grid import shards
 
     found: dict[str, bytes] = {}

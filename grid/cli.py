@@ -56,9 +56,17 @@ def _bad_input():
 
 
 def _console():
+    """Where progress and messages go."""
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def _screen():
+    """Where results go; a file or pipe has no width, and 80 columns would cut the tables."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def _print_json(content) -> None:
@@ -224,6 +232,74 @@ def report(spec: RanSpec, store: StoreOption = DEFAULT_STORE, out: Out = None, a
 
 
 @app.command()
+def paper(
+    as_printed: Annotated[
+        bool, typer.Option("--as-printed", help="Table 9's contradictory row as printed, not corrected.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Re-fit the seven published equations from the paper's own tables, beside the published coefficients."""
+    from analysis import paper as published
+
+    rows = published.refit(as_printed=as_printed)
+    if as_json:
+        _print_json(rows)
+    else:
+        _screen().print(published.render(rows))
+
+
+@app.command()
+def equiv(
+    n_base: Annotated[int, typer.Option(help="Real images there are.")],
+    n_real: Annotated[int, typer.Option(help="Real images one could add.")],
+    spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="A grid's name, preset or file.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    from_paper: Annotated[bool, typer.Option("--paper", help="Ask the paper's tables, not a grid.")] = False,
+    cost_real: Annotated[float | None, typer.Option(help="What labelling one real image costs.")] = None,
+    cost_syn: Annotated[float | None, typer.Option(help="What making one synthetic image costs.")] = None,
+    target: Annotated[float | None, typer.Option(help="An accuracy to reach, in percent.")] = None,
+    budget: Annotated[float | None, typer.Option(help="The most to spend.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Only this dataset's curve.")] = None,
+    classifier: Annotated[str | None, typer.Option(help="Only this classifier's curve.")] = None,
+    generator: Annotated[str | None, typer.Option(help="Only this generator's curve.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Answer: N more real images are worth how many synthetic ones, with an interval, and what would each cost?"""
+    with _bad_input():
+        if from_paper == (spec is not None):
+            raise SpecError("equiv: name a grid that has run, or ask the paper's tables with --paper (one of the two)")
+        only = {"dataset": dataset, "classifier": classifier, "generator": generator}
+        answer = _answer_of(spec, store, (n_base, n_real, cost_real, cost_syn, target, budget), only)
+    if as_json:
+        _print_json(answer.to_json())
+    else:
+        print(answer.text)
+
+
+def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict):
+    """The answer from a grid's results, or from the paper's tables where `spec` is None. Raises SpecError."""
+    from analysis.answer import equiv as ask
+
+    if spec is None:
+        from analysis import paper as published
+        from analysis.equivalence import analyse
+
+        table = published.results()
+        if only["dataset"]:  # the others would be fitted for nothing
+            table = table[table["dataset"] == only["dataset"]]
+        analysis = analyse(table[table["recipe"] != "paper/zero-shot"], settings=published.settings())
+    else:
+        from grid import analysts
+
+        opened = _open(store)
+        _, analysis = analysts.fit(opened, _planned(spec, opened))
+    try:
+        return ask(analysis, *amounts, **only)
+    except ValueError as error:
+        raise SpecError(f"equiv: {error}") from error
+
+
+@app.command()
 def presets(as_json: Json = False) -> None:
     """List the presets."""
     from grid.spec import presets as names
@@ -270,11 +346,9 @@ def _report_path(the_plan, out: Path | None) -> Path:
 
 
 def _show_analysis(table, analysis) -> None:
-    from rich.console import Console
-
     from analysis.terminal import summary_table
 
-    Console().print(summary_table(table, analysis))
+    _screen().print(summary_table(table, analysis))
 
 
 def _slots_here(spec: GridSpec) -> tuple[int, float]:
@@ -292,7 +366,6 @@ def _sum(values):
 
 
 def _show_plan(content: dict, lines) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from grid.progress import duration
@@ -307,7 +380,7 @@ def _show_plan(content: dict, lines) -> None:
         size = "–" if line.bytes is None else _size(line.bytes)
         row = (f"{line.total:,}", f"{line.done:,}", f"{line.todo:,}", f"{line.shared:,}", time, size)
         table.add_row(line.kind, *row)
-    console = Console()
+    console = _screen()
     console.print(table)
     if content["wall_seconds"]:
         seen = any(line.calibrated for line in lines)
@@ -329,7 +402,6 @@ def _size(count: float) -> str:
 
 
 def _show_status(found) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{found.grid}: {found.cells_done:,} of {found.cells:,} cells have a result")
@@ -338,7 +410,7 @@ def _show_status(found) -> None:
         table.add_column(name, justify="right")
     for stage in found.stages:
         table.add_row(stage.kind, f"{stage.total:,}", f"{stage.done:,}", f"{stage.failed:,}", f"{stage.left:,}")
-    console = Console()
+    console = _screen()
     console.print(table)
     if found.last_result_at:
         console.print(f"last result at {found.last_result_at}", highlight=False)

@@ -8,6 +8,7 @@ apportionment, which is house-monotone; largest remainder is not, and its subset
 import numpy as np
 
 from generators import pools
+from generators.random_draws import permutation
 
 
 def class_sequence(counts: np.ndarray) -> np.ndarray:
@@ -43,7 +44,7 @@ def order(labels: np.ndarray, seed: int) -> np.ndarray:
     result = np.empty(len(labels), dtype=np.int64)
     for c in range(len(counts)):
         members = np.flatnonzero(labels == c)
-        result[sequence == c] = np.random.default_rng([seed, c]).permutation(members)
+        result[sequence == c] = members[permutation(seed, "subset order", c, len(members))]
     return result
 
 
@@ -69,6 +70,6 @@ def copies(labels: np.ndarray, base: np.ndarray, n: int, seed: int) -> np.ndarra
         if len(places) and not len(members):
             raise ValueError(f"copies: the base of {len(base)} images has none of class {c}")
         if len(places):
-            turns = np.random.default_rng([seed, c]).permutation(members)
+            turns = members[permutation(seed, "copies", c, len(members))]
             result[places] = turns[np.arange(len(places)) % len(turns)]
     return result

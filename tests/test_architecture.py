@@ -78,7 +78,7 @@ def test_the_readme_commands_work(tmp_path):
     store = Store(tmp_path / "equigrid-store", create=True)
     store.put_json("grids/digits/spec.json", load("digits").model_dump(mode="json"))
     lines = re.findall(r"^equigrid ([^#\n]+)", code_blocks("README.md"), flags=re.MULTILINE)
-    assert [line.split()[0] for line in lines] == ["plan", "run", "status", "fit", "report"]
+    assert [line.split()[0] for line in lines] == ["plan", "run", "status", "fit", "report", "equiv", "paper", "equiv"]
     for line in lines:
         if line.split()[0] != "run":
             command = [sys.executable, "-m", "grid.cli", *line.split()]

@@ -18,7 +18,9 @@ MINI = {
     "dataset": "digits",
     "recipe": {"extends": "digits", "steps": 15},
     "classifiers": ["digits-cnn"],
-    "generators": {"edm": {"kind": "edm", "preset": "digits", "training": {"total_nimg": 640}, "sampler": {"steps": 4}}},
+    "generators": {
+        "edm": {"kind": "edm", "preset": "digits", "training": {"total_nimg": 640}, "sampler": {"steps": 4}},
+    },
     "subset_seeds": [0],
     "seeds": [0, 1],
     "execution": {"gpus": 0},

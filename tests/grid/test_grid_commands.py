@@ -82,10 +82,9 @@ def test_ctrl_c_stops_within_ten_seconds_and_says_how_to_go_on(mini, write_spec,
     assert not command.descendants()
 
 
-def equigrid(*arguments, cwd=None, env=None) -> subprocess.CompletedProcess:
+def equigrid(*arguments, cwd=None) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "grid.cli", *map(str, arguments)]
-    environment = {**os.environ, **(env or {})}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
 
 
 def test_help_is_light():
@@ -118,7 +117,7 @@ def test_plan_before_and_after(finished_mini, mini, write_spec, tmp_path):
     assert by_kind["generator"]["todo"] == 0
     assert by_kind["trial"]["calibrated"]
     assert grown["device_seconds"] > 0
-    text = equigrid("plan", "digits", "--store", tmp_path / "none", env={"COLUMNS": "120"}).stdout
+    text = equigrid("plan", "digits", "--store", tmp_path / "none").stdout
     assert re.search(r"trial\s+│\s+\d+ │\s+0 │", text)
 
 
@@ -137,6 +136,22 @@ def test_status_fit_and_report_work_offline_from_the_store(finished_mini, tmp_pa
     assert written.returncode == 0, written.stderr
     assert (tmp_path / "out" / "report.html").read_text().lower().startswith("<!doctype html>")
     assert list((tmp_path / "out").rglob("*.png"))
+
+
+def test_paper_and_equiv():
+    rows = json.loads(equigrid("paper", "--json").stdout)
+    assert [row["equation"] for row in rows] == [2, 3, 4, 5, 6, 8, 9]
+    assert rows[0]["refit"] == pytest.approx([0.728, 3.841], rel=0.01)
+    printed = json.loads(equigrid("paper", "--as-printed", "--json").stdout)
+    assert printed[1]["refit"] == pytest.approx([1.012, 2.706], rel=0.01)
+    asked = ("equiv", "--paper", "--dataset", "cifar10", "--generator", "cifake", "--n-base", 5000, "--n-real", 2500)
+    (answer,) = json.loads(equigrid(*asked, "--cost-real", 0.05, "--cost-syn", 0.0004, "--json").stdout)["curves"]
+    assert 0 < answer["n_syn"]["low"] < answer["n_syn"]["value"] < answer["n_syn"]["high"]
+    assert answer["cost_real"] == 125.0
+    assert "matched by" in equigrid(*asked).stdout
+    for wrong in (asked[:2] + asked[4:-2] + ("--n-real", -1), ("equiv", "--n-base", 1, "--n-real", 1), asked + ("--budget", 1)):
+        refused = equigrid(*wrong)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
 
 
 def test_failed_cells_are_exit_code_1_and_listed(mini, write_spec, tmp_path, start):

@@ -311,7 +311,7 @@ def test_bodies_need_no_ray(mini, tmp_path):
     job = next(plan(resolved).of_kind("trial"))
     arrays = {split: tuple(tasks.load_shard(store, ref) for ref in refs) for split, refs in
               (("train", resolved.dataset.train), ("test", resolved.dataset.test))}  # fmt: skip
-    labels = {name: "x" for name in ("grid", "dataset", "fingerprint", "arm", "classifier", "recipe")}
+    labels = dict.fromkeys(("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x")
     sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)
     request = tasks.Request(
         id=job.id, kind="trial", payload=job.payload, attempt=new_attempt(), classes=10, image_shape=(8, 8, 1),

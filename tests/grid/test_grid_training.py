@@ -33,7 +33,7 @@ def job_of(mini, tmp_path):
             split: tuple(tasks.load_shard(store, ref) for ref in getattr(resolved.dataset, split))
             for split in ("train", "test")
         }
-        labels = {name: "x" for name in ("grid", "dataset", "fingerprint", "arm", "classifier", "recipe")}
+        labels = dict.fromkeys(("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x")
         sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)
         request = tasks.Request(
             id=job.id, kind=kind, payload=job.payload, attempt=new_attempt(), classes=10, image_shape=(8, 8, 1),

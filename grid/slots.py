@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import ray
 
-from grid import tasks
+from grid import shards, tasks
 from grid.shards import ShardRef
 from grid.store import Store
 
@@ -116,7 +116,7 @@ class ShardCache:
         self.store, self.loads, self.hits = store, 0, 0
         self._refs: dict[str, ray.ObjectRef] = {}
         # No CPU of its own: the slots hold them all, and loading is waiting for the store.
-        self._task = ray.remote(num_cpus=0, max_retries=3)(tasks.load_shard)
+        self._task = ray.remote(num_cpus=0, max_retries=3)(shards.load)
 
     def handle(self, shard: ShardRef, dataset: str) -> ray.ObjectRef:
         """The reference to a shard's arrays; loading begins with the first call."""

@@ -243,18 +243,12 @@ def record_failure(store: Store, request: Request, error: str, started: datetime
 BODIES: dict[str, Callable] = {"generator": train_generator, "shard": sample_shard, "trial": run_trial}
 
 
-# Ingest and shards -----------------------------------------------------------------------------------------------
+# Ingest -----------------------------------------------------------------------------------------------
 
 
 def ingest(store: Store, dataset: str | dict) -> datasets.Dataset:
     """Reads a spec's dataset and writes its shards and manifest."""
     return datasets.ingest(store, datasets.source(dataset))
-
-
-def load_shard(store: Store, shard: shards.ShardRef) -> dict[str, np.ndarray]:
-    """A shard's arrays. As a Ray task, its value is the cache: copied to a node once, mapped by all trials there."""
-    images, labels = shards.read(store, shard)
-    return {"images": images, "labels": labels}
 
 
 # What bodies share ---------------------------------------------------------------------------------------------

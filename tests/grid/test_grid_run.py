@@ -309,7 +309,7 @@ def test_bodies_need_no_ray(mini, tmp_path):
     resolved = resolve(load(mini), store)
     resolved = resolved.with_dataset(datasets.ingest(store, resolved.source))
     job = next(plan(resolved).of_kind("trial"))
-    arrays = {split: tuple(tasks.load_shard(store, ref) for ref in refs) for split, refs in
+    arrays = {split: tuple(shards.load(store, ref) for ref in refs) for split, refs in
               (("train", resolved.dataset.train), ("test", resolved.dataset.test))}  # fmt: skip
     labels = dict.fromkeys(("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x")
     sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import pytest
 
-from grid import datasets, shards, tasks
+from grid import datasets, shards
 from grid.store import Store, StoreError
 
 
@@ -114,7 +114,7 @@ def test_wrong_bytes_are_never_used(store, damage):
         other = shards.write(store, "pools/p/00001.json", *images(50, seed=1))
         store.put(ref.data, store.get(other.data))
     with pytest.raises(shards.ShardCorrupt, match="shard pools/p/00000.json"):
-        tasks.load_shard(store, ref)
+        shards.load(store, ref)
 
 
 @pytest.mark.parametrize(

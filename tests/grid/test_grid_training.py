@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 
-from grid import datasets, results, tasks
+from grid import datasets, results, shards, tasks
 from grid.ids import new_attempt
 from grid.plan import plan
 from grid.resolve import resolve
@@ -30,7 +30,7 @@ def job_of(mini, tmp_path):
         the_plan = plan(resolved)
         job = next(the_plan.of_kind(kind))
         arrays = {
-            split: tuple(tasks.load_shard(store, ref) for ref in getattr(resolved.dataset, split))
+            split: tuple(shards.load(store, ref) for ref in getattr(resolved.dataset, split))
             for split in ("train", "test")
         }
         labels = dict.fromkeys(("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x")

@@ -1,10 +1,14 @@
 """Labelled image sets: how each is read, and the manifest of one that has been ingested to shards.
 
-A source is a name (`digits`) or a kind and its place (`{npz: PATH}`); `SOURCES` maps the kind to a function from
-the place to a `Source`. A source is read once, by `ingest`; everything later works on shards.
+A source is a name (`digits`) or a kind, its place and options (`{parquet: PATH, label: fine_label}`); `SOURCES` maps
+the kind to a function from the place and the options to a `Source`. A source is read once, by `ingest`;
+everything later works on shards.
 """
 
 import hashlib
+import inspect
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -73,12 +77,26 @@ class Dataset:
     manifest: str
 
 
-def source(spec: str | dict[str, str]) -> Source:
+def source(spec: str | dict) -> Source:
     """The source that a spec's `dataset` names. Raises SpecError."""
-    kind, place = (spec, None) if isinstance(spec, str) else next(iter(spec.items()))
+    options = {} if isinstance(spec, str) else dict(spec)
+    kind = spec if isinstance(spec, str) else next(iter(spec))
     if kind not in SOURCES:
         raise SpecError(f"dataset: {kind!r} is not known; known: {', '.join(SOURCES)}{near(kind, SOURCES)}")
-    return SOURCES[kind](place)
+    place = options.pop(kind, None)
+    known = list(inspect.signature(SOURCES[kind]).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise SpecError(f"dataset.{name}: {kind} takes no such option; known: {', '.join(known) or 'none'}")
+    return SOURCES[kind](_expanded(place), **options)
+
+
+def _expanded(place):
+    """The place with $VARIABLES filled in."""
+    filled = os.path.expandvars(place) if isinstance(place, str) else place
+    if isinstance(filled, str) and (unset := re.search(r"\$\{?(\w+)", filled)):
+        raise SpecError(f"dataset: the environment variable {unset[1]} is not set; set it to where the images are")
+    return filled
 
 
 def manifest_name(key: str) -> str:
@@ -216,4 +234,22 @@ def _read_npz(path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     yield images, labels.reshape(len(images)).astype(np.int64)
 
 
-SOURCES: dict[str, Callable[[str | None], Source]] = {"digits": digits, "npz": npz}
+def parquet(
+    place: str | None,
+    image: str | None = None,
+    label: str | None = None,
+    size: int | None = None,
+    allow_broken: int = 0,
+) -> Source:
+    """Hugging Face's Parquet layout: files `train-*.parquet` and `test-*.parquet` in a folder or under a URI.
+
+    image: the column of structs with `bytes` (encoded images); label: the column of integers 0 to k-1; each may be
+    left out where there is one candidate. size: resize the short side to it (bicubic, antialiased) and crop the
+    centre; without it all images must have one size. allow_broken: images that may fail to decode; they are left out.
+    """
+    from grid.images import ParquetFiles
+
+    return ParquetFiles(place, image=image, label=label, size=size, allow_broken=allow_broken).source()
+
+
+SOURCES: dict[str, Callable[..., Source]] = {"digits": digits, "npz": npz, "parquet": parquet}

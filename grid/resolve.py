@@ -58,8 +58,9 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
     recipe = _named("recipe", lambda: recipes.recipe(spec.recipe))
     if shape:
         size = (shape.height, shape.width, shape.channels, len(shape.classes))
+        seen = (*recipe.input_size(shape.height, shape.width), *size[2:])  # what a classifier sees, after the crop
         for i, classifier in enumerate(spec.classifiers):
-            _named(f"classifiers.{i}", lambda classifier=classifier: names.check(classifier, *size))
+            _named(f"classifiers.{i}", lambda classifier=classifier: names.check(classifier, *seen))
         for name, choice in choices.items():
             check = lambda choice=choice: choice.config.check(*size, n_images=shape.n_train)  # noqa: E731
             _named(f"generators.{name}", check)

@@ -161,10 +161,10 @@ class Expected(_Model):
 
 
 class GridSpec(_Model):
-    """A whole grid. `dataset` is a source's name, or a mapping of one kind to its place (`{npz: PATH}`)."""
+    """A whole grid. `dataset` is a source's name, or a mapping of its kind to its place, with options after it."""
 
     name: Name
-    dataset: str | Annotated[dict[str, str], Field(min_length=1, max_length=1)]
+    dataset: str | Annotated[dict[str, str | int], Field(min_length=1)]
     recipe: str | dict
     classifiers: Names
     generators: dict[Name, dict] = {}

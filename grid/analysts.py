@@ -6,18 +6,23 @@ from pathlib import Path
 import pandas as pd
 
 from grid import results
-from grid.plan import Plan
+from grid.plan import Cell, Plan
 from grid.store import Store
 
 
-def read_table(store: Store, plan: Plan) -> pd.DataFrame:
+def read_cells(store: Store, cells: list[Cell], grid: str, dataset: str) -> pd.DataFrame:
     """The results of a grid's cells, one row per cell that has one, in the schema's columns."""
-    return results.cell_table(plan, results.read(store))
+    return results.cell_table(cells, results.read(store), grid=grid, dataset=dataset)
 
 
-def publish(store: Store, plan: Plan, name: str, data: bytes) -> None:
+def read_table(store: Store, plan: Plan) -> pd.DataFrame:
+    """The results of a plan's cells."""
+    return read_cells(store, plan.cells, plan.resolved.spec.name, plan.resolved.source.name)
+
+
+def publish(store: Store, grid: str, name: str, data: bytes) -> None:
     """Puts one object of the analysis under the grid's name."""
-    store.put(f"grids/{plan.resolved.spec.name}/analysis/{name}", data)
+    store.put(f"grids/{grid}/analysis/{name}", data)
 
 
 def settings(plan: Plan):
@@ -34,8 +39,9 @@ def start_analyst(store: Store, plan: Plan):
     """The analyst actor of a run: it refits as rows land and publishes the curves."""
     from analysis.actor import Analyst
 
-    actor = Analyst.options(name=f"analyst:{plan.resolved.spec.name}", get_if_exists=False)
-    return actor.remote(partial(read_table, store, plan), partial(publish, store, plan), settings(plan))
+    grid, dataset = plan.resolved.spec.name, plan.resolved.source.name
+    reader = partial(read_cells, store, plan.cells, grid, dataset)  # names and cells travel; a source might not
+    return Analyst.remote(reader, partial(publish, store, grid), settings(plan))
 
 
 def fit(store: Store, plan: Plan):
@@ -46,7 +52,7 @@ def fit(store: Store, plan: Plan):
 
     table = read_table(store, plan)
     analysis = analyse(table, settings=settings(plan))
-    publish(store, plan, "curves.json", json.dumps(analysis.to_json(), allow_nan=False).encode())
+    publish(store, plan.resolved.spec.name, "curves.json", json.dumps(analysis.to_json(), allow_nan=False).encode())
     return table, analysis
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,15 @@ def decode(data: bytes, size: int | None) -> np.ndarray:
     return np.asarray(picture)
 
 
+class _File(NamedTuple):
+    """What we need of pyarrow's FileInfo, which does not travel to other processes."""
+
+    path: str
+    base_name: str
+    size: int
+    mtime_ns: int | None
+
+
 class ParquetFiles:
     """The files of a set in Hugging Face's layout, their columns and classes. Raises SpecError."""
 
@@ -53,7 +63,7 @@ class ParquetFiles:
             found = self.fs.get_file_info(fs.FileSelector(root))
         except (OSError, ValueError) as error:
             raise SpecError(f"dataset: parquet: {place} cannot be listed: {' '.join(str(error).split())}") from error
-        found = sorted(found, key=lambda info: info.path)
+        found = sorted(_File(info.path, info.base_name, info.size, info.mtime_ns) for info in found if info.is_file)
         self.files = {split: [info for info in found if _of_split(info, split)] for split in SPLITS}
         for split in SPLITS:
             if not self.files[split]:
@@ -140,12 +150,11 @@ class ParquetFiles:
         return self.fs.open_input_file(path)
 
 
-def _of_split(info: fs.FileInfo, split: str) -> bool:
-    name = info.base_name
-    return info.type == fs.FileType.File and name.endswith(".parquet") and name.startswith((f"{split}-", f"{split}."))
+def _of_split(file: _File, split: str) -> bool:
+    return file.base_name.endswith(".parquet") and file.base_name.startswith((f"{split}-", f"{split}."))
 
 
-def _names(found: list[fs.FileInfo]) -> str:
+def _names(found: list[_File]) -> str:
     names = [info.base_name for info in found]
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "") or "nothing"
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from analysis.schema import SCHEMA
 from grid.ids import new_attempt
-from grid.plan import Cell, Plan
+from grid.plan import Cell
 from grid.store import Store, StoreError
 
 PARTS, TABLES = "results/parts", "results/tables"
@@ -70,16 +70,15 @@ def finished(store: Store) -> set[str]:
     return {i for i, s in zip(table["trial_id"].to_pylist(), table["status"].to_pylist()) if s == "ok"}
 
 
-def cell_table(plan: Plan, results: pa.Table) -> pd.DataFrame:
+def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str) -> pd.DataFrame:
     """The results of a grid's cells, in the schema's columns: one row per cell that has a result.
 
-    A trial that several cells share is there once for each of them, under that cell's labels.
+    A trial that several cells share is there once for each of them, under that cell's labels. grid, dataset: names.
     """
-    spec, resolved = plan.resolved.spec, plan.resolved
-    cells = pd.DataFrame(plan.cells, columns=Cell._fields)
+    cells = pd.DataFrame(cells, columns=Cell._fields)
     labels = cells.assign(
-        grid=spec.name,
-        dataset=resolved.source.name,
+        grid=grid,
+        dataset=dataset,
         n_total=cells.n_base + cells.n_real_added + cells.n_syn + cells.n_copies,
     )
     frame = results.to_pandas(maps_as_pydicts="strict", types_mapper=_nullable_integers.get)

@@ -128,6 +128,15 @@ def test_mixed_sizes_need_a_size(tmp_path, store):
     assert datasets.ingest(store, datasets.source(spec | {"size": 8})).shape.height == 8
 
 
+def test_a_source_travels_to_other_processes(tmp_path):
+    import cloudpickle
+
+    src = datasets.source(write(tmp_path / "set"))
+    copy = cloudpickle.loads(cloudpickle.dumps(src))
+    assert copy.key == src.key
+    assert next(copy.read("test"))[0].shape == (5, 8, 8, 3)
+
+
 def relabel(value):
     return lambda rows: [(rows[0][0], value), *rows[1:]]
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.schema import COLUMNS, SCHEMA
-from grid import results
+from grid import analysts, results
 from grid.plan import plan
 from grid.resolve import resolve
 from grid.spec import load
@@ -188,7 +188,7 @@ def test_cells_that_share_a_trial_each_have_its_outcome(store, mini):
     shared = next(trial_id for trial_id, cells in the_plan.cells_by_trial().items() if len(cells) == 2)
     results.write_part(store, row(shared, top1=77.0))
     results.write_part(store, row("of another grid", top1=1.0))
-    table = results.cell_table(the_plan, results.read(store))
+    table = analysts.read_table(store, the_plan)
     assert list(table.columns) == SCHEMA.names
     assert list(zip(table.arm, table.n_base, table.n_real_added, table.top1)) == [
         ("real", 60, 60, 77.0), ("base", 120, 0, 77.0),

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from analysis.schema import SCHEMA
-from grid import driver, results, shards, tasks
+from grid import analysts, driver, results, shards, tasks
 from grid.ids import new_attempt
 from grid.metrics import Metrics
 from grid.slots import ShardCache, SlotPool
@@ -54,7 +54,7 @@ def test_every_cell_has_a_whole_row(finished_mini):
     store, summary, the_plan = finished_mini
     assert summary.jobs == {"generator": 2, "shard": 2, "trial": 18}
     assert not summary.failures
-    table = results.cell_table(the_plan, results.read(store))
+    table = analysts.read_table(store, the_plan)
     assert len(table) == 20
     assert list(table.columns) == SCHEMA.names
     assert set(table.status) == {"ok"}
@@ -96,7 +96,7 @@ def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_pat
     assert summary.jobs == {"shard": 1, "trial": 9 + 6}
     after = files(store, "results/parts", "generators", "pools")
     assert {name: after[name] for name in before} == before
-    assert len(results.cell_table(the_plan, results.read(store))) == 36
+    assert len(analysts.read_table(store, the_plan)) == 36
     old = {row["trial_id"]: row for row in outcomes(finished_mini[0])}
     assert [row for row in outcomes(store) if row["trial_id"] in old] == list(old.values())
     pool = next(pool for pool in the_plan.pools.values() if store.exists(pool.manifest(1)))

@@ -131,6 +131,7 @@ class _Planner:
         self.trials: dict[str, Job] = {}
         self.cells: list[Cell] = []
         self.recipes: dict[tuple, dict] = {}
+        self.payloads: dict[str, tuple[dict, dict]] = {}
         ingest_id = resolved.source.key
         self.ingest = Job(ingest_id, "ingest", (), {}, f"ingest:{resolved.source.name}")
 
@@ -252,15 +253,19 @@ class _Planner:
 
     def _pool(self, arm: _Arm, subset: dict, seed: int) -> Pool:
         config = arm.generator.config
-        trained = {"dataset": self.fingerprint, "subset": subset, "config": config.training_payload(), "seed": seed}
+        name = arm.generator.name
+        if name not in self.payloads:  # once: a file of weights is hashed for it
+            self.payloads[name] = (config.training_payload(), config.sampling_payload())
+        training, sampling = self.payloads[name]
+        trained = {"dataset": self.fingerprint, "subset": subset, "config": training, "seed": seed}
         if config.setting == "open":
             trained["subset"] = None
         generator_id = content_id("generator", trained)
         if generator_id not in self.generators:
-            payload = {**trained, "mapping": config.model_dump(mode="json"), "name": arm.generator.name}
+            payload = {**trained, "mapping": config.model_dump(mode="json"), "name": name}
             stage = f"generator:{self.stage_of(arm.n_base)}"
             self.generators[generator_id] = Job(generator_id, "generator", (self.ingest.id,), payload, stage)
-        sampled = {"generator": generator_id, "sampler": config.sampling_payload(), "classes": len(self.shape.classes)}
+        sampled = {"generator": generator_id, "sampler": sampling, "classes": len(self.shape.classes)}
         pool_id = content_id("pool", sampled)
         if pool_id not in self.pools:
             size = pools.shard_size(self.shape.height, self.shape.width, self.shape.channels)

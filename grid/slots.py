@@ -7,6 +7,7 @@ an out-of-memory or when its process dies, and is let go when nothing is left fo
 
 import logging
 import os
+import time
 from collections.abc import Callable
 
 import ray
@@ -16,6 +17,7 @@ from grid.shards import ShardRef
 from grid.store import Store
 
 log = logging.getLogger("equigrid.slot")
+RELEASE_AFTER_S = 30.0  # what a slot idles before it is let go: about as long as a new one takes to be warm
 
 
 class Slot:
@@ -55,9 +57,19 @@ def launch_group(store: Store, request: tasks.Request) -> dict:
 class SlotPool:
     """The slots of one run. `capacity` says how many fit now; `limit` is lowered while a worker group needs room."""
 
-    def __init__(self, store: Store, *, cpus: float, gpus: float, threads: int, capacity: Callable[[], int]):
-        self.store, self.capacity = store, capacity
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cpus: float,
+        gpus: float,
+        threads: int,
+        capacity: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.capacity, self.clock = capacity, clock
         self.limit: int | None = None
+        self._idle_since_s: dict[ray.actor.ActorHandle, float] = {}
         self.slots: dict[ray.actor.ActorHandle, list[ray.ObjectRef]] = {}
         fraction = gpus if 0 < gpus < 1 else None
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -71,12 +83,18 @@ class SlotPool:
         return self.capacity() if self.limit is None else min(self.limit, self.capacity())
 
     def resize(self, wanted: int) -> None:
-        """Starts slots up to `wanted` and the target; lets idle ones go beyond it."""
-        target = min(wanted, self.target)
-        for slot in [slot for slot, busy in self.slots.items() if not busy][: max(0, len(self.slots) - target)]:
+        """Starts slots up to `wanted` and the target; lets idle ones go: at once beyond the target, and beyond
+        `wanted` when they idled for a while, since a generator about to finish may have work for them."""
+        idle = [slot for slot, busy in self.slots.items() if not busy]
+        for slot in idle[: max(0, len(self.slots) - self.target)]:
             self.drop(slot)
-        while len(self.slots) < target:
-            self.slots[self._create()] = []
+        long = self.clock() - RELEASE_AFTER_S
+        for slot in [slot for slot in idle if self._idle_since_s.get(slot, self.clock()) <= long]:
+            if len(self.slots) > wanted:
+                self.drop(slot)
+        while len(self.slots) < min(wanted, self.target):
+            slot = self._create()
+            self.slots[slot], self._idle_since_s[slot] = [], self.clock()
 
     def idle(self, depth: int) -> ray.actor.ActorHandle | None:
         """The slot with the fewest requests, if that is fewer than `depth`."""
@@ -93,9 +111,11 @@ class SlotPool:
     def done(self, slot, ref: ray.ObjectRef) -> None:
         if slot in self.slots:
             self.slots[slot].remove(ref)
+            self._idle_since_s[slot] = self.clock()
 
     def drop(self, slot) -> list[ray.ObjectRef]:
         """Ends a slot; returns the references of requests it had not finished."""
+        self._idle_since_s.pop(slot, None)
         left = self.slots.pop(slot, [])
         ray.kill(slot)
         return left

@@ -229,7 +229,8 @@ def test_one_generator_on_two_workers_equals_one_on_one(finished_mini, mini, sto
 
 def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
     """With several (fake) GPUs no process ever serves two; a replaced slot is another process."""
-    pool = SlotPool(store, cpus=0.5, gpus=1, threads=1, capacity=lambda: 3)
+    now = [0.0]
+    pool = SlotPool(store, cpus=0.5, gpus=1, threads=1, capacity=lambda: 3, clock=lambda: now[0])
     pool.resize(10)
     assert len(pool.slots) == 3
     seen = [ray.get([slot.whoami.remote() for slot in pool.slots]) for _ in range(5)]
@@ -245,7 +246,14 @@ def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
         devices.setdefault(facts["pid"], set()).update(facts["gpus"])
     assert len(devices) == 4
     assert all(len(gpus) == 1 for gpus in devices.values())
-    pool.close()
+    pool.resize(0)
+    assert len(pool.slots) == 3  # there may be work again in a moment
+    now[0] += 60
+    pool.resize(1)
+    assert len(pool.slots) == 1  # devices are let go when nothing is left for them
+    pool.limit = 0  # a worker group needs room: at once
+    pool.resize(1)
+    assert not pool.slots
 
 
 def test_shards_are_loaded_once_and_mapped_without_a_copy(finished_mini):

@@ -12,9 +12,9 @@ UV := uv==0.13.9
 demo: $(READY)
 	$(BIN)/equigrid run digits
 
-## The tests; ARGS="-m slow" or ARGS=tests/grid chooses others.
+## The tests, two processes at a time; ARGS="-m slow" or ARGS=tests/grid chooses others.
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -259,7 +259,7 @@ def _break_even(n_syn: Estimate, n_real: float) -> Estimate | None:
     if n_syn.value is None or n_syn.value <= 0:
         return None
     high = finite(n_real / n_syn.low) if n_syn.low else None
-    low = 0.0 if n_syn.high is None else n_real / n_syn.high
+    low = 0.0 if n_syn.high is None else finite(n_real / n_syn.high) if n_syn.high else None
     return Estimate(n_real / n_syn.value, low, high, n_syn.level)
 
 

@@ -68,6 +68,8 @@ def _levels(measured: np.ndarray, surface: np.ndarray) -> np.ndarray:
     """About ten round levels that span what was measured and what the surface reaches, up to 100 %."""
     low = float(measured.min())
     high = min(float(max(measured.max(), np.percentile(surface, 99))), 100.0)
+    if high - low < 1e-6:
+        return low + np.linspace(-0.5, 0.5, 11)
     width = max(high - low, 1e-3) / 10
     steps = [s * 10.0**e for e in range(-4, 3) for s in (1, 2, 5)]
     step = max((s for s in steps if s <= 1.5 * width), default=steps[0])

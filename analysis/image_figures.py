@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.style import FONT, GENERATOR_LOOKS, REAL_LOOK, empty_figure, tidy
+from analysis.style import COPIES_LOOK, FONT, GENERATOR_LOOKS, REAL_LOOK, empty_figure, tidy
 
 
 def sample_sheet(
@@ -21,7 +21,7 @@ def sample_sheet(
         raise ValueError(f"labels are {labels.shape} for {len(images)} images")
     rows = len(class_names)
     with mpl.rc_context(FONT):
-        figure = Figure(figsize=(0.55 * per_class + 1.4, 0.55 * rows + 0.45), layout="constrained")
+        figure = Figure(figsize=(0.55 * per_class + 0.6, 0.55 * rows + 0.45), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
         grid = figure.subplots(rows, per_class, squeeze=False)
         for row, name in enumerate(class_names):
@@ -45,12 +45,12 @@ def class_gain_figure(gains: pd.DataFrame, class_names: list[str] | None = None)
     shown = list(order) if len(order) <= 30 else [*order[:15], *order[-15:]]
     names = class_names or [str(c) for c in range(int(gains["class"].max()) + 1)]
     with mpl.rc_context(FONT):
-        figure = Figure(figsize=(5.2, 0.24 * len(shown) + 1.1), layout="constrained")
+        figure = Figure(figsize=(5.2, 0.24 * len(shown) + 1.4), layout="constrained")
         axes = figure.add_subplot()
         series = sorted(set(zip(gains["arm"], gains["generator"])))
         looks = iter(GENERATOR_LOOKS * len(series))
         for i, (arm, generator) in enumerate(series):
-            colour, marker, _ = REAL_LOOK if arm == "real" else next(looks)
+            colour, marker, _ = {"real": REAL_LOOK, "copies": COPIES_LOOK}.get(arm) or next(looks)
             own = gains[(gains["arm"] == arm) & (gains["generator"] == generator)].set_index("class").loc[shown]
             at = np.arange(len(shown)) + 0.22 * (i - (len(series) - 1) / 2)
             bars = np.nan_to_num(np.stack([own["gain"] - own["low"], own["high"] - own["gain"]]))
@@ -62,7 +62,7 @@ def class_gain_figure(gains: pd.DataFrame, class_names: list[str] | None = None)
         axes.set_xlabel("gain over the base (points)")
         axes.set_ylabel("class")
         first = gains.iloc[0]
-        axes.set_title(f"base {first['n_nominal']:,.0f} images, {first['scale']:g} times as many added")
-        axes.legend(frameon=False, loc="best")
+        axes.set_title(f"base {first['n_nominal']:,.0f} images, added images {first['scale']:g} times the base")
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
         tidy(axes)
     return figure

@@ -38,10 +38,8 @@ class Mix:
         if self.target is None:
             text = f"best mix within {self.budget:,.2f}: {mix}, accuracy {self.accuracy.text(2)}"
         elif self.reaches:
-            text = (
-                f"cheapest mix for {self.target:g} %: {mix}, accuracy {self.accuracy.text(2)} "
-                f"(reached in {self.confidence:.0%} of the redrawn data)"
-            )
+            sure = "" if self.confidence is None else f" (reached in {self.confidence:.0%} of the redrawn data)"
+            text = f"cheapest mix for {self.target:g} %: {mix}, accuracy {self.accuracy.text(2)}{sure}"
         elif self.budget is None:
             text = (
                 f"no mix reaches {self.target:g} %; the highest on this surface is {self.accuracy.text(2)} with {mix}"

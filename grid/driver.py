@@ -231,8 +231,11 @@ class _Run:
         self.summary.failures = list(self.failed.values())
         self.summary.blocked = len(self.blocked)
         self.summary.seconds = time.monotonic() - self.began_s
-        if not self.summary.interrupted:
-            results.compact(self.store)
+        if not self.summary.interrupted and self.place:
+            try:
+                ray.get(self._compact())
+            except ray.exceptions.RayError as error:  # the parts are all there: readers are slower, nothing is lost
+                self.console.print(f"results were not compacted: {tasks.one_line(error)}", highlight=False)
         if self.place:
             name = f"grids/{self.spec.name}/runs/{new_attempt()}.json"
             self.store.put_json(name, {**self.summary.to_json(), "ended_at": datetime.now(UTC).isoformat()})
@@ -441,8 +444,12 @@ class _Run:
     def _compact_now_and_then(self) -> None:
         self.parts_since_compaction += 1
         if self.parts_since_compaction >= COMPACT_EVERY:
-            results.compact(self.store)
+            self._compact()
             self.parts_since_compaction = 0
+
+    def _compact(self) -> ray.ObjectRef:
+        """In a process of its own: it holds the whole table, and the driver must not grow with the grid."""
+        return ray.remote(num_cpus=0)(results.compact).options(name="compact").remote(self.store)
 
     def _tell_analyst(self) -> None:
         if self.rows and self.analyst:

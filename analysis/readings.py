@@ -76,6 +76,28 @@ def leave_one_out(equation: int) -> dict[str, list[dict]]:
     return {"cells": cells, "tuples": rows}
 
 
+def closest_subset(equation: int) -> dict:
+    """Of all subsets of an equation's tuples, the one whose fit comes closest to the published pair.
+
+    `tuples`: (n_base, real ratio) kept; `c1`, `c2`; `off`: the larger of their relative distances. A diagnosis of what
+    the published fit may have left out, not a way to fit.
+    """
+    row = next(r for r in paper.read_table("equations").itertuples() if r.equation == equation)
+    procedure = _procedure(paper.curves(replicates=0)[equation])
+    _, solved, _ = procedure.fit([base.mean[None] for base in procedure.data])
+    places = np.nonzero(np.isfinite(solved.usable[0]))[0]
+    kept = ((np.arange(2 ** len(places))[:, None] >> np.arange(len(places))) & 1).astype(bool)
+    usable = np.full((len(kept), solved.usable.shape[1]), np.nan)
+    usable[:, places] = np.where(kept, solved.usable[0, places], np.nan)
+    fits = procedure.fit_tuples(replace(solved, usable=usable))
+    off = np.maximum(np.abs(fits.c1 / row.c1 - 1), np.abs(fits.c2 / row.c2 - 1))
+    best = int(np.nanargmin(off))
+    chosen = places[kept[best]]
+    sizes = [procedure.data[i].n_nominal for i in solved.base_index[chosen]]
+    tuples = list(zip(sizes, solved.real_ratio[chosen].tolist()))
+    return {"tuples": tuples, "c1": float(fits.c1[best]), "c2": float(fits.c2[best]), "off": float(off[best])}
+
+
 def per_tenth_point(equation: int) -> dict[str, float]:
     """How much a change of one accuracy by 0.1 points can change the fitted pair: the largest relative change of c1
     and of c2 over all cells, to first order. The published accuracies have two decimals and no spread."""

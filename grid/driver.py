@@ -54,6 +54,8 @@ def cluster(address: str | None, *, dashboard: bool = True, **local_options):
     for name, value in STARTUP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":  # its head is on this machine: once dead it does not come back
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     _check_reachable(address)
     options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
     try:
@@ -121,15 +123,19 @@ def _ingest(store: Store, spec: GridSpec, resolved: Resolved) -> datasets.Datase
 
 @contextmanager
 def _terminating_signals_interrupt():
-    """SIGTERM ends a run as Ctrl-C does: nothing is lost, and the driver leaves in order."""
+    """SIGTERM ends a run as Ctrl-C does: nothing is lost, and the driver leaves in order.
+
+    SIGINT is set too: a shell that starts a command in the background leaves it ignored.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {name: signal.signal(name, signal.default_int_handler) for name in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for name, handler in before.items():
+            signal.signal(name, handler)
 
 
 @dataclass

@@ -106,7 +106,9 @@ def test_as_a_ray_actor(tmp_path):
 
     table = PLANTED.table(0)
     target = tmp_path / "curves.json"
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ours = not ray.is_initialized()  # other tests of this process may keep a local Ray
+    if ours:
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         actor = Analyst.remote(lambda: table, lambda name, data: target.write_bytes(data), SETTINGS)
         ray.get([actor.add.remote([{"trial_id": str(i)}]) for i in range(50)])
@@ -114,4 +116,5 @@ def test_as_a_ray_actor(tmp_path):
         assert json.loads(target.read_bytes())["curves"][0]["c1"] == result["curves"][0]["c1"]
         assert ray.get(actor.status.remote())["rows"] == 50
     finally:
-        ray.shutdown()
+        if ours:
+            ray.shutdown()

@@ -55,7 +55,7 @@ def test_intervals_of_the_gain_cover_as_they_say(subset_seeds, pool):
     planted = Planted(LIKE_CIFAR10, subset_seeds=subset_seeds, seeds=2, generator_sd=0.5, generator_tilt_sd=0.0)
     clean = bases_of(planted.without_noise(), 0)
     inside = total = 0
-    for seed in range(50):
+    for seed in range(40):
         bases = bases_of(planted, seed)
         noises = estimate_noise(bases, [NO_RESIDUAL] * 3, Settings(pool_generators=pool))
         draws = draw_means(bases, noises, 250, np.random.default_rng(seed))

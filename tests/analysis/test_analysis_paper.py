@@ -105,3 +105,10 @@ def test_readings_change_one_thing_at_a_time():
 def test_one_tenth_of_a_point_moves_the_ill_determined_pairs_far():
     assert readings.per_tenth_point(8)["c2"] > 0.3
     assert readings.per_tenth_point(6)["c2"] < 0.05
+
+
+def test_a_subset_of_its_tuples_gives_equation_5_and_none_gives_equation_8():
+    found = readings.closest_subset(5)
+    assert found["tuples"] == [(6_500, 0.4), (26_000, 0.2), (26_000, 0.4), (26_000, 0.6), (26_000, 1.0)]
+    assert (found["c1"], found["c2"]) == (pytest.approx(0.9403, abs=1e-4), pytest.approx(37.840, abs=2e-3))
+    assert readings.closest_subset(8)["off"] == pytest.approx(0.166, abs=0.002)

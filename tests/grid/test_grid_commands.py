@@ -59,7 +59,7 @@ def test_all_of_ray_killed_resumes_to_the_same_table(finished_mini, mini, write_
     first.wait_until(lambda: len(parts(store)) >= 3)
     for pid in first.descendants():
         os.kill(pid, signal.SIGKILL)
-    assert first.finish(60) != 0
+    assert first.finish(120) != 0
     after_kill = parts(store)
     second = start(*arguments)
     assert second.finish() == 0, second.text

@@ -266,14 +266,24 @@ def equiv(
 ) -> None:
     """Answer: N more real images are worth how many synthetic ones, with an interval, and what would each cost?"""
     with _bad_input():
-        if from_paper == (spec is not None):
-            raise SpecError("equiv: name a grid that has run, or ask the paper's tables with --paper (one of the two)")
+        if from_paper and spec is not None:
+            raise SpecError("equiv: name a grid that has run, or ask the paper's tables with --paper, not both")
+        if not from_paper and spec is None:
+            spec = _only_grid(store)
         only = {"dataset": dataset, "classifier": classifier, "generator": generator}
         answer = _answer_of(spec, store, (n_base, n_real, cost_real, cost_syn, target, budget), only)
     if as_json:
         _print_json(answer.to_json())
     else:
         print(answer.text)
+
+
+def _only_grid(store: str) -> str:
+    """The name of the store's grid if it holds one. Raises SpecError if it holds several, StoreError if none."""
+    names = sorted({name.split("/")[1] for name in _open(store).list("grids")})
+    if len(names) > 1:
+        raise SpecError(f"equiv: store {store} holds several grids: name one of {', '.join(names)}, or give --paper")
+    return names[0]
 
 
 def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict):

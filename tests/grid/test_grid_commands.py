@@ -129,6 +129,8 @@ def test_status_fit_and_report_work_offline_from_the_store(finished_mini, tmp_pa
     assert "20 of 20 cells have a result" in equigrid("status", "mini", "--store", store).stdout
     fitted = equigrid("fit", "mini", "--store", store, "--json")
     assert fitted.returncode == 0, fitted.stderr
+    asked = equigrid("equiv", "--n-base", 60, "--n-real", 60, "--store", store, "--json")  # the store's only grid
+    assert json.loads(asked.stdout)["curves"][0]["n_base"] == 60
     (curve,) = json.loads(fitted.stdout)["curves"]
     assert curve["status"] in ("determined", "undetermined")
     assert curve["status"] == "determined" or curve["reasons"]

@@ -3,6 +3,7 @@
 import copy
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -72,6 +73,31 @@ def write_spec(tmp_path):
     return write
 
 
+def descendants(root: int) -> dict[int, str]:
+    """Process ids and command lines of all living descendants of a process."""
+    parents, lines = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+                lines[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(stat.rsplit(")", 1)[1].split()[1])
+    found, wave = {}, {root}
+    while wave:
+        wave = {pid for pid, parent in parents.items() if parent in wave and pid not in found}
+        found.update({pid: lines[pid] for pid in wave})
+    return found
+
+
+@pytest.fixture
+def slot_processes():
+    """Process ids of the slots of this process's own Ray, which titles them by actor or by the request they run."""
+    pattern = re.compile("ray::(Slot|trial:|generator:|shard:)")
+    return lambda: [pid for pid, line in descendants(os.getpid()).items() if pattern.match(line)]
+
+
 class Command:
     """An `equigrid` process, its output in files, in a process group of its own."""
 
@@ -99,21 +125,7 @@ class Command:
         return self.process.wait(timeout_s)
 
     def descendants(self) -> dict[int, str]:
-        """Process ids and command lines of all living descendants."""
-        parents, lines = {}, {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    stat = (entry / "stat").read_text()
-                    lines[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                except OSError:
-                    continue
-                parents[int(entry.name)] = int(stat.rsplit(")", 1)[1].split()[1])
-        found, wave = {}, {self.process.pid}
-        while wave:
-            wave = {pid for pid, parent in parents.items() if parent in wave and pid not in found}
-            found.update({pid: lines[pid] for pid in wave})
-        return found
+        return descendants(self.process.pid)
 
     def kill(self) -> None:
         """kill -9 of the driver alone, then of whatever it left behind once that had time to go by itself."""

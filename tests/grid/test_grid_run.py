@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,12 +36,6 @@ def outcomes(store: Store) -> list[dict]:
 
 def files(store: Store, *prefixes: str) -> dict[str, int]:
     return {name: os.stat(store.path(name)).st_mtime_ns for prefix in prefixes for name in store.list(prefix)}
-
-
-def slot_processes() -> list[int]:
-    """Process ids of all slots of this machine: Ray titles them by actor or by the request they run."""
-    titles = {int(p.parent.name): p.read_bytes() for p in Path("/proc").glob("[0-9]*/cmdline")}
-    return [pid for pid, title in titles.items() if re.match(rb"ray::(Slot|trial:|generator:|shard:)", title)]
 
 
 @pytest.fixture
@@ -187,7 +180,7 @@ def test_a_generator_that_raises_blocks_its_trials_only(mini, store, quiet):
     assert "Traceback" in found["traceback"]
 
 
-def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(finished_mini, mini, store, quiet):
+def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(finished_mini, mini, store, quiet, slot_processes):
     """kill -9 of the processes that hold the slots, twice, while trials run; and another name changes no outcome."""
     mini["name"] = "renamed"
 

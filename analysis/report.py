@@ -14,20 +14,24 @@ from PIL import Image
 
 from analysis.equivalence import Analysis, CurveResult
 from analysis.figures import save
-from analysis.report_figures import report_figures
+from analysis.report_figures import measure_figures, report_figures
 from analysis.report_tables import report_tables
 from analysis.words import curve_paragraph
 
 _TEMPLATES = Path(__file__).parent / "templates"
-EXTRAS = ("title", "spec", "versions", "failures", "costs", "sheets", "runs", "summary")
+EXTRAS = (
+    "title", "spec", "versions", "failures", "costs", "quality", "domain", "zero_shot", "sheets", "runs", "summary",
+)  # fmt: skip
 
 
 def write_report(table: pd.DataFrame, analysis: Analysis, directory: Path | str, *, extras: dict) -> Path:
     """Write report.html and the figures (PNG, SVG, PDF) into a local directory; the path of report.html.
 
     extras, all optional: title (str); spec (text); versions (name -> version); failures (list of mappings with id,
-    kind, cell, error); costs (list of mappings, or a mapping from kind to such a list); sheets (name -> PNG bytes of
-    sample images); runs (list of mappings, one per run of the grid); summary (mapping, what the last run did, or None).
+    kind, cell, error); costs (list of mappings, or a mapping from kind to such a list); quality (list of mappings, one
+    per pool); domain (list of mappings, one per domain classifier, see `analysis.domain_figures`, with `tsne` in some);
+    zero_shot (list of mappings, one per trial); sheets (name -> PNG bytes of sample images); runs (list of mappings, one
+    per run of the grid); summary (mapping, what the last run did, or None).
     Raises ValueError for any other key.
     """
     unknown = sorted(set(extras) - set(EXTRAS))
@@ -35,7 +39,7 @@ def write_report(table: pd.DataFrame, analysis: Analysis, directory: Path | str,
         raise ValueError(f"extras has {unknown}; known are {list(EXTRAS)}")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    drawn = list(report_figures(table, analysis))
+    drawn = [*report_figures(table, analysis), *measure_figures(extras.get("domain", []))]
     figures = [_figure_entry(name, caption, figure, directory) for name, caption, figure, _ in drawn]
     panels = {name: panels for name, _, _, panels in drawn if panels}
     tables = list(report_tables(table, analysis, extras))

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.classes import class_gains
+from analysis.domain_figures import domain_accuracy_figure, tsne_figure
 from analysis.equivalence import Analysis, CurveResult
 from analysis.figures import (
     accuracy_curves,
@@ -66,3 +67,15 @@ def _class_figures(table: pd.DataFrame, level: float) -> Iterable[tuple[str, str
         scale = syn.loc[syn["n_nominal"] == syn["n_nominal"].max(), "scale"].max()
         caption = f"Gains class by class on {family[0]} with {family[1]}; intervals are per class."
         yield f"classes-{i}", caption, class_gain_figure(rows[rows["scale"] == scale]), []
+
+
+def measure_figures(domain: list[dict]) -> Iterable[tuple[str, str, Figure, list[dict]]]:
+    """What was measured of pools: the domain classifiers, and the t-SNE where it was asked for."""
+    if not domain:
+        return
+    caption = "How well a classifier tells real from synthetic images that it has not seen, with 95% intervals."
+    yield "domain", caption, domain_accuracy_figure(domain), []
+    for i, row in enumerate(row for row in domain if row.get("tsne")):
+        n, perplexity = row["tsne"]["n"], row["tsne"]["perplexity"]
+        caption = f"t-SNE of {n:,} real and {n:,} synthetic images of {row['pool']}, perplexity {perplexity:g}."
+        yield f"tsne-{i}", caption, tsne_figure(row["tsne"]), []

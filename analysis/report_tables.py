@@ -13,6 +13,8 @@ from analysis.surface import EQ11, rank
 _MAX_ROWS = 500  # of a table in the report; the whole one is in the store
 _SURFACES = 3  # listed per base size
 _SOURCES = 8  # listed per curve
+_ZERO_SHOT_INTRO = "On real images of classes that were trained on synthetic images alone, or not at all."
+_DOMAIN_INTRO = "A classifier of real against synthetic images, as many of each; accuracies on images held out."
 
 
 def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iterable[dict]:
@@ -33,9 +35,25 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     missing = [{"curve": str(c.key), "what": text} for c in analysis.curves for text in c.missing]
     yield _table("missing", "Missing cells", missing, "No cell is known to be missing.")
     yield _table("failures", "Failures", list(extras.get("failures", [])), "Nothing failed.")
+    if extras.get("quality"):
+        yield _table("quality", "Quality of the pools", list(extras["quality"]), "")
+    if extras.get("domain"):
+        yield _table("domain-gap", "Domain gap", [_domain_row(row) for row in extras["domain"]], "", _DOMAIN_INTRO)
+    if extras.get("zero_shot"):
+        yield _table("zero-shot", "Zero-shot", list(extras["zero_shot"]), "", _ZERO_SHOT_INTRO)
     yield from _cost_tables(extras.get("costs", []))
     if extras.get("runs"):
         yield _table("runs", "Runs", list(extras["runs"]), "")
+
+
+def _domain_row(row: dict) -> dict:
+    return {
+        "pool": row["pool"], "what": f"{row['patch_px']} px patches" if row["patch_px"] else "whole images",
+        "accuracy %": f"{row['accuracy']:.2f}", "interval": f"{row['low']:.2f} to {row['high']:.2f}",
+        "on real %": f"{row['real']:.2f}", "on synthetic %": f"{row['synthetic']:.2f}",
+        "class by class %": ", ".join("–" if value is None else f"{value:.0f}" for value in row["per_class"]),
+        "trained on": row["n_train"], "tested on": row["n_test"],
+    }  # fmt: skip
 
 
 def _cost_tables(costs) -> Iterable[dict]:

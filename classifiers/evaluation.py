@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,6 @@ class Evaluation:
     loss: float
 
 
-@torch.inference_mode()
 def evaluate(
     module: nn.Module,
     images: np.ndarray | Mix,
@@ -49,18 +49,38 @@ def evaluate(
     0..classes-1 and FloatingPointError for logits that are not finite.
     """
     mix = as_mix(images, labels)
-    check_labels(mix.labels(), classes)
+    return _evaluate(module, [mix], classes=classes, device=device, batch=batch)
+
+
+def evaluate_blocks(
+    module: nn.Module,
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    classes: int,
+    device: torch.device | str,
+    batch: int = 1024,
+) -> Evaluation:
+    """As `evaluate`, from (images, labels) block by block: for a set too large to lie on the device at once."""
+    mixes = (Mix.of(images, labels) for images, labels in blocks)
+    return _evaluate(module, mixes, classes=classes, device=device, batch=batch)
+
+
+@torch.inference_mode()
+def _evaluate(module: nn.Module, mixes: Iterable[Mix], *, classes: int, device, batch: int) -> Evaluation:
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
-    pixels, targets = mix.gather(device)
-    was_training = module.training
+    was_training, n = module.training, 0
     module.eval()
     totals = _Totals(classes, device)
-    for start in range(0, len(pixels), batch):
-        block = slice(start, start + batch)
-        totals.add(module(pixels[block].permute(0, 3, 1, 2)), targets[block])
+    for mix in mixes:
+        check_labels(mix.labels(), classes)
+        pixels, targets = mix.gather(device)
+        for start in range(0, len(pixels), batch):
+            rows = slice(start, start + batch)
+            totals.add(module(pixels[rows].permute(0, 3, 1, 2)), targets[rows])
+        n += len(pixels)
     module.train(was_training)
-    return totals.result(len(pixels))
+    return totals.result(n)
 
 
 class _Totals:

@@ -24,9 +24,18 @@ Feed = Resident | Streamed
 class Member:
     """What one seed has of its own."""
 
-    def __init__(self, model: str, feed: Feed, recipe: ResolvedRecipe, classes: int, seed: int, speed: Speed):
+    def __init__(
+        self,
+        model: str,
+        feed: Feed,
+        recipe: ResolvedRecipe,
+        classes: int,
+        seed: int,
+        speed: Speed,
+        head: models.Head | None = None,
+    ):
         self.feed, self.seed, self.classes = feed, seed, classes
-        self.module = _initial(model, recipe, classes, seed, feed, speed)
+        self.module = _initial(model, recipe, classes, seed, feed, speed, head)
         self.optimizer = _optimizer(self.module, recipe)
         self.has_dropout = _has_dropout(self.module)
         self.validated: list[tuple[int, dict]] = []
@@ -56,7 +65,15 @@ class Member:
         self.validated = [tuple(item) for item in state["validated"]]
 
 
-def _initial(model: str, recipe: ResolvedRecipe, classes: int, seed: int, feed: Feed, speed: Speed) -> Classifier:
+def _initial(
+    model: str,
+    recipe: ResolvedRecipe,
+    classes: int,
+    seed: int,
+    feed: Feed,
+    speed: Speed,
+    head: models.Head | None,
+) -> Classifier:
     """The untrained classifier for a feed's images, on its device.
 
     Its weights are drawn on the host, so they are the same on every device.
@@ -65,7 +82,7 @@ def _initial(model: str, recipe: ResolvedRecipe, classes: int, seed: int, feed: 
     size = recipe.input_size(height, width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draws.torch_seed(seed, "initialisation"))
-        network = models.build(model, classes=classes, height=size[0], width=size[1], channels=channels)
+        network = models.build(model, classes=classes, height=size[0], width=size[1], channels=channels, head=head)
     module = Classifier(network, *_normalisation(recipe, feed), size)
     module.bf16 = speed.use_bf16(feed.device, min(recipe.batch, feed.n_total) * size[0] * size[1])
     if speed.compile:

@@ -19,6 +19,7 @@ from classifiers.data import Mix, as_mix, check_labels
 from classifiers.evaluation import Evaluation
 from classifiers.feeds import Resident
 from classifiers.members import Member
+from classifiers.models import Head
 from classifiers.recipes import ResolvedRecipe
 from classifiers.speed import Speed
 from classifiers.steps import GraphedSteps, Steps
@@ -82,6 +83,7 @@ def train(
     log: Log = ignore,
     validation: Validation | None = None,
     speed: Speed = Speed(),  # noqa: B008 - frozen
+    head: Head | None = None,
 ) -> Trained:
     """Train a classifier from scratch.
 
@@ -92,13 +94,14 @@ def train(
     checkpoint(step, make_state): called on rank 0 after each step (steps done so far); make_state() copies
     the state to the host, and that state given as `resume` continues the training bitwise on a CPU.
     log: receives {"epoch", "step", "loss", "lr", "seed"} on rank 0 every few dozen steps, some steps late.
+    head: makes what takes the place of the classifier's last layer, see `classifiers.models.build`.
     If torch.distributed is initialised, all workers train together on the recipe's (global) batch.
 
     Raises ValueError for a classifier or data that do not fit, and NotFinite, with epoch and step.
     """
     return train_together(
         images, labels, model=model, recipe=recipe, classes=classes, seeds=[seed], device=device, resume=resume,
-        checkpoint=checkpoint, log=log, validation=validation, speed=speed,
+        checkpoint=checkpoint, log=log, validation=validation, speed=speed, head=head,
     )[0]  # fmt: skip
 
 
@@ -116,6 +119,7 @@ def train_together(
     log: Log = ignore,
     validation: Validation | None = None,
     speed: Speed = Speed(),  # noqa: B008 - frozen
+    head: Head | None = None,
 ) -> list[Trained]:
     """Train one classifier per seed on the same images, step by step beside each other; else as `train`.
 
@@ -126,7 +130,7 @@ def train_together(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     feeds = _feeds(images, labels, recipe, seeds, classes, device)
-    members = [Member(model, feed, recipe, classes, seed, speed) for feed, seed in zip(feeds, seeds)]
+    members = [Member(model, feed, recipe, classes, seed, speed, head) for feed, seed in zip(feeds, seeds)]
     loop = _Loop(members, recipe, speed, resume, validation)
     devices = [device] if device.type == "cuda" else []
     with _own_stream(device), torch.random.fork_rng(devices=devices):

@@ -5,11 +5,20 @@ from collections.abc import Callable
 from typing import Any
 
 from generators.building import build
+from generators.dit.config import DiTConfig
+from generators.dit.presets import PRESETS as DIT_PRESETS
 from generators.edm.config import EDMConfig
 from generators.edm.presets import PRESETS as EDM_PRESETS
+from generators.imported.config import ImportedConfig
+from generators.stable_diffusion.config import StableDiffusionConfig
+from generators.stable_diffusion.presets import PRESETS as STABLE_DIFFUSION_PRESETS
 
 KINDS: dict[str, Callable[[dict], Any]] = {
     "edm": lambda mapping: build(EDMConfig, EDM_PRESETS, mapping),
+    "dit": lambda mapping: build(DiTConfig, DIT_PRESETS, mapping),
+    "imported": lambda mapping: build(ImportedConfig, {}, mapping),
+    "cifake": lambda mapping: build(ImportedConfig, {}, mapping),
+    "stable-diffusion": lambda mapping: build(StableDiffusionConfig, STABLE_DIFFUSION_PRESETS, mapping),
 }
 """From a spec's `kind` to the function that makes a configuration of a mapping."""
 

@@ -1,7 +1,7 @@
 """From a spec's mapping to a validated configuration, with errors that name the right key."""
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -44,7 +44,9 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
 def _names(model: type[BaseModel], parts: tuple) -> list[str]:
     fields: Any = model
     for part in parts:
-        fields = fields.model_fields[part].annotation
+        annotation = fields.model_fields[part].annotation
+        of = get_args(annotation) or (annotation,)  # `Part | None` is a part
+        fields = next(one for one in of if hasattr(one, "model_fields"))
     return list(fields.model_fields)
 
 

@@ -1,11 +1,13 @@
 """Sample sheets: PNGs with one row per class, so that a pool can be looked at."""
 
 import io
+import time
 
 import numpy as np
 
 _GAP, _GREY = 1, 96
 _SMALLEST_SIDE = 32  # smaller images are shown enlarged, pixel by pixel
+_PREVIEW_ROWS, _PREVIEW_STEPS = 100, 12
 
 
 def sheet(images: np.ndarray, labels: np.ndarray, *, classes: int, columns: int = 16) -> bytes:
@@ -31,18 +33,41 @@ def neighbour_sheet(samples: np.ndarray, neighbours: np.ndarray, *, columns: int
 
 
 def preview(
-    weights: dict, config, *, classes: int, shape: tuple[int, int, int], seed: int, columns: int = 8, device="cpu"
+    weights: dict,
+    config,
+    *,
+    classes: int,
+    shape: tuple[int, int, int],
+    seed: int,
+    class_names: tuple[str, ...] = (),
+    columns: int = 8,
+    budget_s: float = 20.0,
+    device="cpu",
 ) -> bytes:
-    """A sheet of the first images of the pool `seed`, `columns` per class, of weights as they are now.
+    """A sheet of the first images of the pool `seed`, up to `columns` per class, of weights as they are now.
 
-    For a look at a training in progress: weights are a state's "average"; shape is (H, W, C).
+    For a look at a training in progress: weights are a state's "average", config is of a kind that can be compiled
+    and whose sampler has steps and batch; shape is (H, W, C).  Cheap: not compiled, fewer sampler steps than for
+    a pool, of very many classes those of the pool's first images alone, and no further column once it would exceed
+    budget_s seconds.
     """
     from generators import backends
 
-    images, labels = backends.sample(
-        weights, config, classes=classes, shape=shape, seed=seed, start=0, stop=columns * classes, device=device
+    column = min(classes, _PREVIEW_ROWS)
+    steps = min(config.sampler.steps, _PREVIEW_STEPS)
+    sampler = config.sampler.model_copy(update={"steps": steps, "batch": column})
+    quick = config.model_copy(
+        update={"sampler": sampler, "compute": config.compute.model_copy(update={"compile": "off"})}
     )
-    return sheet(images, labels, classes=classes, columns=columns)
+    options = {"classes": classes, "class_names": class_names, "shape": shape, "seed": seed, "device": device}
+    begin, parts = time.perf_counter(), []
+    for i in range(columns if column == classes else 1):
+        if i and (time.perf_counter() - begin) * (i + 1) / i > budget_s:
+            break
+        parts.append(backends.sample(weights, quick, start=i * column, stop=(i + 1) * column, **options))
+    images, labels = (np.concatenate(arrays) for arrays in zip(*parts))
+    shown, rows = np.unique(labels, return_inverse=True)
+    return sheet(images, rows, classes=len(shown), columns=len(parts))
 
 
 def _png(rows: list[list[np.ndarray]], images: np.ndarray, columns: int) -> bytes:

@@ -6,8 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from grid import results
-from grid.plan import Cell, Plan
+from grid.plan import Cell, Job, Plan, Pool
 from grid.store import Store
+from grid.tasks.domain import manifest_name as domain_manifest
+from grid.tasks.generators import manifest_name as generator_manifest
+from grid.tasks.quality import manifest_name as quality_manifest
+from grid.tasks.zero_shot import manifest_name as zero_shot_manifest
 
 
 def read_cells(store: Store, cells: list[Cell], grid: str, dataset: str) -> pd.DataFrame:
@@ -70,46 +74,99 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
 
     spec = plan.resolved.spec
     found = status(store, plan)
-    costs, sheets, versions = [], {}, {}
-    for job in plan.of_kind("generator"):
-        manifest = store.get_json(f"generators/{job.id}/manifest.json")
-        if manifest:
-            costs.append(_generator_cost(job, manifest))
-            versions = manifest["versions"]
-    for pool in plan.pools.values():
-        manifest = store.get_json(pool.manifest(0))
-        if manifest:
-            costs.append(_pool_cost(plan, pool, manifest))
-    sheets = _sheets(store, plan)
+    generators = _manifests(store, plan, "generator", generator_manifest)
+    first_shards = {pool.id: store.get_json(pool.manifest(0)) for pool in plan.pools.values()}
+    sampled = [(pool, first_shards[pool.id]) for pool in plan.pools.values() if first_shards[pool.id]]
+    costs = {
+        "training generators": [_generator_cost(job, manifest) for job, manifest in generators],
+        "sampling pools": [_pool_cost(plan, pool, manifest) for pool, manifest in sampled],
+    }
     return {
         "spec": yaml.safe_dump(spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
-        "versions": versions,
+        "versions": generators[-1][1]["versions"] if generators else {},
         "failures": [{k: failure[k] for k in ("id", "kind", "cell", "error")} for failure in found.failures],
-        "costs": costs,
-        "sheets": sheets,
+        "costs": {kind: rows for kind, rows in costs.items() if rows},
+        "quality": [_quality_row(plan, row) for _, row in _manifests(store, plan, "quality", quality_manifest)],
+        "domain": [_domain_row(plan, row) for _, row in _manifests(store, plan, "domain", domain_manifest)],
+        "zero_shot": _zero_shot_rows(store, plan),
+        "sheets": _sheets(store, plan),
         "runs": list(found.runs),
         "summary": summary,
     }
 
 
-def _generator_cost(job, manifest: dict) -> dict:
-    payload = job.payload
+def _manifests(store: Store, plan: Plan, kind: str, name_of) -> list[tuple[Job, dict]]:
+    """The finished jobs of a kind, with what they wrote."""
+    read = ((job, store.get_json(name_of(job.id))) for job in plan.of_kind(kind))
+    return [(job, content) for job, content in read if content]
+
+
+def _generator_cost(job: Job, manifest: dict) -> dict:
+    payload, devices = job.payload, manifest["world_size"]
     return {
-        "what": "generator", "name": payload["name"], "n_base": manifest["n_images"],
-        "seconds": manifest["train_seconds"], "device": manifest["device"],
-        "peak_device_bytes": manifest["peak_device_bytes"],
-        "subset_seed": payload["subset"] and payload["subset"]["subset_seed"], "id": job.id,
+        "generator": payload["name"], "base": manifest["n_images"], "subset seed": _subset_seed(payload),
+        "seconds": manifest["train_seconds"], "device-hours": manifest["train_seconds"] * devices / 3600,
+        "devices": devices, "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
+        **_words(manifest["cost"], ("parameters", "training_batch", "training_steps")), "id": job.id,
     }  # fmt: skip
 
 
-def _pool_cost(plan: Plan, pool, manifest: dict) -> dict:
-    generator = plan.jobs[pool.generator_id].payload
+def _pool_cost(plan: Plan, pool: Pool, manifest: dict) -> dict:
+    """A row of the paper's Table 8: seconds and memory per image, batch and steps."""
+    payload = plan.jobs[pool.generator_id].payload
     return {
-        "what": "pool", "name": generator["name"], "n_base": generator["subset"] and generator["subset"]["n"],
-        "seconds_per_image": manifest["seconds_per_image"], "device": manifest["device"],
-        "peak_device_bytes": manifest["peak_device_bytes"], "id": pool.id,
-        "subset_seed": generator["subset"] and generator["subset"]["subset_seed"],
+        "generator": payload["name"], "base": payload["subset"] and payload["subset"]["n"],
+        "subset seed": _subset_seed(payload), "seconds per image": manifest["seconds_per_image"],
+        "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
+        **_words(manifest["cost"], ("sampling_batch", "sampler_steps", "evaluations_per_image")), "id": pool.id,
     }  # fmt: skip
+
+
+def _words(facts: dict, names: tuple[str, ...]) -> dict:
+    return {name.replace("_", " "): facts[name] for name in names if name in facts}
+
+
+def _quality_row(plan: Plan, row: dict) -> dict:
+    from generators.quality.measure import COLUMNS
+
+    found = {name.replace("_", " "): row[name] for name in COLUMNS if row.get(name) is not None and row[name] != ""}
+    return {"pool": _pool_name(plan, row["pool"]), **found, "seconds": row["seconds"]}
+
+
+def _zero_shot_rows(store: Store, plan: Plan) -> list[dict]:
+    """All accuracies of the grid's zero-shot trials: the paper's, and the harder ones."""
+    if not plan.resolved.spec.zero_shot:
+        return []
+    rows = []
+    for cell in plan.cells:
+        if facts := store.get_json(zero_shot_manifest(cell.trial_id)):
+            rows.append({
+                "classifier": cell.classifier, "real": cell.n_base, "generator": cell.generator,
+                "synthetic": cell.n_syn, "seed": cell.seed, "among unseen %": facts["among_unseen"],
+                "among all %": facts["among_all"], "seen among all %": facts["seen_among_all"],
+            })  # fmt: skip
+    return rows
+
+
+def _domain_row(plan: Plan, row: dict) -> dict:
+    return {**row, "pool": _pool_name(plan, row["pool"])}
+
+
+def _pool_name(plan: Plan, pool_id: str) -> str:
+    """A pool in words: its generator, base, and seeds where there are several."""
+    payload = plan.jobs[plan.pools[pool_id].generator_id].payload
+    base = f", base {payload['subset']['n']:,}" if payload["subset"] else ""
+    several = _subset_seed(payload) is not None and len(plan.resolved.spec.subset_seeds) > 1
+    seed = f", subset {_subset_seed(payload)}" if several else ""
+    return f"{payload['name']}{base}{seed}"
+
+
+def _subset_seed(payload: dict) -> int | None:
+    return payload["subset"] and payload["subset"]["subset_seed"]
+
+
+def _megabytes(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
 
 
 def _sheets(store: Store, plan: Plan) -> dict[str, bytes]:

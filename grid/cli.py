@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,20 +56,6 @@ def _bad_input():
         raise typer.Exit(2) from error
 
 
-def _console():
-    """Where progress and messages go."""
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _screen():
-    """Where results go; a file or pipe has no width, and 80 columns would cut the tables."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 120)
-
-
 def _print_json(content) -> None:
     print(json.dumps(content, indent=1, default=str))
 
@@ -107,6 +94,8 @@ def _planned(spec: str, store):
 @app.command()
 def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
     """Show what would run, what is done already, and what it would take."""
+    from grid import screens
+
     with _bad_input():
         from grid import estimate
         from grid import plan as planning
@@ -124,14 +113,15 @@ def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) 
             "fingerprint": the_plan.resolved.fingerprint, "cells": len(the_plan.cells), "slots": slots,
             "kinds": [line.__dict__ for line in lines],
             "device_seconds": _sum(line.seconds for line in lines if line.kind != "ingest"),
-            "bytes": _sum(line.bytes for line in lines),
+            "bytes": _sum(line.bytes for line in lines), "currency": loaded.currency,
+            "money": _sum(line.money for line in lines if line.kind != "ingest"),
         }  # fmt: skip
         content["wall_seconds"] = content["device_seconds"] and content["device_seconds"] / slots
         content["gpu_hours"] = content["device_seconds"] * gpus / 3600 if content["device_seconds"] else 0.0
     if as_json:
         _print_json(content)
     else:
-        _show_plan(content, lines)
+        screens.show_plan(content, lines)
 
 
 @app.command()
@@ -143,25 +133,35 @@ def run(
         str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT); without it, RAY_ADDRESS or a local one.")
     ] = None,
     dashboard: Annotated[bool, typer.Option(help="Ray's dashboard, for a local cluster.")] = True,
+    max_gpu_hours: Annotated[
+        float | None, typer.Option(min=0, help="Stop before holding devices for longer (a CPU slot counts as one).")
+    ] = None,
+    takeover: Annotated[bool, typer.Option("--takeover", help="Take the place of a driver that runs it.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run a grid, or whatever is left of it; then fit, and write figures and a report."""
+    from grid import screens
+
     with _bad_input():
         from grid.spec import load
         from grid.store import Store
         from grid.summary import closing_line, nothing_done
 
-        loaded, opened, console = load(spec), Store(store, create=True), _console()
+        loaded, opened, console = load(spec), Store(store, create=True), screens.progress_console()
+        opened.check()
         if not as_json:
             console.print(f"grid {loaded.name} → store {opened.uri}", highlight=False, soft_wrap=True)
         if (plan_now := _nothing_to_do(loaded, opened)) is not None:
             summary, the_plan = nothing_done(opened, plan_now), plan_now
         else:
-            from grid import driver
+            from grid import driver, lock
             from grid.analysts import start_analyst
 
-            with driver.cluster(address, dashboard=dashboard):
-                summary, the_plan = driver.run(loaded, opened, console=console, analyst=start_analyst)
+            tell = partial(console.print, highlight=False, soft_wrap=True)
+            held = lock.acquire(opened, loaded.name, takeover=takeover, tell=tell)
+            with held, driver.cluster(address, dashboard=dashboard):
+                options = {"analyst": start_analyst, "max_device_hours": max_gpu_hours, "lock": held}
+                summary, the_plan = driver.run(loaded, opened, console=console, **options)
         again = shlex.join(["equigrid", *sys.argv[1:]])
         console.print(closing_line(summary, again), highlight=False, soft_wrap=True)
         if summary.interrupted:
@@ -173,9 +173,11 @@ def run(
             console.print(f"report: {written['report']}", highlight=False, soft_wrap=True)
     if as_json:
         _print_json({"summary": summary.to_json(), **written})
-    _show_failures(summary, console)
+    screens.show_failures(summary, console)
     if summary.failures:
         raise typer.Exit(1)
+    if summary.budget_reached:
+        raise typer.Exit(3)
 
 
 @app.command()
@@ -188,6 +190,8 @@ def status(
     """Show how far a grid is, running or not, and what failed in it: from the store alone."""
     import time
 
+    from grid import screens
+
     while True:
         with _bad_input():
             from grid.status import status as read_status
@@ -197,7 +201,7 @@ def status(
         if as_json:
             _print_json(found.to_json())
         else:
-            _show_status(found)
+            screens.show_status(found)
         if not watch or found.complete:
             break
         time.sleep(5)
@@ -240,12 +244,13 @@ def paper(
 ) -> None:
     """Re-fit the seven published equations from the paper's own tables, beside the published coefficients."""
     from analysis import paper as published
+    from grid import screens
 
     rows = published.refit(as_printed=as_printed)
     if as_json:
         _print_json(rows)
     else:
-        _screen().print(published.render(rows))
+        screens.screen().print(published.render(rows))
 
 
 @app.command()
@@ -310,6 +315,27 @@ def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict):
 
 
 @app.command()
+def gc(
+    store: StoreOption = DEFAULT_STORE,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what is shown.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a store holds that no grid in it needs; with --delete, remove it. Results are never touched."""
+    from grid import screens
+
+    with _bad_input():
+        from grid import gc as collecting
+
+        opened = _open(store)
+        garbage = collecting.plan_gc(opened, collecting.recorded(opened))
+        freed = collecting.collect(opened, garbage) if delete else 0
+    if as_json:
+        _print_json({"garbage": [item._asdict() for item in garbage], "freed_bytes": freed})
+    else:
+        screens.show_garbage(garbage, deleted=delete)
+
+
+@app.command()
 def presets(as_json: Json = False) -> None:
     """List the presets."""
     from grid.spec import presets as names
@@ -357,8 +383,9 @@ def _report_path(the_plan, out: Path | None) -> Path:
 
 def _show_analysis(table, analysis) -> None:
     from analysis.terminal import summary_table
+    from grid import screens
 
-    _screen().print(summary_table(table, analysis))
+    screens.screen().print(summary_table(table, analysis))
 
 
 def _slots_here(spec: GridSpec) -> tuple[int, float]:
@@ -373,72 +400,6 @@ def _slots_here(spec: GridSpec) -> tuple[int, float]:
 def _sum(values):
     values = list(values)
     return None if not values or any(value is None for value in values) else sum(values)
-
-
-def _show_plan(content: dict, lines) -> None:
-    from rich.table import Table
-
-    from grid.progress import duration
-
-    pending = " (not ingested yet: fingerprint pending)" if content["fingerprint"] == "pending" else ""
-    table = Table(title=f"{content['grid']}: {content['cells']:,} cells on {content['dataset']}{pending}")
-    table.add_column("job")
-    for name in ("jobs", "done", "to run", "serve several cells", "device time", "to store"):
-        table.add_column(name, justify="right")
-    for line in lines:
-        time = "–" if line.seconds is None else duration(line.seconds)
-        size = "–" if line.bytes is None else _size(line.bytes)
-        row = (f"{line.total:,}", f"{line.done:,}", f"{line.todo:,}", f"{line.shared:,}", time, size)
-        table.add_row(line.kind, *row)
-    console = _screen()
-    console.print(table)
-    if content["wall_seconds"]:
-        seen = any(line.calibrated for line in lines)
-        basis = "from finished jobs in the store" if seen else "from the preset's figures"
-        text = f"about {duration(content['wall_seconds'])} on {content['slots']} slots ({basis})"
-        console.print(f"{text}; {content['gpu_hours']:.2f} GPU-hours if the slots are GPUs", highlight=False)
-    elif any(line.todo for line in lines):
-        console.print("time unknown: no job like these has finished in this store", highlight=False)
-    else:
-        console.print("nothing to do", highlight=False)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def _show_status(found) -> None:
-    from rich.table import Table
-
-    table = Table(title=f"{found.grid}: {found.cells_done:,} of {found.cells:,} cells have a result")
-    table.add_column("job")
-    for name in ("jobs", "done", "failed", "left"):
-        table.add_column(name, justify="right")
-    for stage in found.stages:
-        table.add_row(stage.kind, f"{stage.total:,}", f"{stage.done:,}", f"{stage.failed:,}", f"{stage.left:,}")
-    console = _screen()
-    console.print(table)
-    if found.last_result_at:
-        console.print(f"last result at {found.last_result_at}", highlight=False)
-    for failure in found.failures:
-        text = f"failed: {failure['cell']} ({failure['id']}): {failure['error']}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _show_failures(summary, console) -> None:
-    if not summary.failures:
-        return
-    cells = sum(len(failure.cells) for failure in summary.failures)
-    console.print(f"{len(summary.failures)} jobs failed, {cells} cells have no result:", highlight=False)
-    for failure in summary.failures:
-        places = list(failure.cells[:3]) + ([f"and {len(failure.cells) - 3} more"] if len(failure.cells) > 3 else [])
-        text = f"  {failure.kind} {failure.id}: {failure.error} [{'; '.join(places)}]"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-    console.print("the tracebacks are in the store (equigrid status --json); the next run tries these again")
 
 
 if __name__ == "__main__":

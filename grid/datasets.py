@@ -1,73 +1,59 @@
-"""Labelled image sets: how each is read, and the manifest of one that has been ingested to shards.
+"""Labelled image sets: the sources a spec can name, and the manifest of one that has been ingested to shards.
 
 A source is a name (`digits`) or a kind, its place and options (`{parquet: PATH, label: fine_label}`); `SOURCES` maps
-the kind to a function from the place and the options to a `Source`. A source is read once, by `ingest`;
+the kind to a function from the place and the options to a `Source`. A source is read once, by `grid.ingest`;
 everything later works on shards.
 """
 
-import hashlib
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from generators import pools
-from grid import shards, subsets
-from grid.ids import canonical_json, content_id
+from grid import shards
+from grid.sources import medmnist
+from grid.sources.base import SPLITS, Shape, Source
+from grid.sources.cifar10 import cifar10
+from grid.sources.digits import digits
+from grid.sources.folder import imagefolder
+from grid.sources.imagenet import KINDS as IMAGENET
+from grid.sources.npz import npz
+from grid.sources.parquet import parquet
 from grid.spec import SpecError, near
 from grid.store import Store
 
-SPLITS = ("train", "test")
+SOURCES: dict[str, Callable[..., Source]] = {
+    "digits": digits,
+    "cifar10": cifar10,
+    **{name: partial(medmnist.medmnist, name) for name in medmnist.NAMES},
+    **IMAGENET,
+    "imagefolder": imagefolder,
+    "parquet": parquet,
+    "npz": npz,
+}
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What planning needs to know of a set: sizes and class counts per split."""
+class LabelsRef:
+    """Where the labels of a split lie, and what they must be."""
 
-    classes: tuple[str, ...]
-    height: int
-    width: int
-    channels: int
-    train_counts: tuple[int, ...]
-    test_counts: tuple[int, ...]
-
-    @property
-    def n_train(self) -> int:
-        return sum(self.train_counts)
-
-    @property
-    def n_test(self) -> int:
-        return sum(self.test_counts)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A set before it is ingested.
-
-    name: for tables and figures. state: what tells that the source is unchanged (paths, sizes, times, versions).
-    shape: the set's shape where it is known without reading it. read: split -> (images (N, H, W, C) uint8,
-    labels (N,) int64) in chunks, in the set's own order. classes: the classes' names.
-    """
-
-    name: str
-    state: dict
-    classes: tuple[str, ...]
-    read: Callable[[str], Iterator[tuple[np.ndarray, np.ndarray]]]
-    shape: Shape | None = None
-
-    @property
-    def key(self) -> str:
-        """Names the place and state of the source, to remember its fingerprint by; no part of any other id."""
-        return content_id("ingest", {"state": self.state, "format": shards.FORMAT_VERSION})
+    data: str
+    checksum: str
+    n: int
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """An ingested set. `fingerprint` follows from the images, labels and class names alone."""
+    """An ingested set. `fingerprint` follows from the images, labels and class names alone.
+
+    label_refs: by split. broken: images that were left out, each with where and why. duplicates: test images whose
+    pixels are in train too, and so on: {"train_test": n, "train_val": n, "val_test": n, "first": …}, see
+    `grid.ingest`. skipped: files that are no images. class_ids: WordNet ids, where the classes have some.
+    """
 
     name: str
     fingerprint: str
@@ -75,27 +61,52 @@ class Dataset:
     train: tuple[shards.ShardRef, ...]
     test: tuple[shards.ShardRef, ...]
     manifest: str
+    val: tuple[shards.ShardRef, ...] = ()
+    label_refs: dict[str, LabelsRef] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
+    duplicates: dict = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    class_ids: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know of the set, a line each."""
+        lines = []
+        for pair, n in self.duplicates.items():
+            if pair != "first" and n:
+                first, second = pair.split("_")
+                total = self.label_refs[second].n
+                lines.append(f"{self.name}: {n:,} of {total:,} {second} images are in {first} too, pixel by pixel")
+        if self.broken:
+            lines.append(f"{self.name}: {len(self.broken):,} broken images are left out, such as {self.broken[0]}")
+        if self.skipped:
+            lines.append(f"{self.name}: {len(self.skipped):,} files are no images, such as {self.skipped[0]}")
+        return lines
 
 
 def source(spec: str | dict) -> Source:
     """The source that a spec's `dataset` names. Raises SpecError."""
     options = {} if isinstance(spec, str) else dict(spec)
     kind = spec if isinstance(spec, str) else next(iter(spec))
+    if kind in medmnist.REFUSED:
+        raise SpecError(f"dataset: {kind}: {medmnist.REFUSED[kind]}; sets it can take: {', '.join(medmnist.NAMES)}")
     if kind not in SOURCES:
         raise SpecError(f"dataset: {kind!r} is not known; known: {', '.join(SOURCES)}{near(kind, SOURCES)}")
     place = options.pop(kind, None)
-    known = list(inspect.signature(SOURCES[kind]).parameters)[1:]
+    known = [name for name in inspect.signature(SOURCES[kind]).parameters if name != "place"]
     for name in options:
         if name not in known:
-            raise SpecError(f"dataset.{name}: {kind} takes no such option; known: {', '.join(known) or 'none'}")
-    return SOURCES[kind](_expanded(place), **options)
+            listed = ", ".join(known) or "none"
+            raise SpecError(f"dataset.{name}: {kind} takes no such option; known: {listed}{near(name, known)}")
+    options = {name: expanded(value, "dataset") for name, value in options.items()}
+    return SOURCES[kind](expanded(place, "dataset"), **options)
 
 
-def _expanded(place):
-    """The place with $VARIABLES filled in."""
-    filled = os.path.expandvars(place) if isinstance(place, str) else place
+def expanded(value, where: str):
+    """A text with its $VARIABLES filled in; anything else as it is. Raises SpecError for a variable that is not set."""
+    filled = os.path.expandvars(value) if isinstance(value, str) else value
     if isinstance(filled, str) and (unset := re.search(r"\$\{?(\w+)", filled)):
-        raise SpecError(f"dataset: the environment variable {unset[1]} is not set; set it to where the images are")
+        raise SpecError(f"{where}: the environment variable {unset[1]} is not set; set it to where the images are")
     return filled
 
 
@@ -110,146 +121,44 @@ def lookup(store: Store, key: str) -> Dataset | None:
     if content is None:
         return None
     shape = Shape(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["shape"].items()})
-    refs = {split: tuple(shards.ShardRef(**item) for item in content[split]) for split in SPLITS}
-    return Dataset(content["name"], content["fingerprint"], shape, refs["train"], refs["test"], name)
+    refs = {split: tuple(shards.ShardRef(**item) for item in content.get(split, ())) for split in SPLITS}
+    return Dataset(
+        content["name"], content["fingerprint"], shape, refs["train"], refs["test"], name, refs["val"],
+        {split: LabelsRef(**item) for split, item in content["labels"].items()},
+        tuple(content["broken"]), content["duplicates"], tuple(content["skipped"]), tuple(content["class_ids"]),
+    )  # fmt: skip
+
+
+def labels(store: Store, dataset: Dataset, split: str) -> np.ndarray:
+    """The labels of a split in the set's order, (N,) int64, without its images.
+
+    Raises ShardCorrupt, naming the set's manifest, if they are not what ingest wrote.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    if split not in dataset.label_refs:
+        known = ", ".join(split for split in SPLITS if split in dataset.label_refs)
+        raise ValueError(f"dataset {dataset.name} has no split {split!r}; it has {known}")
+    ref = dataset.label_refs[split]
+    try:
+        found = load(store.get(ref.data))["labels"]
+    except FileNotFoundError as error:
+        raise shards.ShardCorrupt(dataset.manifest, f"{ref.data} is gone") from error
+    except (SafetensorError, KeyError) as error:
+        raise shards.ShardCorrupt(dataset.manifest, f"{ref.data} cannot be decoded: {error}") from error
+    if labels_checksum(found) != ref.checksum:
+        raise shards.ShardCorrupt(dataset.manifest, f"{ref.data} has not the checksum {ref.checksum[:12]}…")
+    return found
+
+
+def labels_checksum(values: np.ndarray) -> str:
+    """32 hexadecimal digits over labels (N,) int64."""
+    return shards.checksum(np.empty((len(values), 0, 0, 0), np.uint8), values)
 
 
 def ingest(store: Store, src: Source) -> Dataset:
-    """Reads `src` once, writes its shards in the set's order and then its manifest."""
-    refs, counts, size = {}, {}, None
-    for split in SPLITS:
-        refs[split], counts[split] = [], np.zeros(len(src.classes), dtype=np.int64)
-        for j, (images, labels) in enumerate(_in_shards(src.read(split))):
-            size = size or images.shape[1:]
-            _check(src, split, images, labels, size)
-            counts[split] += np.bincount(labels, minlength=len(src.classes))
-            refs[split].append(shards.write(store, f"datasets/{src.key}/{split}-{j:05d}.json", images, labels))
-        if not refs[split]:
-            raise ValueError(f"dataset {src.name}: the {split} split has no images")
-    height, width, channels = size
-    by_split = {f"{split}_counts": tuple(int(n) for n in counts[split]) for split in SPLITS}
-    shape = Shape(src.classes, height, width, channels, **by_split)
-    content = {split: [asdict(ref) for ref in refs[split]] for split in SPLITS}
-    facts = {"name": src.name, "fingerprint": _fingerprint(shape, refs), "shape": asdict(shape)}
-    store.put_json(manifest_name(src.key), {**facts, **content})
-    return lookup(store, src.key)
+    """`grid.ingest.ingest` in this process."""
+    from grid.ingest import ingest
 
-
-def _fingerprint(shape: Shape, refs: dict) -> str:
-    content = {"shape": asdict(shape), **{split: [ref.checksum for ref in refs[split]] for split in SPLITS}}
-    return f"data-{hashlib.blake2b(canonical_json(content).encode(), digest_size=10).hexdigest()}"
-
-
-def _check(src: Source, split: str, images: np.ndarray, labels: np.ndarray, size: tuple) -> None:
-    if images.shape[1:] != size:
-        raise ValueError(f"dataset {src.name}: {split} has images of {images.shape[1:]}, others are {size}")
-    wrong = labels[(labels < 0) | (labels >= len(src.classes))]
-    if len(wrong):
-        raise ValueError(f"dataset {src.name}: label {wrong[0]} in {split}; labels are 0 to {len(src.classes) - 1}")
-
-
-def _in_shards(chunks: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Chunks of any size, put together as whole shards; the last may be shorter."""
-    images, labels, held = [], [], 0
-    for more_images, more_labels in chunks:
-        images.append(more_images)
-        labels.append(np.asarray(more_labels, dtype=np.int64))
-        held += len(more_labels)
-        size = pools.shard_size(*more_images.shape[1:])
-        if held >= size:
-            all_images, all_labels = np.concatenate(images), np.concatenate(labels)
-            whole = held - held % size
-            for start in range(0, whole, size):
-                yield all_images[start : start + size], all_labels[start : start + size]
-            images, labels, held = [all_images[whole:]], [all_labels[whole:]], held - whole
-    if held:
-        yield np.concatenate(images), np.concatenate(labels)
-
-
-# Sources ---------------------------------------------------------------------------------------------------
-
-DIGITS_TEST = 597  # of 1,797, which leaves 1,200 to train on
-
-
-def digits(place: str | None = None) -> Source:
-    """scikit-learn's handwritten digits: 1,797 real images of 8×8 in 17 grey levels (0 to 16), ten classes.
-
-    The set has no split of its own. Ours is fixed: the last 597 places of the stratified order with seed 0 are
-    the test set. Its counts are facts about the file that scikit-learn ships, so planning need not read it.
-    """
-    if place is not None:
-        raise SpecError(f"dataset: digits takes no place, got {place!r}; write dataset: digits")
-    labels_total = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
-    train = subsets.subset_counts(labels_total, sum(labels_total) - DIGITS_TEST)
-    shape = Shape(
-        classes=tuple("0123456789"),
-        height=8,
-        width=8,
-        channels=1,
-        train_counts=tuple(int(n) for n in train),
-        test_counts=tuple(int(n) for n in np.asarray(labels_total) - train),
-    )
-    state = {"source": "digits", "scikit-learn": version("scikit-learn"), "split": 1}
-    return Source("digits", state, shape.classes, _read_digits, shape)
-
-
-def _read_digits(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    from sklearn.datasets import load_digits
-
-    grey, labels = load_digits(return_X_y=True)
-    labels = labels.astype(np.int64)
-    places = subsets.order(labels, seed=0)
-    chosen = np.sort(places[:-DIGITS_TEST] if split == "train" else places[-DIGITS_TEST:])
-    images = np.rint(grey.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    yield images[chosen], labels[chosen]
-
-
-def npz(place: str | None) -> Source:
-    """An .npz file in MedMNIST's layout: train_images, train_labels, test_images, test_labels.
-
-    Images are uint8 (N, H, W) or (N, H, W, C) with 1 or 3 channels; labels are 0 to k-1, as (N,) or (N, 1).
-    """
-    from pathlib import Path
-
-    path = Path(place or "").expanduser()
-    if not place or not path.is_file():
-        raise SpecError(f"dataset: npz: {place!r} is no file; name an .npz with train_images, train_labels, test_…")
-    facts = path.stat()
-    state = {"source": "npz", "path": str(path.resolve()), "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
-    with np.load(path, allow_pickle=False) as arrays:
-        needed = [f"{split}_{part}" for split in SPLITS for part in ("images", "labels")]
-        if absent := [name for name in needed if name not in arrays]:
-            raise SpecError(f"dataset: npz: {place} has no {absent[0]}; it has {', '.join(arrays.files) or 'nothing'}")
-        count = int(max(arrays[f"{split}_labels"].max() for split in SPLITS)) + 1
-    classes = tuple(str(c) for c in range(count))
-    return Source(path.stem, state, classes, lambda split: _read_npz(path, split))
-
-
-def _read_npz(path, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    with np.load(path, allow_pickle=False) as arrays:
-        images, labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
-    if images.dtype != np.uint8:
-        raise ValueError(f"{path}: {split}_images are {images.dtype}; they must be uint8, 0 to 255")
-    images = images[..., None] if images.ndim == 3 else images
-    yield images, labels.reshape(len(images)).astype(np.int64)
-
-
-def parquet(
-    place: str | None,
-    image: str | None = None,
-    label: str | None = None,
-    size: int | None = None,
-    allow_broken: int = 0,
-) -> Source:
-    """Hugging Face's Parquet layout: files `train-*.parquet` and `test-*.parquet` in a folder or under a URI.
-
-    image: the column of structs with `bytes` (encoded images); label: the column of integers 0 to k-1; each may be
-    left out where there is one candidate. size: resize the short side to it (bicubic, antialiased) and crop the
-    centre; without it all images must have one size. allow_broken: images that may fail to decode; they are left out.
-    """
-    from grid.images import ParquetFiles
-
-    return ParquetFiles(place, image=image, label=label, size=size, allow_broken=allow_broken).source()
-
-
-SOURCES: dict[str, Callable[..., Source]] = {"digits": digits, "npz": npz, "parquet": parquet}
+    return ingest(store, src)

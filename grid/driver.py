@@ -19,14 +19,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from grid import datasets, results, shards, tasks
+from grid import datasets, estimate, ingest, results, shards, tasks
 from grid.ids import new_attempt
+from grid.lock import Lock
 from grid.metrics import Metrics
+from grid.packing import Packing
 from grid.plan import KINDS, Cell, Job, Plan, plan
-from grid.progress import Progress, Stage
-from grid.resolve import Resolved, resolve
+from grid.progress import Progress, ReadingProgress, Stage
+from grid.resolve import resolve
 from grid.slots import ShardCache, SlotPool, launch_group
 from grid.spec import GridSpec, SpecError
 from grid.state import pending
@@ -36,7 +39,9 @@ from grid.training import TRAIN_ENVIRONMENT
 
 DEPTH = 2  # requests a slot holds: one runs, one waits, so that a slot never idles for the driver
 COMPACT_EVERY = 1000  # loose parts
+LOOP_S = 0.25  # the longest the loop waits for an outcome
 CAPACITY_EVERY_S = 5.0
+NODE_DEATH_KNOWN_S = 30.0  # after its processes died; Ray's health checks take less
 STARTUP_ENVIRONMENT = {
     **TRAIN_ENVIRONMENT,
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -86,20 +91,25 @@ def run(
     console: Console,
     analyst: Callable[[Store, Plan], object] | None = None,
     max_trials: int | None = None,
+    max_device_hours: float | None = None,
+    lock: Lock | None = None,
 ) -> tuple[Summary, Plan]:
     """Runs all of `spec` that has no finished output in `store`. Ray must be connected.
 
     analyst: makes an actor with `add(rows)`, or None. max_trials: stop after so many (for tests).
+    max_device_hours: stop before the slots have held their devices for longer. lock: what this driver holds; the
+    run ends once another has taken it over.
     Raises SpecError for bad input. An interrupt ends the run early: the summary says so.
     """
     store.put_json(f"grids/{spec.name}/spec.json", spec.model_dump(mode="json"))
     resolved = resolve(spec, store)
     plan(resolved)  # what is wrong with the spec is said before anything runs
     if resolved.dataset is None:
-        console.print(f"ingesting {resolved.source.name}", highlight=False)
-        resolved = resolved.with_dataset(_ingest(store, spec, resolved))
+        resolved = resolved.with_dataset(_ingest(store, resolved.source, console))
+    for warning in resolved.dataset.warnings:
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     the_plan = plan(resolved)
-    execution = _Run(the_plan, store, console, max_trials)
+    execution = _Run(the_plan, store, console, max_trials, max_device_hours, lock)
     with _terminating_signals_interrupt():
         try:
             execution.start(analyst)
@@ -111,14 +121,28 @@ def run(
     return execution.summary, the_plan
 
 
-def _ingest(store: Store, spec: GridSpec, resolved: Resolved) -> datasets.Dataset:
-    task = ray.remote(num_cpus=0, max_retries=3)(tasks.ingest).options(name=f"ingest:{resolved.source.name}")
+def _ingest(store: Store, source: datasets.Source, console: Console) -> datasets.Dataset:
+    """All of the cluster's cores read it; nothing else runs yet."""
+    with ReadingProgress(source.name, console) as progress:
+        return ingest.with_ray(store, source, progress.update)
+
+
+def _ingest_again(store: Store, source: datasets.Source, dataset: dict | str) -> datasets.Dataset:
+    """Makes again what is wrong of an ingested set, in one process: the slots have the cores."""
+    options = {"num_cpus": 0, "max_retries": 3, "name": f"ingest:{source.name}"}
+    if source.local:
+        here = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
     try:
-        return ray.get(task.remote(store, spec.dataset))
+        return ray.get(ray.remote(_ingest_spec).options(**options).remote(store, dataset))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, StoreError):
             raise error.cause from error
-        raise SpecError(f"dataset: {error.cause}") from error
+        raise SpecError(f"dataset: {tasks.one_line(error.cause)}") from error
+
+
+def _ingest_spec(store: Store, dataset: dict | str) -> datasets.Dataset:
+    return datasets.ingest(store, datasets.source(dataset))
 
 
 @contextmanager
@@ -143,16 +167,27 @@ class _Running:
     job: Job
     request: tasks.Request
     slot: object | None  # None: a worker group
+    sent_s: float
 
 
 class _Run:
     """The state of one run: what waits, is ready, runs, and failed."""
 
-    def __init__(self, the_plan: Plan, store: Store, console: Console, max_trials: int | None):
+    def __init__(
+        self,
+        the_plan: Plan,
+        store: Store,
+        console: Console,
+        max_trials: int | None,
+        max_device_hours: float | None,
+        lock: Lock | None,
+    ):
         self.plan, self.store, self.console, self.max_trials = the_plan, store, console, max_trials
+        self.lock = lock
+        self.max_device_s = None if max_device_hours is None else 3600 * max_device_hours
         self.spec, self.dataset = the_plan.resolved.spec, the_plan.resolved.dataset
         self.summary = Summary(self.spec.name, store.uri)
-        self.began_s = time.monotonic()
+        self.began_s = self.counted_s = time.monotonic()
         self.cells = the_plan.cells_by_trial()
         todo, done = pending(store, the_plan)
         self.place = {job.id: i for i, job in enumerate(todo)}
@@ -162,11 +197,13 @@ class _Run:
             for need in self.needs[job.id]:
                 self.dependents.setdefault(need, []).append(job.id)
         # Where a trial's shards are not pending, they are done: every shard's consumers are counted all the same.
-        self.consumers = Counter(need for job in todo if job.kind == "trial" for need in job.needs[1:])
+        self.consumers = Counter(shard for job in todo for shard in self._shards_of(job))
         self.ready: list[tuple[int, int, str]] = []
         self.groups: list[str] = []
         self.running: dict[ray.ObjectRef, _Running] = {}
         self.tries: Counter = Counter()
+        self.suspects: list[tuple[str, str, float]] = []
+        self.judged_s = float("-inf")
         self.failed: dict[str, Failure] = {}
         self.blocked: set[str] = set()
         self.shard_refs: dict[str, shards.ShardRef] = {}
@@ -176,7 +213,8 @@ class _Run:
         for kind, stage in self.stages.items():
             stage.total = sum(1 for _ in the_plan.of_kind(kind))
             stage.cached = stage.total - sum(1 for job in todo if job.kind == kind)
-            self.summary.cached[kind] = stage.cached
+            if stage.total:
+                self.summary.cached[kind] = stage.cached
         for job in todo:
             if not self.needs[job.id]:
                 self._make_ready(job)
@@ -187,43 +225,47 @@ class _Run:
     def start(self, analyst: Callable[[Store, Plan], object] | None) -> None:
         execution = self.spec.execution
         resources = ray.cluster_resources()
-        self.gpus = execution.gpus if execution.gpus != "auto" else float(resources.get("GPU", 0) > 0)
+        auto = execution.gpus == "auto"
+        gpus = float(resources.get("GPU", 0) > 0) if auto else execution.gpus
+        self.packing = Packing() if auto and gpus else None
         self.metrics = Metrics(self.spec.name)
         self.metrics.cached(self.summary.cached)
-        self.cache = ShardCache(self.store)
+        self.cache = ShardCache(self.store, lanes=4 * max(1, sum(node["Alive"] for node in ray.nodes())))
         self.pool = SlotPool(
-            self.store, cpus=execution.cpus, gpus=self.gpus, threads=execution.threads, capacity=self._capacity()
+            self.store, cpus=execution.cpus, gpus=gpus, threads=execution.threads, capacity=self._capacity()
         )
         self._check_room()
+        self.expected_s = estimate.expected(self.store, self.plan) if self.max_device_s is not None else None
         if self.place and analyst:
             self.analyst = analyst(self.store, self.plan)
 
     def _check_room(self) -> None:
         most, room = max(self.spec.execution.workers.model_dump().values()), self.pool.capacity()
         if self.place and self.spec.execution.slots is None and room < most:
-            what = "GPUs" if self.gpus else "CPU cores"
+            what = "GPUs" if self.pool.gpus else "CPU cores"
             raise SpecError(f"execution: the cluster has room for {room} slots ({what}), {most} are needed at once")
 
     def _capacity(self) -> Callable[[], int]:
         """How many slots the cluster has room for; looked up every few seconds, since clusters grow and shrink."""
-        execution, state = self.spec.execution, {"at_s": float("-inf"), "slots": 0}
+        execution, state = self.spec.execution, {"at_s": float("-inf"), "gpus": None, "slots": 0}
 
         def capacity() -> int:
             if execution.slots is not None:
                 return execution.slots  # beyond the present nodes: waiting actors are what an autoscaler sees
-            if time.monotonic() - state["at_s"] >= CAPACITY_EVERY_S:
-                state["at_s"], state["slots"] = time.monotonic(), self._slots_of_all_nodes()
+            if time.monotonic() - state["at_s"] >= CAPACITY_EVERY_S or state["gpus"] != self.pool.gpus:
+                slots = self._slots_of_all_nodes()
+                state.update(at_s=time.monotonic(), gpus=self.pool.gpus, slots=slots)
             return state["slots"]
 
         return capacity
 
     def _slots_of_all_nodes(self) -> int:
-        cpus = self.spec.execution.cpus
+        cpus, gpus = self.spec.execution.cpus, self.pool.gpus
         count = 0
         for node in ray.nodes():
             if node["Alive"]:
                 by_cpu = int(node["Resources"].get("CPU", 0) / cpus + 1e-9)
-                by_gpu = int(node["Resources"].get("GPU", 0) / self.gpus + 1e-9) if self.gpus else by_cpu
+                by_gpu = int(node["Resources"].get("GPU", 0) / gpus + 1e-9) if gpus else by_cpu
                 count += min(by_cpu, by_gpu)
         return count
 
@@ -250,7 +292,7 @@ class _Run:
 
     def loop(self) -> None:
         with Progress(self.stages, self.console) as self.progress:
-            while self._unfinished():
+            while self._unfinished() and not self._budget_is_spent():
                 self._dispatch()
                 self._collect()
                 self._tell_analyst()
@@ -258,9 +300,47 @@ class _Run:
                 self.progress.update()
 
     def _unfinished(self) -> bool:
+        if self.lock and self.lock.taken_by:
+            owner = self.lock.taken_by
+            self.progress.message(f"process {owner.pid} of {owner.user} on {owner.host} took over; leaving")
+            self.summary.interrupted = True
+            return False
         if self.max_trials is not None and self.summary.jobs["trial"] >= self.max_trials:
             return False
         return bool(self.ready or self.groups or self.running)
+
+    def _budget_is_spent(self) -> bool:
+        """Adds up what the devices are held for; whether another round of the loop could pass the budget."""
+        now = time.monotonic()
+        held = self._held()
+        self.summary.device_s += held * (now - self.counted_s)
+        self.counted_s = now
+        if self.max_device_s is None:
+            return False
+        starved = not self.running and not self._affordable(self._next_job())
+        self.summary.budget_reached = starved or self.summary.device_s + held * LOOP_S >= self.max_device_s
+        return self.summary.budget_reached
+
+    def _held(self) -> float:
+        groups = sum(running.request.workers for running in self.running.values() if running.slot is None)
+        return groups + self.pool.devices_held
+
+    def _next_job(self) -> Job | None:
+        if self.ready:
+            return self.plan.jobs[self.ready[0][-1]]
+        return self.plan.jobs[self.groups[0]] if self.groups else None
+
+    def _affordable(self, job: Job | None) -> bool:
+        """Whether a job would likely end within the budget, with all that runs now."""
+        if self.max_device_s is None or job is None:
+            return True
+        now, share = time.monotonic(), self.pool.gpus or 1
+        ahead = sum(
+            max(0.0, (self.expected_s(running.job) or 0) - (now - running.sent_s)) * running.request.workers
+            for running in self.running.values()
+        )
+        wanted = (self.expected_s(job) or 0) * self._workers(job)
+        return self.summary.device_s + share * (ahead + wanted) <= self.max_device_s
 
     def _count_running(self) -> None:
         """What runs now: the first request of each slot (the second waits), and the worker group."""
@@ -273,9 +353,10 @@ class _Run:
 
     def _dispatch(self) -> None:
         self._dispatch_group()
+        self._pack()
         on_slots = sum(1 for running in self.running.values() if running.slot is not None)
         self.pool.resize(len(self.ready) + on_slots)
-        while self.ready:
+        while self.ready and self._affordable(self._next_job()):
             kind = self.plan.jobs[self.ready[0][-1]].kind
             # Only short jobs queue behind another: one behind a generator would wait while other slots idle.
             slot = self.pool.idle(DEPTH if kind == "trial" and len(self.ready) > len(self.pool.slots) else 1)
@@ -287,6 +368,12 @@ class _Run:
                 ref = self.pool.submit(slot, request, job.stage, self._cell_text(job))
                 self._sent(ref, job, request, slot)
 
+    def _pack(self) -> None:
+        """Several trials on one device, once nothing but trials is left: generators have the device for themselves."""
+        if self.packing:
+            others = any(self.stages[kind].left for kind in self.stages if kind != "trial")
+            self.pool.gpus = 1.0 if others else 1 / self.packing.per_device
+
     def _dispatch_group(self) -> None:
         """Jobs on several devices: slots make room, one group runs at a time."""
         busy = any(running.slot is None for running in self.running.values())
@@ -296,6 +383,8 @@ class _Run:
         if busy:
             return
         job = self.plan.jobs[self.groups[0]]
+        if not self._affordable(job):
+            return
         self.pool.limit = max(0, self.pool.capacity() - self._workers(job))
         if len(self.pool.slots) > self.pool.limit:
             return
@@ -306,13 +395,14 @@ class _Run:
             self._sent(task.remote(self.store, request), job, request, None)
 
     def _sent(self, ref: ray.ObjectRef, job: Job, request: tasks.Request, slot) -> None:
-        self.stages[job.kind].begin(time.monotonic())
-        self.running[ref] = _Running(job, request, slot)
+        now = time.monotonic()
+        self.stages[job.kind].begin(now)
+        self.running[ref] = _Running(job, request, slot, now)
 
     def _collect(self) -> None:
         if not self.running:
             return
-        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=0.25)
+        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=LOOP_S)
         if ready:  # take all that are there: a round of the loop costs more than a result
             ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
         for ref in ready:
@@ -325,11 +415,15 @@ class _Run:
                 outcome = ray.get(ref)
             except ray.exceptions.RayError as error:
                 outcome = {"status": tasks.RETRY, "error": tasks.one_line(error), "fresh_slot": True}
+                outcome["lost"] = self._suspect(running)
             self._settle(running, outcome)
+        self._judge_losses()
 
     def _settle(self, running: _Running, outcome: dict) -> None:
         job = running.job
         status = outcome["status"]
+        if self.packing:
+            self._measure(running, outcome)
         if outcome.get("fresh_slot") and running.slot is not None:
             self._give_back(self.pool.drop(running.slot))
         if status == tasks.OK:
@@ -338,7 +432,7 @@ class _Run:
             self._failed(job, outcome["error"], outcome.get("row"))
         else:
             self.summary.retries += 1
-            self.tries[job.id] += 1
+            self.tries[job.id] += not outcome.get("lost")
             self.progress.message(f"{job.stage}: {outcome['error']}; trying again")
             if self.tries[job.id] > self.spec.execution.retries:
                 now = datetime.now(UTC)
@@ -347,7 +441,38 @@ class _Run:
             elif status == tasks.CORRUPT:
                 self._remake(outcome["manifest"], job)
             else:
+                if outcome.get("reload"):  # a load that failed would fail every further try
+                    self.cache.clear()
                 self._make_ready(job)
+
+    def _suspect(self, running: _Running) -> bool:
+        """A slot's process died; whether its machine did too, which uses up no try of the job's, Ray knows later."""
+        node = running.slot and self.pool.node_of(running.slot)
+        if node:
+            self.suspects.append((running.job.id, node, time.monotonic()))
+        return bool(node)
+
+    def _judge_losses(self) -> None:
+        """Counts the deaths of processes whose machine turned out to live on."""
+        now = time.monotonic()
+        if not self.suspects or now - self.judged_s < CAPACITY_EVERY_S:
+            return
+        self.judged_s = now
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        doubtful = [suspect for suspect in self.suspects if suspect[1] in alive]
+        self.tries.update(job_id for job_id, _, since_s in doubtful if now - since_s >= NODE_DEATH_KNOWN_S)
+        self.suspects = [suspect for suspect in doubtful if now - suspect[2] < NODE_DEATH_KNOWN_S]
+
+    def _measure(self, running: _Running, outcome: dict) -> None:
+        share = running.request.gpus
+        if outcome.get("out_of_memory") and share < 1:
+            self.packing.out_of_memory()
+        if outcome["status"] == tasks.OK and outcome.get("device_bytes") and running.slot is not None:
+            row = outcome["row"]
+            self.packing.finished(
+                classifier=row["classifier"], per_device=round(1 / share), images_per_s=row["images_per_s"],
+                peak_bytes=row["peak_device_bytes"], device_bytes=outcome["device_bytes"],
+            )  # fmt: skip
 
     def _give_back(self, refs: list[ray.ObjectRef]) -> None:
         """Requests that waited on a slot that is gone: they had not begun, so it counts as no try."""
@@ -373,8 +498,8 @@ class _Run:
             self.rows.append(outcome["row"])
             self.summary.training_s += outcome["training_s"]
             self.summary.trial_overheads_s.append(outcome["seconds"] - outcome["training_s"])
-            self._release(job)
             self._compact_now_and_then()
+        self._release(job)
         if job.kind == "shard":
             self.shard_refs[job.id] = shards.ShardRef(**outcome["shard"])
         for dependent in self.dependents.get(job.id, ()):
@@ -393,8 +518,7 @@ class _Run:
         cells = [str(cell) for i in (job.id, *blocked) for cell in self.cells.get(i, ())]
         self.failed[job.id] = Failure(job.id, job.kind, error, tuple(cells))
         self.progress.message(f"failed: {job.stage} {job.id}: {error}")
-        if job.kind == "trial":
-            self._release(job)
+        self._release(job)
 
     def _block(self, job_id: str) -> list[str]:
         """All that waits for a job that failed, directly or not, and was not blocked before."""
@@ -407,7 +531,7 @@ class _Run:
         return found
 
     def _release(self, job: Job) -> None:
-        for shard_id in job.needs[1:]:
+        for shard_id in self._shards_of(job):
             self.consumers[shard_id] -= 1
             if self.consumers[shard_id] <= 0:
                 self.cache.drop(_manifest_of(shard_id))
@@ -416,12 +540,11 @@ class _Run:
         """A shard turned out wrong: it is made again, and `job` waits for it."""
         self.cache.drop(manifest)
         if manifest.startswith("datasets/"):
-            self.dataset = _ingest(self.store, self.spec, self.plan.resolved)
+            self.dataset = _ingest_again(self.store, self.plan.resolved.source, self.spec.dataset)
             if self.dataset.fingerprint != self.plan.resolved.fingerprint:
                 name = self.plan.resolved.source.name
                 raise SpecError(f"dataset {name}: its content changed while the grid ran; run again to plan anew")
-            for shard in (*self.dataset.train, *self.dataset.test):
-                self.cache.drop(shard.manifest)
+            self.cache.clear()
             self._make_ready(job)
             return
         shard_job = self.plan.jobs[manifest.removeprefix("pools/").removesuffix(".json")]
@@ -439,8 +562,8 @@ class _Run:
                 self._make_ready(shard_job)
 
     def _remake_generator_if_gone(self, shard_job: Job) -> None:
-        generator = self.plan.jobs[shard_job.needs[0]]
-        if not self.store.exists(tasks.generator_manifest(generator.id)):
+        generator = self.plan.jobs[shard_job.payload["generator"]]
+        if not self.store.exists(tasks.generators.manifest_name(generator.id)):
             self.needs[shard_job.id].add(generator.id)
             self.dependents.setdefault(generator.id, []).append(shard_job.id)
             self.place.setdefault(generator.id, len(self.place))
@@ -469,32 +592,43 @@ class _Run:
         shape, execution = self.plan.resolved.shape, self.spec.execution
         workers = self._workers(job)
         request = tasks.Request(
-            id=job.id, kind=job.kind, payload=job.payload, attempt=new_attempt(), classes=len(shape.classes),
+            id=job.id, kind=job.kind, payload=job.payload, attempt=new_attempt(), class_names=shape.classes,
             image_shape=(shape.height, shape.width, shape.channels), workers=workers,
-            gpus=(1 if workers > 1 else self.gpus) if self.gpus else 0, cpus=execution.cpus,
+            gpus=(1 if workers > 1 else self.pool.gpus) if self.pool.gpus else 0, cpus=execution.cpus,
             threads=execution.threads, checkpoint_every_s=execution.checkpoint_every_s,
         )  # fmt: skip
         if job.kind == "shard":
             return request
-        train = tuple(map(self._handle, self.dataset.train))
-        if job.kind == "generator":
-            return replace(request, train=train)
+        if job.kind != "generator" or job.payload["subset"]:  # an open-set generator sees none of the set's images
+            labels = self.cache.labels(self.dataset)
+            request = replace(request, labels=labels, train=self._images(self.dataset.train))
+        if job.kind in ("generator", "reference"):
+            return request
         refs = []
-        for shard_id in job.needs[1:]:
+        for shard_id in self._shards_of(job):
             ref = self._shard_ref(shard_id)
             if ref is None:
                 self._remake(_manifest_of(shard_id), job)
                 return None
             refs.append(ref)
+        request = replace(request, syn=self._images(refs))
+        if job.kind != "trial":
+            return request
         used = (*self.dataset.train, *refs, *self.dataset.test)
+        own = self.spec.validation and self.spec.validation.images == "own"
         return replace(
-            request, train=train, test=tuple(map(self._handle, self.dataset.test)),
-            syn=tuple(map(self._handle, refs)), hashes=tuple(ref.checksum for ref in used),
-            row=self._labels(self.cells[job.id][0]),
+            request, test=self._images(self.dataset.test),
+            val=self._images(self.dataset.val) if own else tasks.Images(),
+            hashes=tuple(ref.checksum for ref in used), row=self._labels(self.cells[job.id][0]),
         )  # fmt: skip
 
-    def _handle(self, ref: shards.ShardRef) -> ray.ObjectRef:
-        return self.cache.handle(ref, self.plan.resolved.source.name)
+    def _images(self, refs) -> tasks.Images:
+        name = self.plan.resolved.source.name
+        return tasks.Images(tuple(self.cache.handle(ref, name) for ref in refs), tuple(ref.n for ref in refs))
+
+    def _shards_of(self, job: Job) -> list[str]:
+        """The shards of pools that a job reads."""
+        return [need for need in job.needs if self.plan.jobs[need].kind == "shard"]
 
     def _shard_ref(self, shard_id: str) -> shards.ShardRef | None:
         if shard_id not in self.shard_refs:

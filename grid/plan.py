@@ -1,13 +1,16 @@
 """From a resolved spec to a graph of jobs. Pure: no store, no clock, no Ray.
 
-Four kinds of job: ingest → generator → shard (of a pool) → trial. Equal ids are one job: a generator serves all
-of its trials, and cells that ask for the same training of the same images share one trial. A *cell* is a
-place in the user's grid, with the labels that tables and fits need; a *job* is work.
+Kinds of job: ingest → generator → shard (of a pool) → trial, and beside the trials what measures a pool: quality
+and domain (gap), some of them with a reference, the grid's own classifier trained on all real images. Equal ids are
+one job: a generator serves all of its trials, and cells that ask for the same training of the same images share one
+trial. A *cell* is a place in the user's grid, with the labels that tables and fits need; a *job* is work.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 from classifiers import recipes
 from generators import pools
@@ -16,7 +19,10 @@ from grid.ids import content_id, seed_of
 from grid.resolve import GeneratorChoice, Resolved
 from grid.spec import Block, SpecError
 
-KINDS = ("ingest", "generator", "shard", "trial")
+KINDS = ("ingest", "generator", "shard", "reference", "trial", "quality", "domain")
+WANTED = ("trial", "quality", "domain")  # what a grid is run for; the others are run where one of these needs them
+RESIDENT_BYTES = 4 * 2**30  # a trial's images up to here lie on the device whole; more of them are streamed
+WINDOW_BYTES = 2**30  # of a streamed trial's images at hand: 5,440 at 256×256
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,10 @@ class _Arm(NamedTuple):
     def n_real(self) -> int:
         return self.n_base + self.n_real_added
 
+    @property
+    def n_total(self) -> int:
+        return self.n_real + self.n_syn + self.n_copies
+
 
 class _Planner:
     def __init__(self, resolved: Resolved):
@@ -129,11 +139,16 @@ class _Planner:
         self.generators: dict[str, Job] = {}
         self.shards: dict[str, Job] = {}
         self.trials: dict[str, Job] = {}
+        self.references: dict[str, Job] = {}
+        self.measures: dict[str, Job] = {}
+        self.used: dict[str, int] = {}  # images of each pool that trials use
         self.cells: list[Cell] = []
         self.recipes: dict[tuple, dict] = {}
         self.payloads: dict[str, tuple[dict, dict]] = {}
         ingest_id = resolved.source.key
         self.ingest = Job(ingest_id, "ingest", (), {}, f"ingest:{resolved.source.name}")
+        self.seen = self._seen_classes()
+        self.held_out, self.n_train = self._held_out()
 
     def plan(self) -> Plan:
         if self.shape:
@@ -141,8 +156,37 @@ class _Planner:
             for subset_seed in self.spec.subset_seeds:  # trials of one base side by side: they share shards
                 for arm in arms:
                     self._add_arm(arm, subset_seed)
-        jobs = {self.ingest.id: self.ingest, **self.generators, **self.shards, **self.trials}
+            self._measure_pools()
+        before = {self.ingest.id: self.ingest, **self.generators, **self.shards, **self.references}
+        jobs = {**before, **self.trials, **self.measures}
         return Plan(self.resolved, jobs, self.cells, self.pools)
+
+    def _seen_classes(self) -> list[int] | None:
+        """The labels whose real images may be trained on, where that is not all of them."""
+        if not self.shape or not self.spec.zero_shot:
+            return None
+        classes = len(self.shape.classes)
+        return sorted(set(range(classes)) - set(self.spec.zero_shot.unseen_labels(self.shape.classes, classes)))
+
+    def _counts(self) -> np.ndarray:
+        """Real images of each class that may be trained on, where there are any of the class."""
+        counts = np.asarray(self.shape.train_counts)
+        return subsets.counts_left(counts if self.seen is None else counts[self.seen], self.held_out)
+
+    def _held_out(self) -> tuple[int, int]:
+        """(images of the training set that are kept for validation, images that are left)."""
+        if not self.shape:
+            return 0, 0
+        self.held_out = 0
+        wanted, n_train, name = self.spec.validation, int(self._counts().sum()), self.resolved.source.name
+        if wanted and wanted.images == "own":
+            if not self.shape.n_val:
+                raise SpecError(f"validation.images: {name} has no validation split of its own; write a number")
+            return 0, n_train
+        held = wanted.images if wanted else 0
+        if held >= n_train:
+            raise SpecError(f"validation.images: {held:,} of the {n_train:,} training images of {name}; leave some")
+        return held, n_train - held
 
     # Blocks to arms ------------------------------------------------------------------------------------------
 
@@ -159,7 +203,7 @@ class _Planner:
         for size in block.n_base:
             n = self._base_size(size, where)
             nominal = block.nominal or n
-            if n:
+            if n and block.base:
                 yield _Arm("base", n, nominal)
             for amount in block.real:
                 yield _Arm("real", n, nominal, n_real_added=self._real(amount, n, nominal, f"{where}.real"))
@@ -168,30 +212,42 @@ class _Planner:
                 if not n and choice.config.setting == "closed":
                     raise SpecError(f"{where}.syn.{name}: n_base 0 leaves a closed-set generator nothing to learn from")
                 for amount in amounts:
-                    count = self._whole(amount.count(nominal), amount, f"{where}.syn.{name}")
+                    count = self._synthetic(amount, nominal, choice, f"{where}.syn.{name}")
                     yield _Arm("syn", n, nominal, n_syn=count, generator=choice)
             for amount in block.copies:
-                count = self._whole(amount.count(nominal), amount, f"{where}.copies")
+                count = self._whole(amount.count(nominal, 0), amount, f"{where}.copies")
                 yield _Arm("copies", n, nominal, n_copies=count)
 
     def _base_size(self, size, where: str) -> int:
-        n_train, name = self.shape.n_train, self.resolved.source.name
+        n_train, name = self.n_train, self.resolved.source.name
         n = n_train if size == "all" else size
         if n > n_train:
             right = f"use at most {n_train:,}, or all"
             raise SpecError(f"{where}.n_base: {n:,} is more than the {n_train:,} training images of {name}; {right}")
-        if n and (least := subsets.smallest_complete(self.shape.train_counts)) > n:
-            missing = self.shape.classes[int((subsets.subset_counts(self.shape.train_counts, n) == 0).argmax())]
+        counts = self._counts()
+        if n and not counts.all():
+            empty = self.shape.classes[int(counts.argmin())]
+            raise SpecError(f"{where}: class {empty!r} of {name} has no image to train on; remove the class")
+        if n and (least := subsets.smallest_complete(counts)) > n:
+            missing = self.shape.classes[int((subsets.subset_counts(counts, n) == 0).argmax())]
             right = f"the smallest base with every class is {least:,}"
             raise SpecError(f"{where}.n_base: {n:,} leaves class {missing!r} of {name} without an image; {right}")
         return n
 
     def _real(self, amount, n: int, nominal: int, where: str) -> int:
-        count, left = self._whole(amount.count(nominal), amount, where), self.shape.n_train - n
+        left, name = self.n_train - n, self.resolved.source.name
+        count = self._whole(amount.count(nominal, left), amount, where)
         if count > left:
-            what = f"{amount} × {n:,} = {count:,}" if amount.images is None else f"{count:,}"
-            name = self.resolved.source.name
-            raise SpecError(f"{where}: {what} real images to add to {n:,}; {name} has {left:,} more, use at most those")
+            what = f"{amount} × {nominal:,} = {count:,}" if amount.images is None else f"{count:,}"
+            right = f"{name} has {left:,} more: write all for those"
+            raise SpecError(f"{where}: {what} real images to add to {n:,}; {right}")
+        return count
+
+    def _synthetic(self, amount, nominal: int, choice: GeneratorChoice, where: str) -> int:
+        count = self._whole(amount.count(nominal, 0), amount, where)
+        most = choice.config.capacity(self.shape.classes)
+        if most is not None and count > most:
+            raise SpecError(f"{where}: {count:,} images; {choice.name} has {most:,} that are balanced over the classes")
         return count
 
     def _whole(self, count: int, amount, where: str) -> int:
@@ -218,15 +274,21 @@ class _Planner:
             "syn": {"pool": pool.id, "n": arm.n_syn} if pool else None,
             "copies": {"n": arm.n_copies} if arm.n_copies else None,
         }
-        generator = arm.generator
+        if self.spec.validation:
+            mix["validation"] = self.spec.validation.model_dump()
+        how = {}
+        if zero_shot := self.spec.zero_shot:
+            mix["zero_shot"] = zero_shot.payload(self.shape.classes, len(self.shape.classes))
+            how = {"zero_shot_config": zero_shot.model_dump(mode="json")}
+        generator, stream = arm.generator, self._stream(arm)
         for classifier in self.spec.classifiers:
             recipe = self._recipe(arm, classifier)
             for seed in self.spec.seeds:
-                payload = {**mix, "classifier": classifier, "recipe": recipe, "seed": seed}
+                payload = {**mix, **stream, "classifier": classifier, "recipe": recipe, "seed": seed}
                 trial_id = content_id("trial", payload)
                 if trial_id not in self.trials:
                     stage = f"trial:{self.stage_of(arm.n_base)}"
-                    self.trials[trial_id] = Job(trial_id, "trial", needs, payload, stage)
+                    self.trials[trial_id] = Job(trial_id, "trial", needs, {**payload, **how}, stage)
                 self.cells.append(
                     Cell(
                         trial_id, arm.arm, arm.n_base, arm.nominal, arm.n_real_added, arm.n_syn, arm.n_copies,
@@ -237,19 +299,31 @@ class _Planner:
 
     def _subset(self, n: int, seed: int) -> dict:
         # The subset of everything is the same for every seed, and so is all that is made from it.
-        return {"n": n, "subset_seed": seed if 0 < n < self.shape.n_train else None}
+        chosen = {"n": n, "subset_seed": seed if 0 < n < self.n_train else None}
+        chosen |= {"held_out": self.held_out} if self.held_out else {}
+        return chosen | ({"classes": self.seen} if self.seen is not None else {})
 
     def _recipe(self, arm: _Arm, classifier: str) -> dict:
-        n_total = arm.n_real + arm.n_syn + arm.n_copies
+        n_total = arm.n_total
         key = (arm.n_base, n_total, classifier)
         if key not in self.recipes:
             try:
-                sizes = {"n_base": arm.n_base, "n_total": n_total, "n_dataset": self.shape.n_train}
+                sizes = {"n_base": arm.n_base, "n_total": n_total, "n_dataset": self.n_train}
                 resolved = recipes.resolve(self.resolved.recipe, **sizes, classifier=classifier)
             except ValueError as error:
                 raise SpecError(f"recipe {self.resolved.recipe_name}: {error}") from error
             self.recipes[key] = resolved.payload()
         return self.recipes[key]
+
+    def _stream(self, arm: _Arm) -> dict:
+        """How a mix too large for a device is read: a window of its shards at a time. By sizes alone, since it
+        changes the order of images; so it is a part of the trial's id, and no device has a say in it."""
+        shape = self.shape
+        image_bytes = shape.height * shape.width * shape.channels
+        if arm.n_total * image_bytes <= RESIDENT_BYTES:
+            return {}
+        shard_bytes = image_bytes * pools.shard_size(shape.height, shape.width, shape.channels)
+        return {"stream": {"window": max(1, WINDOW_BYTES // shard_bytes)}}
 
     def _pool(self, arm: _Arm, subset: dict, seed: int) -> Pool:
         config = arm.generator.config
@@ -273,14 +347,91 @@ class _Planner:
         return self.pools[pool_id]
 
     def _shards(self, pool: Pool, arm: _Arm) -> list[str]:
+        n = arm.n_syn
+        if self.seen is not None:  # a pool has images of all classes; those of the unseen are taken
+            classes = len(self.shape.classes)
+            n = -(-n // (classes - len(self.seen))) * classes
+        self.used[pool.id] = max(self.used.get(pool.id, 0), n)
+        return self._shards_of(pool, n)
+
+    def _shards_of(self, pool: Pool, n: int) -> list[str]:
+        """Ids of the shards with the pool's first n images."""
         ids = []
-        for index in range(-(-arm.n_syn // pool.shard_size)):
+        generator = self.generators[pool.generator_id]
+        for index in range(-(-n // pool.shard_size)):
             shard_id = pool.shard_id(index)
             if shard_id not in self.shards:
-                config = arm.generator.config.model_dump(mode="json")
-                payload = {"pool": pool.id, "generator": pool.generator_id, "index": index, "mapping": config}
-                payload |= {"size": pool.shard_size, "seed": seed_of(pool.id, "pool")}
-                stage = f"shard:{self.stage_of(arm.n_base)}"
-                self.shards[shard_id] = Job(shard_id, "shard", (pool.generator_id,), payload, stage)
+                payload = {"pool": pool.id, "generator": generator.id, "index": index}
+                payload |= {"mapping": generator.payload["mapping"], "size": pool.shard_size}
+                payload |= {"seed": seed_of(pool.id, "pool")}
+                stage = generator.stage.replace("generator:", "shard:", 1)
+                self.shards[shard_id] = Job(shard_id, "shard", (generator.id,), payload, stage)
             ids.append(shard_id)
         return ids
+
+    # What is measured of pools -------------------------------------------------------------------------------
+
+    def _measure_pools(self) -> None:
+        for pool in self.pools.values():
+            if self.spec.quality:
+                self._add_quality(pool)
+            if self.spec.domain_gap:
+                for patch_px in (None, *self.spec.domain_gap.patches):
+                    self._add_domain(pool, patch_px)
+
+    def _add_quality(self, pool: Pool) -> None:
+        quality, shape = self.spec.quality, self.shape
+        n = self._at_most(quality.images or self.used[pool.id], pool)
+        image = (shape.height, shape.width, shape.channels)
+        reference = self._reference() if quality.features else None
+        trained = self.generators[pool.generator_id].payload
+        payload = {
+            "dataset": self.fingerprint, "syn": {"pool": pool.id, "n": n}, "subset": trained["subset"],
+            "reference": reference, "config": quality.payload(*image),
+        }  # fmt: skip
+        self._add_measure("quality", pool, payload, {"networks": quality.networks(*image)})
+
+    def _add_domain(self, pool: Pool, patch_px: int | None) -> None:
+        gap = self.spec.domain_gap
+        n = self._at_most(gap.images or self.used[pool.id], pool)
+        n = min(n, self.n_train)
+        if patch_px is not None and patch_px > min(self.shape.height, self.shape.width):
+            side = f"{self.shape.height}×{self.shape.width}"
+            raise SpecError(f"domain_gap.patches: {patch_px} px squares do not fit into images of {side}")
+        classifier = gap.classifier or self.spec.classifiers[0]
+        sizes = {"n_base": n, "n_total": 2 * n, "n_dataset": self.n_train}
+        try:
+            recipe = recipes.resolve(self.resolved.domain_recipe, **sizes, classifier=classifier).payload()
+        except ValueError as error:
+            raise SpecError(f"domain_gap.recipe: {error}") from error
+        tsne = gap.tsne if patch_px is None else 0
+        payload = {
+            "dataset": self.fingerprint, "syn": {"pool": pool.id, "n": n}, "real": self._subset(n, 0),
+            "classifier": classifier, "recipe": recipe, "held_out": gap.held_out, "patch_px": patch_px,
+            "tsne": tsne, "reference": self._reference() if tsne else None,
+        }  # fmt: skip
+        self._add_measure("domain", pool, payload, {})
+
+    def _add_measure(self, kind: str, pool: Pool, payload: dict, how: dict) -> None:
+        """how: what the body must know that determines nothing, such as where a file of weights lies."""
+        job_id = content_id(kind, payload)
+        shards = self._shards_of(pool, payload["syn"]["n"])
+        needs = (self.ingest.id, *([payload["reference"]] if payload["reference"] else ()), *shards)
+        stage = self.generators[pool.generator_id].stage.replace("generator:", f"{kind}:", 1)
+        self.measures[job_id] = Job(job_id, kind, needs, {**payload, **how}, stage)
+
+    def _at_most(self, n: int, pool: Pool) -> int:
+        name = self.generators[pool.generator_id].payload["name"]
+        most = self.resolved.generators[name].config.capacity(self.shape.classes)
+        return n if most is None else min(n, most)
+
+    def _reference(self) -> str:
+        """The id of the classifier that is trained on all real images: the spec's first."""
+        classifier = self.spec.classifiers[0]
+        recipe = self._recipe(_Arm("base", self.n_train, self.n_train), classifier)
+        payload = {"dataset": self.fingerprint, "real": self._subset(self.n_train, 0), "classifier": classifier}
+        payload |= {**self._stream(_Arm("base", self.n_train, self.n_train)), "recipe": recipe}
+        job_id = content_id("reference", payload)
+        stage = f"reference:{self.stage_of(self.n_train)}"
+        self.references.setdefault(job_id, Job(job_id, "reference", (self.ingest.id,), payload, stage))
+        return job_id

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
@@ -94,6 +96,32 @@ class Progress:
                 bar = ProgressBar(total=stage.total, completed=finished, width=24)
                 table.add_row(name, bar, f"{finished:,}/{stage.total:,}", _details(stage, now))
         return table
+
+
+class ReadingProgress:
+    """Images read of a dataset: a bar in a terminal, a line now and then elsewhere. A context manager."""
+
+    def __init__(self, dataset: str, console: Console, clock=time.monotonic):
+        self.dataset, self.console, self.clock = dataset, console, clock
+        self._last_s = clock()
+        self._bar = RichProgress("ingest", BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), console=console)
+        self._task = self._bar.add_task("ingest", total=None)
+
+    def __enter__(self):
+        self.console.print(f"ingesting {self.dataset}", highlight=False)
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.console.is_terminal:
+            self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+        if not self.console.is_terminal and self.clock() - self._last_s >= PLAIN_EVERY_S:
+            self._last_s = self.clock()
+            self.console.print(f"ingest {done:,}/{total:,} images", highlight=False)
 
 
 def line(name: str, stage: Stage, now_s: float) -> str:

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import generators
 from classifiers import names, recipes
@@ -35,6 +36,7 @@ class Resolved:
     dataset: datasets.Dataset | None
     shape: datasets.Shape | None
     recipe: recipes.Recipe
+    domain_recipe: recipes.Recipe
     generators: dict[str, GeneratorChoice]
 
     @property
@@ -56,19 +58,29 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
     shape = dataset.shape if dataset else source.shape
     choices = {name: _generator(name, entry) for name, entry in spec.generators.items()}
     recipe = _named("recipe", lambda: recipes.recipe(spec.recipe))
+    gap = spec.domain_gap
+    domain_recipe = _named("domain_gap.recipe", lambda: recipes.recipe(gap.recipe)) if gap and gap.recipe else recipe
     if shape:
         size = (shape.height, shape.width, shape.channels, len(shape.classes))
         seen = (*recipe.input_size(shape.height, shape.width), *size[2:])  # what a classifier sees, after the crop
         for i, classifier in enumerate(spec.classifiers):
             _named(f"classifiers.{i}", lambda classifier=classifier: names.check(classifier, *seen))
+        if gap and gap.classifier:
+            smallest = min([*gap.patches, min(seen[:2])])
+            _named("domain_gap.classifier", lambda: names.check(gap.classifier, smallest, smallest, *seen[2:]))
+        if spec.zero_shot:
+            _named("zero_shot", lambda: spec.zero_shot.check(shape.classes, len(shape.classes)))
+            if closed := [name for name, choice in choices.items() if choice.config.setting == "closed"]:
+                why = "a closed-set generator has not seen the unseen classes"
+                raise SpecError(f"zero_shot: generators.{closed[0]}: {why}; use open-set ones")
+        about = {"n_images": shape.n_train, "class_names": shape.classes}
         for name, choice in choices.items():
-            check = lambda choice=choice: choice.config.check(*size, n_images=shape.n_train)  # noqa: E731
-            _named(f"generators.{name}", check)
-    return Resolved(spec, source, dataset, shape, recipe, choices)
+            _named(f"generators.{name}", partial(choice.config.check, *size, **about))
+    return Resolved(spec, source, dataset, shape, recipe, domain_recipe, choices)
 
 
 def _generator(name: str, entry: dict) -> GeneratorChoice:
-    entry = dict(entry)
+    entry = {key: datasets.expanded(value, f"generators.{name}.{key}") for key, value in entry.items()}
     seeds = entry.pop("seeds", [0])
     if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
         raise SpecError(f"generators.{name}.seeds: {seeds!r}; write a list of whole numbers from 0 up")

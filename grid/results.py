@@ -1,17 +1,19 @@
 """The Parquet table of results: one immutable part per attempt, compaction, and reading both as one table.
 
-    results/parts/ID/ATTEMPT.parquet     one row, written by the process that made it
+    results/parts/ID-ATTEMPT.parquet     one row, written by the process that made it
     results/tables/GENERATION.parquet    many rows: a compaction
     results/tables/GENERATION.json       its manifest, written last: the files it stands for
 
-A generation stands for every loose part and every older generation that its compactor saw. Readers take all
-generations that no other one stands for, and all loose parts besides, and keep one row per id; so it does not
-matter which of two compactors wins, nor when the sources go. They go a grace period after they were replaced.
+A generation stands for every loose part and every small generation that its compactor saw; one of FULL_ROWS is left
+as it is, so that no compaction holds more than a bounded part of the table. Readers take all generations that no
+other one stands for, and all loose parts besides, and keep one row per id; so it does not matter which of two
+compactors wins, nor when the sources go. They go a grace period after they were replaced.
 """
 
 import io
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import pandas as pd
 import pyarrow as pa
@@ -20,15 +22,17 @@ import pyarrow.parquet as pq
 from analysis.schema import SCHEMA
 from grid.ids import new_attempt
 from grid.plan import Cell
-from grid.store import Store, StoreError
+from grid.store import CONNECTIONS, Store, StoreError
 
 PARTS, TABLES = "results/parts", "results/tables"
 GRACE_S = 600  # a reader that listed a file has at least this long to read it
-READERS = 16  # parts are small: reading them is waiting
+FULL_ROWS = 20_000
+LOT = 2000  # files read at once
+KEYS = ["trial_id", "attempt", "status"]  # what decides which row of a trial stands
 
 
 def part_name(trial_id: str, attempt: str) -> str:
-    return f"{PARTS}/{trial_id}/{attempt}.parquet"
+    return f"{PARTS}/{trial_id}-{attempt}.parquet"
 
 
 def write_part(store: Store, row: dict) -> None:
@@ -38,36 +42,93 @@ def write_part(store: Store, row: dict) -> None:
     store.put(part_name(row["trial_id"], row["attempt"]), _encode(_table([row])))
 
 
-def read(store: Store) -> pa.Table:
+def read(store: Store, columns: list[str] | None = None) -> pa.Table:
     """All results, one row per trial id: a success before a failure, then the earliest attempt."""
-    _, _, table = _snapshot(store)
-    return _one_row_per_id(table)
+    return Reader(store, columns).read()
+
+
+class Reader:
+    """All results, as often as they are asked for: no file ever changes, so each is read once.
+
+    attempts: every attempt at a trial has its row, not the trial alone; small: without the generations that are full.
+    """
+
+    def __init__(self, store: Store, columns: list[str] | None = None, *, attempts: bool = False, small: bool = False):
+        self.store, self._wanted, self._attempts, self._small = store, columns or SCHEMA.names, attempts, small
+        self._columns = [name for name in SCHEMA.names if name in {*KEYS, *self._wanted}]
+        self._manifests: dict[str, dict] = {}
+        self._read: set[str] = set()
+        self._table = pa.schema([SCHEMA.field(name) for name in self._columns]).empty_table()
+
+    def read(self) -> pa.Table:
+        """One row per trial id, in the columns asked for; a row that was there once is there in every later reading."""
+        self.snapshot()
+        return self._table.select(self._wanted)
+
+    def snapshot(self) -> "_Sources":
+        """The files that stand now, once all of them are read."""
+        for attempt in range(5):  # a file may go between the listing and the reading; the next listing knows better
+            time.sleep(0.1 * attempt)
+            try:
+                sources = _sources(self.store, self._manifests, FULL_ROWS if self._small else None)
+                self._add([name for name in sources.files if name not in self._read])
+                return sources
+            except FileNotFoundError as error:
+                gone = error
+        raise StoreError(f"store {self.store.uri}: result files keep vanishing while they are read: {gone}")
+
+    def _add(self, names: list[str]) -> None:
+        tables = [self._table]
+        for start in range(0, len(names), LOT):  # each lot made one: a table of one row takes the memory of a hundred
+            with ThreadPoolExecutor(CONNECTIONS) as pool:  # parts are small: reading them is waiting
+                lot = list(pool.map(self._file, names[start : start + LOT]))
+            tables.append(pa.concat_tables(lot).combine_chunks())
+        if names:
+            self._table = _one_row_each(pa.concat_tables(tables), attempts=self._attempts)
+            self._read.update(names)
+
+    def _file(self, name: str) -> pa.Table:
+        return self.store.get_decoded(name, lambda data: _decode(data, self._columns), "a table of results")
 
 
 def compact(store: Store, *, now: float | None = None) -> int:
-    """Puts all results into one new generation if that saves files; removes what was replaced long enough ago.
+    """Puts all loose results into one new generation if that saves files; removes what was replaced long enough ago.
 
     Returns the number of rows in the generation, or 0 if there was nothing to do. Safe beside readers, writers
     and other compactors: nothing is changed in place, and rows are lost only if they stand in a newer generation.
     """
     now = time.time() if now is None else now
-    _remove_replaced(store, now)
-    generations, loose, table = _snapshot(store)
-    if not loose and len(generations) <= 1:
+    store.delete(*replaced(store, now=now))
+    reader = Reader(store, attempts=True, small=True)
+    sources = reader.snapshot()
+    small = sources.generations
+    if not sources.loose and len(small) <= 1:
         return 0
-    table = _one_row_per_id(table, keep_attempts=True)
-    number = 1 + max((int(name.rsplit("/", 1)[1].split("-")[0]) for name in generations), default=0)
+    table = reader.read()
+    number = 1 + max((int(name.rsplit("/", 1)[1].split("-")[0]) for name in small), default=0)
     name = f"{TABLES}/{number:08d}-{new_attempt()}"
     store.put(f"{name}.parquet", _encode(table))
-    sources = [*(f"{g}.parquet" for g in generations), *(f"{g}.json" for g in generations), *loose]
-    store.put_json(f"{name}.json", {"rows": table.num_rows, "replaces": sources, "written_at_s": now})
+    replaces = [*sources.files, *(f"{generation}.json" for generation in small)]
+    manifest = {"rows": table.num_rows, "replaces": replaces, "written_at_s": now}
+    store.put_json(f"{name}.json", manifest)
     return table.num_rows
 
 
 def finished(store: Store) -> set[str]:
     """Ids of the trials that have a successful result."""
-    table = read(store).select(["trial_id", "status"])
+    table = read(store, KEYS)
     return {i for i, s in zip(table["trial_id"].to_pylist(), table["status"].to_pylist()) if s == "ok"}
+
+
+def replaced(store: Store, *, now: float | None = None) -> list[str]:
+    """Files that a generation replaced more than GRACE_S ago: no reader needs them."""
+    now = time.time() if now is None else now
+    tables, gone = set(store.list(TABLES)), set()
+    for name in sorted(name for name in tables if name.endswith(".json")):
+        content = store.get_json(name)
+        if content is not None and now - content["written_at_s"] >= GRACE_S:
+            gone.update(content["replaces"])
+    return sorted(gone & {*tables, *store.list(PARTS)}) if gone else []
 
 
 def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str) -> pd.DataFrame:
@@ -93,58 +154,47 @@ _nullable_integers = {pa.int64(): pd.Int64Dtype()}
 # How it lies in the store ------------------------------------------------------------------------------------
 
 
-def _snapshot(store: Store) -> tuple[list[str], list[str], pa.Table]:
-    """The files that stand, and all their rows."""
-    for _ in range(5):  # a file may go between the listing and the reading; the next listing knows better
-        try:
-            generations, loose = _sources(store)
-            return generations, loose, _read_all(store, generations, loose)
-        except FileNotFoundError:
-            continue
-    raise StoreError(f"store {store.uri}: result files keep vanishing while they are read")
+class _Sources(NamedTuple):
+    """The generations that stand (names without ending), and the loose parts besides."""
+
+    generations: list[str]
+    loose: list[str]
+
+    @property
+    def files(self) -> list[str]:
+        return [*(f"{name}.parquet" for name in self.generations), *self.loose]
 
 
-def _sources(store: Store) -> tuple[list[str], list[str]]:
-    """Names (without ending) of the generations that stand, and of the loose parts besides."""
-    manifests = {name.removesuffix(".json") for name in store.list(TABLES) if name.endswith(".json")}
-    replaced: set[str] = set()
-    for name in manifests:
-        content = store.get_json(f"{name}.json")
-        if content is None:
-            raise FileNotFoundError(name)
-        replaced.update(content["replaces"])
-    generations = sorted(name for name in manifests if f"{name}.parquet" not in replaced)
-    loose = sorted(name for name in store.list(PARTS) if name not in replaced)
-    return generations, loose
+def _sources(store: Store, manifests: dict[str, dict], full_rows: int | None) -> _Sources:
+    """What stands now, but for generations of `full_rows`. `manifests`: those read before, which is brought up to date.
+    Raises FileNotFoundError."""
+    parts = sorted(store.list(PARTS))  # first: what a compaction takes from here meanwhile stands in its table then
+    present = sorted(name for name in store.list(TABLES) if name.endswith(".json"))
+    for name in set(manifests) - set(present):
+        del manifests[name]
+    for name in present:
+        if name not in manifests:
+            manifests[name] = store.get_json(name)
+            if manifests[name] is None:
+                del manifests[name]
+                raise FileNotFoundError(name)
+    replaced = {source for content in manifests.values() for source in content["replaces"]}
+    standing = [
+        name.removesuffix(".json")
+        for name, content in sorted(manifests.items())
+        if name not in replaced and (full_rows is None or content["rows"] < full_rows)
+    ]
+    return _Sources(standing, [name for name in parts if name not in replaced])
 
 
-def _remove_replaced(store: Store, now: float) -> None:
-    tables = set(store.list(TABLES))
-    present = tables | set(store.list(PARTS))
-    for name in sorted(n for n in tables if n.endswith(".json")):
-        content = store.get_json(name)
-        if content is None or now - content["written_at_s"] < GRACE_S:
-            continue
-        for source in content["replaces"]:  # in any order: nobody reads what a standing generation replaced
-            if source in present:
-                store.delete(source)
-
-
-def _read_all(store: Store, generations: list[str], loose: list[str]) -> pa.Table:
-    with ThreadPoolExecutor(READERS) as pool:
-        names = [*(f"{name}.parquet" for name in generations), *loose]
-        tables = list(pool.map(lambda name: _decode(store.get(name)), names))
-    return pa.concat_tables([SCHEMA.empty_table(), *tables])
-
-
-def _one_row_per_id(table: pa.Table, *, keep_attempts: bool = False) -> pa.Table:
-    """One row per trial (or, for compaction, per attempt): successes first, then the earliest attempt."""
-    ids, attempts = table["trial_id"].to_pylist(), table["attempt"].to_pylist()
+def _one_row_each(table: pa.Table, *, attempts: bool) -> pa.Table:
+    """One row per trial (or per attempt): successes first, then the earliest attempt."""
+    ids, names = table["trial_id"].to_pylist(), table["attempt"].to_pylist()
     failed = [status != "ok" for status in table["status"].to_pylist()]
     chosen: dict = {}
-    for row in sorted(range(table.num_rows), key=lambda i: (failed[i], attempts[i])):
-        chosen.setdefault((ids[row], attempts[row]) if keep_attempts else ids[row], row)
-    return table.take(pa.array(sorted(chosen.values()), pa.int64()))
+    for row in sorted(range(table.num_rows), key=lambda i: (failed[i], names[i])):
+        chosen.setdefault((ids[row], names[row]) if attempts else ids[row], row)
+    return table if len(chosen) == table.num_rows else table.take(pa.array(sorted(chosen.values()), pa.int64()))
 
 
 def _table(rows: list[dict]) -> pa.Table:
@@ -154,12 +204,19 @@ def _table(rows: list[dict]) -> pa.Table:
 def _encode(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     if table.num_rows > 1:
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     else:  # dictionaries and statistics of one row only cost: reading is six times as fast without
-        pq.write_table(table, sink, compression="none", use_dictionary=False, write_statistics=False)
+        plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        pq.write_table(table, sink, write_page_checksum=True, **plain)
     return sink.getvalue()
 
 
-def _decode(data: bytes) -> pa.Table:
-    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    return table if table.schema.equals(SCHEMA) else table.cast(SCHEMA)
+def _decode(data: bytes, columns: list[str]) -> pa.Table:
+    """Raises ValueError if these are not the bytes that were written."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read(columns=columns, use_threads=False)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    return table if table.schema.equals(schema) else table.cast(schema)

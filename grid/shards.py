@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
-from grid.store import Store
+from grid.store import Store, StoreError
 
 FORMAT_VERSION = 1
 
@@ -79,10 +79,22 @@ def read(store: Store, shard: ShardRef) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def load(store: Store, shard: ShardRef) -> dict[str, np.ndarray]:
-    """A shard's arrays by name. The value of a Ray task, and so the cache: copied to a node once, mapped by all there.
+def load(store: Store, shard: ShardRef) -> dict:
+    """A shard's arrays, and its name. The value of a Ray task, and so the cache: copied to a node once, mapped by
+    all there.
 
     It stands here, not with the other task bodies, so that the processes that only load stay small.
     """
     images, labels = read(store, shard)
-    return {"images": images, "labels": labels}
+    return {"images": images, "labels": labels, "name": shard.manifest}
+
+
+def load_in_lane(store: Store, shard: ShardRef, _after: None) -> tuple[dict | Exception, None]:
+    """`load`, and a token that the next load in the lane waits for: so no node loads a whole set at once.
+
+    An error is a value here, for whoever asks for the shard: raised, it would end the lane's other loads too.
+    """
+    try:
+        return load(store, shard), None
+    except (ShardCorrupt, StoreError) as error:
+        return error, None

@@ -23,6 +23,9 @@ from pydantic import (
     model_validator,
 )
 
+from classifiers.zero_shot.config import ZeroShotConfig
+from generators.quality.config import QualityConfig
+
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -36,33 +39,44 @@ class _Model(BaseModel):
 
 @dataclass(frozen=True)
 class Amount:
-    """How much to add: `multiple` of the base size, or a fixed number of `images`. One of the two is set."""
+    """How much to add: a `multiple` of the base size, a fixed number of `images`, or, where neither is set, all the
+    real images that are left."""
 
     multiple: float | None = None
     images: int | None = None
 
-    def count(self, n_base: int) -> int:
-        """Images to add to a base of (nominally) `n_base`; multiples are rounded to whole images."""
+    @property
+    def is_rest(self) -> bool:
+        return self.multiple is None and self.images is None
+
+    def count(self, n_base: int, left: int) -> int:
+        """Images to add to a base of (nominally) `n_base`, of which `left` are left; multiples are rounded."""
+        if self.is_rest:
+            return left
         return self.images if self.images is not None else round(self.multiple * n_base)
 
     def as_written(self) -> float | str:
         """The amount as a spec writes it."""
+        if self.is_rest:
+            return "all"
         return f"{self.images} images" if self.images is not None else self.multiple
 
     def __str__(self) -> str:
-        return f"{self.images} images" if self.images is not None else f"{self.multiple:g}"
+        return f"{self.multiple:g}" if self.multiple is not None else self.as_written()
 
 
 def _amount(value) -> Amount:
     if isinstance(value, Amount):
         return value
+    if value == "all":
+        return Amount()
     text = re.fullmatch(r"\s*([\d_,]+)\s*images?\s*", value) if isinstance(value, str) else None
     if text:
         value, amount = int(re.sub("[_,]", "", text[1])), "images"
     elif isinstance(value, int | float) and not isinstance(value, bool):
         value, amount = float(value), "multiple"
     else:
-        raise ValueError(f"{value!r} is no amount; write a multiple of n_base (0.5, 2) or '13000 images'")
+        raise ValueError(f"{value!r} is no amount; write a multiple of n_base (0.5, 2), '13000 images', or all")
     if not math.isfinite(value) or value <= 0:
         raise ValueError(f"{value:g} is no amount to add; it must be above 0 (the base alone is always run)")
     return Amount(**{amount: value})
@@ -98,10 +112,15 @@ BaseSize = Annotated[int | Literal["all"], BeforeValidator(_base_size)]
 
 
 class Block(_Model):
-    """A product: each base size with each of the amounts to add, for all classifiers and seeds."""
+    """A product: each base size with each of the amounts to add, for all classifiers and seeds.
+
+    nominal: the base's size in ratios and fits, where a publication rounds it. base: whether the base alone is run
+    too, which every comparison with it needs.
+    """
 
     n_base: Annotated[tuple[BaseSize, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
     nominal: Annotated[int, Field(ge=1, strict=True)] | None = None
+    base: bool = True
     real: Amounts = ()
     syn: dict[str, Amounts] = {}
     copies: Amounts = ()
@@ -115,9 +134,12 @@ class Block(_Model):
     def _consistent(self):
         if self.nominal is not None and len(self.n_base) > 1:
             raise ValueError("nominal names one size; give the block one n_base")
+        for name, amounts in (*self.syn.items(), ("copies", self.copies)):
+            if any(amount.is_rest for amount in amounts):
+                raise ValueError(f"{name}: all means the real images that are left; write a multiple or '13000 images'")
         if 0 in self.n_base:
             adds = [*self.real, *(amount for amounts in self.syn.values() for amount in amounts)]
-            if self.copies or any(amount.images is None for amount in adds):
+            if self.copies or any(amount.multiple is not None for amount in adds):
                 raise ValueError("n_base 0 has no multiples and no copies; write amounts as '13000 images'")
         return self
 
@@ -152,27 +174,70 @@ class Execution(_Model):
         return value
 
 
+class Validation(_Model):
+    """Images that no training and no generator sees, to select by: `val_top1` in the results.
+
+    images: so many of the training set, the same for every seed, or `own`: the split that the dataset brings.
+    """
+
+    images: Annotated[int, Field(ge=1, strict=True)] | Literal["own"]
+    every_epochs: Annotated[int, Field(ge=1, strict=True)] = 10
+
+
+class DomainGap(_Model):
+    """A classifier of real against synthetic images for every pool, on whole images and on patches.
+
+    images: on each side; none: as many as there are on both. patches: sides of squares, in pixels. classifier, recipe:
+    the grid's first and the grid's own where none is named. tsne: images of each side in the t-SNE figure.
+    """
+
+    images: Annotated[int, Field(ge=10, strict=True)] | None = None
+    patches: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = ()
+    classifier: str | None = None
+    recipe: str | dict | None = None
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    tsne: Annotated[int, Field(ge=0, strict=True)] = 0
+
+
 class Expected(_Model):
     """Seconds of one job on the hardware the preset names, for `plan` until the store has seen some finish."""
 
     generator: float | None = None
     shard: float | None = None
+    reference: float | None = None
     trial: float | None = None
+    quality: float | None = None
+    domain: float | None = None
+
+
+def _off_is_none(value):
+    return None if value == "off" else value
 
 
 class GridSpec(_Model):
-    """A whole grid. `dataset` is a source's name, or a mapping of its kind to its place, with options after it."""
+    """A whole grid. `dataset` is a source's name, or a mapping of its kind to its place, with options after it.
+
+    quality: what is measured of every pool; `off` for nothing. zero_shot: trials train on real images of the seen
+    classes, and are tested on the unseen, of which they see synthetic images alone. prices: what a device-hour costs,
+    by a part of the device's name (`H200: 3.5`); `default` for all others.
+    """
 
     name: Name
-    dataset: str | Annotated[dict[str, str | int], Field(min_length=1)]
+    dataset: str | Annotated[dict[str, str | int | None], Field(min_length=1)]
     recipe: str | dict
     classifiers: Names
     generators: dict[Name, dict] = {}
     subset_seeds: Seeds = (0,)
     seeds: Seeds = (0, 1, 2)
+    validation: Validation | None = None
+    quality: Annotated[QualityConfig | None, BeforeValidator(_off_is_none)] = QualityConfig()
+    domain_gap: DomainGap | None = None
+    zero_shot: ZeroShotConfig | None = None
     blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
     execution: Execution = Execution()
     expected_seconds: Expected = Expected()
+    prices: dict[str, Annotated[float, Field(ge=0)]] = {}
+    currency: str = "USD"
     notes: str = ""
 
     @field_validator("classifiers", "seeds", "subset_seeds")
@@ -187,6 +252,14 @@ class GridSpec(_Model):
                 if name not in self.generators:
                     known = f"{', '.join(self.generators) or 'none'}{near(name, self.generators)}"
                     raise ValueError(f"blocks.{i}.syn.{name}: no such generator; generators has: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _zero_shot_arms(self):
+        for i, block in enumerate(self.blocks if self.zero_shot else ()):
+            if block.real or block.copies or self.validation:
+                what = "validation" if self.validation else f"blocks.{i}"
+                raise ValueError(f"{what}: zero_shot is of synthetic images alone; leave out real, copies, validation")
         return self
 
 
@@ -279,6 +352,11 @@ def _validate(data: dict, source: str, lines: dict[tuple, int]) -> GridSpec:
 def _keys_at(path: tuple[str, ...]) -> list[str]:
     if path[:1] == ("blocks",):
         return list(Block.model_fields)
+    parts = {
+        "validation": Validation, "quality": QualityConfig, "domain_gap": DomainGap, "zero_shot": ZeroShotConfig,
+    }  # fmt: skip
+    if path and path[0] in parts:
+        return list(parts[path[0]].model_fields)
     if path[:2] == ("execution", "workers"):
         return list(Workers.model_fields)
     if path[:1] == ("execution",):

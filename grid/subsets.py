@@ -5,10 +5,14 @@ subset(n+1) for every n. Added real images continue along the same order. Classe
 apportionment, which is house-monotone; largest remainder is not, and its subsets would not nest.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from generators import pools
-from generators.random_draws import permutation
+from generators.random_draws import permutation, seed_of
+
+HELD_OUT_SEED = seed_of(0, "held out")
 
 
 def class_sequence(counts: np.ndarray) -> np.ndarray:
@@ -30,8 +34,15 @@ def subset_counts(counts, n: int) -> np.ndarray:
     return np.bincount(class_sequence(np.asarray(counts))[:n], minlength=len(counts))
 
 
+def counts_left(counts, held_out: int) -> np.ndarray:
+    """Images of each class that are left when so many are held out for validation: (k,) int64."""
+    return np.asarray(counts) - subset_counts(counts, held_out)
+
+
 def smallest_complete(counts) -> int:
-    """The smallest n whose subset has an image of every class."""
+    """The smallest n whose subset has an image of every class. Raises ValueError if a class has none at all."""
+    if not np.all(np.asarray(counts) > 0):
+        raise ValueError(f"class {int(np.argmin(counts))} has no image")
     sequence = class_sequence(np.asarray(counts))
     return int(max(np.argmax(sequence == c) for c in range(len(counts)))) + 1
 
@@ -48,11 +59,30 @@ def order(labels: np.ndarray, seed: int) -> np.ndarray:
     return result
 
 
-def subset(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Indices of the subset of n images, ascending: (n,) int64. Equal sets are equal arrays."""
-    if not 0 <= n <= len(labels):
-        raise ValueError(f"a subset of {n} images: the dataset has {len(labels)}")
-    return np.sort(order(labels, seed)[:n])
+def held_out(labels: np.ndarray, n: int) -> np.ndarray:
+    """Indices of the n images held out for validation, ascending: the same for every subset seed."""
+    if not 0 <= n < len(labels):
+        raise ValueError(f"{n} images held out: the dataset has {len(labels)}, and some must be left to train on")
+    return np.sort(order(labels, HELD_OUT_SEED)[:n])
+
+
+def subset(
+    labels: np.ndarray, n: int, seed: int, *, held_out: int = 0, classes: Sequence[int] | None = None
+) -> np.ndarray:
+    """Indices of the subset of n images, ascending: (n,) int64. Equal sets are equal arrays.
+
+    held_out: so many images are kept for validation; no subset has one of them. classes: of these labels alone.
+    """
+    rest = _without_held_out(labels, held_out)
+    rest = rest if classes is None else rest[np.isin(labels[rest], classes)]
+    if not 0 <= n <= len(rest):
+        left = f" besides {held_out} held out" if held_out else ""
+        raise ValueError(f"a subset of {n} images: the dataset has {len(rest)}{left}")
+    return np.sort(rest[order(labels[rest], seed)[:n]])
+
+
+def _without_held_out(labels: np.ndarray, n: int) -> np.ndarray:
+    return np.setdiff1d(np.arange(len(labels)), held_out(labels, n)) if n else np.arange(len(labels))
 
 
 def copies(labels: np.ndarray, base: np.ndarray, n: int, seed: int) -> np.ndarray:

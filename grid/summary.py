@@ -20,7 +20,10 @@ class Failure:
 
 @dataclass
 class Summary:
-    """What a run did. `jobs` counts the jobs that ran in it, by kind; `cached` those that were done before."""
+    """What a run did. `jobs` counts the jobs that ran in it, by kind; `cached` those that were done before.
+
+    device_s: seconds that slots and worker groups held their devices (a CPU slot counts as one), idle or not.
+    """
 
     grid: str
     store: str
@@ -35,6 +38,8 @@ class Summary:
     training_s: float = 0.0
     trial_overheads_s: list[float] = field(default_factory=list, repr=False)
     interrupted: bool = False
+    device_s: float = 0.0
+    budget_reached: bool = False
 
     def to_json(self) -> dict:
         overheads = sorted(self.trial_overheads_s)
@@ -54,6 +59,8 @@ def closing_line(summary: Summary, command: str) -> str:
     text = f"{', '.join(ran)} in {duration(summary.seconds)}" if ran else "nothing to do"
     if before := sum(summary.cached.values()):
         text += f" ({before:,} jobs were done before)"
+    if summary.budget_reached:
+        return f"stopped at the budget: {text}; everything finished is kept. To go on: {command}"
     if summary.interrupted:
         return f"stopped: {text}; everything finished is kept. To go on: {command}"
     return text

@@ -8,6 +8,7 @@ are our own, in the store, and the same code serves both.
 import io
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,13 @@ def fit(loop: Callable[[dict], Any], config: dict, *, name: str, workers: int = 
         return trainer.fit().return_value
 
 
+class Leaving(Exception):
+    """The process was told to leave (a spot instance's notice): its state is saved, and the job goes on elsewhere."""
+
+
+leaving = threading.Event()  # set by a slot's signal handler, looked at between two steps
+
+
 def rank() -> int:
     """This process's rank in the worker group; 0 outside one."""
     import torch.distributed as dist
@@ -70,9 +78,13 @@ class Checkpoints:
                 continue
         return None
 
+    def due(self) -> bool:
+        """Whether it is time for the next one: now, if the process has been told to leave."""
+        return leaving.is_set() or self.clock() - self._last >= self.every_s
+
     def __call__(self, step: int, make_state: Callable[[], dict]) -> None:
         """Called by rank 0 after every step: saves when it is time."""
-        if self.clock() - self._last >= self.every_s:
+        if self.due():
             self.save(step, make_state())
 
     def save(self, step: int, state: dict) -> None:
@@ -84,6 +96,8 @@ class Checkpoints:
         for name in self._names()[:-2]:
             self.store.delete(name)
         self._last = self.clock()
+        if leaving.is_set():
+            raise Leaving(f"told to leave; saved after step {step:,}")
 
     def clear(self) -> None:
         """Removes all of them: the training has its output."""

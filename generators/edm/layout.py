@@ -103,6 +103,30 @@ def layout(
     )
 
 
+def parameters(blocks: Layout, *, image_channels: int, classes: int, augment_labels: int, embedding_mult: int) -> int:
+    """Trained values of the network with these blocks; image_channels are those of the stem."""
+    embedding = blocks.width * embedding_mult
+    count = _linear(classes, blocks.width) + augment_labels * blocks.width
+    count += _linear(blocks.width, embedding) + _linear(embedding, embedding)
+    count += _linear(9 * image_channels, blocks.width)  # a 3x3 convolution is a linear map of 9 pixels
+    count += 2 * blocks.width_out + _linear(9 * blocks.width_out, image_channels)
+    return count + sum(_block_parameters(block, embedding) for block in (*blocks.encoder, *blocks.decoder))
+
+
+def _block_parameters(block: Block, embedding: int) -> int:
+    c_in, c_out = block.c_in, block.c_out
+    count = 2 * c_in + _linear(9 * c_in, c_out) + _linear(embedding, c_out) + 2 * c_out + _linear(9 * c_out, c_out)
+    if c_in != c_out or block.resample is not None:
+        count += _linear(c_in, c_out)
+    if block.attention:
+        count += 2 * c_out + _linear(c_out, 3 * c_out) + _linear(c_out, c_out)
+    return count
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return (inputs + 1) * outputs
+
+
 def _check_groups(channels: int) -> None:
     if channels < 4 or channels % groups(channels):
         raise ValueError(

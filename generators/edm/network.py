@@ -29,6 +29,7 @@ class EDMNetwork(nn.Module):
         augment_labels: int = 0,
         embedding_mult: int = 4,
         dropout: float = 0.0,
+        patch: int = 1,
         sigma_data: float = 0.5,
     ):
         super().__init__()
@@ -40,6 +41,7 @@ class EDMNetwork(nn.Module):
             augment_labels=augment_labels,
             embedding_mult=embedding_mult,
             dropout=dropout,
+            patch=patch,
         )
 
     def forward(
@@ -80,9 +82,12 @@ class UNet(nn.Module):
         augment_labels: int,
         embedding_mult: int,
         dropout: float,
+        patch: int,
     ):
         super().__init__()
+        self.patch = patch
         width, embedding = layout.width, layout.width * embedding_mult
+        image_channels = image_channels * patch**2
         self.map_label = nn.Linear(classes, width)
         self.map_augment = nn.Linear(augment_labels, width, bias=False) if augment_labels else None
         self.map_layer0 = nn.Linear(width, embedding)
@@ -106,6 +111,7 @@ class UNet(nn.Module):
         dropout_keys: torch.Tensor | None,
     ) -> torch.Tensor:
         embedding = self.embed(c_noise, labels, augment).to(x.dtype)  # (N, E)
+        x = F.pixel_unshuffle(x, self.patch)  # (N, C * patch**2, H, W), H and W those of the layout
         x = self.enc[self.layout.stem](x)  # (N, width, H, W)
         skips = [x]
         for depth, block in enumerate(self.layout.encoder):
@@ -116,7 +122,7 @@ class UNet(nn.Module):
                 x = torch.cat([x, skips.pop()], dim=1)
             x = self.dec[block.name](x, embedding, fold(dropout_keys, depth))
         x = F.silu(self.dec[f"{self.layout.head}_norm"](x))
-        return self.dec[f"{self.layout.head}_conv"](x)  # (N, C, H, W)
+        return F.pixel_shuffle(self.dec[f"{self.layout.head}_conv"](x), self.patch)  # (N, C, patch * H, patch * W)
 
     def embed(self, c_noise: torch.Tensor, labels: torch.Tensor, augment: torch.Tensor | None) -> torch.Tensor:
         """Noise level, class and augmentation as one vector: (N, embedding)."""

@@ -1,9 +1,9 @@
 """Networks from configurations, and weights from files."""
 
-import hashlib
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from generators.digests import sha256
 
 if TYPE_CHECKING:
     import torch
@@ -15,17 +15,8 @@ _RESAMPLE_FILTER = ".resample_filter"
 
 
 def digest(path: str) -> str:
-    """SHA-256 of a file, hexadecimal; ValueError if there is none."""
-    if not Path(path).is_file():
-        raise ValueError(f"weights: there is no file {path!r}")
-    stat = Path(path).stat()
-    return _digest(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)  # a plan asks once per cell
-def _digest(path: str, size: int, mtime_ns: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file of weights, hexadecimal; ValueError if there is none."""
+    return sha256(path, "weights")
 
 
 def network_for(config: "EDMConfig", *, shape: tuple[int, int, int], classes: int) -> "EDMNetwork":
@@ -43,6 +34,7 @@ def network_for(config: "EDMConfig", *, shape: tuple[int, int, int], classes: in
             augment_labels=config.training.augmentation.labels,
             embedding_mult=config.network.embedding_mult,
             dropout=config.network.dropout,
+            patch=config.network.patch,
             sigma_data=config.network.sigma_data,
         )
 

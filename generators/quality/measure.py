@@ -1,5 +1,7 @@
 """One row of quality for a pool, from its shards and the real images', part by part."""
 
+import io
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -10,6 +12,10 @@ from generators.quality.statistics import Diversity, Gaussian, InceptionScore, M
 
 Part = tuple[np.ndarray, np.ndarray]
 """Images (n, H, W, C) uint8 and labels (n,) int64: a shard."""
+Parts = Callable[[], Iterable[Part]]
+"""Gives the shards of a set anew at each call, in the order of the image numbers."""
+Features = Callable[[np.ndarray], np.ndarray]
+"""Images (n, H, W, C) uint8 -> features (n, d)."""
 
 COLUMNS = (
     "n_images", "n_real", "fid", "inception_score", "inception_score_std", "diversity", "diversity_real",
@@ -24,9 +30,9 @@ class Networks:
 
     inception: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
     """Images -> (features, class probabilities): `generators.quality.networks.Inception`."""
-    vit: Callable[[np.ndarray], np.ndarray] | None = None
+    vit: Features | None = None
     """Images -> features: `generators.quality.networks.ViT`."""
-    features: Callable[[np.ndarray], np.ndarray] | None = None
+    features: Features | None = None
     """Images -> features: of the grid's own classifier, where Inception makes no sense."""
     missing: tuple[str, ...] = ()
     """Messages of networks that could not be had."""
@@ -89,60 +95,122 @@ def _add(summary: Summary, networks: Networks, images: np.ndarray, labels: np.nd
         summary.feature_diversity.add(features, labels)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the real images leave behind: measured once per dataset, compared with every pool."""
+
+    n: int
+    inception: Gaussian | None = None
+    features: Gaussian | None = None
+    diversity: float | None = None
+    feature_diversity: float | None = None
+
+    def to_npz(self) -> bytes:
+        arrays = {}
+        for name in ("inception", "features"):
+            if gaussian := getattr(self, name):
+                arrays |= {f"{name}_mean": gaussian.mean, f"{name}_covariance": gaussian.covariance}
+        numbers = {"n": self.n, "diversity": self.diversity, "feature_diversity": self.feature_diversity}
+        file = io.BytesIO()
+        np.savez(file, numbers=np.frombuffer(json.dumps(numbers).encode(), np.uint8), **arrays)
+        return file.getvalue()
+
+    @staticmethod
+    def from_npz(content: bytes) -> "Reference":
+        with np.load(io.BytesIO(content)) as arrays:
+            numbers = json.loads(arrays["numbers"].tobytes())
+            names = [name for name in ("inception", "features") if f"{name}_mean" in arrays.files]
+            found = {name: Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_covariance"]) for name in names}
+        return Reference(**numbers, **found)
+
+
+def measured(real: Iterable[Part], networks: Networks, *, classes: int) -> Reference:
+    """The statistics of the real images: the whole training set, as the paper's FID takes it."""
+    seen = summarise(real, networks, classes=classes)
+    return Reference(
+        n=seen.n,
+        inception=seen.inception.gaussian() if networks.inception else None,
+        features=seen.features.gaussian() if networks.features else None,
+        diversity=seen.diversity.score() if networks.vit else None,
+        feature_diversity=seen.feature_diversity.score() if networks.features else None,
+    )
+
+
 def quality(
-    pool: Callable[[], Iterable[Part]],
-    real: Callable[[], Iterable[Part]],
+    pool: Parts,
+    base: Parts,
     networks: Networks,
     *,
     classes: int,
     n_pool: int,
-    real_statistics: Gaussian | None = None,
     n_neighbours: int = 500,
+    reference: Parts | Reference | None = None,
 ) -> dict:
-    """A row with the COLUMNS of a pool of n_pool images, against the real images it should look like.
+    """A row with the COLUMNS of a pool of n_pool images.
 
-    pool() and real() give the parts anew at each call, in the order of the image numbers; real() is the
-    generator's own training images, of which nearest neighbours are meant.  real_statistics: Inception
-    statistics of another reference (such as pytorch-fid's files) for the FID, instead of real()'s.
+    base: the generator's own training images, of which nearest neighbours are looked for (an open-set generator's
+    are not at hand: those it should look like).  reference: the real images that distances are to, as parts or as
+    `measured` once for many pools; None for base.
 
-    fid, inception_score(_std), diversity(_real): in Inception and ViT features.  feature_*: the same distance
-    and diversity in `networks.features`.  neighbour_distance: median distance of the first n_neighbours
-    samples to their nearest real image, root mean square per pixel value in [0, 255];
-    neighbour_distance_real: the same of real images among each other.  memorised: part of those samples
-    that are three times nearer to one real image than to any other.  Empty columns are None.
+    fid, inception_score(_std), diversity(_real): in Inception and ViT features.  feature_*: the same distance and
+    diversity in `networks.features`.  neighbour_distance: median distance of the first n_neighbours samples to
+    their nearest base image, root mean square per pixel value in [0, 255]; neighbour_distance_real: the same of
+    base images among each other.  memorised: part of those samples that are three times nearer to one base image
+    than to any other.  Empty columns are None, and note says why where it was not the configuration.
     """
     fake = summarise(pool(), networks, classes=classes, total=n_pool)
     if fake.n != n_pool:
         raise ValueError(f"the pool has {fake.n} images, not the {n_pool} announced")
-    truth = summarise(real(), networks, classes=classes)
+    real = reference if isinstance(reference, Reference) else measured((reference or base)(), networks, classes=classes)
     row: dict = dict.fromkeys(COLUMNS)
-    row |= {"n_images": fake.n, "n_real": truth.n, "note": "; ".join(networks.missing)}
+    row |= {"n_images": fake.n, "n_real": real.n, "diversity_real": real.diversity}
+    row["feature_diversity_real"] = real.feature_diversity
+    notes = list(networks.missing)
+    for column, name in (("fid", "inception"), ("feature_distance", "features")):
+        truth = getattr(real, name)
+        if getattr(networks, name) and truth:
+            row[column] = frechet_distance(getattr(fake, name).gaussian(), truth)
+        elif getattr(networks, name):
+            notes.append(f"the real images were measured without {name}: measure them again for {column}")
     if networks.inception:
-        reference = real_statistics or truth.inception.gaussian()
-        row["fid"] = frechet_distance(fake.inception.gaussian(), reference)
         row["inception_score"], row["inception_score_std"] = fake.score.score()
     if networks.vit:
-        row["diversity"], row["diversity_real"] = fake.diversity.score(), truth.diversity.score()
+        row["diversity"] = fake.diversity.score()
     if networks.features:
-        row["feature_distance"] = frechet_distance(fake.features.gaussian(), truth.features.gaussian())
         row["feature_diversity"] = fake.feature_diversity.score()
-        row["feature_diversity_real"] = truth.feature_diversity.score()
-    return row | _neighbours(pool, real, n_neighbours)
+    if n_neighbours:
+        row |= _neighbours(pool, base, n_neighbours)
+    return row | {"note": "; ".join(notes)}
 
 
-def _neighbours(pool: Callable, real: Callable, n: int) -> dict:
-    samples, originals = _first(pool(), n), _first(real(), n)
-    found = nearest(samples, (images for images, _ in real()))
-    among = nearest(originals, (images for images, _ in real()))  # the nearest of each is itself
-    scale = np.sqrt(samples[0].size)
+def _neighbours(pool: Parts, base: Parts, n: int) -> dict:
+    samples, originals = first_images(pool(), n), first_images(base(), n)
+    found = nearest(samples, (images for images, _ in base()))
+    among = nearest(originals, (images for images, _ in base()))  # the nearest of each is itself
     return {
-        "neighbour_distance": float(np.median(found.distances[:, 0]) / scale),
-        "neighbour_distance_real": float(np.median(among.distances[:, 1]) / scale),
+        "neighbour_distance": float(np.median(found.distances[:, 0])),
+        "neighbour_distance_real": float(np.median(among.distances[:, 1])),
         "memorised": found.memorised,
     }
 
 
-def _first(parts: Iterable[Part], n: int) -> np.ndarray:
+def neighbour_picture(pool: Parts, base: Parts, *, n: int = 40, columns: int = 20) -> bytes:
+    """The pool's first n samples, each above its nearest training image, as a PNG."""
+    from generators.sheets import neighbour_sheet
+
+    samples = first_images(pool(), n)
+    places = nearest(samples, (images for images, _ in base())).indices[:, 0]
+    originals = np.empty_like(samples)
+    seen = 0
+    for images, _ in base():
+        here = np.flatnonzero((places >= seen) & (places < seen + len(images)))
+        originals[here] = images[places[here] - seen]
+        seen += len(images)
+    return neighbour_sheet(samples, originals, columns=columns)
+
+
+def first_images(parts: Iterable[Part], n: int) -> np.ndarray:
+    """The first n images, or all if there are fewer: (n, H, W, C) uint8."""
     taken: list[np.ndarray] = []
     for images, _ in parts:
         taken.append(images[: n - sum(map(len, taken))])

@@ -9,6 +9,8 @@ MEMORISED_RATIO = 1 / 3
 """A sample is called memorised whose nearest training image is three times nearer than the second nearest
 (Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize")."""
 
+_LARGEST_SIDE = 64
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -17,7 +19,7 @@ class Neighbours:
     indices: np.ndarray
     """(n, 2) int64, positions in the training set."""
     distances: np.ndarray
-    """(n, 2) float64, Euclidean."""
+    """(n, 2) float64, Euclidean, divided by the root of the number of values: root mean squares per value."""
 
     @property
     def memorised(self) -> float:
@@ -28,8 +30,9 @@ class Neighbours:
 def nearest(samples: np.ndarray, training: Iterable[np.ndarray]) -> Neighbours:
     """The two nearest of the training vectors, which come in parts.
 
-    samples: (n, ...), training: parts of (m, ...) of the same shape: pixels or features.  Distances are
-    between the flattened arrays.  Raises ValueError for fewer than two training vectors.
+    samples: (n, ...), training: parts of (m, ...) of the same shape: images (H, W, C), or features (d,).  Images of
+    more than 64 pixels a side are compared after averaging squares of pixels, which no memorised image escapes.
+    Raises ValueError for fewer than two training vectors.
     """
     points = _flat(samples)
     best = np.full((len(points), 2), np.inf)
@@ -45,8 +48,14 @@ def nearest(samples: np.ndarray, training: Iterable[np.ndarray]) -> Neighbours:
         seen += len(others)
     if seen < 2:
         raise ValueError(f"nearest neighbours need at least 2 training images, got {seen}")
-    return Neighbours(where, np.sqrt(best.clip(0)))
+    return Neighbours(where, np.sqrt(best.clip(0) / points.shape[1]))
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
+    """(n, ...) to (n, d) float64, large images reduced by whole factors."""
+    if array.ndim == 4 and (factor := -(-max(array.shape[1:3]) // _LARGEST_SIDE)) > 1:
+        n, height, width, channels = array.shape
+        height, width = height // factor, width // factor
+        array = array[:, : height * factor, : width * factor]
+        array = array.reshape(n, height, factor, width, factor, channels).mean(axis=(2, 4))
     return np.asarray(array, np.float64).reshape(len(array), -1)

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from generators.quality.names import VIT
+
 Features = Callable[[np.ndarray], np.ndarray]
 """(n, H, W, C) uint8 -> (n, d) float32."""
-
-VIT = "vit_base_patch16_224"
 
 
 class NetworkMissing(ValueError):

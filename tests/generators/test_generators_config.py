@@ -60,6 +60,7 @@ class TestErrors:
         [
             ({"kind": "edn"}, "did you mean 'edm'"),
             ({}, "generator kind None is unknown: there are edm"),
+            ({"kind": "edm", "network": {"patch": 0}}, "network.patch 0: .* greater than or equal to 1"),
             ({"kind": "edm", "preset": "digit"}, "did you mean 'digits'"),
             ({"kind": "edm", "samplr": {}}, "unknown key 'samplr': did you mean 'sampler'"),
             ({"kind": "edm", "training": {"total_img": 5}}, "'training.total_img': did you mean 'total_nimg'"),
@@ -104,6 +105,27 @@ class TestErrors:
             made.check(32, 32, 3, 10, 500)
         with pytest.raises(ValueError, match="no file"):
             made.training_payload()
+
+
+class TestCosts:
+    @pytest.mark.parametrize("preset", PRESETS)
+    @pytest.mark.parametrize(("shape", "classes"), [((32, 32, 3), 10), ((16, 16, 1), 3)])
+    def test_parameters_are_those_of_the_network(self, preset, shape, classes):
+        from generators.edm.weights import network_for
+
+        made = edm(preset=preset, network={"num_blocks": 1})
+        network = network_for(made, shape=shape, classes=classes)
+        facts = made.cost_facts(*shape, classes, 500)
+        assert facts["parameters"] == sum(p.numel() for p in network.parameters())
+
+    def test_amounts(self, tmp_path):
+        facts = edm(preset="cifar10-bases").cost_facts(32, 32, 3, 10, 5000)
+        assert facts == {
+            "parameters": 55_735_299, "sampling_batch": 256, "sampler_steps": 18, "evaluations_per_image": 35,
+            "training_batch": 512, "training_steps": 39_063, "training_nimg": 20_000_256,
+        }  # fmt: skip
+        loaded = edm(weights=str(tmp_path / "w"), setting="open").cost_facts(32, 32, 3, 10, 0)
+        assert set(facts) - set(loaded) == {"training_batch", "training_steps", "training_nimg"}
 
 
 class TestPayloads:

@@ -210,6 +210,26 @@ class TestPublishedEquations:
         assert [groups(c) for c in (16, 48, 128, 256, 512)] == [4, 12, 32, 32, 32]
 
 
+class TestPatches:
+    def test_patches_are_channels_of_a_smaller_network(self):
+        made, blocks = small(channels=12)
+        patched = net.EDMNetwork(blocks, image_channels=3, classes=5, augment_labels=9, dropout=0.3, patch=2)
+        patched.load_state_dict(made.state_dict())
+        x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+        sigma, labels = torch.tensor([0.3, 2.0]), torch.tensor([1, 4])
+        # (N, 3, 16, 2, 16, 2) -> channel 4 c + 2 row + column
+        squares = x.reshape(2, 3, 16, 2, 16, 2).permute(0, 1, 3, 5, 2, 4).reshape(2, 12, 16, 16)
+        with torch.no_grad():
+            want = made(squares, sigma, labels).reshape(2, 3, 2, 2, 16, 16).permute(0, 1, 4, 2, 5, 3).reshape(x.shape)
+            assert torch.allclose(patched(x, sigma, labels), want, atol=1e-5)
+
+    def test_sizes_divide_into_patches(self):
+        made = config({"kind": "edm", "preset": "cifar10-2cores"})
+        assert made.layout(32, 32).stem == "16x16_conv"
+        with pytest.raises(ValueError, match="33x32 does not divide into patches of 2x2"):
+            made.check(33, 32, 3, 10, 500)
+
+
 class TestInitialisation:
     def test_gains_and_zeros(self):
         blocks = config({"kind": "edm"}).layout(32, 32)

@@ -1,5 +1,6 @@
 """Quality: distances and scores against closed forms, pytorch-fid itself, and plain computations in memory."""
 
+import io
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from generators.quality import measure, networks
+from generators.quality.config import INCEPTION, VIT, QualityConfig
 from generators.quality.neighbours import nearest
 from generators.quality.statistics import Diversity, Gaussian, InceptionScore, Moments, frechet_distance
 
@@ -112,10 +114,51 @@ class TestStreaming:
         training, samples = RNG.integers(0, 256, (40, 4, 4, 1)), RNG.integers(0, 256, (9, 4, 4, 1))
         samples[3] = training[31]
         found = nearest(samples, parts_of(training))
-        distances = np.sqrt(((samples[:, None] - training[None]) ** 2).sum(axis=(2, 3, 4)))
+        distances = np.sqrt(((samples[:, None] - training[None]) ** 2).mean(axis=(2, 3, 4)))
         assert np.array_equal(found.indices, np.argsort(distances, axis=1)[:, :2])
         assert np.allclose(found.distances, np.sort(distances, axis=1)[:, :2])
         assert found.memorised == pytest.approx(1 / 9)
+
+
+    def test_large_images_are_compared_reduced(self):
+        training = RNG.integers(0, 256, (5, 130, 129, 3), dtype=np.uint8)
+        found = nearest(training[2:3], [training])
+        means = training[:, :129, :].reshape(5, 43, 3, 43, 3, 3).mean(axis=(2, 4))
+        assert found.indices[0, 0] == 2
+        assert found.distances[0, 0] == pytest.approx(0, abs=1e-4)
+        wanted = np.sort(np.sqrt(((means - means[2]) ** 2).mean(axis=(1, 2, 3))))[1]
+        assert found.distances[0, 1] == pytest.approx(wanted)
+
+
+class TestConfig:
+    def test_where_inception_makes_no_sense(self, tmp_path):
+        file = tmp_path / "a.pth"
+        file.write_bytes(b"")
+        assert QualityConfig().networks(32, 32, 3) == {"inception": True, "vit": True}
+        for image in ((8, 8, 1), (28, 28, 1), (16, 32, 3)):
+            assert QualityConfig().networks(*image) == {"inception": False, "vit": False}
+        asked = QualityConfig(inception="off", vit=str(file))
+        assert asked.networks(8, 8, 1) == {"inception": False, "vit": str(file)}
+
+    def test_networks_are_known_by_name_or_content(self, tmp_path):
+        for name, content in (("one", b"same"), ("two", b"same"), ("three", b"else")):
+            (tmp_path / name).write_bytes(content)
+        made = [QualityConfig(inception=str(tmp_path / name)).payload(32, 32, 3) for name in ("one", "two", "three")]
+        assert made[0] == made[1] != made[2]
+        assert len(made[0]["inception"]["sha256"]) == 64 and made[0]["vit"] == VIT
+        assert QualityConfig().payload(32, 32, 3)["inception"] == INCEPTION
+        assert QualityConfig().payload(8, 8, 1)["inception"] is None
+
+    def test_the_names_are_those_of_the_downloads(self):
+        import timm
+        from pytorch_fid.inception import FID_WEIGHTS_URL
+
+        assert FID_WEIGHTS_URL.endswith(f"/{INCEPTION}")
+        assert timm.is_model_pretrained(VIT)
+
+    def test_no_such_file(self):
+        with pytest.raises(ValueError, match="'none' is no file of weights; write auto, off or"):
+            QualityConfig(vit="none")
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +242,9 @@ class TestRow:
         rng = np.random.default_rng(seed)
         return rng.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8), np.arange(n) % 10
 
-    def row(self, pool, real, **options):
+    def row(self, pool, real, networks, **options):
         shards = lambda given: lambda: zip(*(np.split(part, [20, 41]) for part in given))  # noqa: E731
-        return measure.quality(shards(pool), shards(real), classes=10, n_pool=len(pool[0]), **options)
+        return measure.quality(shards(pool), shards(real), networks, classes=10, n_pool=len(pool[0]), **options)
 
     def test_own_features_and_neighbours(self):
         used = measure.Networks(features=pixels_as_features, missing=("no Inception here",))
@@ -236,9 +279,36 @@ class TestRow:
         assert row["fid"] == pytest.approx(other["feature_distance"])
         assert row["diversity"] == pytest.approx(other["feature_diversity"])
         assert 1 < row["inception_score"] < 4
-        reference = Gaussian(np.zeros(6), np.eye(6))
-        against = self.row(self.sets(1), self.sets(2), networks=used, real_statistics=reference)
-        assert against["fid"] > 10 * row["fid"]
+
+    def test_what_was_not_measured_stays_empty_and_is_told(self):
+        used = measure.Networks(features=pixels_as_features)
+        row = self.row(self.sets(1), self.sets(2), networks=used, reference=measure.Reference(n=9), n_neighbours=0)
+        assert row["n_real"] == 9
+        assert row["feature_distance"] is row["memorised"] is row["neighbour_distance"] is None
+        assert row["feature_diversity"] > 0
+        assert row["note"] == "the real images were measured without features: measure them again for feature_distance"
+
+    def test_the_reference_is_measured_once_for_many_pools(self):
+        used = measure.Networks(features=pixels_as_features, vit=pixels_as_features)
+        kept = measure.Reference.from_npz(measure.measured([self.sets(2)], used, classes=10).to_npz())
+        anew = self.row(self.sets(1), self.sets(3), networks=used, reference=lambda: [self.sets(2)])
+        assert self.row(self.sets(1), self.sets(3), networks=used, reference=kept) == anew
+        other = self.row(self.sets(1), self.sets(3), networks=used)
+        assert other["feature_distance"] != anew["feature_distance"]
+        assert other["neighbour_distance"] == anew["neighbour_distance"]
+
+    def test_a_sheet_of_neighbours(self):
+        from PIL import Image
+
+        pool, real = self.sets(1), self.sets(2)
+        pool[0][3] = real[0][50]  # of the third part
+        shards = lambda given: lambda: zip(*(np.split(part, [20, 41]) for part in given))  # noqa: E731
+        sheet = np.array(Image.open(io.BytesIO(measure.neighbour_picture(shards(pool), shards(real), n=8, columns=4))))
+        cell = lambda i, j: sheet[4 * (9 * i + 1) :: 4, 4 * (9 * j + 1) :: 4][:8, :8]  # noqa: E731
+        assert np.array_equal(cell(0, 3), pool[0][3, ..., 0])
+        assert np.array_equal(cell(1, 3), cell(0, 3))
+        distances = ((pool[0][:1].astype(float) - real[0]) ** 2).sum(axis=(1, 2, 3))
+        assert np.array_equal(cell(1, 0), real[0][distances.argmin(), ..., 0])
 
     def test_a_pool_of_another_length(self):
         given = self.sets(1)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from generators import config, pools
-from generators.sheets import neighbour_sheet, preview, sheet
+from generators import backends, config, pools
+from generators.sheets import neighbour_sheet, sheet
 
 
 def pixels(png: bytes) -> np.ndarray:
@@ -48,20 +48,53 @@ def test_neighbours_lie_below_their_samples():
     assert np.array_equal(found[3, :2], neighbours[4:])
 
 
-def test_a_preview_shows_the_first_images_of_the_pool():
+@pytest.fixture
+def untrained():
+    """An EDM of random weights for digits: (weights, options of sampling, configuration)."""
     import torch
 
     from generators.edm.network import initialise
-    from generators.edm.sampling import sample
     from generators.edm.weights import network_for
 
     chosen = config({"kind": "edm", "preset": "digits", "sampler": {"steps": 2, "batch": 20}})
     network = network_for(chosen, shape=(8, 8, 1), classes=10).to_empty(device="cpu")
     initialise(network, torch.Generator().manual_seed(0))
-    options = {"classes": 10, "shape": (8, 8, 1), "seed": 4}
-    images, labels = sample(network.state_dict(), chosen, start=0, stop=20, **options)
+    return network.state_dict(), {"classes": 10, "shape": (8, 8, 1), "seed": 4}, chosen
+
+
+def test_a_preview_shows_the_first_images_of_the_pool(untrained):
+    weights, options, chosen = untrained
+    ten = chosen.model_copy(update={"sampler": chosen.sampler.model_copy(update={"batch": 10})})
+    images, labels = backends.sample(weights, ten, start=0, stop=20, **options)
     assert np.array_equal(labels, pools.labels(4, 0, 20, 10))
-    assert preview(network.state_dict(), chosen, columns=2, **options) == sheet(images, labels, classes=10, columns=2)
+    shown = backends.preview({"average": weights}, chosen, columns=2, budget_s=1e9, **options)
+    assert shown == sheet(images, labels, classes=10, columns=2)
+
+
+def test_a_preview_out_of_time_has_one_column(untrained):
+    weights, options, chosen = untrained
+    one = backends.preview({"average": weights}, chosen, columns=8, budget_s=0, **options)
+    assert pixels(one).shape == (10 * 9 * 4 + 4, 9 * 4 + 4)
+
+
+def test_a_preview_of_many_classes_shows_some_in_few_steps(untrained, monkeypatch):
+    asked = []
+
+    def sample(weights, config, *, start, stop, **options):
+        asked.append((config.sampler.steps, config.compute.compile, stop))
+        return np.zeros((stop - start, 8, 8, 1), np.uint8), np.arange(start, stop) * 3
+
+    monkeypatch.setattr(backends, "sample", sample)
+    long = config({"kind": "edm", "sampler": {"steps": 250}, "compute": {"compile": "on"}})
+    shown = backends.preview({"average": {}}, long, classes=1000, shape=(8, 8, 1), seed=0)
+    assert asked == [(12, "off", 100)]
+    assert pixels(shown).shape == (100 * 9 * 4 + 4, 9 * 4 + 4)
+
+
+def test_nothing_to_preview(untrained):
+    assert backends.preview({"step": 3}, untrained[2], **untrained[1]) is None
+    imported = config({"kind": "imported", "path": "x"})
+    assert backends.preview({"average": {}}, imported, **untrained[1]) is None
 
 
 @pytest.mark.parametrize(

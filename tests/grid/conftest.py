@@ -25,6 +25,7 @@ MINI = {
     "subset_seeds": [0],
     "seeds": [0, 1],
     "execution": {"gpus": 0},
+    "quality": "off",
     "blocks": [{"n_base": [60, 120], "real": [1], "syn": {"edm": [1, 2]}, "copies": [1]}],
 }
 
@@ -54,6 +55,53 @@ def finished_mini(ray_here, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("finished") / "store", create=True)
     summary, the_plan = driver.run(load(MINI), store, console=Console(file=io.StringIO()))
     return store, summary, the_plan
+
+
+@pytest.fixture
+def request_of():
+    """Makes a request for a job of a plan, its shards as arrays: what a body needs without Ray."""
+    from grid import datasets, shards, tasks
+    from grid.ids import new_attempt
+
+    def make(store, the_plan, job, **options) -> tasks.Request:
+        dataset = the_plan.resolved.dataset
+
+        def images(refs) -> tasks.Images:
+            return tasks.Images(tuple(shards.load(store, ref) for ref in refs), tuple(ref.n for ref in refs))
+
+        manifests = [f"pools/{need}.json" for need in job.needs if the_plan.jobs[need].kind == "shard"]
+        made = [shards.ref(name, content) for name in manifests if (content := store.get_json(name))]
+        labels = dict.fromkeys(("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x")
+        sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)
+        shape = dataset.shape
+        known = {
+            "id": job.id, "kind": job.kind, "payload": job.payload, "attempt": new_attempt(),
+            "class_names": shape.classes, "image_shape": (shape.height, shape.width, shape.channels),
+            "labels": datasets.labels(store, dataset, "train"),
+            "row": {**labels, **sizes, "subset_seed": 0, "seed": 0},
+            **{split: images(getattr(dataset, split)) for split in ("train", "val", "test")},
+            "syn": images(made) if job.kind not in ("generator", "shard") else tasks.Images(),
+        }  # fmt: skip
+        return tasks.Request(**{**known, **options})
+
+    return make
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Ingests a spec's dataset into a store of its own and plans the spec."""
+    from grid import datasets
+    from grid.plan import plan
+    from grid.resolve import resolve
+    from grid.spec import load
+    from grid.store import Store
+
+    def make(spec: dict, name: str = "store"):
+        store = Store(tmp_path / name, create=True)
+        resolved = resolve(load(spec), store)
+        return store, plan(resolved.with_dataset(datasets.ingest(store, resolved.source)))
+
+    return make
 
 
 @pytest.fixture
@@ -95,7 +143,11 @@ def descendants(root: int) -> dict[int, str]:
 def slot_processes():
     """Process ids of the slots of this process's own Ray, which titles them by actor or by the request they run."""
     pattern = re.compile("ray::(Slot|trial:|generator:|shard:)")
-    return lambda: [pid for pid, line in descendants(os.getpid()).items() if pattern.match(line)]
+    def running(kind: str = "") -> list[int]:
+        found = descendants(os.getpid()).items()
+        return [pid for pid, line in found if pattern.match(line) and (not kind or line.startswith(f"ray::{kind}:"))]
+
+    return running
 
 
 class Command:

@@ -1,6 +1,7 @@
 """The results table: parts, compaction, and one row per id whatever happened on the way."""
 
 import json
+import multiprocessing
 import threading
 from datetime import UTC, datetime
 
@@ -13,7 +14,7 @@ from grid import analysts, results
 from grid.plan import plan
 from grid.resolve import resolve
 from grid.spec import load
-from grid.store import Store
+from grid.store import Store, StoreError
 
 
 @pytest.fixture
@@ -128,12 +129,13 @@ def test_a_compactor_that_dies_before_its_manifest_changes_nothing(store, monkey
 def test_two_compactors_at_once_lose_and_double_nothing(store):
     for i in range(6):
         results.write_part(store, row(f"t{i}"))
-    sources = results._snapshot(store)
+    reader = results.Reader(store)
+    sources, table = reader.snapshot(), reader.read()
     results.compact(store, now=10)
-    generations, loose, table = sources  # the second one saw the store before the first had written
+    # The second one saw the store before the first had written.
     name = f"{results.TABLES}/00000001-second"
     store.put(f"{name}.parquet", results._encode(table))
-    store.put_json(f"{name}.json", {"rows": 6, "replaces": [*generations, *loose], "written_at_s": 10})
+    store.put_json(f"{name}.json", {"rows": 6, "replaces": sources.files, "written_at_s": 10})
     assert results.read(store).num_rows == 6
     assert results.compact(store, now=20) == 6
     assert results.read(store).num_rows == 6
@@ -174,6 +176,110 @@ def test_readers_during_writing_and_compaction_see_every_finished_row(store, mon
         thread.join()
     assert not errors
     assert results.read(store).num_rows == 150
+
+
+def writer(uri: str, first: int, count: int) -> None:
+    store = Store(uri)
+    for i in range(first, first + count):
+        results.write_part(store, row(f"t{i}", f"{i:06d}", status="failed", top1=None))
+        results.write_part(store, row(f"t{i}", f"{i:06d}-again", top1=float(i)))
+        if i % 3 == 0:  # as a second driver does that runs the same trial
+            results.write_part(store, row(f"t{i}", f"{i:06d}-twice", top1=-1.0))
+
+
+def compactor(uri: str, stop) -> None:
+    results.GRACE_S, results.FULL_ROWS = 0, 100
+    while not stop.is_set():
+        results.compact(Store(uri))
+
+
+def reader(uri: str, stop, wrong) -> None:
+    kept, seen = results.Reader(Store(uri), ["trial_id", "top1", "status"]), {}
+    while not stop.is_set():
+        table = kept.read()
+        found = {r["trial_id"]: r["top1"] for r in table.to_pylist() if r["status"] == "ok"}
+        if table.num_rows != len(set(table["trial_id"].to_pylist())):
+            wrong.put("an id is there twice")
+        if any(found.get(i) != top1 for i, top1 in seen.items()):
+            wrong.put(f"{len(seen.keys() - found.keys())} successes went away, or changed")
+        seen = found
+
+
+def test_processes_that_write_compact_and_read_together(store):
+    """Three writers, two compactors with no grace and small generations, two readers: all rows, each once, for ever."""
+    context = multiprocessing.get_context("fork")
+    stop, wrong, n = context.Event(), context.Queue(), 60
+    others = [context.Process(target=compactor, args=(store.uri, stop)) for _ in range(2)]
+    others += [context.Process(target=reader, args=(store.uri, stop, wrong)) for _ in range(2)]
+    writers = [context.Process(target=writer, args=(store.uri, i * n, n)) for i in range(3)]
+    for process in others + writers:
+        process.start()
+    for process in writers:
+        process.join(120)
+    stop.set()
+    for process in others:
+        process.join(60)
+    assert wrong.empty(), wrong.get()
+    assert [process.exitcode for process in others + writers] == [0] * 7
+    for _ in range(2):
+        assert {i: r["top1"] for i, r in rows(store).items()} == {f"t{i}": float(i) for i in range(3 * n)}
+        assert results.finished(store) == {f"t{i}" for i in range(3 * n)}
+        results.compact(store)
+
+
+def test_a_reader_reads_every_file_once(store, monkeypatch):
+    for i in range(5):
+        results.write_part(store, row(f"t{i}", top1=float(i)))
+    reads, get = [], Store.get
+    monkeypatch.setattr(Store, "get", lambda self, name: reads.append(name) or get(self, name))
+    kept = results.Reader(store, ["trial_id", "top1"])
+    assert kept.read().column_names == ["trial_id", "top1"]
+    assert len(reads) == 5
+    results.write_part(store, row("t5", top1=5.0))
+    assert kept.read().num_rows == 6
+    assert len(reads) == 6
+    results.compact(store)
+    reads.clear()
+    assert dict(zip(*kept.read().to_pydict().values())) == {f"t{i}": float(i) for i in range(6)}
+    assert [name.rsplit(".")[-1] for name in reads] == ["json", "parquet"]
+    reads.clear()
+    kept.read()
+    assert not reads
+
+
+def test_a_full_generation_is_not_written_again(store, monkeypatch):
+    monkeypatch.setattr(results, "FULL_ROWS", 10)
+    written = []
+    for i in range(45):
+        results.write_part(store, row(f"t{i}"))
+        written.append(results.compact(store, now=i * 2 * results.GRACE_S))
+    assert max(written) == 10
+    assert written[-1] == 5
+    assert results.compact(store, now=10**9) == 0  # and removes the last sources
+    assert len(names(store, results.TABLES)) == 2 * 5
+    assert not names(store, results.PARTS)
+    assert rows(store).keys() == {f"t{i}" for i in range(45)}
+
+
+def test_a_result_file_that_was_cut_is_named_and_not_used(store):
+    results.write_part(store, row("good"))
+    results.write_part(store, row("bad"))
+    name = results.part_name("bad", "a")
+    data = store.get(name)
+    for damaged in (b"", data[:-50], data[:200] + b"\0" + data[201:]):
+        store.put(name, damaged)
+        with pytest.raises(StoreError, match=f"{name} is not a table of results"):
+            results.read(store)
+    store.put(name, data)
+    assert rows(store).keys() == {"good", "bad"}
+
+
+def test_parts_of_an_earlier_layout_are_read_too(store):
+    results.write_part(store, row("t"))
+    store.put(f"{results.PARTS}/u/a.parquet", results._encode(results._table([row("u")])))
+    assert rows(store).keys() == {"t", "u"}
+    results.compact(store)
+    assert rows(store).keys() == {"t", "u"}
 
 
 def test_other_tools_can_read_a_part(store, tmp_path):

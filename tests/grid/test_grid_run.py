@@ -13,7 +13,6 @@ import ray
 
 from analysis.schema import SCHEMA
 from grid import analysts, driver, results, shards, tasks
-from grid.ids import new_attempt
 from grid.metrics import Metrics
 from grid.slots import ShardCache, SlotPool
 from grid.spec import load
@@ -213,7 +212,7 @@ def test_one_generator_on_two_workers_equals_one_on_one(finished_mini, mini, sto
     summary, the_plan = run(mini, store, quiet)
     assert summary.jobs == {"generator": 1, "shard": 1, "trial": 2}
     (job,) = the_plan.of_kind("generator")
-    two, one = (s.get_json(tasks.generator_manifest(job.id)) for s in (store, finished_mini[0]))
+    two, one = (s.get_json(tasks.generators.manifest_name(job.id)) for s in (store, finished_mini[0]))
     assert (two["world_size"], one["world_size"]) == (2, 1)
     two, one = (load_tensors(s.get(m["weights"])) for s, m in ((store, two), (finished_mini[0], one)))
     # Ten AdamW steps at 4e-3 amplify rounding where second moments are near zero; 1e-3 is far below the step size.
@@ -300,24 +299,16 @@ def test_an_infrastructure_error_is_tried_again_a_bounded_number_of_times(mini, 
     assert [row["status"] for row in results.read(store).to_pylist()] == ["failed"]
 
 
-def test_bodies_need_no_ray(mini, tmp_path):
-    """A task body is a function of plain values: here the fetch is nothing, and Ray is never asked."""
-    store = Store(tmp_path / "plain", create=True)
+def test_bodies_need_no_ray(mini, tmp_path, request_of):
+    """A task body is a function of plain values: here the handles are the arrays, and Ray is never asked."""
     from grid import datasets
     from grid.plan import plan
     from grid.resolve import resolve
 
+    store = Store(tmp_path / "plain", create=True)
     resolved = resolve(load(mini), store)
-    resolved = resolved.with_dataset(datasets.ingest(store, resolved.source))
-    job = next(plan(resolved).of_kind("trial"))
-    arrays = {split: tuple(shards.load(store, ref) for ref in refs) for split, refs in
-              (("train", resolved.dataset.train), ("test", resolved.dataset.test))}  # fmt: skip
-    labels = dict.fromkeys(("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x")
-    sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)
-    request = tasks.Request(
-        id=job.id, kind="trial", payload=job.payload, attempt=new_attempt(), classes=10, image_shape=(8, 8, 1),
-        row={**labels, **sizes, "subset_seed": 0, "seed": 0}, **arrays,
-    )  # fmt: skip
-    outcome = tasks.run(store, request, list)
+    the_plan = plan(resolved.with_dataset(datasets.ingest(store, resolved.source)))
+    job = next(the_plan.of_kind("trial"))
+    outcome = tasks.run(store, request_of(store, the_plan, job))
     assert outcome["status"] == "ok", outcome
     assert results.finished(store) == {job.id}

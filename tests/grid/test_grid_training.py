@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 
-from grid import datasets, results, shards, tasks
+from grid import datasets, results, tasks
 from grid.ids import new_attempt
 from grid.plan import plan
 from grid.resolve import resolve
@@ -20,7 +20,7 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def job_of(mini, tmp_path):
+def job_of(mini, tmp_path, request_of):
     """Makes a store with the ingested digits, and a request for the grid's first job of a kind."""
 
     def make(kind: str, name: str):
@@ -29,16 +29,7 @@ def job_of(mini, tmp_path):
         resolved = resolved.with_dataset(datasets.ingest(store, resolved.source))
         the_plan = plan(resolved)
         job = next(the_plan.of_kind(kind))
-        arrays = {
-            split: tuple(shards.load(store, ref) for ref in getattr(resolved.dataset, split))
-            for split in ("train", "test")
-        }
-        labels = dict.fromkeys(("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x")
-        sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)
-        request = tasks.Request(
-            id=job.id, kind=kind, payload=job.payload, attempt=new_attempt(), classes=10, image_shape=(8, 8, 1),
-            row={**labels, **sizes, "subset_seed": 0, "seed": 0}, checkpoint_every_s=0, **arrays,
-        )  # fmt: skip
+        request = request_of(store, the_plan, job, checkpoint_every_s=0)
         return store, request
 
     return make
@@ -48,7 +39,7 @@ def output(store: Store, request: tasks.Request):
     if request.kind == "trial":
         columns = ["trial_id", "top1", "top5", "per_class", "confusion", "loss", "steps"]
         return results.read(store).select(columns).to_pylist()
-    weights = load_tensors(store.get(store.get_json(tasks.generator_manifest(request.id))["weights"]))
+    weights = load_tensors(store.get(store.get_json(tasks.generators.manifest_name(request.id))["weights"]))
     return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
 
 
@@ -59,7 +50,7 @@ def kept(store: Store) -> list[str]:
 @pytest.mark.parametrize(("kind", "steps"), [("generator", 10), ("trial", 15)])
 def test_killed_and_resumed_equals_uninterrupted(job_of, monkeypatch, kind, steps):
     store, request = job_of(kind, "straight")
-    assert tasks.run(store, replace(request, checkpoint_every_s=1e9), list)["status"] == "ok"
+    assert tasks.run(store, replace(request, checkpoint_every_s=1e9))["status"] == "ok"
     whole = output(store, request)
 
     store, request = job_of(kind, "killed")
@@ -73,11 +64,11 @@ def test_killed_and_resumed_equals_uninterrupted(job_of, monkeypatch, kind, step
 
     monkeypatch.setattr(Checkpoints, "save", save_and_die)
     with pytest.raises(Killed):
-        tasks.run(store, request, list)
+        tasks.run(store, request)
     assert saved[-1] == steps // 2
     assert len(kept(store)) == 2  # the newest two are kept
     monkeypatch.setattr(Checkpoints, "save", lambda self, step, state: (saved.append(step), save(self, step, state)))
-    assert tasks.run(store, replace(request, attempt=new_attempt()), list)["status"] == "ok"
+    assert tasks.run(store, replace(request, attempt=new_attempt()))["status"] == "ok"
     assert saved[steps // 2] == steps // 2 + 1  # it went on where it was, and repeated nothing
     assert output(store, request) == whole
     assert not kept(store)  # cleared once there is an output

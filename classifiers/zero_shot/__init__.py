@@ -1,0 +1,1 @@
+"""Zero-shot classification with synthetic images of the unseen classes (the paper's Appendix G.2)."""

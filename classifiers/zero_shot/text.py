@@ -1,0 +1,61 @@
+"""Features of class texts by a frozen text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from classifiers.zero_shot.config import ZeroShotConfig
+
+_WANTED = "config.json, a tokenizer and safetensors weights"
+
+
+def text_features(
+    class_names: Sequence[str], config: ZeroShotConfig, *, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """(classes, text_width) float32: of each class's text, the mean of the encoder's last states over its tokens.
+
+    Each text is encoded alone, so its features depend on no other class. Compute them once for all trials of a
+    dataset. Raises ValueError for names that are no words, for an encoder that is not there, with what to place
+    where, and for one of another width than config.text_width.
+    """
+    texts = config.texts(class_names, len(class_names))
+    tokenizer, encoder = _load(config)
+    encoder = encoder.to(device).eval()
+    rows = []
+    with torch.inference_mode():
+        for text in texts:
+            tokens = tokenizer(text, return_tensors="pt", truncation=True).to(device)
+            rows.append(encoder(**tokens).last_hidden_state[0].mean(0).float().cpu())  # (tokens, width) -> (width,)
+    features = torch.stack(rows).numpy()
+    if features.shape[1] != config.text_width:
+        raise ValueError(
+            f"text_encoder {config.text_encoder!r} gives features of width {features.shape[1]}, "
+            f"expected text_width {config.text_width}"
+        )
+    return features
+
+
+def _load(config: ZeroShotConfig):
+    from transformers import AutoModel, AutoTokenizer
+
+    source = config.text_encoder
+    try:
+        folder = source if Path(source).is_dir() else _from_hub(source, config.revision)
+        # Safetensors alone, never a pickle; no code of a repository is run.
+        return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:  # the libraries differ in what they raise for bad files
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        raise ValueError(
+            f"text_encoder {source!r} could not be loaded ({reason}); name a folder with {_WANTED}, "
+            "or download the hub's into the cache that HF_HOME names"
+        ) from error
+
+
+def _from_hub(source: str, revision: str) -> str:
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"])

@@ -1,0 +1,275 @@
+"""The DiT generator's configuration: frozen, validated where it is built, free of torch.
+
+The defaults are DiT-XL/2 (Peebles and Xie 2023, Tables 1 and 4) on an autoencoder of the size of Stable Diffusion's
+(Rombach et al. 2022, KL, f = 8), which is trained here too; `generators.dit.presets` names the other sizes.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from generators.dit import released
+from generators.edm import config as edm
+
+LEVEL_WIDTHS = {1: (1,), 2: (1, 2), 4: (1, 2, 4), 8: (1, 2, 4, 4)}
+"""For each downsampling of the autoencoder, its levels' widths in units of base_channels (Rombach et al. 2022)."""
+
+_FEATURE_LOSSES = ("perceptual", "lpips", "feature_loss")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Network(_Part):
+    """Size of the transformer, Peebles and Xie 2023, Table 1."""
+
+    depth: int = Field(28, ge=1)
+    width: int = Field(1152, ge=4)
+    heads: int = Field(16, ge=1)
+    patch: Literal[2, 4, 8] = 2
+    """Side of a token, in latent pixels."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> "Network":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must be divisible by the {self.heads} heads")
+        if self.width % 4:
+            raise ValueError(f"width {self.width} must be divisible by 4 (sines and cosines of rows and columns)")
+        return self
+
+
+class Schedule(_Part):
+    """A training's budget and learning rate, in optimiser steps."""
+
+    steps: int = Field(400_000, ge=1)
+    full_at_images: int | None = Field(None, ge=1)
+    """With fewer images than this, steps shrink in proportion; null keeps them."""
+    least_steps: int = Field(1, ge=1)
+    """Below this steps do not shrink."""
+    batch: int = Field(256, ge=1)
+    """Images per step over all devices together."""
+    lr: float = Field(1e-4, gt=0)
+    lr_rampup_part: float = Field(0.0, ge=0, le=1)
+    """The part of the steps over which the rate rises linearly from zero."""
+    lr_decay_part: float = Field(0.0, ge=0, le=1)
+    """The part of the steps, at the end, over which it falls linearly to zero."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+
+    @field_validator("betas")
+    @classmethod
+    def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{list(betas)}: both lie in [0, 1)")
+        return betas
+
+    def for_images(self, n_images: int) -> "Schedule":
+        """The schedule that a base of n_images gets, written out."""
+        if self.full_at_images is None:
+            return self
+        part = min(n_images / self.full_at_images, 1.0)
+        steps = max(round(self.steps * part), min(self.least_steps, self.steps))
+        return self.model_copy(update={"steps": steps, "full_at_images": None})
+
+
+class Training(Schedule):
+    """The transformer's training; the defaults are published (batch, lr, AdamW, EMA), but for the steps."""
+
+    ema_decay: float = Field(0.9999, ge=0, lt=1)
+    """The part of the averaged weights that a step keeps; (1 + n) / (10 + n) after n steps while that is less."""
+    label_dropout: float = Field(0.1, ge=0, lt=1)
+    """Probability with which an image is shown without its label, for classifier-free guidance."""
+
+
+class Discriminator(_Part):
+    """A patch discriminator (Isola et al. 2017) with group norm, against which the autoencoder trains."""
+
+    base_channels: int = Field(64, ge=8, multiple_of=8)
+    layers: int = Field(3, ge=1, le=6)
+    """Convolutions of stride 2."""
+    starts_at_part: float = Field(0.5, ge=0, le=1)
+    """The part of the autoencoder's steps before which there is no discriminator; 1 for none at all."""
+    weight: float = Field(0.1, ge=0)
+    """Of the adversarial loss, beside the L1 loss per pixel value.  Fixed: an adaptive weight would depend on how
+    many images a device takes at once."""
+
+
+class VAETraining(Schedule):
+    """The autoencoder's training.  The paper does not state its own: these values are our choice."""
+
+    steps: int = Field(100_000, ge=1)
+    batch: int = Field(64, ge=1)
+    betas: tuple[float, float] = (0.5, 0.9)
+    kl_weight: float = Field(1e-6, ge=0)
+    """Of the divergence of an image's latents from a standard normal, beside its L1 loss, both summed."""
+    discriminator: Discriminator = Discriminator()
+
+
+class VAE(_Part):
+    """The autoencoder, retrained on the base subset."""
+
+    downsample: Literal[1, 2, 4, 8] = 8
+    """Pixels per latent pixel in each direction (f)."""
+    base_channels: int = Field(128, ge=1)
+    layers_per_block: int = Field(2, ge=1)
+    latent_channels: int = Field(4, ge=1)
+    norm_groups: int = Field(32, ge=1)
+    attention: bool = True
+    """Self-attention in the middle block."""
+    weights: str | None = None
+    """A folder in diffusers' format with a pre-trained autoencoder, beside the top's `weights`; open set only."""
+    training: VAETraining = VAETraining()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_feature_loss(cls, values: Any) -> Any:
+        for name in _FEATURE_LOSSES:
+            if isinstance(values, dict) and values.get(name):
+                raise ValueError(
+                    f"{name} {values[name]!r} would be a feature loss from a network trained on other images "
+                    "(ImageNet), which opens the closed set; leave it out, L1 and the discriminator are what there is"
+                )
+        return values
+
+    @model_validator(mode="after")
+    def _groups_fit(self) -> "VAE":
+        if self.base_channels % self.norm_groups:
+            raise ValueError(f"base_channels {self.base_channels} must be divisible by norm_groups {self.norm_groups}")
+        return self
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(self.base_channels * width for width in LEVEL_WIDTHS[self.downsample])
+
+
+class Sampler(_Part):
+    """Ancestral sampling with the learned variance (Nichol and Dhariwal 2021) and classifier-free guidance."""
+
+    steps: int = Field(250, ge=1, le=1000)
+    """Steps kept of the 1,000 of training."""
+    guidance: float = Field(4.0, ge=0)
+    """Conditional plus (guidance - 1) times what the label adds; 1 for no guidance."""
+    guidance_channels: Literal["all", "three"] = "all"
+    """Latent channels on which it acts; three is what the released code did."""
+    batch: int = Field(64, ge=1)
+    """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a pool."""
+
+
+class Compute(edm.Compute):
+    """How, not what, is computed: changes results by rounding alone and never enters an id."""
+
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Activations computed twice instead of kept; auto is on where a batch does not fit the device otherwise."""
+
+
+class DiTConfig(_Part):
+    """A class-conditional latent diffusion transformer with its own autoencoder, or released ones from files."""
+
+    kind: Literal["dit"] = "dit"
+    setting: Literal["closed", "open"] = "closed"
+    """closed: autoencoder and transformer see the base subset only; open: released ones, trained on other data."""
+    weights: str | None = None
+    """A folder in diffusers' format (`transformer/`, `vae/`), or a transformer's folder or safetensors file beside
+    `vae.weights`; then nothing is trained."""
+    class_indices: tuple[int, ...] | None = None
+    """With `weights`: the network's class for each class of the dataset; null for the same numbers."""
+    network: Network = Network()
+    vae: VAE = VAE()
+    training: Training = Training()
+    flips: bool = True
+    """Whether half of the training images are mirrored, left to right."""
+    sampler: Sampler = Sampler()
+    compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _setting_fits(self) -> "DiTConfig":
+        named = {"weights": self.weights, "vae.weights": self.vae.weights}
+        if self.setting == "closed":
+            for key, path in named.items():
+                if path is not None:
+                    raise ValueError(
+                        f"{key} {path!r} is pre-trained: a closed-set generator learns from the base subset alone; "
+                        "leave it out, or write setting: open"
+                    )
+        if self.setting == "open" and self.weights is None:
+            raise ValueError("setting 'open' needs 'weights': a DiT trained here sees the base subset only")
+        if self.class_indices is not None and self.weights is None:
+            raise ValueError("class_indices are for released 'weights'")
+        if self.sampler.guidance != 1 and self.weights is None and self.training.label_dropout == 0:
+            raise ValueError("guidance needs a label_dropout above 0: without, the network knows no image unlabelled")
+        return self
+
+    def latent_side(self, height: int, width: int) -> int:
+        """Side of the square of latents at an image size; ValueError if the networks cannot take it."""
+        if height != width:
+            raise ValueError(f"image size {height}x{width}: the transformer takes square images")
+        factor = self.vae.downsample * self.network.patch
+        if height % factor:
+            raise ValueError(
+                f"image size {height}x{width} must be divisible by {factor}: vae.downsample {self.vae.downsample} "
+                f"times network.patch {self.network.patch}"
+            )
+        return height // self.vae.downsample
+
+    def capacity(self, class_names: tuple[str, ...]) -> int | None:
+        """How many images a pool can have; None: as many as are asked for."""
+        return None
+
+    def check(
+        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...] = ()
+    ) -> None:
+        """Raise ValueError, one line, if this generator cannot be made for such a dataset."""
+        self.latent_side(height, width)
+        if channels not in (1, 3):
+            raise ValueError(f"images have 1 or 3 channels, got {channels}")
+        if classes < 1:
+            raise ValueError(f"classes must be at least 1, got {classes}")
+        if self.weights is not None:
+            self._check_released(classes)
+            return
+        if n_images < 1:
+            raise ValueError("a DiT cannot be trained on no images")
+        layers = self.vae.training.discriminator.layers
+        if height < 3 * 2**layers:
+            raise ValueError(
+                f"image size {height}x{width} is too small for vae.training.discriminator.layers {layers}, "
+                f"which need {3 * 2**layers} pixels"
+            )
+
+    def _check_released(self, classes: int) -> None:
+        released.files(self)
+        if self.class_indices is not None and len(self.class_indices) != classes:
+            raise ValueError(f"class_indices has {len(self.class_indices)} entries, the dataset {classes} classes")
+
+    def for_images(self, n_images: int) -> "DiTConfig":
+        """The configuration with the durations that a base of n_images gets; `train` uses it by itself."""
+        vae = self.vae.model_copy(update={"training": self.vae.training.for_images(n_images)})
+        return self.model_copy(update={"training": self.training.for_images(n_images), "vae": vae})
+
+    def training_payload(self) -> dict:
+        """What, beside the images and the seed, determines the weights: for the generator's id.
+
+        With released weights the files' SHA-256 in place of networks and trainings.
+        """
+        if self.weights is not None:
+            return {"kind": self.kind, "files_sha256": released.digests(self)}
+        parts = self.model_dump(
+            mode="json", include={"kind", "network", "training", "flips", "vae"}, exclude={"vae": {"weights"}}
+        )
+        return {**parts, "rev": TRAINING_REV}
+
+    def sampling_payload(self) -> dict:
+        """What, beside the weights and the seed, determines the pool: networks, and the sampler without its batch."""
+        sampler = self.sampler.model_dump(mode="json", exclude={"batch"})
+        vae = self.vae.model_dump(mode="json", exclude={"training", "weights"})
+        network = self.network.model_dump(mode="json")
+        parts = {"network": network, "vae": vae, "sampler": sampler, "class_indices": self.class_indices}
+        return {"kind": self.kind, **parts, "rev": SAMPLING_REV}
+
+
+TRAINING_REV = 1
+"""Raised when a change of the code changes trained weights by more than rounding."""
+SAMPLING_REV = 1
+"""Raised when a change of the code changes pixels by more than rounding."""

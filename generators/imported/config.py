@@ -1,0 +1,84 @@
+"""Imported sets of synthetic images: the configuration, frozen, validated where it is built, free of torch."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from generators.imported.listing import Listing, listing
+from generators.imported.order import capacity
+
+
+class ImportedConfig(BaseModel):
+    """A finite pool: images that somebody made, in a persisted order that is balanced over the classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["imported", "cifake"] = "imported"
+    """imported: a folder CLASS/*, or Parquet files in Hugging Face's layout; cifake: Kaggle's tree of CIFAKE."""
+    setting: Literal["open", "closed"] = "open"
+    """open: whatever made the images may have seen other data; closed: it saw the base subset only."""
+    path: str
+    """A folder, or for Parquet any URI of pyarrow's, such as s3://bucket/folder."""
+    split: str | None = None
+    """The folder of this name inside `path`, or the Parquet files whose names begin with it; null for all there is.
+    For cifake train (null) or test."""
+    image: str | None = None
+    """Parquet: the column of structs with the encoded `bytes`; null for the only one."""
+    label: str | None = None
+    """Parquet: the column of classes, numbers or names; null for `label`, `labels`, or the only one
+    that could be."""
+    rename: dict[str, str] = {}
+    """From names of classes in the set to the dataset's, where they differ."""
+
+    @field_validator("path")
+    @classmethod
+    def _path(cls, path: str) -> str:
+        if not path:
+            raise ValueError("name a folder with the images")
+        return path
+
+    @model_validator(mode="after")
+    def _fits(self) -> "ImportedConfig":
+        if self.kind == "cifake" and self.split not in (None, "train", "test"):
+            raise ValueError(f"split {self.split!r}: CIFAKE has train and test")
+        if self.kind == "cifake" and (self.image or self.label):
+            raise ValueError("image and label name columns of Parquet files; CIFAKE is a folder")
+        return self
+
+    def listing(self) -> Listing:
+        """The set's images by class; ValueError if there is no such set."""
+        renamed = tuple(sorted(self.rename.items()))
+        return listing(self.kind, self.path, split=self.split, image=self.image, label=self.label, rename=renamed)
+
+    def capacity(self, class_names: tuple[str, ...]) -> int | None:
+        """Images that are balanced over the classes: as many of each as the rarest has."""
+        return capacity(self.listing(), class_names)
+
+    def check(
+        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...] = ()
+    ) -> None:
+        """Raise ValueError, one line, if these images cannot serve such a dataset."""
+        if channels not in (1, 3):
+            raise ValueError(f"images have 1 or 3 channels, got {channels}")
+        names = class_names or tuple(map(str, range(classes)))
+        if len(names) != classes:
+            raise ValueError(f"{classes} classes have as many names, got {len(names)}")
+        self.capacity(names)
+
+    def training_payload(self) -> dict:
+        """What, beside the seed, determines which images the pool has: their content, wherever they lie."""
+        return {"kind": "imported", "content": self.listing().digest(), "rev": ORDER_REV}
+
+    def sampling_payload(self) -> dict:
+        """How they are brought to the dataset's size."""
+        return {"kind": "imported", "rev": DECODING_REV}
+
+    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int) -> dict:
+        """Nothing is trained or computed."""
+        return {}
+
+
+ORDER_REV = 1
+"""Raised when a change of the code changes the order of a pool's images."""
+DECODING_REV = 1
+"""Raised when a change of the code changes pixels."""

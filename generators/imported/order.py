@@ -1,0 +1,58 @@
+"""The order in which a pool takes an imported set's images: free of torch."""
+
+import difflib
+
+import numpy as np
+
+from generators.imported.listing import Listing
+from generators.random_draws import permutation
+
+
+def by_class(listing: Listing, class_names: tuple[str, ...]) -> list[np.ndarray]:
+    """Positions in listing.images of each class of the dataset, in the dataset's order: int64 arrays.
+
+    The set's classes have the dataset's names, or are all of the numbers from 0.  Raises ValueError for a class
+    that one of the two lacks.
+    """
+    names = class_names
+    numbers = tuple(map(str, range(len(class_names))))
+    if set(listing.labels) <= set(numbers) and not set(listing.labels) <= set(class_names):
+        names = numbers
+    place = {name: i for i, name in enumerate(names)}
+    for label in listing.labels:
+        if label not in place:
+            near = difflib.get_close_matches(label, names, n=1)
+            right = f"did you mean {near[0]!r}? Set rename" if near else f"it has {_some(names)}; set rename"
+            raise ValueError(f"class {label!r} of {listing.root} is not in the dataset: {right}")
+    classes = np.array([place[image.label] for image in listing.images])
+    found = [np.flatnonzero(classes == k) for k in range(len(names))]
+    for name, positions in zip(names, found):
+        if not len(positions):
+            raise ValueError(f"class {name!r} of the dataset has no image in {listing.root}; it has classes "
+                             f"{_some(listing.labels)}")  # fmt: skip
+    return found
+
+
+def capacity(listing: Listing, class_names: tuple[str, ...]) -> int:
+    """Images of the longest prefix with as many of each class."""
+    return len(class_names) * min(map(len, by_class(listing, class_names)))
+
+
+def accepted(listing: Listing, class_names: tuple[str, ...], seed: int) -> np.ndarray:
+    """Positions in listing.images: (images per class, classes) int64, row r the r-th image of each class.
+
+    A permutation per class, drawn from (seed, class).  Groups (of Parquet's rows) are permuted as wholes and then
+    within themselves, so that neighbours in the pool are read together.
+    """
+    groups = np.array([image.group for image in listing.images])
+    rank = permutation(seed, "imported groups", 0, int(groups.max()) + 1)  # the same for all classes
+    columns = []
+    for label, positions in enumerate(by_class(listing, class_names)):
+        shuffled = positions[permutation(seed, "imported order", label, len(positions))]
+        columns.append(shuffled[np.argsort(rank[groups[shuffled]], kind="stable")])
+    shortest = min(map(len, columns))
+    return np.stack([column[:shortest] for column in columns], axis=1)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

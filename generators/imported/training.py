@@ -1,0 +1,71 @@
+"""Training of an imported set, so to speak: its images in a persisted order, each with a digest of its bytes."""
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from generators.imported.config import ImportedConfig
+from generators.imported.listing import Listing
+from generators.imported.order import accepted
+
+_READ_AT_ONCE = 4096
+
+
+def ignore(*_) -> None:
+    """The default of callbacks: nothing."""
+
+
+def train(
+    images: np.ndarray,
+    labels: np.ndarray,
+    config: ImportedConfig,
+    *,
+    classes: int,
+    seed: int,
+    device: str | torch.device = "cpu",
+    resume: dict | None = None,
+    checkpoint: Callable = ignore,
+    log: Callable[[dict], None] = ignore,
+    class_names: tuple[str, ...] = (),
+) -> dict[str, torch.Tensor]:
+    """The order in which the pool takes the set's images; the dataset's own images are not looked at.
+
+    Returns `places`, uint8: JSON, a list of as many places as the pool has images, in their order by class, the
+    r-th of each class in turn; and `digests`, (images per class, classes) int64, of the encoded bytes.  They hold
+    no path: a set that was moved serves.  Raises ValueError for a set whose classes are not the dataset's.
+    """
+    config.check(*images.shape[1:], classes, len(images), class_names)
+    listing = config.listing()
+    order = accepted(listing, class_names or tuple(map(str, range(classes))), seed)
+    places = [listing.images[i].place for i in order.ravel()]
+    digests = _digests(listing, places).reshape(order.shape)
+    log({"step": 1, "images": len(listing.images), "accepted": order.size})
+    return {"places": _encoded(places), "digests": torch.from_numpy(digests)}
+
+
+def digest_of(data: bytes | None) -> int:
+    """Of an image's encoded bytes, as an int64."""
+    return int.from_bytes(hashlib.blake2b(data or b"", digest_size=8).digest(), "little", signed=True)
+
+
+def _digests(listing: Listing, places: list[str]) -> np.ndarray:
+    found = np.zeros(len(places), np.int64)
+    order = sorted(range(len(places)), key=places.__getitem__)  # neighbours in a file are read together
+    for first in range(0, len(order), _READ_AT_ONCE):
+        some = order[first : first + _READ_AT_ONCE]
+        for i, data in listing.read([places[j] for j in some]):
+            found[some[i]] = digest_of(data)
+    return found
+
+
+def _encoded(places: list[str]) -> torch.Tensor:
+    text = json.dumps(places, ensure_ascii=True).encode()
+    return torch.from_numpy(np.frombuffer(text, np.uint8).copy())
+
+
+def places_of(weights: dict[str, torch.Tensor]) -> list[str]:
+    """The list of places in a generator's weights."""
+    return json.loads(weights["places"].numpy().tobytes())

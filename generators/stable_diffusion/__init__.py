@@ -1,0 +1,1 @@
+"""Open-set pools: Stable Diffusion with prompts or captions, and a CLIP filter."""

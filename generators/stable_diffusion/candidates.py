@@ -1,0 +1,111 @@
+"""Images as the pipeline makes them, before any is refused.
+
+Candidate (i, attempt) of a pool has the label of image i; its noise, and its caption if it has one, depend on the
+seed, i and attempt alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from generators.pixels import to_uint8
+from generators.random_draws import seed_of
+from generators.stable_diffusion import models, prompts
+from generators.stable_diffusion.captions import Captioner
+from generators.stable_diffusion.clip_filter import Scorer
+from generators.stable_diffusion.config import StableDiffusionConfig
+
+
+class Wanted(NamedTuple):
+    """A candidate to be made: for image `number` of the pool, of class `label`, after `attempt` refused ones."""
+
+    number: int
+    label: int
+    attempt: int
+
+
+class Candidate(NamedTuple):
+    """A candidate made.
+
+    image: (3, h, w) float32 in [0, 1], on the CPU.  confidence: CLIP's, None without a filter.  facts: prompt, at_once
+    (images of its batch), and with captions template and caption (its number within the class).
+    """
+
+    image: torch.Tensor
+    confidence: float | None
+    facts: dict
+
+
+class Candidates:
+    """Makes candidates of one pool."""
+
+    def __init__(self, config: StableDiffusionConfig, names: tuple[str, ...], *, seed: int, device: torch.device):
+        """names: the classes in words, in the order of labels.  Loads all pre-trained parts."""
+        self.config, self.names, self.seed = config, names, seed
+        self.batch = config.sampler.batch
+        self.pipeline = models.pipeline(config, device)
+        self.size = _size(self.pipeline, config)
+        self.captioner = config.captions and Captioner(config.captions, names, seed=seed, device=device)
+        self.scorer = config.clip_filter and Scorer(config.clip_filter, names, device)
+
+    def make(self, wanted: Sequence[Wanted]) -> Iterator[Candidate]:
+        """The candidates, in order, `batch` at once; half as many from where the memory does not suffice."""
+        done = 0
+        while done < len(wanted):
+            part = wanted[done : done + self.batch]
+            try:
+                made = self._batch(part)
+            except torch.OutOfMemoryError:
+                if len(part) == 1:
+                    raise
+                made = None
+            if made is None:  # outside the handler, whose exception holds the failed batch's tensors
+                self.batch = -(-len(part) // 2)
+                torch.cuda.empty_cache()
+                continue
+            yield from made
+            done += len(part)
+
+    def _batch(self, wanted: Sequence[Wanted]) -> list[Candidate]:
+        facts = [{**self._prompt(one), "at_once": len(wanted)} for one in wanted]
+        images = self._images([fact["prompt"] for fact in facts], wanted)
+        confidence: Sequence[float | None] = [None] * len(wanted)
+        if self.scorer:
+            labels = np.array([one.label for one in wanted])
+            confidence = self.scorer(to_uint8(images * 2 - 1).numpy(), labels).tolist()
+        return [Candidate(*row) for row in zip(images, confidence, facts)]
+
+    def _images(self, texts: list[str], wanted: Sequence[Wanted]) -> torch.Tensor:
+        """(n, 3, h, w) float32 in [0, 1] on the CPU."""
+        seeds = [seed_of(self.seed, "pool noise", one.number, one.attempt) for one in wanted]
+        made = self.pipeline(
+            prompt=texts,
+            height=self.size[0],
+            width=self.size[1],
+            num_inference_steps=self.config.sampler.steps,
+            guidance_scale=self.config.sampler.guidance,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],  # the CPU's, on every device
+            output_type="pt",
+        )
+        return made.images.float().cpu()
+
+    def _prompt(self, wanted: Wanted) -> dict:
+        if self.captioner is None:
+            return {"prompt": prompts.prompt(self.config.prompt, self.names[wanted.label])}
+        # Each run of `classes` images holds each class once (pools.labels): so many of its class came before.
+        before = wanted.number // len(self.names)
+        number = before // self.config.captions.images_per_caption
+        text = self.captioner.caption(wanted.label, number, wanted.attempt)
+        return {"prompt": text, "template": self.captioner.template(number, wanted.attempt), "caption": number}
+
+
+def _size(pipeline, config: StableDiffusionConfig) -> tuple[int | None, int | None]:
+    """(height, width) to ask for, None for the pipeline's own; ValueError if its autoencoder cannot take it."""
+    multiple = pipeline.vae_scale_factor * getattr(pipeline, "patch_size", 1)
+    for key in ("height", "width"):
+        value = getattr(config.sampler, key)
+        if value is not None and value % multiple:
+            raise ValueError(f"sampler.{key} {value}: this pipeline's autoencoder takes multiples of {multiple}")
+    return config.sampler.height, config.sampler.width

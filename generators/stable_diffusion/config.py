@@ -1,0 +1,204 @@
+"""The Stable Diffusion generator's configuration: frozen, validated where it is built, free of torch.
+
+The defaults are the paper's: five images per caption, the bottom 20% by CLIP's zero-shot confidence dropped.
+`generators.stable_diffusion.presets` names the versions.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from generators.stable_diffusion import prompts, sources, words
+
+Template = Literal["c", "c,bg", "c,rel"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Captions(_Part):
+    """Prompts by a language model that continues examples: c -> caption, (c, bg) -> caption, (c, rel) -> caption."""
+
+    language_model: str
+    """A folder or a hub id of a causal language model; it completes text, so a base model will do."""
+    revision: str = "main"
+    templates: tuple[Template, ...] = ("c", "c,bg", "c,rel")
+    """Taken in turn, caption by caption."""
+    images_per_caption: int = Field(5, ge=1)
+    examples_per_caption: int = Field(3, ge=1)
+    """In-context examples, drawn anew for each caption."""
+    max_new_tokens: int = Field(60, ge=1)
+    temperature: float = Field(0.9, gt=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    examples: str | None = None
+    """A JSON file in place of our examples, of the same form: template -> list of [given, caption]."""
+    backgrounds: str | None = None
+    """A text file in place of our list of backgrounds, one a line."""
+    relations: str | None = None
+    """A text file in place of our list of relations, one a line."""
+
+    @field_validator("templates")
+    @classmethod
+    def _once(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
+        if not templates or len(set(templates)) != len(templates):
+            raise ValueError(f"{list(templates)}: one or more of 'c', 'c,bg', 'c,rel', each once")
+        return templates
+
+    def words(self) -> words.Words:
+        """Examples, backgrounds and relations; ValueError for a file that is missing or of another form."""
+        return words.read(self.examples, self.backgrounds, self.relations)
+
+    def payload(self) -> dict:
+        """What determines a caption beside class, number and seed."""
+        paths = {"language_model", "revision", "examples", "backgrounds", "relations"}
+        own = self.model_dump(mode="json", exclude=paths)
+        identity = sources.identity("captions.language_model", self.language_model, self.revision)
+        return {**own, "language_model": identity, "words_sha256": self.words().digest()}
+
+
+class Sampler(_Part):
+    """How the pipeline is called."""
+
+    steps: int = Field(50, ge=1, le=10_000)
+    guidance: float = Field(7.5, ge=0)
+    """Classifier-free guidance scale."""
+    height: int | None = Field(None, ge=8, multiple_of=8)
+    """Of the image as the pipeline makes it, before it is resized to the dataset's; null for its own size."""
+    width: int | None = Field(None, ge=8, multiple_of=8)
+    batch: int = Field(8, ge=1)
+    """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a pool."""
+
+
+class ClipFilter(_Part):
+    """Keeps images whose zero-shot confidence, CLIP's softmax over all classes' prompts, is not in the bottom part.
+
+    The bottom part's upper end is measured on `calibration_per_class` images of each class, made for that alone.
+    """
+
+    model: str
+    """A folder or a hub id of a CLIP model with its processor."""
+    revision: str = "main"
+    prompt: str = "a photo of {a} {c}."
+    drop: float = 0.2
+    """Part of the images that is dropped."""
+    scope: Literal["class", "all"] = "class"
+    """class: the bottom part of each class; all: that of all classes together (labels stay balanced either way)."""
+    calibration_per_class: int = Field(100, ge=2)
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt(cls, prompt: str) -> str:
+        return prompts.checked_template(prompt)
+
+    @field_validator("drop")
+    @classmethod
+    def _keeps_some(cls, drop: float) -> float:
+        if not 0 <= drop < 1:
+            raise ValueError("a filter that drops this part keeps nothing; drop lies in [0, 1), such as 0.2")
+        return drop
+
+    def payload(self) -> dict:
+        """What determines an image's confidence, and how many images calibrate it."""
+        identity = sources.identity("clip_filter.model", self.model, self.revision)
+        return {"model": identity, "prompt": self.prompt, "calibration_per_class": self.calibration_per_class}
+
+
+class Compute(_Part):
+    """How, not what, is computed: changes results by rounding alone and never enters an id."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the pipeline; auto is fp16 on a CUDA device, fp32 on a CPU."""
+
+
+class StableDiffusionConfig(_Part):
+    """An open-set generator: a text-to-image pipeline of diffusers, prompted with the classes' names."""
+
+    kind: Literal["stable-diffusion"] = "stable-diffusion"
+    setting: Literal["open"] = "open"
+    pipeline: str
+    """A folder with model_index.json, as diffusers saves it, or a hub id."""
+    revision: str = "main"
+    """Of a hub id: a branch or, to fix the weights, a commit."""
+    prompt: str | None = None
+    """With {c} for the class's name and {a} for its article, a or an.  Either this or `captions`."""
+    captions: Captions | None = None
+    rename: dict[str, str] = {}
+    """Words for prompts in place of the dataset's class names."""
+    sampler: Sampler = Sampler()
+    clip_filter: ClipFilter | None = None
+    compute: Compute = Compute()
+
+    @field_validator("setting", mode="before")
+    @classmethod
+    def _open(cls, setting: str) -> str:
+        if setting == "closed":
+            raise ValueError("the pipeline was trained on other images than the base subset; Stable Diffusion is open")
+        return setting
+
+    @field_validator("prompt")
+    @classmethod
+    def _prompt(cls, prompt: str | None) -> str | None:
+        return None if prompt is None else prompts.checked_template(prompt)
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> "StableDiffusionConfig":
+        if (self.prompt is None) == (self.captions is None):
+            have = "neither" if self.prompt is None else "both"
+            raise ValueError(f"prompts come from either 'prompt' or 'captions', got {have}; set one, null the other")
+        return self
+
+    def names(self, class_names: tuple[str, ...], classes: int) -> tuple[str, ...]:
+        """The classes in words, in the order of labels; ValueError if a prompt cannot be made of them."""
+        return prompts.names(class_names, self.rename, classes)
+
+    def capacity(self, class_names: tuple[str, ...]) -> int | None:
+        """How many images a pool can have; None: as many as are asked for."""
+        return None
+
+    def check(
+        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...] = ()
+    ) -> None:
+        """Raise ValueError, one line, if this generator cannot be made for such a dataset."""
+        if channels not in (1, 3):
+            raise ValueError(f"images have 1 or 3 channels, got {channels}")
+        self.names(class_names, classes)
+        if self.clip_filter is not None and classes < 2:
+            raise ValueError(f"clip_filter: confidence among {classes} class tells nothing; drop the filter")
+        self.sampling_payload()  # every file named is looked up
+
+    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int) -> dict[str, int]:
+        """What costs follow from: images at once, steps, and evaluations of the network (two a step with guidance)."""
+        steps, guided = self.sampler.steps, self.sampler.guidance > 1
+        facts = {"sampling_batch": self.sampler.batch, "sampler_steps": steps}
+        return {**facts, "evaluations_per_image": steps * (2 if guided else 1)}
+
+    def training_payload(self) -> dict:
+        """What, beside the seed, determines what `train` returns: the filter's calibration, if there is a filter."""
+        if self.clip_filter is None:
+            return {"kind": self.kind, "pipeline": self._pipeline(), "rev": REV}
+        return self._images_payload()
+
+    def sampling_payload(self) -> dict:
+        """What, beside that and the seed, determines the pool; free of paths, files by SHA-256."""
+        kept = self.clip_filter and self.clip_filter.model_dump(mode="json", include={"drop", "scope"})
+        return {**self._images_payload(), "kept": kept}
+
+    def _images_payload(self) -> dict:
+        return {
+            "kind": self.kind,
+            "pipeline": self._pipeline(),
+            "prompt": self.prompt,
+            "captions": self.captions and self.captions.payload(),
+            "rename": dict(self.rename),
+            "sampler": self.sampler.model_dump(mode="json", exclude={"batch"}),
+            "clip_filter": self.clip_filter and self.clip_filter.payload(),
+            "rev": REV,
+        }
+
+    def _pipeline(self) -> dict:
+        return sources.identity("pipeline", self.pipeline, self.revision)
+
+
+REV = 1
+"""Raised when a change of the code changes pixels by more than rounding."""

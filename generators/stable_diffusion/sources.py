@@ -1,0 +1,69 @@
+"""Where pre-trained parts come from: a folder, or the hub; told apart and identified without torch."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from generators.digests import sha256
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_READ = (".json", ".txt", ".model", ".safetensors")
+"""Ends of the files that are read: configurations, vocabularies and weights; never pickles."""
+
+
+def identity(key: str, source: str, revision: str) -> dict:
+    """What identifies pre-trained parts: a hub id and its revision, or the SHA-256 of a folder's content.
+
+    The folder's own files and those one level below are hashed, as far as loading reads their kind.  Raises
+    ValueError that names the configuration's `key` for a path that is no folder.
+    """
+    if not is_folder(key, source):
+        return {"hub": source, "revision": revision}
+    folder = Path(source)
+    files = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.suffix in _READ)
+    if not files:
+        raise ValueError(f"{key}: the folder {source!r} holds no safetensors or json files")
+    with ThreadPoolExecutor() as threads:  # gigabytes, once per process
+        digests = list(threads.map(lambda path: sha256(str(path), key), files))
+    lines = [f"{path.relative_to(folder).as_posix()} {digest}" for path, digest in zip(files, digests)]
+    return {"sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+
+
+def is_folder(key: str, source: str) -> bool:
+    """Whether `source` is a folder; if not it may be a hub id, or ValueError says that it is neither."""
+    if Path(source).is_dir():
+        return True
+    if source.startswith((".", "~", os.sep)) or not _HUB_ID.fullmatch(source):
+        raise ValueError(f"{key}: there is no folder {source!r}")
+    return False
+
+
+@contextmanager
+def loading(key: str, source: str, wanted: str) -> Iterator[None]:
+    """Errors of loading `source` as ValueErrors, one line, that say what to place where.
+
+    wanted: what a folder holds, such as "model_index.json and safetensors weights".
+    """
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:  # libraries differ in what they raise for bad files
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        if Path(source).is_dir():
+            raise ValueError(f"{key}: {source!r} could not be loaded ({reason}); it must hold {wanted}") from error
+        raise ValueError(
+            f"{key}: {source!r} is no folder here, and could not be had from the hub ({reason}); "
+            f"name a folder with {wanted}, or download it into the cache that HF_HOME names"
+        ) from error
+
+
+def local(key: str, source: str, revision: str) -> str:
+    """The folder with a transformers model: `source` itself, or the hub's in the cache, downloaded if need be."""
+    if is_folder(key, source):
+        return source
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download(source, revision=revision, allow_patterns=[f"*{end}" for end in _READ])

@@ -1,0 +1,178 @@
+"""What a store holds that no grid in it needs, and removing that. Results and measures are never touched.
+
+Needed is what the plan of any recorded spec (`grids/*/spec.json`) names. Of a training that is done only the output
+is needed: its checkpoints go, as do its leftovers of attempts that came to nothing. What was written within the last
+hour stays, since its manifest may be on its way, and so does all that belongs to a grid that runs.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from grid import lock, results
+from grid.plan import Plan, plan
+from grid.resolve import resolve
+from grid.spec import GridSpec, SpecError
+from grid.state import done_jobs
+from grid.store import Entry, Store
+
+YOUNG_S = 3600.0
+# Of a generator or reference that is done: what only its training needed.
+TRAINING_ONLY = ("checkpoints", "artefacts")
+
+NOT_NEEDED = "no grid in the store needs it"
+TRAINED = "its training is done"
+LEFTOVER = "left by an attempt whose output is another"
+OVERCOME = "the job failed here and succeeded later"
+REPLACED = "a newer table of results replaced it"
+UNFINISHED = "a writer that died left it"
+
+
+class Garbage(NamedTuple):
+    """An object that may go. why: in words."""
+
+    name: str
+    bytes: int
+    why: str
+
+
+def recorded(store: Store) -> list[Plan]:
+    """The plans of all grids in the store. Raises SpecError if one cannot be planned: then nothing may go."""
+    plans = []
+    for name in sorted(name for name in store.list("grids") if name.endswith("/spec.json")):
+        right = f"run it again, or remove {name} if it is not wanted any more"
+        try:
+            the_plan = plan(resolve(GridSpec.model_validate(store.get_json(name)), store))
+        except ValueError as error:
+            why = "; ".join(str(error).splitlines()[:3])
+            raise SpecError(f"gc: {name}: {why}; what it needs is not known: {right}") from error
+        if the_plan.resolved.dataset is None:
+            raise SpecError(f"gc: {name}: its dataset is not in the store; what it needs is not known: {right}")
+        plans.append(the_plan)
+    if not plans:
+        raise SpecError(f"gc: store {store.uri} records no grid, so all of it would go; remove it yourself if you like")
+    return plans
+
+
+def plan_gc(store: Store, plans: list[Plan], *, now: float | None = None) -> list[Garbage]:
+    """What may go if only `plans` count, by name. now: by the store's clock, which is asked without it."""
+    now = store.check() if now is None else now
+    needs = _Needs(store, plans)
+    found = []
+    for prefix, reasons in REASONS.items():
+        entries = list(store.entries(prefix))
+        why = dict(reasons(needs, entries))
+        asides = dict.fromkeys(store.asides(prefix), UNFINISHED)
+        candidates = {entry: why[entry.name] for entry in entries if entry.name in why} | asides
+        found += [Garbage(e.name, e.bytes, word) for e, word in candidates.items() if now - e.modified_s >= YOUNG_S]
+    return sorted(found)
+
+
+def collect(store: Store, garbage: Iterable[Garbage]) -> int:
+    """Removes it; returns the bytes freed. Manifests go first, so that none is left without its data."""
+    garbage = list(garbage)
+    names = [item.name for item in garbage]
+    store.delete(*(name for name in names if name.endswith(".json")))
+    store.delete(*(name for name in names if not name.endswith(".json")))
+    return sum(item.bytes for item in garbage)
+
+
+class _Needs:
+    """What the plans name, what of it is done, and what belongs to a grid that runs now."""
+
+    def __init__(self, store: Store, plans: list[Plan]):
+        self.store = store
+        self.jobs = {job_id for the_plan in plans for job_id in the_plan.jobs}
+        self.done = {job_id for the_plan in plans for job_id in done_jobs(store, the_plan)}
+        self.busy = {job_id for the_plan in plans if _runs(store, the_plan) for job_id in the_plan.jobs}
+        self.datasets = {folder for the_plan in plans for folder in _dataset_folders(the_plan)}
+        self.replaced = set(results.replaced(store))
+
+    def of_datasets(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
+        for entry in entries:
+            if entry.name.split("/")[1] not in self.datasets:
+                yield entry.name, NOT_NEEDED
+
+    def of_trainings(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
+        for entry in entries:
+            _, job_id, part, *_ = entry.name.split("/")
+            if job_id not in self.jobs:
+                yield entry.name, NOT_NEEDED
+            elif job_id in self.done - self.busy and part in TRAINING_ONLY:
+                yield entry.name, TRAINED
+        weights = [entry.name for entry in entries if "/weights-" in entry.name]
+        yield from self._leftovers(weights, lambda name: name.rsplit("/", 1)[0], "{}/manifest.json", "weights")
+
+    def of_pools(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
+        for entry in entries:
+            if _shard_of(entry.name) not in self.jobs:
+                yield entry.name, NOT_NEEDED
+        for ending, key in ((".safetensors", "data"), (".parquet", "columns")):
+            data = [entry.name for entry in entries if entry.name.endswith(ending)]
+            yield from self._leftovers(data, lambda name: f"pools/{_shard_of(name)}", "{}.json", key)
+
+    def _leftovers(self, names: list[str], place_of: Callable, manifest: str, key: str) -> Iterator[tuple[str, str]]:
+        """Of jobs that are done: files beside the one that the manifest names under `key`."""
+        by_place: dict[str, list[str]] = {}
+        for name in names:
+            by_place.setdefault(place_of(name), []).append(name)
+        for place, beside in by_place.items():
+            if len(beside) > 1 and place.split("/", 1)[1] in self.done - self.busy:
+                content = self.store.get_json(manifest.format(place))
+                if content is not None:
+                    yield from ((name, LEFTOVER) for name in beside if name != content.get(key))
+
+    def of_checkpoints(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
+        for entry in entries:
+            job_id = entry.name.split("/")[1]
+            if job_id not in self.jobs:
+                yield entry.name, NOT_NEEDED
+            elif job_id in self.done - self.busy:
+                yield entry.name, TRAINED
+
+    def of_failures(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
+        for entry in entries:
+            job_id = entry.name.removeprefix("failures/").rsplit("/", 1)[0]
+            if job_id not in self.jobs:
+                yield entry.name, NOT_NEEDED
+            elif job_id in self.done:
+                yield entry.name, OVERCOME
+
+    def of_parts(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
+        return ((entry.name, REPLACED) for entry in entries if entry.name in self.replaced)
+
+    def of_tables(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
+        yield from self.of_parts(entries)
+        names = {entry.name for entry in entries}
+        for name in names - self.replaced:
+            if name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" not in names:
+                yield name, UNFINISHED
+
+
+REASONS: dict[str, Callable[[_Needs, list[Entry]], Iterator[tuple[str, str]]]] = {
+    "datasets": _Needs.of_datasets,
+    "generators": _Needs.of_trainings,
+    "references": _Needs.of_trainings,
+    "pools": _Needs.of_pools,
+    "checkpoints": _Needs.of_checkpoints,
+    "failures": _Needs.of_failures,
+    results.TABLES: _Needs.of_tables,
+    results.PARTS: _Needs.of_parts,
+}
+
+
+def _runs(store: Store, the_plan: Plan) -> bool:
+    found = lock.holder(store, the_plan.resolved.spec.name)
+    return found is not None and found.alive
+
+
+def _dataset_folders(the_plan: Plan) -> set[str]:
+    source, dataset = the_plan.resolved.source, the_plan.resolved.dataset
+    shards = (*dataset.train, *dataset.val, *dataset.test)
+    return {source.key, source.shards_key, *(ref.manifest.split("/")[1] for ref in shards)}
+
+
+def _shard_of(name: str) -> str:
+    """`pools/POOL/00003-abc.safetensors` → `POOL/00003`, the id of the job."""
+    pool, file = name.split("/")[1:3]
+    return f"{pool}/{re.split('[-.]', file)[0]}"

@@ -1,0 +1,1 @@
+"""Where datasets come from, a module per family; `grid.datasets.SOURCES` names them."""

@@ -1,0 +1,70 @@
+"""The grid's own classifier, trained on the whole training set: its features measure pools where ImageNet's cannot."""
+
+from datetime import UTC, datetime
+
+from grid.ids import seed_of
+from grid.store import Store
+from grid.tasks import mixes
+from grid.tasks.request import Request
+from grid.tasks.surroundings import device_name, device_of, surroundings
+from grid.training import Checkpoints, fit, rank
+
+
+def manifest_name(reference_id: str) -> str:
+    return f"references/{reference_id}/manifest.json"
+
+
+def checkpoints_of(reference_id: str) -> str:
+    return f"references/{reference_id}/checkpoints"
+
+
+def train(store: Store, request: Request) -> dict:
+    """Trains the classifier; writes its weights and then the manifest."""
+    started = datetime.now(UTC)
+    config = {"store": store, "request": request}
+    facts = fit(_loop, config, name=request.id, workers=request.workers, gpus=request.gpus, cpus=request.cpus)
+    manifest = {**facts, "started_at": started.isoformat(), **surroundings(request)}
+    store.put_json(manifest_name(request.id), manifest)
+    Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
+    return {}
+
+
+def _loop(config: dict) -> dict:
+    """The TorchTrainer loop: one process of `workers`."""
+    from safetensors.torch import save
+
+    from classifiers import training
+    from classifiers.recipes import ResolvedRecipe
+    from grid.tasks.trials import mix
+
+    store, request = config["store"], config["request"]
+    payload, device = request.payload, device_of(request)
+    recipe = ResolvedRecipe.model_validate(payload["recipe"])
+    checkpoints = Checkpoints(store, checkpoints_of(request.id), every_s=request.checkpoint_every_s)
+    trained = training.train(
+        mix(request, mixes.parts(request.train, mixes.real_indices(request))),
+        model=payload["classifier"], recipe=recipe, classes=request.classes,
+        seed=seed_of(request.id, "training"), device=device, resume=checkpoints.load(), checkpoint=checkpoints,
+    )  # fmt: skip
+    if rank() != 0:
+        return {}
+    weights = {name: tensor.contiguous().cpu() for name, tensor in trained.module.state_dict().items()}
+    data = f"references/{request.id}/weights-{request.attempt}.safetensors"
+    store.put(data, save(weights))
+    facts = {"weights": data, "seconds": trained.seconds, "device": device_name(device)}
+    return {**facts, "model": payload["classifier"], "input_size": list(recipe.input_size(*request.image_shape[:2]))}
+
+
+def load(store: Store, reference_id: str, request: Request, device: str):
+    """The trained classifier: `classifiers.network.Classifier`."""
+    from safetensors.torch import load as decode
+
+    from classifiers.features import rebuilt
+
+    manifest = store.get_json(manifest_name(reference_id))
+    if manifest is None:
+        raise FileNotFoundError(f"classifier {reference_id} has no manifest")
+    return rebuilt(
+        decode(store.get(manifest["weights"])), model=manifest["model"], classes=request.classes,
+        channels=request.image_shape[2], input_size=tuple(manifest["input_size"]), device=device,
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""What a job's body is told: one attempt at one job, as the driver sends it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Images:
+    """Shards of one split or one pool, in order: handles (Ray's references, or the arrays themselves) and lengths."""
+
+    handles: tuple = ()
+    lengths: tuple[int, ...] = ()
+
+    @property
+    def n(self) -> int:
+        return sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One attempt at one job.
+
+    labels: a handle of all training labels (N,) int64. train, val, test, syn: the images that the job may ask for.
+    hashes: the content hashes of the shards it is given. row: the labels of a trial's row (grid, dataset, arm …).
+    inputs: ids of other jobs whose outputs the body reads from the store, by what they are.
+    """
+
+    id: str
+    kind: str
+    payload: dict
+    attempt: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    labels: object = None
+    train: Images = Images()
+    val: Images = Images()
+    test: Images = Images()
+    syn: Images = Images()
+    hashes: tuple[str, ...] = ()
+    row: dict | None = None
+    workers: int = 1
+    gpus: float = 0
+    cpus: float = 1
+    threads: int = 1
+    checkpoint_every_s: float = 120
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)

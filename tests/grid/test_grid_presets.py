@@ -1,0 +1,132 @@
+"""The paper's presets have the paper's cells: counted against its tables, as the analysis holds them."""
+
+import io
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from analysis import paper
+from grid import sources
+from grid.plan import plan
+from grid.resolve import resolve
+from grid.sources.base import Shape
+from grid.sources.cifar10 import CLASSES
+from grid.sources.imagenet import read_list
+from grid.spec import load, presets
+
+# Sizes as the sources say them; ImageNet's are the usual list's, which has fewer images than the paper rounds to.
+SHAPES = {
+    "imagenet100": Shape(tuple(f"class {i}" for i in range(100)), 256, 256, 3, (1267,) * 89 + (1266,) * 11, (50,) * 100),
+    "imagenet10": Shape(tuple(f"class {i}" for i in range(10)), 256, 256, 3, (1300,) * 10, (50,) * 10),
+}
+TABLES = {
+    "cifar10": ("cifar10", (9, 10, 11)),
+    "bloodmnist": ("bloodmnist", (12, 13)),
+    "imagenet100": ("imagenet100", (14, 15, 16, 17, 18, 19)),
+    "imagenet10": ("imagenet10", (20,)),
+    "imagenet10-zero-shot": ("imagenet10", (21,)),
+    "imagenet100-zero-shot": ("imagenet100", (21,)),
+}
+RECIPES = {"cifar10": "paper/cifar10", "bloodmnist": "paper/bloodmnist"}
+
+
+@pytest.fixture
+def plan_of(tmp_path, monkeypatch):
+    """Plans a preset as on a machine that has its files: every folder that it names is made, with next to nothing."""
+    imagenet, cifake = tmp_path / "imagenet", tmp_path / "cifake"
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(picture, "JPEG")
+    for name in ("imagenet100", "imagenet10"):
+        for wnid in read_list(Path(sources.__file__).with_name(f"{name}.txt")):
+            for split in ("train", "val"):
+                (imagenet / split / wnid).mkdir(parents=True, exist_ok=True)
+                (imagenet / split / wnid / "a.JPEG").write_bytes(picture.getvalue())
+    (cifake / "train" / "FAKE").mkdir(parents=True)
+    for i in range(len(CLASSES)):
+        (cifake / "train" / "FAKE" / (f"1 ({i + 1}).jpg" if i else "1.jpg")).write_bytes(picture.getvalue())
+    monkeypatch.setenv("EQUIGRID_IMAGENET", str(imagenet))
+    monkeypatch.setenv("EQUIGRID_CIFAKE", str(cifake))
+    monkeypatch.setenv("EQUIGRID_CACHE", str(tmp_path / "cache"))
+
+    def make(name: str):
+        resolved = resolve(load(name), None)
+        if shape := SHAPES.get(name.removesuffix("-zero-shot")):
+            resolved = replace(resolved, shape=shape)
+        for choice in resolved.generators.values():  # ten images stand for CIFAKE's 50,000
+            monkeypatch.setattr(type(choice.config), "capacity", lambda self, names: None)
+        return plan(resolved)
+
+    return make
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_presets_cells_are_the_tables(plan_of, name):
+    the_plan = plan_of(name)
+    nominal = {"imagenet100": 130_000, "bloodmnist": 12_000}.get(name, the_plan.resolved.shape.n_train)
+    found = Counter(_cell(cell, the_plan.resolved.shape.n_train, nominal) for cell in the_plan.cells)
+    assert set(found.values()) == {3}  # three trials of each
+    assert set(found) == _published(*TABLES[name])
+    assert {cell.recipe for cell in the_plan.cells} == {RECIPES.get(name, "paper/imagenet")}
+
+
+def test_the_paper_counts(plan_of):
+    """Cells worked out by hand from the tables' rows: base, real, and each generator's."""
+    assert len(plan_of("cifar10").cells) == 3 * (4 + 9 + 20 + 17)
+    assert len(plan_of("bloodmnist").cells) == 3 * (3 + 5 + 15)
+    assert len(plan_of("imagenet100").cells) == 3 * 2 * (3 + 9 + 13 + 13)
+    assert len(plan_of("imagenet10").cells) == 3 * (5 + 5)
+    assert len(plan_of("imagenet10-zero-shot").cells) == 3 * (1 + 4 + 4)
+    assert len(plan_of("imagenet100-zero-shot").cells) == 3 * (1 + 3)
+
+
+def test_zero_shot_pools_have_enough_of_the_unseen_classes(plan_of):
+    """65,000 synthetic images of five unseen classes are every other image of a pool of 130,000 over ten."""
+    the_plan = plan_of("imagenet10-zero-shot")
+    size = next(iter(the_plan.pools.values())).shard_size
+    assert max(len(job.needs) - 1 for job in the_plan.of_kind("trial")) == -(-130_000 // size)
+    assert {cell.n_base for cell in the_plan.cells} == {6_500}
+
+
+def test_table_20_fixes_the_synthetic_amount(plan_of):
+    cells = plan_of("imagenet10").cells
+    assert {cell.n_syn for cell in cells} == {13_000}
+    assert sorted({cell.n_base for cell in cells}) == [0, 130, 1_300, 6_500, 13_000]
+
+
+def test_bloodmnist_adds_what_there_is(plan_of):
+    """11,959 training images where the paper says 12,000."""
+    cells = plan_of("bloodmnist").cells
+    assert {cell.n_real_added for cell in cells if cell.n_base == 6000 and cell.arm == "real"} == {3000, 5959}
+    assert {cell.n_nominal for cell in cells if cell.n_base == 11_959} == {12_000}
+
+
+def test_every_presets_first_lines_say_what_it_is_and_whether_it_ran():
+    from grid.spec import PRESETS
+
+    for name in presets():
+        head = (PRESETS / f"{name}.yaml").read_text().split("name:")[0]
+        assert head.startswith("# ")
+        assert "ot yet run" in head or "20" in head.split(";")[-1] or "2026" in head
+
+
+def _cell(cell, n_train: int, nominal: int) -> tuple:
+    """A cell as the tables name it: sizes as the paper rounds them."""
+    everything = cell.n_base + cell.n_real_added == n_train
+    base = cell.n_nominal
+    real = nominal - base if everything and cell.n_real_added else cell.n_real_added
+    return cell.classifier, cell.generator, base, real, cell.n_syn
+
+
+def _published(dataset: str, tables: tuple[int, ...]) -> set[tuple]:
+    rows = pd.read_csv(paper.TABLES / "accuracy.csv")
+    rows = rows[rows.table.isin(tables) & (rows.dataset == dataset)]
+    names = {"vit_b32": "vit-b32"}
+    return {
+        (names.get(row.classifier, row.classifier), row.generator if isinstance(row.generator, str) else None,
+         row.n_base, row.n_real_added, row.n_syn)
+        for row in rows.itertuples()
+    }  # fmt: skip

@@ -30,8 +30,8 @@ def write_report(table: pd.DataFrame, analysis: Analysis, directory: Path | str,
     extras, all optional: title (str); spec (text); versions (name -> version); failures (list of mappings with id,
     kind, cell, error); costs (list of mappings, or a mapping from kind to such a list); quality (list of mappings, one
     per pool); domain (list of mappings, one per domain classifier, see `analysis.domain_figures`, with `tsne` in some);
-    zero_shot (list of mappings, one per trial); sheets (name -> PNG bytes of sample images); runs (list of mappings, one
-    per run of the grid); summary (mapping, what the last run did, or None).
+    zero_shot (list of mappings, one per trial); sheets (name -> PNG bytes of sample images); runs (list of mappings,
+    one per run of the grid); summary (mapping, what the last run did, or None).
     Raises ValueError for any other key.
     """
     unknown = sorted(set(extras) - set(EXTRAS))

@@ -136,6 +136,12 @@ def run(
     max_gpu_hours: Annotated[
         float | None, typer.Option(min=0, help="Stop before holding devices for longer (a CPU slot counts as one).")
     ] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Slots at once, also beyond the present nodes: an autoscaler adds them.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(min=0, max=1, help="GPUs of a slot: 1 or a fraction; to say where no node is up yet.")
+    ] = None,
     takeover: Annotated[bool, typer.Option("--takeover", help="Take the place of a driver that runs it.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -148,6 +154,8 @@ def run(
         from grid.summary import closing_line, nothing_done
 
         loaded, opened, console = load(spec), Store(store, create=True), screens.progress_console()
+        chosen = {name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None}
+        loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update=chosen)})
         opened.check()
         if not as_json:
             console.print(f"grid {loaded.name} → store {opened.uri}", highlight=False, soft_wrap=True)

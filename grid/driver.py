@@ -104,6 +104,7 @@ def run(
     store.put_json(f"grids/{spec.name}/spec.json", spec.model_dump(mode="json"))
     resolved = resolve(spec, store)
     plan(resolved)  # what is wrong with the spec is said before anything runs
+    _check_all_nodes_see(store, f"grids/{spec.name}/spec.json")
     if resolved.dataset is None:
         resolved = resolved.with_dataset(_ingest(store, resolved.source, console))
     for warning in resolved.dataset.warnings:
@@ -119,6 +120,23 @@ def run(
         finally:
             execution.close()
     return execution.summary, the_plan
+
+
+def _check_all_nodes_see(store: Store, name: str) -> None:
+    """A folder that is another one on another node would lose that node's results without a word."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return
+    task = ray.remote(num_cpus=0, max_retries=0)(_sees).options(name="check:store")
+    at = {node["NodeManagerHostname"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=True) for node in nodes}
+    seen = {host: task.options(scheduling_strategy=strategy).remote(store, name) for host, strategy in at.items()}
+    if blind := [host for host, ref in seen.items() if not ray.get(ref)]:
+        right = "use a folder that all nodes share, or s3://…"
+        raise SpecError(f"store {store.uri}: what is written here cannot be read on {', '.join(blind)}; {right}")
+
+
+def _sees(store: Store, name: str) -> bool:
+    return store.exists(name)
 
 
 def _ingest(store: Store, source: datasets.Source, console: Console) -> datasets.Dataset:

@@ -26,7 +26,7 @@ BACKENDS = {
     "edm": Backend("generators.edm.training", "generators.edm.sampling", previews=True),
     "imported": Backend("generators.imported.training", "generators.imported.sampling", ("class_names",)),
     "cifake": Backend("generators.imported.training", "generators.imported.sampling", ("class_names",)),
-    "dit": Backend("generators.dit.training", "generators.dit.sampling", ("artefacts",)),
+    "dit": Backend("generators.dit.training", "generators.dit.sampling", ("artefacts",), previews=True),
     "stable-diffusion": Backend(
         "generators.stable_diffusion.training", "generators.stable_diffusion.sampling", ("class_names", "facts")
     ),

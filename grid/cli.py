@@ -140,7 +140,7 @@ def run(
         int | None, typer.Option(min=1, help="Slots at once, also beyond the present nodes: an autoscaler adds them.")
     ] = None,
     gpus: Annotated[
-        float | None, typer.Option(min=0, max=1, help="GPUs of a slot: 1 or a fraction; to say where no node is up yet.")
+        float | None, typer.Option(min=0, max=1, help="GPUs of a slot, 1 or a fraction: where no node is up yet.")
     ] = None,
     takeover: Annotated[bool, typer.Option("--takeover", help="Take the place of a driver that runs it.")] = False,
     as_json: Json = False,
@@ -200,12 +200,15 @@ def status(
 
     from grid import screens
 
+    with _bad_input():
+        from grid import results
+        from grid import status as state
+
+        opened = _open(store)
+        reader = results.Reader(opened, state.COLUMNS)
     while True:
         with _bad_input():
-            from grid.status import status as read_status
-
-            opened = _open(store)
-            found = read_status(opened, _planned(spec, opened))
+            found = state.status(opened, _planned(spec, opened), reader)
         if as_json:
             _print_json(found.to_json())
         else:

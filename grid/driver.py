@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -22,10 +23,10 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from grid import datasets, estimate, ingest, results, shards, tasks
+from grid import datasets, estimate, ingest, results, shards, tasks, trackers
 from grid.ids import new_attempt
 from grid.lock import Lock
-from grid.metrics import Metrics
+from grid.metrics import GridMetrics
 from grid.packing import Packing
 from grid.plan import KINDS, Cell, Job, Plan, plan
 from grid.progress import Progress, ReadingProgress, Stage
@@ -101,6 +102,10 @@ def run(
     run ends once another has taken it over.
     Raises SpecError for bad input. An interrupt ends the run early: the summary says so.
     """
+    try:
+        trackers.check(spec.trackers)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
     store.put_json(f"grids/{spec.name}/spec.json", spec.model_dump(mode="json"))
     resolved = resolve(spec, store)
     plan(resolved)  # what is wrong with the spec is said before anything runs
@@ -236,7 +241,7 @@ class _Run:
         for job in todo:
             if not self.needs[job.id]:
                 self._make_ready(job)
-        self.analyst = None
+        self.analyst = self.trackers = None
 
     # Starting and ending -----------------------------------------------------------------------------------------
 
@@ -246,8 +251,7 @@ class _Run:
         auto = execution.gpus == "auto"
         gpus = float(resources.get("GPU", 0) > 0) if auto else execution.gpus
         self.packing = Packing() if auto and gpus else None
-        self.metrics = Metrics(self.spec.name)
-        self.metrics.cached(self.summary.cached)
+        self.metrics = GridMetrics(self.spec.name)
         self.cache = ShardCache(self.store, lanes=4 * max(1, sum(node["Alive"] for node in ray.nodes())))
         self.pool = SlotPool(
             self.store, cpus=execution.cpus, gpus=gpus, threads=execution.threads, capacity=self._capacity()
@@ -256,6 +260,8 @@ class _Run:
         self.expected_s = estimate.expected(self.store, self.plan) if self.max_device_s is not None else None
         if self.place and analyst:
             self.analyst = analyst(self.store, self.plan)
+        if self.place and self.spec.trackers:
+            self.trackers = trackers.start(self.spec.trackers, self.store, self.plan)
 
     def _check_room(self) -> None:
         most, room = max(self.spec.execution.workers.model_dump().values()), self.pool.capacity()
@@ -289,6 +295,9 @@ class _Run:
 
     def close(self) -> None:
         if hasattr(self, "pool"):
+            for stage in self.stages.values():
+                stage.running = 0
+            self._tell_metrics(last=True)
             for ref, running in self.running.items():
                 if running.slot is None:
                     ray.cancel(ref, force=True)
@@ -297,6 +306,12 @@ class _Run:
         self.summary.failures = list(self.failed.values())
         self.summary.blocked = len(self.blocked)
         self.summary.seconds = time.monotonic() - self.began_s
+        if self.trackers and not self.summary.interrupted:
+            self._tell_analyst()  # what the last round left
+            for line in trackers.finish(self.trackers):
+                self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        if isinstance(sys.exc_info()[1], StoreError):  # on its way out: nothing more can be written
+            return
         if not self.summary.interrupted and self.place:
             try:
                 ray.get(self._compact())
@@ -367,7 +382,13 @@ class _Run:
         kinds.update(running.job.kind for running in self.running.values() if running.slot is None)
         for kind, stage in self.stages.items():
             stage.running = kinds[kind]
-        self.metrics.running({kind: kinds[kind] for kind in self.stages})
+        self._tell_metrics()
+
+    def _tell_metrics(self, *, last: bool = False) -> None:
+        self.metrics.update(
+            self.stages, shard_hits=self.cache.hits, shard_loads=self.cache.loads,
+            device_s=self.summary.device_s, last=last,
+        )  # fmt: skip
 
     def _dispatch(self) -> None:
         self._dispatch_group()
@@ -449,6 +470,8 @@ class _Run:
         elif status == tasks.FAILED:
             self._failed(job, outcome["error"], outcome.get("row"))
         else:
+            if outcome.get("store"):
+                self._wait_for_the_store(*outcome["store"])
             self.summary.retries += 1
             self.tries[job.id] += not outcome.get("lost")
             self.progress.message(f"{job.stage}: {outcome['error']}; trying again")
@@ -462,6 +485,12 @@ class _Run:
                 if outcome.get("reload"):  # a load that failed would fail every further try
                     self.cache.clear()
                 self._make_ready(job)
+
+    def _wait_for_the_store(self, text: str, permanent: bool) -> None:
+        """A job could not use the store, which every other job needs too: the run ends, unless it is there again."""
+        if permanent:
+            raise StoreError(text)
+        self.store.check()
 
     def _suspect(self, running: _Running) -> bool:
         """A slot's process died; whether its machine did too, which uses up no try of the job's, Ray knows later."""
@@ -511,15 +540,16 @@ class _Run:
     def _succeeded(self, job: Job, outcome: dict) -> None:
         self.stages[job.kind].finish(time.monotonic())
         self.summary.jobs[job.kind] += 1
-        self.metrics.finished(job.kind)
         if job.kind == "trial":
             self.rows.append(outcome["row"])
+            self.metrics.images("trial", outcome["row"]["epochs"] * outcome["row"]["n_total"])
             self.summary.training_s += outcome["training_s"]
             self.summary.trial_overheads_s.append(outcome["seconds"] - outcome["training_s"])
             self._compact_now_and_then()
         self._release(job)
         if job.kind == "shard":
             self.shard_refs[job.id] = shards.ShardRef(**outcome["shard"])
+            self.metrics.images("shard", outcome["shard"]["n"])
         for dependent in self.dependents.get(job.id, ()):
             needs = self.needs[dependent]
             needs.discard(job.id)
@@ -529,7 +559,6 @@ class _Run:
 
     def _failed(self, job: Job, error: str, row: dict | None) -> None:
         self.stages[job.kind].failed += 1
-        self.metrics.failed(job.kind)
         if row:
             self.rows.append(row)
         blocked = self._block(job.id)
@@ -565,28 +594,28 @@ class _Run:
             self.cache.clear()
             self._make_ready(job)
             return
-        shard_job = self.plan.jobs[manifest.removeprefix("pools/").removesuffix(".json")]
-        self.shard_refs.pop(shard_job.id, None)
-        self.needs[job.id].add(shard_job.id)
-        waiting = self.dependents.setdefault(shard_job.id, [])
+        maker = self.plan.jobs[_job_of(manifest)]
+        self.shard_refs.pop(maker.id, None)
+        self.needs[job.id].add(maker.id)
+        waiting = self.dependents.setdefault(maker.id, [])
         waiting.append(job.id)
         if len(waiting) == 1:  # the first to notice
             self.store.delete(manifest)
-            self.stages["shard"].total += 1
-            self.place.setdefault(shard_job.id, len(self.place))
-            self.needs.setdefault(shard_job.id, set())
-            self._remake_generator_if_gone(shard_job)
-            if not self.needs[shard_job.id]:
-                self._make_ready(shard_job)
+            self._make_again(maker)
 
-    def _remake_generator_if_gone(self, shard_job: Job) -> None:
-        generator = self.plan.jobs[shard_job.payload["generator"]]
-        if not self.store.exists(tasks.generators.manifest_name(generator.id)):
-            self.needs[shard_job.id].add(generator.id)
-            self.dependents.setdefault(generator.id, []).append(shard_job.id)
-            self.place.setdefault(generator.id, len(self.place))
-            self.stages["generator"].total += 1
-            self._make_ready(generator)
+    def _make_again(self, job: Job) -> None:
+        """Puts a job that was done back among those to do, and what it needs where that is gone too."""
+        self.stages[job.kind].total += 1
+        self.place.setdefault(job.id, len(self.place))
+        self.needs[job.id] = set()
+        generator = self.plan.jobs.get(job.payload.get("generator")) if job.kind == "shard" else None
+        if generator and not self.store.exists(tasks.generators.manifest_name(generator.id)):
+            self.needs[job.id].add(generator.id)
+            self.dependents.setdefault(generator.id, []).append(job.id)
+            if len(self.dependents[generator.id]) == 1:
+                self._make_again(generator)
+        if not self.needs[job.id]:
+            self._make_ready(job)
 
     def _compact_now_and_then(self) -> None:
         self.parts_since_compaction += 1
@@ -599,8 +628,9 @@ class _Run:
         return ray.remote(num_cpus=0)(results.compact).options(name="compact").remote(self.store)
 
     def _tell_analyst(self) -> None:
-        if self.rows and self.analyst:
-            self.analyst.add.remote(self.rows)  # nobody waits for it, and its death harms nothing
+        for actor in (self.analyst, self.trackers):
+            if self.rows and actor:
+                actor.add.remote(self.rows)  # nobody waits for it, and its death harms nothing
         self.rows = []
 
     # Requests ------------------------------------------------------------------------------------------------------
@@ -672,3 +702,10 @@ class _Run:
 
 def _manifest_of(shard_id: str) -> str:
     return f"pools/{shard_id}.json"
+
+
+def _job_of(manifest: str) -> str:
+    """The id of the job that writes a manifest: of a pool's shard, of a generator or of a reference."""
+    if manifest.startswith("pools/"):
+        return manifest.removeprefix("pools/").removesuffix(".json")
+    return manifest.split("/")[1]

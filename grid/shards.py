@@ -18,14 +18,14 @@ FORMAT_VERSION = 1
 
 
 class ShardCorrupt(Exception):
-    """A shard's bytes are not those its manifest promised, or are gone. `name` is the manifest's name."""
+    """Bytes (of a shard, of weights) are not those that a manifest promised, or are gone. `name` is the manifest's."""
 
     def __init__(self, name: str, why: str):
         super().__init__(name, why)
         self.name, self.why = name, why
 
     def __str__(self) -> str:
-        return f"shard {self.name}: {self.why}"
+        return f"{self.name}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,17 @@ def ref(manifest: str, content: dict) -> ShardRef:
 
 
 def read(store: Store, shard: ShardRef) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, H, W, C) uint8 and labels (n,) int64. Raises ShardCorrupt if they are not what was written."""
+    """Images (n, H, W, C) uint8 and labels (n,) int64. Raises ShardCorrupt if they are not what was written.
+
+    What is wrong is read once more: the first answer may have been cut short on its way.
+    """
+    try:
+        return _read(store, shard)
+    except ShardCorrupt:
+        return _read(store, shard)
+
+
+def _read(store: Store, shard: ShardRef) -> tuple[np.ndarray, np.ndarray]:
     try:
         tensors = decode(store.get(shard.data))
         images, labels = tensors["images"], tensors["labels"]

@@ -236,9 +236,18 @@ class GridSpec(_Model):
     blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
     execution: Execution = Execution()
     expected_seconds: Expected = Expected()
+    trackers: dict[str, str] = {}
     prices: dict[str, Annotated[float, Field(ge=0)]] = {}
     currency: str = "USD"
     notes: str = ""
+
+    @field_validator("trackers")
+    @classmethod
+    def _places(cls, places):
+        from grid.trackers import validate
+
+        validate(places)
+        return places
 
     @field_validator("classifiers", "seeds", "subset_seeds")
     @classmethod

@@ -19,9 +19,9 @@ def pending(store: Store, the_plan: Plan) -> tuple[list[Job], set[str]]:
     return [job for job in the_plan.jobs.values() if job.id in needed], done
 
 
-def done_jobs(store: Store, the_plan: Plan) -> set[str]:
-    """Ids of the plan's jobs whose output is in the store."""
-    done = results.finished(store) & the_plan.jobs.keys()
+def done_jobs(store: Store, the_plan: Plan, trials: set[str] | None = None) -> set[str]:
+    """Ids of the plan's jobs whose output is in the store. trials: the finished ones, where the caller knows them."""
+    done = (results.finished(store) if trials is None else trials) & the_plan.jobs.keys()
     if the_plan.resolved.dataset:
         done.add(the_plan.resolved.source.key)
     for folder in ("generators", "references"):

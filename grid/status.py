@@ -43,17 +43,24 @@ class Status:
         return {**asdict(self), "complete": self.complete}
 
 
-def status(store: Store, plan: Plan) -> Status:
-    """Reads the state of `plan`'s jobs from `store`."""
-    done = done_jobs(store, plan)
-    failures = _failures(store, plan, done)
+COLUMNS = ["trial_id", "status", "error", "finished_at"]
+
+
+def status(store: Store, plan: Plan, reader: results.Reader | None = None) -> Status:
+    """Reads the state of `plan`'s jobs from `store`.
+
+    reader: of COLUMNS, kept by who asks again and again: files of results that it has read are not read again.
+    """
+    rows = (reader or results.Reader(store, COLUMNS)).read().to_pylist()
+    rows = [row for row in rows if row["trial_id"] in plan.jobs]
+    done = done_jobs(store, plan, {row["trial_id"] for row in rows if row["status"] == "ok"})
+    failures = _failures(store, plan, done, rows)
     failed = {failure["id"] for failure in failures}
     stages = []
     for kind in KINDS:
         ids = [job.id for job in plan.of_kind(kind)]
         stages.append(StageStatus(kind, len(ids), sum(i in done for i in ids), sum(i in failed for i in ids)))
-    table = results.read(store).select(["trial_id", "finished_at"]).to_pylist()
-    times = [row["finished_at"] for row in table if row["trial_id"] in plan.jobs and row["finished_at"]]
+    times = [row["finished_at"] for row in rows if row["finished_at"]]
     spec = plan.resolved.spec
     runs = tuple(store.get_json(name) for name in sorted(store.list(f"grids/{spec.name}/runs")))
     return Status(
@@ -68,12 +75,12 @@ def status(store: Store, plan: Plan) -> Status:
     )
 
 
-def _failures(store: Store, plan: Plan, done: set[str]) -> list[dict]:
+def _failures(store: Store, plan: Plan, done: set[str], rows: list[dict]) -> list[dict]:
     """The last word on every job of the plan that failed and has no output since."""
     cells = plan.cells_by_trial()
     found = []
-    for row in results.read(store).select(["trial_id", "status", "error"]).to_pylist():
-        if row["status"] == "failed" and row["trial_id"] in plan.jobs:
+    for row in rows:
+        if row["status"] == "failed":
             cell = "; ".join(str(c) for c in cells[row["trial_id"]])
             found.append(_failure(row["trial_id"], "trial", cell, row["error"]))
     last: dict[str, str] = {}

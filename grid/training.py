@@ -5,6 +5,7 @@ device); it costs no start-up, and keeps no checkpoints. With several it runs in
 are our own, in the store, and the same code serves both.
 """
 
+import hashlib
 import io
 import os
 import tempfile
@@ -68,14 +69,16 @@ class Checkpoints:
         self._last = clock()
 
     def load(self) -> dict | None:
-        """The newest state, on the CPU; None if there is none. One that does not load is passed over."""
+        """The newest state, on the CPU; None if there is none. One whose bytes are not those saved is passed over."""
         import torch
 
         for name in reversed(self._names()):
             try:
-                return torch.load(io.BytesIO(self.store.get(name)), map_location="cpu", weights_only=True)
-            except (FileNotFoundError, EOFError, RuntimeError):
+                data = self.store.get(name)
+            except FileNotFoundError:
                 continue
+            if name.endswith(f"-{_digest(data)}.pt"):
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return None
 
     def due(self) -> bool:
@@ -92,7 +95,8 @@ class Checkpoints:
 
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        self.store.put(f"{self.prefix}/{step:010d}-{new_attempt()}.pt", buffer.getvalue())
+        data = buffer.getvalue()
+        self.store.put(f"{self.prefix}/{step:010d}-{new_attempt()}-{_digest(data)}.pt", data)
         for name in self._names()[:-2]:
             self.store.delete(name)
         self._last = self.clock()
@@ -106,3 +110,7 @@ class Checkpoints:
 
     def _names(self) -> list[str]:
         return sorted(name for name in self.store.list(self.prefix) if name.endswith(".pt"))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()

@@ -51,19 +51,23 @@ def train(
         vae = part_of(resume["average"], "vae")
     else:
         first = AutoencoderStage(images, config, seed=seed, device=device)
-        run(AUTOENCODER, first, before=0, resume=resume, beside=dict)
+        run(AUTOENCODER, first, before=0, resume=resume)
         vae, resume = first.weights(), None
         del first  # and with it the discriminator and the optimisers' moments
     latents = Latents(images, config, vae, {} if artefacts is None else artefacts, device=device)
     second = TransformerStage(latents, torch.from_numpy(labels), config, classes=classes, seed=seed, device=device)
 
-    def averaged() -> dict[str, torch.Tensor]:
-        return joined(dit=second.learners[TRANSFORMER].averaged(), vae=vae, measured=latents.measured)
+    def complete(average: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What sampling takes: the networks and what was measured."""
+        return joined(dit=average, vae=vae, measured=latents.measured)
+
+    def beside(learners: dict[str, State]) -> State:
+        return {"average": complete(learners[TRANSFORMER]["average"])}
 
     measures = dict(zip(MEASURES, (float(latents.measured["psnr_db"]), float(latents.measured["scale"]))))
     before = config.vae.training.steps
-    run(TRANSFORMER, second, before=before, resume=resume, beside=lambda: {"average": averaged()}, measures=measures)
-    return averaged()
+    run(TRANSFORMER, second, before=before, resume=resume, beside=beside, measures=measures)
+    return complete(second.learners[TRANSFORMER].averaged())
 
 
 class _Run:
@@ -79,7 +83,7 @@ class _Run:
         *,
         before: int,
         resume: State | None,
-        beside: Callable[[], dict],
+        beside: Callable[[dict[str, State]], State] = lambda learners: {},
         measures: dict[str, float] | None = None,
     ) -> None:
         """before: steps of earlier stages. beside: what a state holds besides. measures: for a row of their own."""
@@ -94,7 +98,7 @@ class _Run:
             self.journal.look()  # a state after a bad loss would be no good state
             learners = {key: learner.state() for key, learner in stage.learners.items()}
             self.journal.saved = self.journal.step
-            return {"stage": name, "step": self.journal.step, "learners": learners, **beside()}
+            return {"stage": name, "step": self.journal.step, "learners": learners, **beside(learners)}
 
         while stage.step < stage.schedule.steps:
             self.journal.note(stage.advance())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from grid import results, shards
-from grid.store import Store
+from grid.store import Store, StoreError
 from grid.tasks import domain, generators, pools, quality, reference, trials
 from grid.tasks.errors import is_infrastructure, is_out_of_memory, one_line
 from grid.tasks.request import Images, Request
@@ -53,7 +53,8 @@ def _advice(error: BaseException) -> dict:
     """What the driver should do before the next attempt."""
     memory, left = is_out_of_memory(error), isinstance(error, Leaving)
     # Losing a machine, with or without notice, is no fault of the job's: it uses up none of its tries.
-    return {"fresh_slot": memory or left, "out_of_memory": memory, "reload": not (memory or left), "lost": left}
+    advice = {"fresh_slot": memory or left, "out_of_memory": memory, "reload": not (memory or left), "lost": left}
+    return {**advice, "store": [str(error), error.permanent] if isinstance(error, StoreError) else None}
 
 
 def record_failure(store: Store, request: Request, error: str, started: datetime, seconds: float) -> dict | None:

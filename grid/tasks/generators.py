@@ -12,6 +12,8 @@ from grid.store import Store
 from grid.tasks import mixes
 from grid.tasks.request import Request
 from grid.tasks.surroundings import device_name, device_of, peak_device_bytes, reset_peak, surroundings
+from grid.tasks.weights import digest
+from grid.tasks.weights import write as write_weights
 from grid.training import Checkpoints, fit, rank
 
 
@@ -69,12 +71,9 @@ def _loop(config: dict) -> dict:
     seconds = before_s + time.perf_counter() - clock
     if rank() != 0:
         return {}
-    from safetensors.torch import save
-
-    data = f"generators/{request.id}/weights-{request.attempt}.safetensors"
-    store.put(data, save({name: tensor.contiguous().cpu() for name, tensor in weights.items()}))
+    written = write_weights(store, f"generators/{request.id}/weights-{request.attempt}.safetensors", weights)
     _write_log(store, request, log)
-    facts = {"weights": data, "train_seconds": seconds, "values": sum(t.numel() for t in weights.values())}
+    facts = {**written, "train_seconds": seconds, "values": sum(t.numel() for t in weights.values())}
     facts |= {"n_images": len(labels), "setting": generator.setting, "name": request.payload["name"]}
     facts["cost"] = generator.cost_facts(*request.image_shape, request.classes, len(labels))
     return {**facts, "device": device_name(device), "peak_device_bytes": peak_device_bytes(device)}
@@ -128,7 +127,7 @@ class Artefacts(MutableMapping):
             raise KeyError(name)
         try:
             data = self.store.get(content["data"])
-            if _digest(data) != content["checksum"]:
+            if digest(data) != content["checksum"]:
                 raise KeyError(name)
             return load(data)
         except (FileNotFoundError, SafetensorError) as error:
@@ -138,10 +137,10 @@ class Artefacts(MutableMapping):
         from safetensors.numpy import save
 
         data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
-        digest = _digest(data)
-        place = f"{self.prefix}/{name}-{digest[:12]}.safetensors"
+        checksum = digest(data)
+        place = f"{self.prefix}/{name}-{checksum[:12]}.safetensors"
         self.store.put(place, data)
-        self.store.put_json(f"{self.prefix}/{name}.json", {"data": place, "checksum": digest})
+        self.store.put_json(f"{self.prefix}/{name}.json", {"data": place, "checksum": checksum})
 
     def __delitem__(self, name: str) -> None:
         content = self.store.get_json(f"{self.prefix}/{name}.json")
@@ -156,9 +155,3 @@ class Artefacts(MutableMapping):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
-
-
-def _digest(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from grid import shards
 from grid.store import Store
+from grid.tasks import weights
 from grid.tasks.generators import manifest_name
 from grid.tasks.request import Request
 from grid.tasks.surroundings import device_name, device_of, peak_device_bytes, reset_peak, surroundings
@@ -59,9 +60,4 @@ def _write_columns(store: Store, manifest: str, request: Request, columns: dict[
 
 @lru_cache(maxsize=2)  # a slot samples many shards of one pool, one after another
 def _weights(store: Store, generator_id: str) -> dict:
-    from safetensors.torch import load
-
-    manifest = store.get_json(manifest_name(generator_id))
-    if manifest is None:
-        raise FileNotFoundError(f"generator {generator_id} has no manifest")
-    return load(store.get(manifest["weights"]))
+    return weights.read(store, manifest_name(generator_id))

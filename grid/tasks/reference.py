@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from grid.ids import seed_of
 from grid.store import Store
-from grid.tasks import mixes
+from grid.tasks import mixes, weights
 from grid.tasks.request import Request
 from grid.tasks.surroundings import device_name, device_of, surroundings
 from grid.training import Checkpoints, fit, rank
@@ -31,8 +31,6 @@ def train(store: Store, request: Request) -> dict:
 
 def _loop(config: dict) -> dict:
     """The TorchTrainer loop: one process of `workers`."""
-    from safetensors.torch import save
-
     from classifiers import training
     from classifiers.recipes import ResolvedRecipe
     from grid.tasks.trials import mix
@@ -48,23 +46,19 @@ def _loop(config: dict) -> dict:
     )  # fmt: skip
     if rank() != 0:
         return {}
-    weights = {name: tensor.contiguous().cpu() for name, tensor in trained.module.state_dict().items()}
-    data = f"references/{request.id}/weights-{request.attempt}.safetensors"
-    store.put(data, save(weights))
-    facts = {"weights": data, "seconds": trained.seconds, "device": device_name(device)}
+    name = f"references/{request.id}/weights-{request.attempt}.safetensors"
+    written = weights.write(store, name, trained.module.state_dict())
+    facts = {**written, "seconds": trained.seconds, "device": device_name(device)}
     return {**facts, "model": payload["classifier"], "input_size": list(recipe.input_size(*request.image_shape[:2]))}
 
 
 def load(store: Store, reference_id: str, request: Request, device: str):
     """The trained classifier: `classifiers.network.Classifier`."""
-    from safetensors.torch import load as decode
-
     from classifiers.features import rebuilt
 
+    tensors = weights.read(store, manifest_name(reference_id))
     manifest = store.get_json(manifest_name(reference_id))
-    if manifest is None:
-        raise FileNotFoundError(f"classifier {reference_id} has no manifest")
     return rebuilt(
-        decode(store.get(manifest["weights"])), model=manifest["model"], classes=request.classes,
+        tensors, model=manifest["model"], classes=request.classes,
         channels=request.image_shape[2], input_size=tuple(manifest["input_size"]), device=device,
     )  # fmt: skip

@@ -123,12 +123,12 @@ class Hosts:
         """Plugs it in again."""
         self._on_bridge(f"ip link set {host} up")
 
-    def kill(self, host: str, pattern: str) -> int:
-        """kill -9 of all processes of `host` whose command line matches the regular expression; returns how many."""
+    def kill(self, host: str, pattern: str, how: signal.Signals = signal.SIGKILL) -> int:
+        """Signals all processes of `host` whose command line matches the regular expression; returns how many."""
         found = [pid for pid, line in self.processes(host).items() if re.search(pattern, line)]
         for pid in found:
             try:
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, how)
             except ProcessLookupError:
                 continue
         return len(found)

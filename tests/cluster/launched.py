@@ -9,8 +9,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import yaml
 from hosts import LAPTOP, Hosts, wait_until
+
+from grid import results
+from grid.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -86,11 +90,19 @@ class Cluster:
         wait_until(lambda: self.ask(f"{DASHBOARD}/api/version", self.token)[0] == 200, 120, "the dashboard")
 
     def nodes(self) -> set[str | None]:
-        """Addresses of the nodes that are alive."""
+        """Addresses of the nodes that are alive; None for one that has just joined."""
+        return {node.get("ip") for node in self._alive()}
+
+    def object_store_bytes(self, host: str) -> int:
+        """What a host's object store holds."""
+        (node,) = (node for node in self._alive() if node.get("ip") == self.hosts.addresses[host])
+        return int(node["raylet"].get("object_store_used_memory", 0))
+
+    def _alive(self) -> list[dict]:
         status, body = self.ask(f"{DASHBOARD}/nodes?view=summary", self.token)
         assert status == 200, body
         summary = json.loads(body)["data"]["summary"]
-        return {node.get("ip") for node in summary if node["raylet"].get("state") == "ALIVE"}  # one just joined: None
+        return [node for node in summary if node["raylet"].get("state") == "ALIVE"]
 
     def ask(self, url: str, token: str | None = None, data: str | None = None, *, host: str = LAPTOP):
         """Status and body of an HTTP answer, asked for on `host`; (None, why) if there is no connection."""
@@ -128,6 +140,14 @@ class Cluster:
 
     def ray_processes(self, host: str) -> list[str]:
         return [line for line in self.hosts.processes(host).values() if "raylet" in line or "gcs_server" in line]
+
+
+SAME = ["trial_id", "arm", "top1", "top5", "per_class", "confusion", "loss", "shards", "steps", "threads"]
+
+
+def same_columns(store: Store) -> pa.Table:
+    """What must not depend on where a grid ran, in one order."""
+    return results.read(store).select(SAME).sort_by("trial_id")
 
 
 def cores() -> int:

@@ -298,6 +298,11 @@ class TestPools:
         doubled = {**drawn["weights"], "measured.scale": 2 * drawn["weights"]["measured.scale"]}
         assert not np.array_equal(self.pool({"weights": doubled}, 0, 6)[0], self.pool(drawn, 0, 6)[0])
 
+    def test_progress_can_be_looked_at_in_the_second_stage(self, whole):
+        options = {"classes": CLASSES, "shape": SHAPE, "seed": 1, "columns": 2}
+        assert backends.preview(state(whole, 6), tiny(), **options).startswith(b"\x89PNG")
+        assert backends.preview(state(whole, 2), tiny(), **options) is None
+
     def test_weights_of_another_network(self, whole):
         other = config({**tiny().model_dump(), "network": {"depth": 3, "width": 16, "heads": 2}})
         with pytest.raises(ValueError, match="weights: transformer_blocks.2.* is missing"):

@@ -1,11 +1,9 @@
 """The whole path on local Ray, in this process: running, repeating, growing, mending, failing."""
 
 import os
-import re
 import signal
 import threading
 import time
-import urllib.request
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ import ray
 
 from analysis.schema import SCHEMA
 from grid import analysts, driver, results, shards, tasks
-from grid.metrics import Metrics
 from grid.slots import ShardCache, SlotPool
 from grid.spec import load
 from grid.state import pending
@@ -145,22 +142,6 @@ def test_a_trial_that_raises_is_a_row_and_the_rest_goes_on(mini, store, quiet):
     assert {f.id for f in again.failures} == {f.id for f in summary.failures}
     parts = [name for name in store.list(results.PARTS) if summary.failures[0].id in name]
     assert len(parts) == 2  # one per attempt
-    counts = {"finished_total": 2, "failed_total": 4, "cached_total": 2, "running": 3}
-    assert_metrics(mini["name"], {(name, "trial"): count for name, count in counts.items()})
-
-
-def assert_metrics(grid: str, expected: dict) -> None:
-    """Jobs finished, failed, cached and running, by grid and kind and nothing finer, where Prometheus finds them."""
-    port = ray.nodes()[0]["MetricsExportPort"]
-    end, found, metrics = time.monotonic() + 60, {}, Metrics(grid)
-    while found != expected and time.monotonic() < end:
-        metrics.running({"trial": 3})
-        time.sleep(1)  # Ray's agent collects every few seconds
-        text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
-        lines = re.findall(r"^ray_equigrid_jobs_(\w+)\{(.*?)\} (\S+)", text, flags=re.MULTILINE)
-        tagged = [(name, dict(re.findall(r'(\w+)="(.*?)"', tags)), float(value)) for name, tags, value in lines]
-        found = {(name, tags["kind"]): value for name, tags, value in tagged if tags["grid"] == grid and value}
-    assert found == expected
 
 
 def test_a_generator_that_raises_blocks_its_trials_only(mini, store, quiet):

@@ -18,7 +18,7 @@ def cell_means(table: pd.DataFrame, *, metric: str = "top1", level: float = 0.95
     Columns: dataset, classifier, recipe, arm, generator (''), n_base, n_nominal, n_real_added, n_syn, n_copies,
     `scale` (added images / n_nominal, NaN for an empty base), `mean`, `low`, `high` (percent), `trials` (distinct
     trainings), `clusters` (distinct subset seeds that were trained). The interval is Student's t over the means of the
-    subset seeds, or over the trials where there is one subset seed; NaN with a single repetition.
+    subset seeds, or over the trials where there is one subset seed, cut at 0 and 100; NaN with a single repetition.
     """
     frame = check_table(table, metric).frame
     keys = [*FAMILY, *CELL]
@@ -30,7 +30,7 @@ def cell_means(table: pd.DataFrame, *, metric: str = "top1", level: float = 0.95
     unit = by_cluster.where(several, by_trial)
     quantile = stats.t.ppf(0.5 + level / 2, np.maximum(unit["size"] - 1, 1))
     half = np.where(unit["size"] > 1, quantile * unit["std"] / np.sqrt(unit["size"]), np.nan)
-    means = unit[["mean"]].assign(low=unit["mean"] - half, high=unit["mean"] + half)
+    means = unit[["mean"]].assign(low=(unit["mean"] - half).clip(lower=0), high=(unit["mean"] + half).clip(upper=100))
     means["trials"] = by_trial["size"]
     means["clusters"] = by_cluster["size"]
     means = means.reset_index()

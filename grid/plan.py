@@ -16,7 +16,7 @@ from classifiers import recipes
 from generators import pools
 from grid import subsets
 from grid.ids import content_id, seed_of
-from grid.resolve import GeneratorChoice, Resolved
+from grid.resolve import GeneratorChoice, Resolved, recipe_name
 from grid.spec import Block, SpecError
 
 KINDS = ("ingest", "generator", "shard", "reference", "trial", "quality", "domain")
@@ -114,6 +114,7 @@ class _Arm(NamedTuple):
     """The amounts of one arm at one base size: what is added to `n_base` images."""
 
     arm: str
+    recipe: str
     n_base: int
     nominal: int
     n_real_added: int = 0
@@ -193,30 +194,32 @@ class _Planner:
     def _distinct_arms(self) -> Iterator[_Arm]:
         seen = set()
         for i, block in enumerate(self.spec.blocks):
-            for arm in self._arms(block, f"blocks.{i}"):
+            for arm in self._arms(block, i):
                 key = (*arm[:-1], arm.generator and arm.generator.name)
                 if key not in seen:  # blocks may overlap: their common cells are there once
                     seen.add(key)
                     yield arm
 
-    def _arms(self, block: Block, where: str) -> Iterator[_Arm]:
+    def _arms(self, block: Block, number: int) -> Iterator[_Arm]:
+        where = f"blocks.{number}"
         for size in block.n_base:
             n = self._base_size(size, where)
             nominal = block.nominal or n
+            recipe = recipe_name(block.recipe, f"custom {number}") if block.recipe else self.resolved.recipe_name
             if n and block.base:
-                yield _Arm("base", n, nominal)
+                yield _Arm("base", recipe, n, nominal)
             for amount in block.real:
-                yield _Arm("real", n, nominal, n_real_added=self._real(amount, n, nominal, f"{where}.real"))
+                yield _Arm("real", recipe, n, nominal, n_real_added=self._real(amount, n, nominal, f"{where}.real"))
             for name, amounts in block.syn.items():
                 choice = self.resolved.generators[name]
                 if not n and choice.config.setting == "closed":
                     raise SpecError(f"{where}.syn.{name}: n_base 0 leaves a closed-set generator nothing to learn from")
                 for amount in amounts:
                     count = self._synthetic(amount, nominal, choice, f"{where}.syn.{name}")
-                    yield _Arm("syn", n, nominal, n_syn=count, generator=choice)
+                    yield _Arm("syn", recipe, n, nominal, n_syn=count, generator=choice)
             for amount in block.copies:
                 count = self._whole(amount.count(nominal, 0), amount, f"{where}.copies")
-                yield _Arm("copies", n, nominal, n_copies=count)
+                yield _Arm("copies", recipe, n, nominal, n_copies=count)
 
     def _base_size(self, size, where: str) -> int:
         n_train, name = self.n_train, self.resolved.source.name
@@ -293,7 +296,7 @@ class _Planner:
                     Cell(
                         trial_id, arm.arm, arm.n_base, arm.nominal, arm.n_real_added, arm.n_syn, arm.n_copies,
                         generator and generator.name, generator and generator.config.setting, generator_seed,
-                        classifier, self.resolved.recipe_name, subset_seed, seed,
+                        classifier, arm.recipe, subset_seed, seed,
                     )
                 )  # fmt: skip
 
@@ -305,13 +308,13 @@ class _Planner:
 
     def _recipe(self, arm: _Arm, classifier: str) -> dict:
         n_total = arm.n_total
-        key = (arm.n_base, n_total, classifier)
+        key = (arm.recipe, arm.n_base, n_total, classifier)
         if key not in self.recipes:
             try:
                 sizes = {"n_base": arm.n_base, "n_total": n_total, "n_dataset": self.n_train}
-                resolved = recipes.resolve(self.resolved.recipe, **sizes, classifier=classifier)
+                resolved = recipes.resolve(self.resolved.recipes[arm.recipe], **sizes, classifier=classifier)
             except ValueError as error:
-                raise SpecError(f"recipe {self.resolved.recipe_name}: {error}") from error
+                raise SpecError(f"recipe {arm.recipe}: {error}") from error
             self.recipes[key] = resolved.payload()
         return self.recipes[key]
 
@@ -428,9 +431,9 @@ class _Planner:
     def _reference(self) -> str:
         """The id of the classifier that is trained on all real images: the spec's first."""
         classifier = self.spec.classifiers[0]
-        recipe = self._recipe(_Arm("base", self.n_train, self.n_train), classifier)
+        everything = _Arm("base", self.resolved.recipe_name, self.n_train, self.n_train)
         payload = {"dataset": self.fingerprint, "real": self._subset(self.n_train, 0), "classifier": classifier}
-        payload |= {**self._stream(_Arm("base", self.n_train, self.n_train)), "recipe": recipe}
+        payload |= {**self._stream(everything), "recipe": self._recipe(everything, classifier)}
         job_id = content_id("reference", payload)
         stage = f"reference:{self.stage_of(self.n_train)}"
         self.references.setdefault(job_id, Job(job_id, "reference", (self.ingest.id,), payload, stage))

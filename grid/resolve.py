@@ -35,13 +35,14 @@ class Resolved:
     source: datasets.Source
     dataset: datasets.Dataset | None
     shape: datasets.Shape | None
-    recipe: recipes.Recipe
+    recipes: dict[str, recipes.Recipe]
     domain_recipe: recipes.Recipe
     generators: dict[str, GeneratorChoice]
 
     @property
     def recipe_name(self) -> str:
-        return self.spec.recipe if isinstance(self.spec.recipe, str) else "custom"
+        """The grid's own recipe, in `recipes`."""
+        return recipe_name(self.spec.recipe)
 
     @property
     def fingerprint(self) -> str:
@@ -58,13 +59,19 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
     shape = dataset.shape if dataset else source.shape
     choices = {name: _generator(name, entry) for name, entry in spec.generators.items()}
     recipe = _named("recipe", lambda: recipes.recipe(spec.recipe))
+    by_name = {recipe_name(spec.recipe): recipe}
+    for i, block in enumerate(spec.blocks):
+        if block.recipe is not None:
+            own = _named(f"blocks.{i}.recipe", partial(recipes.recipe, block.recipe))
+            by_name[recipe_name(block.recipe, f"custom {i}")] = own
     gap = spec.domain_gap
     domain_recipe = _named("domain_gap.recipe", lambda: recipes.recipe(gap.recipe)) if gap and gap.recipe else recipe
     if shape:
         size = (shape.height, shape.width, shape.channels, len(shape.classes))
-        seen = (*recipe.input_size(shape.height, shape.width), *size[2:])  # what a classifier sees, after the crop
-        for i, classifier in enumerate(spec.classifiers):
-            _named(f"classifiers.{i}", lambda classifier=classifier: names.check(classifier, *seen))
+        for each in reversed(by_name.values()):
+            seen = (*each.input_size(shape.height, shape.width), *size[2:])  # what a classifier sees, after the crop
+            for i, classifier in enumerate(spec.classifiers):
+                _named(f"classifiers.{i}", partial(names.check, classifier, *seen))
         if gap and gap.classifier:
             smallest = min([*gap.patches, min(seen[:2])])
             _named("domain_gap.classifier", lambda: names.check(gap.classifier, smallest, smallest, *seen[2:]))
@@ -76,7 +83,12 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
         about = {"n_images": shape.n_train, "class_names": shape.classes}
         for name, choice in choices.items():
             _named(f"generators.{name}", partial(choice.config.check, *size, **about))
-    return Resolved(spec, source, dataset, shape, recipe, domain_recipe, choices)
+    return Resolved(spec, source, dataset, shape, by_name, domain_recipe, choices)
+
+
+def recipe_name(recipe: str | dict, custom: str = "custom") -> str:
+    """What rows call a recipe: its name, or `custom` for a mapping."""
+    return recipe if isinstance(recipe, str) else custom
 
 
 def _generator(name: str, entry: dict) -> GeneratorChoice:

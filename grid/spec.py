@@ -115,12 +115,13 @@ class Block(_Model):
     """A product: each base size with each of the amounts to add, for all classifiers and seeds.
 
     nominal: the base's size in ratios and fits, where a publication rounds it. base: whether the base alone is run
-    too, which every comparison with it needs.
+    too, which every comparison with it needs. recipe: in place of the grid's.
     """
 
     n_base: Annotated[tuple[BaseSize, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
     nominal: Annotated[int, Field(ge=1, strict=True)] | None = None
     base: bool = True
+    recipe: str | dict | None = None
     real: Amounts = ()
     syn: dict[str, Amounts] = {}
     copies: Amounts = ()

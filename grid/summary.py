@@ -3,9 +3,12 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from grid.plan import Plan
+from grid.plan import KINDS, Plan
 from grid.progress import duration
 from grid.store import Store
+
+
+PLURALS = {kind: f"{kind}s" for kind in KINDS} | {"quality": "qualities", "domain": "domain gaps"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def nothing_done(store: Store, the_plan: Plan) -> Summary:
 
 def closing_line(summary: Summary, command: str) -> str:
     """One line on how a run ended; `command` is what resumes it."""
-    ran = [f"{n:,} {kind}{'' if n == 1 else 's'}" for kind, n in summary.jobs.items() if n]
+    ran = [f"{n:,} {PLURALS[kind] if n > 1 else kind}" for kind, n in summary.jobs.items() if n]
     text = f"{', '.join(ran)} in {duration(summary.seconds)}" if ran else "nothing to do"
     if before := sum(summary.cached.values()):
         text += f" ({before:,} jobs were done before)"

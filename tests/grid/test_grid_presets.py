@@ -130,3 +130,11 @@ def _published(dataset: str, tables: tuple[int, ...]) -> set[tuple]:
          row.n_base, row.n_real_added, row.n_syn)
         for row in rows.itertuples()
     }  # fmt: skip
+
+
+def test_table_6_has_its_four_settings(plan_of):
+    found = Counter((cell.recipe, cell.arm, cell.n_total) for cell in plan_of("cifar10-table6").cells)
+    assert found == {
+        ("paper/cifar10-plain", "base", 50_000): 3, ("paper/cifar10-plain", "syn", 100_000): 3,
+        ("paper/cifar10-flip", "base", 50_000): 3, ("paper/cifar10-crop", "base", 50_000): 3,
+    }  # fmt: skip

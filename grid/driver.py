@@ -132,9 +132,12 @@ def _check_all_nodes_see(store: Store, name: str) -> None:
     nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) == 1:
         return
-    task = ray.remote(num_cpus=0, max_retries=0)(_sees).options(name="check:store")
-    at = {node["NodeManagerHostname"]: NodeAffinitySchedulingStrategy(node["NodeID"], soft=True) for node in nodes}
-    seen = {host: task.options(scheduling_strategy=strategy).remote(store, name) for host, strategy in at.items()}
+    task = ray.remote(num_cpus=0, max_retries=0)(_sees)
+    seen = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+        looking = task.options(name="check:store", scheduling_strategy=there)
+        seen[node["NodeManagerHostname"]] = looking.remote(store, name)
     if blind := [host for host, ref in seen.items() if not ray.get(ref)]:
         right = "use a folder that all nodes share, or s3://…"
         raise SpecError(f"store {store.uri}: what is written here cannot be read on {', '.join(blind)}; {right}")

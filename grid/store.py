@@ -244,7 +244,10 @@ class _Folder:
         if os.path.isfile(self.root):
             raise StoreError(f"store {self.root}: is a file; name a folder")
         if create:
-            os.makedirs(self.root, exist_ok=True)
+            try:
+                os.makedirs(self.root, exist_ok=True)
+            except FileNotFoundError as error:  # where no folder can be made, as in /proc
+                raise StoreError(f"store {self.root}: cannot be opened: {error.strerror}") from error
 
     def put(self, path: str, data: bytes) -> None:
         self._check_inside(path)

@@ -7,7 +7,6 @@ from grid.plan import KINDS, Plan
 from grid.progress import duration
 from grid.store import Store
 
-
 PLURALS = {kind: f"{kind}s" for kind in KINDS} | {"quality": "qualities", "domain": "domain gaps"}
 
 

@@ -90,19 +90,11 @@ class Cluster:
         wait_until(lambda: self.ask(f"{DASHBOARD}/api/version", self.token)[0] == 200, 120, "the dashboard")
 
     def nodes(self) -> set[str | None]:
-        """Addresses of the nodes that are alive; None for one that has just joined."""
-        return {node.get("ip") for node in self._alive()}
-
-    def object_store_bytes(self, host: str) -> int:
-        """What a host's object store holds."""
-        (node,) = (node for node in self._alive() if node.get("ip") == self.hosts.addresses[host])
-        return int(node["raylet"].get("object_store_used_memory", 0))
-
-    def _alive(self) -> list[dict]:
+        """Addresses of the nodes that are alive."""
         status, body = self.ask(f"{DASHBOARD}/nodes?view=summary", self.token)
         assert status == 200, body
         summary = json.loads(body)["data"]["summary"]
-        return [node for node in summary if node["raylet"].get("state") == "ALIVE"]
+        return {node.get("ip") for node in summary if node["raylet"].get("state") == "ALIVE"}  # one just joined: None
 
     def ask(self, url: str, token: str | None = None, data: str | None = None, *, host: str = LAPTOP):
         """Status and body of an HTTP answer, asked for on `host`; (None, why) if there is no connection."""

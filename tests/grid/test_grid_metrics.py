@@ -22,7 +22,8 @@ RAYS_OWN = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId"}  #
 def scrape() -> list[tuple[str, dict[str, str], float]]:
     """All samples of this node's agent: name, labels, value."""
     port = ray.nodes()[0]["MetricsExportPort"]
-    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    text = directly.open(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
     lines = re.findall(r"^(\w+)(?:\{(.*)\})? (\S+)$", text, flags=re.MULTILINE)
     return [(name, dict(re.findall(r'(\w+)="(.*?)"', labels)), float(value)) for name, labels, value in lines]
 

@@ -113,7 +113,7 @@ def test_wrong_bytes_are_never_used(store, damage):
     else:
         other = shards.write(store, "pools/p/00001.json", *images(50, seed=1))
         store.put(ref.data, store.get(other.data))
-    with pytest.raises(shards.ShardCorrupt, match="shard pools/p/00000.json"):
+    with pytest.raises(shards.ShardCorrupt, match="pools/p/00000.json"):
         shards.load(store, ref)
 
 

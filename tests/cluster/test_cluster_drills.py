@@ -96,15 +96,17 @@ class Drill:
                     found.append(Said(at_s, host, kind, job_id, text))
         return sorted(found)
 
-    def met(self, kind: str, *, after_s: float) -> Said:
-        """Waits until a worker host is `after_s` into a job of a kind; that job's beginning."""
+    def met(self, kind: str, *, after_s: float, nth: int = 1) -> Said:
+        """Waits until a worker host is `after_s` into its `nth` (or a later) job of a kind; that job's beginning."""
         workers, found = list(self.hosts.addresses)[1:], []
 
         def meets() -> bool:
             assert self.running(), self.cluster.log(self.name)
-            for last in {line.host: line for line in self.said()}.values():
-                if last.host in workers and last.begins and last.kind == kind and time.time() - last.at_s >= after_s:
-                    found.append(last)
+            for host in workers:
+                said = [line for line in self.said() if line.host == host]
+                begun = [line for line in said if line.begins and line.kind == kind]
+                if len(begun) >= nth and said[-1] is begun[-1] and time.time() - said[-1].at_s >= after_s:
+                    found.append(said[-1])
             return bool(found)
 
         wait_until(meets, 600, f"a {kind} on a worker host")
@@ -208,7 +210,7 @@ def drill(undisturbed, shared, tmp_path, request) -> Drill:
 
 def test_network_cut_while_a_trial_runs_on_cached_shards(drill, undisturbed):
     drill.submit("drill-1")
-    trial = drill.met("trial", after_s=1)
+    trial = drill.met("trial", after_s=1, nth=2)  # the test set's shards are there since the first
     zombies = drill.slots(trial.host)
     drill.strike()
     drill.hosts.cut(trial.host)

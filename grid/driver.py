@@ -228,7 +228,7 @@ class _Run:
         self.groups: list[str] = []
         self.running: dict[ray.ObjectRef, _Running] = {}
         self.tries: Counter = Counter()
-        self.suspects: list[tuple[str, str, float]] = []
+        self.suspects: list[tuple[str, str | None, float]] = []
         self.judged_s = float("-inf")
         self.failed: dict[str, Failure] = {}
         self.blocked: set[str] = set()
@@ -497,10 +497,10 @@ class _Run:
 
     def _suspect(self, running: _Running) -> bool:
         """A slot's process died; whether its machine did too, which uses up no try of the job's, Ray knows later."""
-        node = running.slot and self.pool.node_of(running.slot)
-        if node:
-            self.suspects.append((running.job.id, node, time.monotonic()))
-        return bool(node)
+        if running.slot is None:
+            return False
+        self.suspects.append((running.job.id, self.pool.node_of(running.slot), time.monotonic()))
+        return True
 
     def _judge_losses(self) -> None:
         """Counts the deaths of processes whose machine turned out to live on."""
@@ -509,7 +509,7 @@ class _Run:
             return
         self.judged_s = now
         alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        doubtful = [suspect for suspect in self.suspects if suspect[1] in alive]
+        doubtful = [suspect for suspect in self.suspects if suspect[1] is None or suspect[1] in alive]
         self.tries.update(job_id for job_id, _, since_s in doubtful if now - since_s >= NODE_DEATH_KNOWN_S)
         self.suspects = [suspect for suspect in doubtful if now - suspect[2] < NODE_DEATH_KNOWN_S]
 

@@ -27,6 +27,7 @@ from classifiers.zero_shot.config import ZeroShotConfig
 from generators.quality.config import QualityConfig
 
 PRESETS = Path(__file__).parent / "presets"
+_YAML_BOOL = "tag:yaml.org,2002:bool"
 
 
 class SpecError(ValueError):
@@ -310,7 +311,13 @@ def load(source: str | Path | dict) -> GridSpec:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loading that refuses a key given twice, which YAML's readers otherwise let pass."""
+    """Safe loading that refuses a key given twice, which YAML's readers otherwise let pass, and in which on, off, yes
+    and no are words, as in YAML 1.2: `quality: off` and `compile: on` mean what they say."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != _YAML_BOOL or first in "tTfF"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node, deep=False):
         seen = set()

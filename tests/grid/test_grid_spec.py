@@ -83,3 +83,12 @@ def test_a_spec_survives_its_record_in_the_store():
     recorded = spec.model_dump(mode="json")
     assert load(recorded) == spec == load(MAPPING)
     assert recorded["blocks"][0]["syn"] == {"edm": [1.0, "500 images"]}
+
+
+def test_on_and_off_are_words_as_the_documents_write_them(tmp_path):
+    text = HEAD.replace("preset: digits}", "preset: digits, compute: {compile: on}}") + BLOCK + "quality: off\n"
+    (tmp_path / "spec.yaml").write_text(text.replace("{n_base", "{base: no, n_base"))
+    spec = load(tmp_path / "spec.yaml")
+    assert spec.quality is None
+    assert spec.generators["edm"]["compute"] == {"compile": "on"}
+    assert spec.blocks[0].base is False

@@ -106,7 +106,7 @@ def expanded(value, where: str):
     """A text with its $VARIABLES filled in; anything else as it is. Raises SpecError for a variable that is not set."""
     filled = os.path.expandvars(value) if isinstance(value, str) else value
     if isinstance(filled, str) and (unset := re.search(r"\$\{?(\w+)", filled)):
-        raise SpecError(f"{where}: the environment variable {unset[1]} is not set; set it to where the images are")
+        raise SpecError(f"{where}: the environment variable {unset[1]} is not set; set it to what the spec needs there")
     return filled
 
 

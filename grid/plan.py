@@ -1,7 +1,7 @@
 """From a resolved spec to a graph of jobs. Pure: no store, no clock, no Ray.
 
 Kinds of job: ingest → generator → shard (of a pool) → trial, and beside the trials what measures a pool: quality
-and domain (gap), some of them with a reference, the grid's own classifier trained on all real images. Equal ids are
+and domain (gap), some of them with a reference, the grid's own classifier trained on real images. Equal ids are
 one job: a generator serves all of its trials, and cells that ask for the same training of the same images share one
 trial. A *cell* is a place in the user's grid, with the labels that tables and fits need; a *job* is work.
 """
@@ -429,12 +429,15 @@ class _Planner:
         return n if most is None else min(n, most)
 
     def _reference(self) -> str:
-        """The id of the classifier that is trained on all real images: the spec's first."""
-        classifier = self.spec.classifiers[0]
-        everything = _Arm("base", self.resolved.recipe_name, self.n_train, self.n_train)
-        payload = {"dataset": self.fingerprint, "real": self._subset(self.n_train, 0), "classifier": classifier}
-        payload |= {**self._stream(everything), "recipe": self._recipe(everything, classifier)}
+        """The id of the grid's own classifier: the spec's first, trained on real images alone."""
+        classifier, n = self.spec.classifiers[0], self.spec.reference_images or self.n_train
+        if n > self.n_train:
+            right = f"use at most {self.n_train:,}, or leave it out for all"
+            raise SpecError(f"reference_images: {n:,} is more than there are training images; {right}")
+        own = _Arm("base", self.resolved.recipe_name, n, n)
+        payload = {"dataset": self.fingerprint, "real": self._subset(n, 0), "classifier": classifier}
+        payload |= {**self._stream(own), "recipe": self._recipe(own, classifier)}
         job_id = content_id("reference", payload)
-        stage = f"reference:{self.stage_of(self.n_train)}"
+        stage = f"reference:{self.stage_of(n)}"
         self.references.setdefault(job_id, Job(job_id, "reference", (self.ingest.id,), payload, stage))
         return job_id

@@ -54,6 +54,9 @@ class Resolved:
 
 def resolve(spec: GridSpec, store: Store | None) -> Resolved:
     """Looks up everything `spec` names; `store` None plans without one. Raises SpecError."""
+    if zero_shot := spec.zero_shot:
+        encoder = datasets.expanded(zero_shot.text_encoder, "zero_shot.text_encoder")
+        spec = spec.model_copy(update={"zero_shot": zero_shot.model_copy(update={"text_encoder": encoder})})
     source = datasets.source(spec.dataset)
     dataset = datasets.lookup(store, source.key) if store else None
     shape = dataset.shape if dataset else source.shape

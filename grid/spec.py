@@ -219,9 +219,10 @@ def _off_is_none(value):
 class GridSpec(_Model):
     """A whole grid. `dataset` is a source's name, or a mapping of its kind to its place, with options after it.
 
-    quality: what is measured of every pool; `off` for nothing. zero_shot: trials train on real images of the seen
-    classes, and are tested on the unseen, of which they see synthetic images alone. prices: what a device-hour costs,
-    by a part of the device's name (`H200: 3.5`); `default` for all others.
+    quality: what is measured of every pool; `off` for nothing. reference_images: of the training set, for the grid's
+    own classifier, in whose features pools are measured and drawn; none: all. zero_shot: trials train on real images
+    of the seen classes, and are tested on the unseen, of which they see synthetic images alone. prices: what a
+    device-hour costs, by a part of the device's name (`H200: 3.5`); `default` for all others.
     """
 
     name: Name
@@ -234,6 +235,7 @@ class GridSpec(_Model):
     validation: Validation | None = None
     quality: Annotated[QualityConfig | None, BeforeValidator(_off_is_none)] = QualityConfig()
     domain_gap: DomainGap | None = None
+    reference_images: Annotated[int, Field(ge=1, strict=True)] | None = None
     zero_shot: ZeroShotConfig | None = None
     blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
     execution: Execution = Execution()

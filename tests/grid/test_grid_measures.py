@@ -76,3 +76,14 @@ def test_measures_that_cannot_be_are_refused(planned, spec):
         planned({**spec, "quality": {"inception": "x.pth"}})
     with pytest.raises(SpecError, match="unknown key; known: images, inception"):
         planned({**spec, "quality": {"fid": True}})
+
+
+def test_the_grids_own_classifier_may_be_trained_on_fewer_images(planned, spec):
+    _, all_of_them = planned(spec, "a")
+    _, few = planned({**spec, "reference_images": 300}, "b")
+    (whole,), (small,) = (each.of_kind("reference") for each in (all_of_them, few))
+    assert (whole.payload["real"]["n"], small.payload["real"]["n"]) == (1200, 300)
+    assert whole.id != small.id
+    assert {job.payload["reference"] for job in few.of_kind("quality")} == {small.id}
+    with pytest.raises(SpecError, match="reference_images: 1,201 is more than there are training images; use at most 1,200"):
+        planned({**spec, "reference_images": 1201}, "c")

@@ -45,7 +45,9 @@ def spec(tmp_path):
     }  # fmt: skip
 
 
-def test_unseen_classes_are_learnt_from_the_pool_alone(planned, request_of, spec):
+def test_unseen_classes_are_learnt_from_the_pool_alone(planned, request_of, spec, monkeypatch):
+    monkeypatch.setenv("A_BERT", spec["zero_shot"]["text_encoder"])
+    spec["zero_shot"]["text_encoder"] = "$A_BERT"
     store, the_plan = planned(spec)
     for job in pending(store, the_plan)[0]:
         outcome = tasks.run(store, request_of(store, the_plan, job))

@@ -9,7 +9,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -92,14 +92,26 @@ def source(spec: str | dict) -> Source:
         raise SpecError(f"dataset: {kind}: {medmnist.REFUSED[kind]}; sets it can take: {', '.join(medmnist.NAMES)}")
     if kind not in SOURCES:
         raise SpecError(f"dataset: {kind!r} is not known; known: {', '.join(SOURCES)}{near(kind, SOURCES)}")
-    place = options.pop(kind, None)
-    known = [name for name in inspect.signature(SOURCES[kind]).parameters if name != "place"]
+    place, names = options.pop(kind, None), options.pop("class_names", None)
+    known = [*(name for name in inspect.signature(SOURCES[kind]).parameters if name != "place"), "class_names"]
     for name in options:
         if name not in known:
-            listed = ", ".join(known) or "none"
+            listed = ", ".join(known)
             raise SpecError(f"dataset.{name}: {kind} takes no such option; known: {listed}{near(name, known)}")
     options = {name: expanded(value, "dataset") for name, value in options.items()}
-    return SOURCES[kind](expanded(place, "dataset"), **options)
+    found = SOURCES[kind](expanded(place, "dataset"), **options)
+    return found if names is None else _named(found, names)
+
+
+def _named(src: Source, names) -> Source:
+    """The source under class names of the user's: for sets that know their classes by number alone."""
+    wanted = len(src.classes)
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise SpecError(f"dataset.class_names: {names!r}; write a list of {wanted} names, in the order of the labels")
+    if len(names) != wanted or len(set(names)) != wanted:
+        raise SpecError(f"dataset.class_names: {len(set(names))} different names; {src.name} has {wanted} classes")
+    shape = src.shape and replace(src.shape, classes=tuple(names))
+    return replace(src, classes=tuple(names), shape=shape, state={**src.state, "class_names": names})
 
 
 def expanded(value, where: str):

@@ -226,7 +226,7 @@ class GridSpec(_Model):
     """
 
     name: Name
-    dataset: str | Annotated[dict[str, str | int | None], Field(min_length=1)]
+    dataset: str | Annotated[dict[str, str | int | list[str] | None], Field(min_length=1)]
     recipe: str | dict
     classifiers: Names
     generators: dict[Name, dict] = {}

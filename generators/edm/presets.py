@@ -13,9 +13,7 @@ PRESETS: dict[str, dict] = {
         "training": {"full_at_images": 50_000, "least_nimg": 10_000_000},
     },
     # CIFAR-10 in 500 images on one core: 2.8 million parameters on patches of 2x2 pixels, more weight on high noise,
-    # no augmentation: images are learnt by heart.  About 40 minutes of one core, 174 images a second (AMD EPYC with
-    # AVX512_BF16, compute: {compile: on, training_precision: bf16}; fp32 eager takes a third more).  Not yet run to
-    # the end: see docs/edm.md.
+    # no augmentation: images are learnt by heart.  Not yet run to the end: see docs/edm.md.
     "cifar10-2cores": {
         "network": {
             "model_channels": 32,
@@ -26,14 +24,14 @@ PRESETS: dict[str, dict] = {
             "patch": 2,
         },
         "training": {
-            "total_nimg": 384_000,
+            "total_nimg": 800_000,
             "batch": 32,
             "lr": 4e-3,
             "lr_rampup_nimg": 3_200,
-            "lr_decay_nimg": 320_000,
-            "ema_halflife_nimg": 6_000,
-            "P_mean": -0.4,
-            "P_std": 1.4,
+            "lr_decay_nimg": 500_000,
+            "ema_halflife_nimg": 8_000,
+            "P_mean": 0.1,
+            "P_std": 1.3,
             "augmentation": {"kinds": []},
         },
         "sampler": {"sigma_min": 0.01, "sigma_max": 20.0, "batch": 64},

@@ -33,7 +33,7 @@ def write(path, *, n=(700, 30), compressed=False, **changes):
     [
         ("cifar11", "'cifar11' is not known; known: digits, cifar10, bloodmnist, .*; did you mean 'cifar10'"),
         ({"digits": "/data"}, "digits takes no place, got '/data'; write dataset: digits"),
-        ({"digits": None, "size": 8}, "dataset.size: digits takes no such option; known: none"),
+        ({"digits": None, "size": 8}, "dataset.size: digits takes no such option; known: class_names"),
         ({"npz": "/nowhere.npz"}, "npz: '/nowhere.npz' is no file; name an .npz with train_images"),
         ("npz", "npz: None is no file"),
         ("parquet", "parquet: name a folder or URI"),
@@ -137,3 +137,31 @@ def test_what_is_no_npz(tmp_path, store):
     spec, _ = write(tmp_path / "y.npz", train_images=images)
     with pytest.raises(ValueError, match="y.npz: train_images are in Fortran's order; save them with numpy.ascontiguous"):
         datasets.ingest(store, datasets.source(spec))
+
+
+def test_class_names_of_the_users_own(store, tmp_path):
+    plain, _ = write(tmp_path / "a.npz")
+    named = {**plain, "class_names": ["ant", "bee", "cat"]}
+    before, after = datasets.source(plain), datasets.source(named)
+    assert (before.classes, after.classes) == (("0", "1", "2"), ("ant", "bee", "cat"))
+    assert after.shape.classes == after.classes
+    assert before.key != after.key
+    one, other = datasets.ingest(store, before), datasets.ingest(store, after)
+    assert one.fingerprint != other.fingerprint  # a generator may be told the names
+    assert other.shape.classes == after.classes
+    assert datasets.lookup(store, after.key) == other
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ant", "bee"], "dataset.class_names: 2 different names; a has 3 classes"),
+        (["ant", "bee", "bee"], "dataset.class_names: 2 different names; a has 3 classes"),
+        ("ant, bee, cat", "dataset.class_names: 'ant, bee, cat'; write a list of 3 names, in the order of the labels"),
+        (["ant", "bee", ""], "write a list of 3 names"),
+    ],
+)
+def test_wrong_class_names_are_refused(tmp_path, names, message):
+    plain, _ = write(tmp_path / "a.npz")
+    with pytest.raises(SpecError, match=message):
+        datasets.source({**plain, "class_names": names})

@@ -171,7 +171,7 @@ def test_places_that_are_no_folder():
         datasets.source("imagefolder")
     with pytest.raises(SpecError, match="s3://bucket/x is no local folder; copy it to a folder, or .* use parquet"):
         datasets.source({"imagefolder": "s3://bucket/x"})
-    with pytest.raises(SpecError, match="dataset.sise: imagefolder takes no such option; known: size, allow_broken; did you mean 'size'"):
+    with pytest.raises(SpecError, match="dataset.sise: imagefolder takes no such option; known: size, allow_broken, class_names; did you mean 'size'"):
         datasets.source({"imagefolder": "x", "sise": 3})
 
 

@@ -135,7 +135,7 @@ def drop(label):
     [
         ({"label": "lable"}, {}, "no label column 'lable'; of that type: label; did you mean 'label'"),
         ({"image": "picture"}, {}, "no image column 'picture'; of that type: img"),
-        ({"sizes": 32}, {}, "dataset.sizes: parquet takes no such option; known: image, label, size, allow_broken; did you mean 'size'"),
+        ({"sizes": 32}, {}, "dataset.sizes: parquet takes no such option; known: image, label, size, allow_broken, class_names; did you mean 'size'"),
         ({"size": 0}, {}, "dataset.size: 0 must be a whole number of pixels from 4 to 2048"),
         ({"size": 4096}, {}, "dataset.size: 4096 must be"),
         ({"size": "32"}, {}, "dataset.size: '32' must be"),

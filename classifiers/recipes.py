@@ -339,6 +339,11 @@ _IMAGENET = Recipe(
     by_classifier={"vit_base_patch32_224": Override(weight_decay=0.0)},
 )
 
+_SMOKE = Recipe(
+    epochs=20, batch=64, lr=0.1, decay=Cosine(), warmup=0.1, weight_decay=1e-4,
+    augmentation=Augmentation(crop_padding_px=4, flip=True),
+)  # fmt: skip
+
 
 def _with(base: Recipe, **augmentation: Any) -> Recipe:
     return base.model_copy(update={"augmentation": Augmentation(**augmentation)})
@@ -350,10 +355,11 @@ RECIPES: dict[str, Recipe] = {
     "digits": Recipe(steps=300, batch=32, lr=0.1, decay=Cosine(), warmup=0.1, weight_decay=5e-3),
     # resnet20 on CIFAR-10 (JPEG 75), 500 and 1,500 images: 37.9 and 47.2 % top-1 on 2,000 test images (one seed),
     # 25 and 68 s on one core with bf16.
-    "smoke/cifar10": Recipe(
-        epochs=20, batch=64, lr=0.1, decay=Cosine(), warmup=0.1, weight_decay=1e-4,
-        augmentation=Augmentation(crop_padding_px=4, flip=True),
-    ),
+    "smoke/cifar10": _SMOKE,
+    # Table 6's settings at that size: one traditional augmentation at a time, and none.
+    "smoke/cifar10-plain": _with(_SMOKE),
+    "smoke/cifar10-flip": _with(_SMOKE, flip=True),
+    "smoke/cifar10-crop": _with(_SMOKE, crop_padding_px=4),
     "paper/cifar10": _CIFAR10,
     "paper/bloodmnist": _BLOODMNIST,
     "paper/imagenet": _IMAGENET,

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -138,3 +140,48 @@ def test_table_6_has_its_four_settings(plan_of):
         ("paper/cifar10-plain", "base", 50_000): 3, ("paper/cifar10-plain", "syn", 100_000): 3,
         ("paper/cifar10-flip", "base", 50_000): 3, ("paper/cifar10-crop", "base", 50_000): 3,
     }  # fmt: skip
+
+
+@pytest.fixture
+def reduced(tmp_path, monkeypatch):
+    """Plans a preset for two cores beside the files that it names: 2,000 images, weights and a text encoder."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(buffer, "PNG")
+    column = pa.array([{"bytes": buffer.getvalue(), "path": None}] * 5_000)
+    for split in ("train", "test"):
+        pq.write_table(pa.table({"img": column, "label": [i % 10 for i in range(5_000)]}), tmp_path / f"{split}-0.parquet")
+    (tmp_path / "weights.safetensors").write_bytes(b"weights")
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text("{}")
+    monkeypatch.setenv("EQUIGRID_CIFAR10", str(tmp_path))
+    monkeypatch.setenv("EQUIGRID_EDM", str(tmp_path / "weights.safetensors"))
+    monkeypatch.setenv("EQUIGRID_TEXT_ENCODER", str(tmp_path / "bert"))
+    return lambda name: plan(resolve(load(name), None))
+
+
+def test_presets_for_two_cores_mirror_the_papers(reduced):
+    """Cells by arm, generator and recipe, without the three seeds."""
+    seeds = 3
+
+    def cells(name: str, *fields: str) -> Counter:
+        return Counter(tuple(getattr(cell, field) for field in fields) for cell in reduced(name).cells)
+
+    assert cells("cifar10-smoke", "arm") == {("base",): seeds, ("real",): 2 * seeds}
+    assert cells("cifar10-2cores", "arm", "generator") == {
+        ("base", None): seeds, ("real", None): 2 * seeds, ("copies", None): 2 * seeds,
+        ("syn", "edm"): 2 * seeds, ("syn", "dit"): 2 * seeds,
+    }  # fmt: skip
+    assert cells("cifar10-table6-2cores", "recipe", "arm") == {
+        ("smoke/cifar10-plain", "base"): seeds, ("smoke/cifar10-plain", "syn"): seeds,
+        ("smoke/cifar10-flip", "base"): seeds, ("smoke/cifar10-crop", "base"): seeds,
+    }  # fmt: skip
+    table20 = cells("cifar10-table20-2cores", "generator", "setting", "n_base", "n_syn")
+    assert table20 == {(g, "open", n, 500): seeds for g in ("edm-3", "edm-18") for n in (0, 50, 150, 500)}
+    assert cells("cifar10-zero-shot-2cores", "n_base", "n_syn") == {(1000, n): seeds for n in (0, 100, 500, 1000)}
+
+
+def test_presets_of_one_store_share_what_is_alike(reduced):
+    """The EDM of cifar10-2cores serves its Table 6, and its real trials are those of cifar10-smoke."""
+    main, table6, smoke = (reduced(f"cifar10-{name}") for name in ("2cores", "table6-2cores", "smoke"))
+    assert {job.id for job in table6.of_kind("generator")} < {job.id for job in main.of_kind("generator")}
+    assert {cell.trial_id for cell in smoke.cells} < {cell.trial_id for cell in main.cells}

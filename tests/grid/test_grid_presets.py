@@ -79,6 +79,7 @@ def test_the_paper_counts(plan_of):
     """Cells worked out by hand from the tables' rows: base, real, and each generator's."""
     assert len(plan_of("cifar10").cells) == 3 * (4 + 9 + 20 + 17)
     assert len(plan_of("bloodmnist").cells) == 3 * (3 + 5 + 15)
+    assert len(plan_of("bloodmnist-sd3").cells) == 3 * (1 + 1)
     assert len(plan_of("imagenet100").cells) == 3 * 2 * (3 + 9 + 13 + 13)
     assert len(plan_of("imagenet10").cells) == 3 * (5 + 5)
     assert len(plan_of("imagenet10-zero-shot").cells) == 3 * (1 + 4 + 4)
@@ -144,7 +145,7 @@ def test_table_6_has_its_four_settings(plan_of):
 
 @pytest.fixture
 def reduced(tmp_path, monkeypatch):
-    """Plans a preset for two cores beside the files that it names: 2,000 images, weights and a text encoder."""
+    """Plans a preset for two cores beside the files that it names: images, weights and a text encoder."""
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32)).save(buffer, "PNG")
     column = pa.array([{"bytes": buffer.getvalue(), "path": None}] * 5_000)
@@ -152,7 +153,8 @@ def reduced(tmp_path, monkeypatch):
         pq.write_table(pa.table({"img": column, "label": [i % 10 for i in range(5_000)]}), tmp_path / f"{split}-0.parquet")
     (tmp_path / "weights.safetensors").write_bytes(b"weights")
     (tmp_path / "bert").mkdir()
-    (tmp_path / "bert" / "config.json").write_text("{}")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / "bert" / name).write_text("{}")
     monkeypatch.setenv("EQUIGRID_CIFAR10", str(tmp_path))
     monkeypatch.setenv("EQUIGRID_EDM", str(tmp_path / "weights.safetensors"))
     monkeypatch.setenv("EQUIGRID_TEXT_ENCODER", str(tmp_path / "bert"))

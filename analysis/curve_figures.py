@@ -14,7 +14,10 @@ from analysis.ratio import ImprovementRatio
 from analysis.style import FONT, GENERATOR_LOOKS, empty_figure, panels, thousands, tidy
 
 _BAND_POINTS = 60
-_MEASURES = {"fid": "FID (lower is better)", "inception_score": "Inception Score (higher is better)"}
+_MEASURES = {
+    "fid": "FID (lower is better)", "inception_score": "Inception Score (higher is better)",
+    "feature_distance": "distance in the grid's features (lower is better)",
+}  # fmt: skip
 _HALO = [effects.withStroke(linewidth=2.2, foreground="white")]
 
 
@@ -231,8 +234,8 @@ def quality_against_gain(
     """Gain of synthetic images over the base at `scale` against a measure of their quality, one panel per dataset,
     classifier and recipe; colours are generators, symbols base sizes.
 
-    quality: columns dataset, generator, and `measure` (one value per pair, as in Tables 2 and 3), and optionally
-    n_base (nominal; NaN for one value that holds at all base sizes).
+    quality: columns dataset, generator, and `measure` (as in Tables 2 and 3; the mean of several pools), and optionally
+    n_base (nominal; NaN for what holds at all base sizes).
     """
     points = _quality_points(analysis, quality, measure, scale)
     if not points:
@@ -261,7 +264,7 @@ def _quality_points(analysis: Analysis, quality: pd.DataFrame, measure: str, sca
                 own = rows[rows["n_base"].isna() | np.isclose(rows["n_base"].astype(float), gain.n_base)]
             if len(own):
                 family = (key.dataset, key.classifier, key.recipe)
-                points.append({"family": family, "generator": key.generator, "measure": float(own[measure].iloc[0]),
+                points.append({"family": family, "generator": key.generator, "measure": float(own[measure].mean()),
                                "gain": gain.gain, "n_base": gain.n_base})  # fmt: skip
     return points
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,11 @@ def percentile_estimate(value: float, draws: np.ndarray, level: float, *, undefi
     low = np.quantile(low_draws, tail, method="inverted_cdf")
     high = np.quantile(high_draws, 1 - tail, method="inverted_cdf")
     return Estimate(finite(value), finite(low), finite(high), level)
+
+
+def student_estimate(values: np.ndarray, level: float) -> Estimate:
+    """The mean of independent values (n,) with Student's interval; none from a single value."""
+    if len(values) < 2:
+        return Estimate(finite(np.mean(values)), None, None, level)
+    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return Estimate(finite(np.mean(values)), finite(np.mean(values) - half), finite(np.mean(values) + half), level)

@@ -7,32 +7,46 @@ from matplotlib.figure import Figure
 
 from analysis.style import COPIES_LOOK, FONT, GENERATOR_LOOKS, REAL_LOOK, empty_figure, tidy
 
+_SHEET_PANELS = 3  # beside each other
+_IMAGE_INCHES = 0.3
+
 
 def sample_sheet(
-    images: np.ndarray, labels: np.ndarray, class_names: list[str], *, title: str, per_class: int = 10
+    panels: list[tuple[str, np.ndarray, np.ndarray]], class_names: list[str], per_class: int = 8
 ) -> Figure:
-    """The first `per_class` images of each class, a row per class (as Figs. 15 to 19).
+    """Images of several sets beside each other, a row per class (Figs. 3, 4, 9, 11 and 15 to 19).
 
-    images: (N, H, W, 1 or 3) uint8; labels: (N,) integers into class_names. Raises ValueError for other shapes.
+    panels: (title, images (N, H, W, 1 or 3) uint8, labels (N,) integers into class_names) of each set; the first
+    `per_class` images of each class are shown. Raises ValueError for other shapes.
     """
+    across, rows = min(len(panels), _SHEET_PANELS), len(class_names)
+    down = -(-len(panels) // across)
+    size = (_IMAGE_INCHES * per_class * across + 1.0, (_IMAGE_INCHES * rows + 0.35) * down)
+    with mpl.rc_context(FONT):
+        figure = Figure(figsize=size, layout="constrained")
+        grid = figure.subplots(down, across, squeeze=False).ravel()
+        for axes in grid:
+            axes.axis("off")
+        for i, (axes, (title, images, labels)) in enumerate(zip(grid, panels)):
+            axes.imshow(_mosaic(images, labels, rows, per_class), extent=(0, per_class, rows, 0), cmap="gray", vmax=255)
+            axes.set_title(title, fontsize=9)
+            for row, name in enumerate(class_names if i % across == 0 else ()):
+                axes.text(-0.15, row + 0.5, name, ha="right", va="center", fontsize=8)
+    return figure
+
+
+def _mosaic(images: np.ndarray, labels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The first images of each class, (rows * (H + 1), columns * (W + 1), 1 or 3) uint8 on white."""
     if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
         raise ValueError(f"images are {images.shape} {images.dtype}, must be (N, H, W, 1 or 3) uint8")
     if labels.shape != images.shape[:1]:
         raise ValueError(f"labels are {labels.shape} for {len(images)} images")
-    rows = len(class_names)
-    with mpl.rc_context(FONT):
-        figure = Figure(figsize=(0.55 * per_class + 0.6, 0.55 * rows + 0.45), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.0, hspace=0.0)
-        grid = figure.subplots(rows, per_class, squeeze=False)
-        for row, name in enumerate(class_names):
-            chosen = images[labels == row][:per_class]
-            for column, axes in enumerate(grid[row]):
-                axes.axis("off")
-                if column < len(chosen):
-                    axes.imshow(chosen[column].squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            grid[row, 0].text(-0.15, 0.5, name, ha="right", va="center", transform=grid[row, 0].transAxes, fontsize=8)
-        figure.suptitle(title, fontsize=10)
-    return figure
+    _, height, width, channels = images.shape
+    canvas = np.full((rows, height + 1, columns, width + 1, channels), 255, np.uint8)
+    for row in range(rows):
+        for column, image in enumerate(images[labels == row][:columns]):
+            canvas[row, :height, column, :width] = image
+    return canvas.reshape(rows * (height + 1), columns * (width + 1), channels)
 
 
 def class_gain_figure(gains: pd.DataFrame, class_names: list[str] | None = None) -> Figure:

@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import jinja2
@@ -14,24 +15,32 @@ from PIL import Image
 
 from analysis.equivalence import Analysis, CurveResult
 from analysis.figures import save
-from analysis.report_figures import measure_figures, report_figures
+from analysis.report_figures import measure_figures, report_figures, sheet_figures
 from analysis.report_tables import report_tables
 from analysis.words import curve_paragraph
 
 _TEMPLATES = Path(__file__).parent / "templates"
 EXTRAS = (
-    "title", "spec", "versions", "failures", "costs", "quality", "domain", "zero_shot", "sheets", "runs", "summary",
+    "title", "spec", "recipe", "class_names", "versions", "summary", "runs", "failures", "costs", "quality", "domain",
+    "zero_shot", "sheets", "neighbours",
 )  # fmt: skip
+_PICTURE_PX = 1600  # the widest that the report carries
 
 
 def write_report(table: pd.DataFrame, analysis: Analysis, directory: Path | str, *, extras: dict) -> Path:
     """Write report.html and the figures (PNG, SVG, PDF) into a local directory; the path of report.html.
 
-    extras, all optional: title (str); spec (text); versions (name -> version); failures (list of mappings with id,
-    kind, cell, error); costs (list of mappings, or a mapping from kind to such a list); quality (list of mappings, one
-    per pool); domain (list of mappings, one per domain classifier, see `analysis.domain_figures`, with `tsne` in some);
-    zero_shot (list of mappings, one per trial); sheets (name -> PNG bytes of sample images); runs (list of mappings,
-    one per run of the grid); summary (mapping, what the last run did, or None).
+    extras, all optional:
+    title, spec: text. recipe: the name of the grid's own, with which others are compared. class_names: by label.
+    versions: name -> version. summary: mapping, what the last run did, or None. runs: list of mappings.
+    failures: list of mappings with id, kind, cell, error.
+    costs: list of mappings, or a mapping from kind to such a list.
+    quality: list of mappings, one per pool, see `report_tables.quality_rows`.
+    domain: list of mappings, one per domain classifier, see `analysis.domain_figures`, with `tsne` in some.
+    zero_shot: list of mappings, one per trial, see `analysis.zero_shot`.
+    sheets: mapping with classes and sets of sample images, see `report_figures.sheet_figures`.
+    neighbours: pool -> PNG bytes of its samples above their nearest training images.
+
     Raises ValueError for any other key.
     """
     unknown = sorted(set(extras) - set(EXTRAS))
@@ -39,12 +48,13 @@ def write_report(table: pd.DataFrame, analysis: Analysis, directory: Path | str,
         raise ValueError(f"extras has {unknown}; known are {list(EXTRAS)}")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    drawn = [*report_figures(table, analysis), *measure_figures(extras.get("domain", []))]
+    drawn = [*report_figures(table, analysis, extras.get("class_names")), *measure_figures(analysis, extras)]
     figures = [_figure_entry(name, caption, figure, directory) for name, caption, figure, _ in drawn]
+    sheets = [*_sheet_entries(extras.get("sheets", {}), directory), *_neighbour_entries(extras.get("neighbours", {}))]
     panels = {name: panels for name, _, _, panels in drawn if panels}
     tables = list(report_tables(table, analysis, extras))
     sections = [("summary", "Summary"), ("figures", "Figures"), *((t["id"], t["title"]) for t in tables)]
-    sections += [("sheets", "Sample images")] * bool(extras.get("sheets")) + [("settings", "Settings and versions")]
+    sections += [("sheets", "Sample images")] * bool(sheets) + [("settings", "Settings and versions")]
     html = _template().render(
         title=extras.get("title") or _title(table),
         subtitle=f"{analysis.n_rows:,} result rows, {analysis.n_failed:,} of them failed attempts.",
@@ -54,7 +64,7 @@ def write_report(table: pd.DataFrame, analysis: Analysis, directory: Path | str,
         curves=[_curve_entry(curve) for curve in analysis.curves],
         figures=figures,
         tables=tables,
-        sheets=[(name, _png_uri(data)) for name, data in extras.get("sheets", {}).items()],
+        sheets=sheets,
         blocks=_blocks(analysis, extras),
         panels=_script_safe(json.dumps(panels, allow_nan=False)),
         plotly=_packed_plotly() if panels else "",
@@ -79,7 +89,29 @@ def _title(table: pd.DataFrame) -> str:
 
 def _figure_entry(name: str, caption: str, figure: Figure, directory: Path) -> dict:
     png, *_ = save(figure, directory, name)
-    return {"id": name, "caption": caption, "png": _png_uri(_smaller(png))}
+    return {"id": name, "caption": caption, "uri": _uri("png", _smaller(png))}
+
+
+def _sheet_entries(sheets: dict, directory: Path) -> Iterable[dict]:
+    for name, caption, figure in sheet_figures(sheets):
+        png, *_ = save(figure, directory, name)
+        yield {"id": name, "caption": caption, "uri": _uri("jpeg", _photograph(png.read_bytes()))}
+
+
+def _neighbour_entries(neighbours: dict[str, bytes]) -> Iterable[dict]:
+    for i, (pool, png) in enumerate(neighbours.items()):
+        caption = f"{pool}: samples, each above the training image that it is nearest to."
+        yield {"id": f"neighbours-{i}", "caption": caption, "uri": _uri("jpeg", _photograph(png))}
+
+
+def _photograph(png: bytes) -> bytes:
+    """As a JPEG of at most _PICTURE_PX width: photographs take a quarter of the PNG's room."""
+    with Image.open(io.BytesIO(png)) as image:
+        picture = image.convert("RGB")
+    picture.thumbnail((_PICTURE_PX, picture.height))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="jpeg", quality=85, optimize=True)
+    return buffer.getvalue()
 
 
 def _smaller(path: Path) -> bytes:
@@ -105,8 +137,8 @@ def _script_safe(text: str) -> Markup:
     return Markup(text.replace("<", "\\u003c"))
 
 
-def _png_uri(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _curve_entry(curve: CurveResult) -> dict:

@@ -5,15 +5,27 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from analysis.comparisons import Compared, real_gains, recipe_gains
 from analysis.equivalence import Analysis, CurveResult
 from analysis.ratio import ImprovementRatio, improvement_ratios
 from analysis.summary import cell_means
 from analysis.surface import EQ11, rank
+from analysis.zero_shot import MEASURES, zero_shot_means
 
 _MAX_ROWS = 500  # of a table in the report; the whole one is in the store
 _SURFACES = 3  # listed per base size
 _SOURCES = 8  # listed per curve
-_ZERO_SHOT_INTRO = "On real images of classes that were trained on synthetic images alone, or not at all."
+_ZERO_SHOT_INTRO = (
+    "Accuracies on real images: of unseen classes, trained on synthetic images alone or not at all, and of seen ones. "
+    "Means over trainings with their intervals."
+)
+_QUALITY_INTRO = (
+    "Against the real training images. Feature distance and diversity are FID and diversity in the features of the "
+    "grid's own classifier; neighbours are the nearest images of the generator's own training set, at a distance in "
+    "grey levels (root mean square)."
+)
+_OF_REAL = {"n_images": "n_real", "diversity": "diversity_real", "feature_diversity": "feature_diversity_real"}
+_OF_POOL = ("dataset", "generator", "n_base")  # what the pool's name says already
 _DOMAIN_INTRO = "A classifier of real against synthetic images, as many of each; accuracies on images held out."
 
 
@@ -23,6 +35,7 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     intro = "Synthetic images per base image that reach, on the surface, the accuracy of the added real ones."
     yield _table("tuples", "Equivalent amounts", _tuple_rows(analysis), "No tuple could be solved.", intro)
     yield _table("gains", "Gains", _gain_rows(analysis), "No gains can be computed.")
+    yield from _comparison_tables(table, analysis, extras.get("recipe"))
     ratios = [_ratio_row(ratio) for ratio in improvement_ratios(analysis)]
     if ratios:
         yield _table("ratios", "Improvement ratio", ratios, "")
@@ -36,14 +49,62 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     yield _table("missing", "Missing cells", missing, "No cell is known to be missing.")
     yield _table("failures", "Failures", list(extras.get("failures", [])), "Nothing failed.")
     if extras.get("quality"):
-        yield _table("quality", "Quality of the pools", list(extras["quality"]), "")
+        yield _table("quality", "Quality of the pools", quality_rows(extras["quality"]), "", _QUALITY_INTRO)
     if extras.get("domain"):
         yield _table("domain-gap", "Domain gap", [_domain_row(row) for row in extras["domain"]], "", _DOMAIN_INTRO)
     if extras.get("zero_shot"):
-        yield _table("zero-shot", "Zero-shot", list(extras["zero_shot"]), "", _ZERO_SHOT_INTRO)
+        rows = [_zero_shot_row(line) for line in zero_shot_means(extras["zero_shot"], analysis.settings.level)]
+        yield _table("zero-shot", "Zero-shot", rows, "", _ZERO_SHOT_INTRO)
     yield from _cost_tables(extras.get("costs", []))
     if extras.get("runs"):
         yield _table("runs", "Runs", list(extras["runs"]), "")
+
+
+def _comparison_tables(table: pd.DataFrame, analysis: Analysis, recipe: str | None) -> Iterable[dict]:
+    settings = analysis.settings
+    options = {"metric": settings.metric, "level": settings.level}
+    if recipe and (rows := _compared_rows(recipe_gains(table, recipe, **options))):
+        intro = f"All that was trained from one base size, over that base alone with the recipe {recipe}."
+        yield _table("recipes", "Recipes of one base", rows, "", intro)
+    if rows := _compared_rows(real_gains(table, **options)):
+        intro = "Synthetic images fixed, real ones varied; gains over the fewest real images."
+        yield _table("fixed-synthetic", "Real images beside fixed synthetic ones", rows, "", intro)
+
+
+def _compared_rows(compared: Compared) -> list[dict]:
+    return [
+        {"dataset": row.dataset, "classifier": row.classifier, "recipe": row.recipe,
+         "real": int(row.n_base + row.n_real_added), "synthetic": int(row.n_syn), "copies": int(row.n_copies),
+         "generator": row.generator, "accuracy %": f"{row['mean']:.2f}", "interval": _interval(row),
+         "gain, points": "reference" if gain is None else gain.text(2), "trainings": int(row.trials)}
+        for row, gain in compared
+    ]  # fmt: skip
+
+
+def _interval(row) -> str:
+    return "" if pd.isna(row.low) else f"{row.low:.2f} to {row.high:.2f}"
+
+
+def quality_rows(quality: list[dict]) -> list[dict]:
+    """A row of the real images and one per pool; what is None or empty everywhere has no column.
+
+    quality: mappings with pool (its name), dataset, generator, setting, n_base (nominal; None for open-set generators),
+    and the measures by name, of which some are those of the real images.
+    """
+    real = {"pool": "real images", **{name: quality[0][theirs] for name, theirs in _OF_REAL.items()}}
+    rows = [real, *quality]
+    names = [name for name in quality[0] if name not in (*_OF_REAL.values(), *_OF_POOL, "pool", "setting")]
+    kept = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
+    return [{name.replace("_", " "): row.get(name) for name in ("pool", "setting", *kept)} for row in rows]
+
+
+def _zero_shot_row(line: dict) -> dict:
+    measures = {f"{words}, %": line[name].text(2) for name, words in MEASURES.items()}
+    return {
+        "classifier": line["classifier"], "real": line["n_base"], "generator": line["generator"],
+        "synthetic": line["n_syn"], "synthetic / real": line["n_syn"] / line["n_nominal"], **measures,
+        "trainings": line["trials"],
+    }  # fmt: skip
 
 
 def _domain_row(row: dict) -> dict:
@@ -88,7 +149,7 @@ def _cells_table(table: pd.DataFrame, analysis: Analysis) -> dict:
     rows = [
         {"dataset": r.dataset, "classifier": r.classifier, "base": int(r.n_nominal), "arm": r.arm,
          "generator": r.generator, "added": int(r.n_real_added + r.n_syn + r.n_copies), "scale": float(r.scale),
-         "accuracy %": f"{r.mean:.2f}", "interval": "" if pd.isna(r.low) else f"{r.low:.2f} to {r.high:.2f}",
+         "accuracy %": f"{r.mean:.2f}", "interval": _interval(r),
          "trainings": int(r.trials), "subset seeds": int(r.clusters)}
         for r in means.itertuples()
     ]  # fmt: skip

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from grid import results
+from grid import pictures, results
 from grid.plan import Cell, Job, Plan, Pool
 from grid.store import Store
 from grid.tasks.domain import manifest_name as domain_manifest
 from grid.tasks.generators import manifest_name as generator_manifest
 from grid.tasks.quality import manifest_name as quality_manifest
+from grid.tasks.quality import picture_name
 from grid.tasks.zero_shot import manifest_name as zero_shot_manifest
 
 
@@ -75,21 +76,31 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
     spec = plan.resolved.spec
     found = status(store, plan)
     generators = _manifests(store, plan, "generator", generator_manifest)
+    pool_generators = _pool_generators(plan)
+    names = {pool.id: _pool_name(plan, pool, pool_generators[pool.id]) for pool in plan.pools.values()}
     first_shards = {pool.id: store.get_json(pool.manifest(0)) for pool in plan.pools.values()}
     sampled = [(pool, first_shards[pool.id]) for pool in plan.pools.values() if first_shards[pool.id]]
     costs = {
         "training generators": [_generator_cost(job, manifest) for job, manifest in generators],
-        "sampling pools": [_pool_cost(plan, pool, manifest) for pool, manifest in sampled],
+        "sampling pools": [_pool_cost(plan, pool, pool_generators[pool.id], manifest) for pool, manifest in sampled],
     }
     return {
+        "recipe": plan.resolved.recipe_name,
+        "class_names": list(plan.resolved.shape.classes) if plan.resolved.shape else None,
         "spec": yaml.safe_dump(spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False),
         "versions": generators[-1][1]["versions"] if generators else {},
         "failures": [{k: failure[k] for k in ("id", "kind", "cell", "error")} for failure in found.failures],
         "costs": {kind: rows for kind, rows in costs.items() if rows},
-        "quality": [_quality_row(plan, row) for _, row in _manifests(store, plan, "quality", quality_manifest)],
-        "domain": [_domain_row(plan, row) for _, row in _manifests(store, plan, "domain", domain_manifest)],
+        "quality": [
+            {**_quality_row(plan, pool_generators[row["pool"]], row), "pool": names[row["pool"]]}
+            for _, row in _manifests(store, plan, "quality", quality_manifest)
+        ],
+        "domain": [
+            {**row, "pool": names[row["pool"]]} for _, row in _manifests(store, plan, "domain", domain_manifest)
+        ],
         "zero_shot": _zero_shot_rows(store, plan),
-        "sheets": _sheets(store, plan),
+        "sheets": pictures.sheets(store, plan, pool_generators),
+        "neighbours": _neighbours(store, plan, names),
         "runs": list(found.runs),
         "summary": summary,
     }
@@ -111,11 +122,11 @@ def _generator_cost(job: Job, manifest: dict) -> dict:
     }  # fmt: skip
 
 
-def _pool_cost(plan: Plan, pool: Pool, manifest: dict) -> dict:
+def _pool_cost(plan: Plan, pool: Pool, generator: str, manifest: dict) -> dict:
     """A row of the paper's Table 8: seconds and memory per image, batch and steps."""
     payload = plan.jobs[pool.generator_id].payload
     return {
-        "generator": payload["name"], "base": payload["subset"] and payload["subset"]["n"],
+        "generator": generator, "base": payload["subset"] and payload["subset"]["n"],
         "subset seed": _subset_seed(payload), "seconds per image": manifest["seconds_per_image"],
         "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
         **_words(manifest["cost"], ("sampling_batch", "sampler_steps", "evaluations_per_image")), "id": pool.id,
@@ -126,11 +137,17 @@ def _words(facts: dict, names: tuple[str, ...]) -> dict:
     return {name.replace("_", " "): facts[name] for name in names if name in facts}
 
 
-def _quality_row(plan: Plan, row: dict) -> dict:
+def _quality_row(plan: Plan, generator: str, row: dict) -> dict:
     from generators.quality.measure import COLUMNS
 
-    found = {name.replace("_", " "): row[name] for name in COLUMNS if row.get(name) is not None and row[name] != ""}
-    return {"pool": _pool_name(plan, row["pool"]), **found, "seconds": row["seconds"]}
+    payload = plan.jobs[plan.pools[row["pool"]].generator_id].payload
+    base = payload["subset"] and payload["subset"]["n"]
+    nominal = {cell.n_base: cell.n_nominal for cell in plan.cells}
+    return {
+        "dataset": plan.resolved.source.name, "generator": generator, "n_base": base and nominal[base],
+        "setting": plan.resolved.generators[generator].config.setting, **{name: row.get(name) for name in COLUMNS},
+        "seconds": row["seconds"],
+    }  # fmt: skip
 
 
 def _zero_shot_rows(store: Store, plan: Plan) -> list[dict]:
@@ -140,25 +157,23 @@ def _zero_shot_rows(store: Store, plan: Plan) -> list[dict]:
     rows = []
     for cell in plan.cells:
         if facts := store.get_json(zero_shot_manifest(cell.trial_id)):
-            rows.append({
-                "classifier": cell.classifier, "real": cell.n_base, "generator": cell.generator,
-                "synthetic": cell.n_syn, "seed": cell.seed, "among unseen %": facts["among_unseen"],
-                "among all %": facts["among_all"], "seen among all %": facts["seen_among_all"],
-            })  # fmt: skip
+            rows.append({**cell._asdict(), **facts})
     return rows
 
 
-def _domain_row(plan: Plan, row: dict) -> dict:
-    return {**row, "pool": _pool_name(plan, row["pool"])}
+def _pool_generators(plan: Plan) -> dict[str, str]:
+    """Each pool's generator as the spec names it: several that differ in sampling alone share one training."""
+    synthetic = (cell for cell in plan.cells if cell.generator)
+    return {plan.jobs[cell.trial_id].payload["syn"]["pool"]: cell.generator for cell in synthetic}
 
 
-def _pool_name(plan: Plan, pool_id: str) -> str:
+def _pool_name(plan: Plan, pool: Pool, generator: str) -> str:
     """A pool in words: its generator, base, and seeds where there are several."""
-    payload = plan.jobs[plan.pools[pool_id].generator_id].payload
+    payload = plan.jobs[pool.generator_id].payload
     base = f", base {payload['subset']['n']:,}" if payload["subset"] else ""
     several = _subset_seed(payload) is not None and len(plan.resolved.spec.subset_seeds) > 1
     seed = f", subset {_subset_seed(payload)}" if several else ""
-    return f"{payload['name']}{base}{seed}"
+    return f"{generator}{base}{seed}"
 
 
 def _subset_seed(payload: dict) -> int | None:
@@ -169,21 +184,10 @@ def _megabytes(count: int | None) -> float | None:
     return None if count is None else count / 1e6
 
 
-def _sheets(store: Store, plan: Plan) -> dict[str, bytes]:
-    """A sample sheet, one row per class, of the first pool of each generator and base size."""
-    from generators.sheets import sheet
-    from grid import shards
-
-    found: dict[str, bytes] = {}
-    for pool in plan.pools.values():
-        generator = plan.jobs[pool.generator_id].payload
-        base = f", base {generator['subset']['n']:,}" if generator["subset"] else ""
-        title = f"{generator['name']}{base}"
-        manifest = store.get_json(pool.manifest(0))
-        if title not in found and manifest:
-            try:
-                images, labels = shards.read(store, shards.ref(pool.manifest(0), manifest))
-            except shards.ShardCorrupt:
-                continue  # the next run makes it again; a report is no reason to fail
-            found[title] = sheet(images, labels, classes=len(plan.resolved.shape.classes))
+def _neighbours(store: Store, plan: Plan, names: dict[str, str]) -> dict[str, bytes]:
+    """PNGs of each measured pool's samples above the training images that they are nearest to."""
+    found = {}
+    for job, row in _manifests(store, plan, "quality", quality_manifest):
+        if row["neighbour_distance"] is not None:  # else none were looked for
+            found[names[row["pool"]]] = store.get(picture_name(job.id))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,6 +13,7 @@ from string import Formatter
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 _NO_WORD = re.compile(r"[\d\s._-]*|n\d{8}")  # numbers, and WordNet's ids
+ENCODER_FILES = "config.json, a tokenizer and safetensors weights"
 _READ = (".json", ".txt", ".model", ".safetensors")
 
 
@@ -78,6 +80,8 @@ class ZeroShotConfig(BaseModel):
         self.unseen_labels(class_names, classes)
         self.texts(class_names, classes)
         self._encoder()
+        if Path(self.text_encoder).is_dir():
+            self._check_folder(Path(self.text_encoder))
 
     def payload(self, class_names: Sequence[str], classes: int) -> dict:
         """What, beside images, classifier, recipe and seed, determines a trial: JSON, free of paths."""
@@ -89,6 +93,14 @@ class ZeroShotConfig(BaseModel):
             "temperature": self.temperature,
             "rev": REV,
         }
+
+    def _check_folder(self, folder: Path) -> None:
+        """What can be told before a trial: whether the files are there, and how wide the features are."""
+        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+            raise ValueError(f"text_encoder: {str(folder)!r} does not hold {ENCODER_FILES}; place them there")
+        width = json.loads((folder / "config.json").read_bytes()).get("hidden_size", self.text_width)
+        if width != self.text_width:
+            raise ValueError(f"text_encoder: {str(folder)!r} gives features of width {width}; set text_width: {width}")
 
     def _encoder(self) -> dict:
         """A hub id and its revision, or the SHA-256 of the folder's files."""

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classifiers.zero_shot.config import ZeroShotConfig
-
-_WANTED = "config.json, a tokenizer and safetensors weights"
+from classifiers.zero_shot.config import ENCODER_FILES, ZeroShotConfig
 
 
 def text_features(
@@ -50,7 +48,7 @@ def _load(config: ZeroShotConfig):
     except (OSError, ValueError, RuntimeError) as error:  # the libraries differ in what they raise for bad files
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         raise ValueError(
-            f"text_encoder {source!r} could not be loaded ({reason}); name a folder with {_WANTED}, "
+            f"text_encoder {source!r} could not be loaded ({reason}); name a folder with {ENCODER_FILES}, "
             "or download the hub's into the cache that HF_HOME names"
         ) from error
 

@@ -9,9 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from analysis import figures, paper
+from analysis.domain_figures import domain_accuracy_figure, tsne_figure
 from analysis.equivalence import analyse
 from analysis.planted import LIKE_CIFAR10, Planted
 from analysis.ratio import improvement_ratios
+from analysis.report_figures import sheet_figures
 
 CIFAR = ("cifar10", "resnet110", "paper/cifar10")
 
@@ -142,14 +144,88 @@ def test_quality_points_are_the_tables(published):
     assert gains == sorted([4.06, 7.31, 2.46, 1.93, 7.36, 4.81, 1.09, 0.69])
 
 
-def test_sample_sheet_places_each_class_in_its_row():
+def test_quality_of_several_pools_is_averaged_and_holds_at_its_base(published):
+    rows = [("cifar10", "edm", 500, 30.0), ("cifar10", "edm", 500, 40.0), ("cifar10", "edm", 5_000, 10.0)]
+    quality = pd.DataFrame(rows, columns=["dataset", "generator", "n_base", "fid"])
+    panel = figures.quality_against_gain(published[1], quality).axes[0]
+    drawn = sorted((float(c[0].get_xdata()[0]), round(float(c[0].get_ydata()[0]), 2)) for c in panel.containers)
+    assert drawn == [(pytest.approx(10.0, rel=0.02), 7.31), (pytest.approx(35.0, rel=0.02), 4.06)]
+
+
+def test_sample_sheet_places_sets_beside_each_other_and_each_class_in_its_row():
     images = np.zeros((6, 4, 4, 3), dtype=np.uint8)
     images[:, :, :, 0] = np.arange(6)[:, None, None] * 40
     labels = np.array([0, 1, 0, 1, 1, 0])
-    figure = figures.sample_sheet(images, labels, ["cat", "dog"], title="t", per_class=2)
-    shown = [axes.images[0].get_array()[0, 0, 0] // 40 for axes in figure.axes]
-    assert shown == [0, 2, 1, 3]
+    grey = images[:3, :, :, :1]
+    panels = [("real", images, labels), ("edm, base 500", grey, np.array([1, 1, 1]))]
+    figure = figures.sample_sheet(panels, ["cat", "dog"], per_class=2)
+    assert panel_titles(figure) == ["real", "edm, base 500"]
+    shown, beside = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
+    assert shown.shape == (10, 10, 3)
+    assert (shown[::5, ::5, 0] // 40).tolist() == [[0, 2], [1, 3]]
+    assert (shown[4] == 255).all() and (shown[:, 9] == 255).all()  # images do not touch
+    assert (beside[::5, ::5] // 40).tolist() == [[6, 6], [0, 1]]  # no cat: white
+    names = {t.get_text(): t.get_position()[1] for t in figure.axes[0].texts}
+    assert names == {"cat": 0.5, "dog": 1.5}
+    assert figure.axes[0].images[0].get_extent() == [0, 2, 2, 0]  # the first row is at the top
+    assert overlapping_texts(figure) == []
     with pytest.raises(ValueError, match="uint8"):
-        figures.sample_sheet(images / 255, labels, ["cat", "dog"], title="t")
+        figures.sample_sheet([("real", images / 255, labels)], ["cat", "dog"])
     with pytest.raises(ValueError, match="labels are"):
-        figures.sample_sheet(images, labels[:3], ["cat", "dog"], title="t")
+        figures.sample_sheet([("real", images, labels[:3])], ["cat", "dog"])
+
+
+def image_set(generator=None, base=None, side=8, setting=None):
+    return {
+        "generator": generator, "setting": setting, "base": base, "labels": np.repeat(np.arange(2), 3),
+        "images": np.full((6, side, side, 3), base or 0, np.uint32).astype(np.uint8),
+    }  # fmt: skip
+
+
+def test_sheets_show_real_images_beside_each_generator_by_rising_base():
+    sets = [image_set(), image_set("edm", 5_000, setting="closed"), image_set("edm", 500, setting="closed"),
+            image_set("cifake", setting="open")]  # fmt: skip
+    found = list(sheet_figures({"classes": ["cat", "dog"], "sets": sets}))
+    assert [name for name, _, _ in found] == ["images-0", "images-1"]
+    assert panel_titles(found[0][2]) == ["real", "edm, base 500", "edm, base 5,000"]
+    assert panel_titles(found[1][2]) == ["real", "cifake"]
+    assert "edm (closed set, trained on 500 and on 5,000 of them)" in found[0][1]
+    assert "cifake (open set)" in found[1][1]
+    ((_, caption, figure),) = sheet_figures({"classes": ["cat", "dog"], "sets": sets[:1]})
+    assert panel_titles(figure) == ["real"] and caption.startswith("Real training images.")
+    ((_, _, figure),) = sheet_figures({"classes": ["cat", "dog"], "sets": sets[1:2]})
+    assert panel_titles(figure) == ["edm, base 5,000"]
+    assert list(sheet_figures({})) == []
+
+
+def domain_row(pool, patch_px, accuracy, low, high):
+    return {"pool": pool, "patch_px": patch_px, "accuracy": accuracy, "low": low, "high": high}
+
+
+def test_domain_figure_draws_every_accuracy_with_its_interval():
+    rows = [domain_row("edm, base 500", None, 99.2, 98.5, 99.6), domain_row("edm, base 500", 8, 91.0, 88.0, 93.5)]
+    figure = domain_accuracy_figure(rows)
+    (axes,) = figure.axes
+    points, _, (bars,) = axes.containers[0]
+    names = [t.get_text() for t in axes.get_yticklabels()]
+    drawn = dict(zip(names, zip(points.get_xdata(), (segment[:, 0].tolist() for segment in bars.get_segments()))))
+    assert drawn["edm, base 500, whole images"] == (99.2, pytest.approx([98.5, 99.6]))
+    assert drawn["edm, base 500, 8×8 patches"] == (91.0, pytest.approx([88.0, 93.5]))
+    assert {t.get_text() for t in axes.texts} == {"99.2", "91.0"}
+    assert overlapping_texts(figure) == []
+    box = axes.xaxis.label.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width, "the label is cut off"
+
+
+def test_tsne_shows_both_sides_in_both_networks():
+    places = {"domain": [[i, 0] for i in range(6)], "ordinary": [[0, i] for i in range(6)]}
+    figure = tsne_figure({"n": 3, "labels": [0, 1, 2, 0, 1, 2], **places})
+    for axes, name in zip(figure.axes, places):
+        real, synthetic = axes.collections
+        assert real.get_offsets().tolist() == places[name][:3]
+        assert synthetic.get_offsets().tolist() == places[name][3:]
+        assert [t.get_text() for t in axes.get_legend().get_texts()] == ["real", "synthetic"]
+    by_side, by_class = figure.axes
+    assert len({tuple(c) for c in by_side.collections[0].get_facecolors()}) == 1
+    first, second = (part.get_facecolors() for part in by_class.collections)
+    assert len({tuple(c) for c in first}) == 3 and (first[:, :3] == second[:, :3]).all()

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
 
 from classifiers.data import Mix
 from classifiers.domain import _patches, domain_gap, wilson
@@ -10,11 +9,8 @@ from classifiers.recipes import recipe, resolve
 
 
 @pytest.fixture(scope="module")
-def halves():
-    data = load_digits()
-    images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
-    order = np.random.default_rng(0).permutation(len(images))
-    images, labels = images[order], data.target[order].astype(np.int64)
+def halves(digits):
+    images, labels = digits
     return (images[:800], labels[:800]), (images[800:1600], labels[800:1600])
 
 

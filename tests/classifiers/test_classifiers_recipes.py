@@ -107,10 +107,13 @@ def test_table_6_settings_switch_crop_and_flip_separately():
         augmentation = RECIPES[name].augmentation
         return augmentation.crop_padding_px, augmentation.flip
 
-    assert switches("paper/cifar10") == (4, True)
-    assert switches("paper/cifar10-plain") == (0, False)
-    assert switches("paper/cifar10-flip") == (0, True)
-    assert switches("paper/cifar10-crop") == (4, False)
+    for name in ("paper/cifar10", "smoke/cifar10"):
+        assert switches(name) == (4, True)
+        assert switches(f"{name}-plain") == (0, False)
+        assert switches(f"{name}-flip") == (0, True)
+        assert switches(f"{name}-crop") == (4, False)
+        plain = RECIPES[f"{name}-plain"]
+        assert plain.model_copy(update={"augmentation": RECIPES[name].augmentation}) == RECIPES[name]
 
 
 def test_equal_trainings_have_equal_payloads_and_others_do_not():

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from classifiers import draws
 from classifiers.data import Mix
@@ -17,14 +16,6 @@ from classifiers.recipes import recipe, resolve
 from classifiers.speed import Speed
 from classifiers.training import NotFinite, Validation, train, train_together
 from classifiers.watch import LossWatch
-
-
-@pytest.fixture(scope="module")
-def digits():
-    data = load_digits()
-    images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
-    order = np.random.default_rng(0).permutation(len(images))
-    return images[order], data.target[order].astype(np.int64)
 
 
 def resolved(n_total, **changes):

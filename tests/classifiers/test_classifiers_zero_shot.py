@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 
 from classifiers import models
 from classifiers.data import Mix
@@ -26,12 +25,9 @@ TEXTS = np.eye(10, dtype=np.float32)  # of classes that have nothing in common
 
 
 @pytest.fixture(scope="module")
-def digits():
+def split(digits):
     """(training, test) mixes of all ten classes."""
-    data = load_digits()
-    images = np.rint(data.images * (255 / 16)).astype(np.uint8)[..., None]
-    order = np.random.default_rng(0).permutation(len(images))
-    images, labels = images[order], data.target[order].astype(np.int64)
+    images, labels = digits
     return Mix([(images, labels, np.arange(600))]), Mix([(images, labels, np.arange(900, 1797))])
 
 
@@ -101,8 +97,8 @@ class TestJointSpace:
 
 
 class TestDigits:
-    def test_unseen_classes_are_learnt_from_images_alone_and_not_without_them(self, digits):
-        train, test = digits
+    def test_unseen_classes_are_learnt_from_images_alone_and_not_without_them(self, split):
+        train, test = split
         without = run(rows(train, SEEN), test)
         # measured for four seeds: 99.6 to 100, 5 to 17; with images of the unseen 98.2 to 99.1, 97.0 to 97.5, 98.7 to 99.3
         assert without.seen_among_all > 97
@@ -123,12 +119,12 @@ class TestDigits:
         assert np.average(given.per_class[5:], weights=counts) == pytest.approx(given.among_unseen)
 
     @pytest.mark.gpu
-    def test_on_a_cuda_device(self, digits):
-        train, test = digits
+    def test_on_a_cuda_device(self, split):
+        train, test = split
         assert run(joined(rows(train, SEEN), rows(train, UNSEEN, 250)), test, device="cuda").among_unseen > 95
 
-    def test_resumed_equals_uninterrupted_bitwise(self, digits):
-        train, test = digits
+    def test_resumed_equals_uninterrupted_bitwise(self, split):
+        train, test = split
         mix, kept = rows(train, SEEN), io.BytesIO()
         whole = run(mix, test, steps=12, checkpoint=lambda step, make: torch.save(make(), kept) if step == 5 else None)
         kept.seek(0)
@@ -137,8 +133,8 @@ class TestDigits:
         states = whole.trained.module.state_dict(), rest.trained.module.state_dict()
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
-    def test_streamed_equals_resident(self, digits):
-        train, test = digits
+    def test_streamed_equals_resident(self, split):
+        train, test = split
         mix = rows(train, SEEN)
         (part,) = mix.parts
         given = {"extends": "digits", "steps": 12, "normalisation": {"mean": [0.3], "std": [0.4]}}
@@ -148,8 +144,8 @@ class TestDigits:
             run(streamed, test, recipe=own)
         assert run(streamed, test, recipe=own, candidates=SEEN) == run(mix, test, recipe=own)
 
-    def test_rows(self, digits):
-        train, _ = digits
+    def test_rows(self, split):
+        train, _ = split
         first = rows(train, UNSEEN, 7)
         assert first.labels().tolist() == [c for c in train.labels().tolist() if c in UNSEEN][:7]
         assert rows(first, [0]) is None
@@ -166,13 +162,13 @@ class TestErrors:
             ({"text_features": TEXTS * np.nan}, "not finite"),
         ],
     )
-    def test_trials(self, digits, changes, message):
-        train, test = digits
+    def test_trials(self, split, changes, message):
+        train, test = split
         with pytest.raises(ValueError, match=message):
             run(rows(train, SEEN), test, **changes)
 
-    def test_no_test_images_and_label_smoothing(self, digits):
-        train, test = digits
+    def test_no_test_images_and_label_smoothing(self, split):
+        train, test = split
         with pytest.raises(ValueError, match="no image of the unseen classes"):
             run(rows(train, SEEN), rows(test, SEEN), steps=1)
         own = recipe({"extends": "digits", "label_smoothing": 0.1})
@@ -262,10 +258,10 @@ class TestTextEncoder:
         assert states.shape[1] > 10
         assert np.allclose(states[0].mean(0).numpy(), features[1], atol=1e-6)
 
-    def test_a_trial_with_it_learns(self, bert, digits):
+    def test_a_trial_with_it_learns(self, bert, split):
         from classifiers.zero_shot.text import text_features
 
-        train, test = digits
+        train, test = split
         own = ZeroShotConfig(text_encoder=bert, text_width=16)
         features = text_features(DIGITS, own)
         result = run(train, test, text_features=features, config=own, steps=250)
@@ -276,6 +272,17 @@ class TestTextEncoder:
 
         with pytest.raises(ValueError, match="width 16, expected text_width 768"):
             text_features(("cat", "owl"), ZeroShotConfig(text_encoder=bert))
+        names = ("cat", "dog", "fox", "owl")
+        ZeroShotConfig(text_encoder=bert, text_width=16).check(names, 4)
+        with pytest.raises(ValueError, match="features of width 16; set text_width: 16"):  # before anything is trained
+            ZeroShotConfig(text_encoder=bert).check(names, 4)
+
+    def test_a_folder_without_weights(self, bert, tmp_path):
+        subprocess.run(["cp", "-r", bert, tmp_path / "bare"], check=True)
+        (tmp_path / "bare" / "model.safetensors").unlink()
+        own = ZeroShotConfig(text_encoder=str(tmp_path / "bare"), text_width=16)
+        with pytest.raises(ValueError, match="does not hold config.json, a tokenizer and safetensors weights; place"):
+            own.check(("cat", "dog", "fox", "owl"), 4)
 
     def test_what_is_missing(self, bert, tmp_path):
         from safetensors.torch import load_file

@@ -8,16 +8,13 @@ this device.  Sampling: diffusers' own DiTPipeline in fp32, and "equigrid"; both
 full is DiT-XL/2 at 256x256 and wants a GPU; small is a reduced network for a CPU; tiny only shows that it runs.
 """
 
-import argparse
-import json
-import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
 
+import comparing
 import numpy as np
 import torch
+from comparing import rates
 from diffusers import AutoencoderKL, DDPMScheduler, DiTPipeline, DiTTransformer2DModel
-from edm import rates
 
 from generators import config
 from generators.dit.autoencoding import AutoencoderStage
@@ -56,25 +53,7 @@ SIZES = {
 }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=default)
-    parser.add_argument("--size", choices=SIZES, default="full" if default == "cuda" else "small")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads, torch's default if not given")
-    parser.add_argument("--json", default=None, help="write the figures to this file too")
-    given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    report = measure(SIZES[given.size], torch.device(given.device)) | {"size": given.size}
-    print(table(report))
-    if given.json:
-        with open(given.json, "w") as file:
-            json.dump(report, file, indent=1)
-
-
 def measure(size: dict, device: torch.device) -> dict:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     spec = config({"kind": "dit", **size["spec"]})
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (size["images"], size["side"], size["side"], 3), dtype=np.uint8)
@@ -90,10 +69,10 @@ def measure(size: dict, device: torch.device) -> dict:
         "equigrid": own.advance,
     }
     shape, nimg = images.shape[1:], 50_000
-    painter = Painter(weights, spec, classes=CLASSES, shape=shape, device=device, nimg=nimg)
+    painter = Painter(weights, spec, shape=shape, device=device, nimg=nimg)
     samples = {
         "fp32 eager, DiTPipeline": plain_sampler(vae, spec, size["side"], device),
-        "equigrid": lambda: painter.batch(0, 0),
+        "equigrid": lambda: painter.batch(0, range(spec.sampler.batch), labels[: spec.sampler.batch]),
     }
     return {
         "training": rates(trains, spec.training.batch, device, size),
@@ -103,11 +82,6 @@ def measure(size: dict, device: torch.device) -> dict:
         "batch": spec.training.batch,
         "sampling_batch": spec.sampler.batch,
         "sampling_steps": spec.sampler.steps,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "date": datetime.now(UTC).date().isoformat(),
     }
 
 
@@ -181,10 +155,9 @@ def plain_sampler(vae_weights, spec: DiTConfig, side: int, device: torch.device)
 
 def table(report: dict) -> str:
     """The figures as Markdown tables; x: times the first row's rate."""
+    how = f"{report['microbatch']} at once, checkpointing {'on' if report['checkpointing'] else 'off'}"
     lines = [
-        f"{report['device']}, {report['threads']} CPU threads, torch {report['torch']}, CUDA {report['cuda']}, "
-        f"{report['date']}; size {report['size']}, training batch {report['batch']} (equigrid: {report['microbatch']} "
-        f"at once, checkpointing {'on' if report['checkpointing'] else 'off'}), sampling batch "
+        f"{comparing.headline(report)}, training batch {report['batch']} (equigrid: {how}), sampling batch "
         f"{report['sampling_batch']}, {report['sampling_steps']} steps",
     ]
     headers = {"training": "| training | images/s | steps/s | x |", "sampling": "| sampling | images/s | x |"}
@@ -198,4 +171,4 @@ def table(report: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    comparing.main(__doc__, SIZES, measure, table)

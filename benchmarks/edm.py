@@ -8,25 +8,22 @@ and "equigrid", what `generators.edm` does on this device.  full is the publishe
 GPU; small is a reduced network for a CPU; tiny only shows that the script runs.
 """
 
-import argparse
 import contextlib
-import json
-import platform
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
+import comparing
 import numpy as np
 import torch
 import torch.nn.functional as F
+from comparing import rates
 
 from generators import config
 from generators.edm import network as network_module
 from generators.edm.config import EDMConfig
 from generators.edm.network import EDMNetwork, initialise
-from generators.edm.run import Run
 from generators.edm.sampling import compiled, heun, ready
 from generators.edm.schedules import ema_decay, learning_rate
+from generators.edm.stage import DenoiserStage
 from generators.edm.steps import batch_of, losses
 from generators.edm.weights import network_for
 
@@ -42,25 +39,7 @@ SIZES = {
 }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=default)
-    parser.add_argument("--size", choices=SIZES, default="full" if default == "cuda" else "small")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads, torch's default if not given")
-    parser.add_argument("--json", default=None, help="write the figures to this file too")
-    given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    report = measure(SIZES[given.size], torch.device(given.device)) | {"size": given.size}
-    print(table(report))
-    if given.json:
-        with open(given.json, "w") as file:
-            json.dump(report, file, indent=1)
-
-
 def measure(size: dict, device: torch.device) -> dict:
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     spec = config({"kind": "edm", **size["spec"]})
     spec = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"batch": size["sampling_batch"]})})
     rng = np.random.default_rng(0)
@@ -70,7 +49,7 @@ def measure(size: dict, device: torch.device) -> dict:
     trains = {
         "fp32 eager": plain_step(images, labels, spec, device, bf16=False),
         "bf16 eager": plain_step(images, labels, spec, device, bf16=True),
-        "equigrid": Run(images, labels, spec, classes=CLASSES, seed=0, device=device).advance,
+        "equigrid": DenoiserStage(images, labels, spec, classes=CLASSES, seed=0, device=device).advance,
     }
     weights = {name: value.cpu() for name, value in fresh(spec, images.shape[1:]).state_dict().items()}
     samples = {
@@ -85,14 +64,9 @@ def measure(size: dict, device: torch.device) -> dict:
         "rates": {name: {"training": training[name], "sampling": sampling[name]} for name in trains},
         "forward_flops_per_image": forward_flops(spec, images.shape[1:]),
         "matmul_flops_per_s": matmul_rate(device),
-        "evaluations_per_sample": 2 * spec.sampler.steps - 1,
+        "evaluations_per_sample": spec.sampler.evaluations,
         "batch": batch,
         "sampling_batch": spec.sampler.batch,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "date": datetime.now(UTC).date().isoformat(),
     }
 
 
@@ -174,28 +148,6 @@ def sampler_of(evaluate: Callable, spec: EDMConfig, shape, device: torch.device)
     return once
 
 
-def rates(work: dict[str, Callable[[], None]], images: int, device: torch.device, size: dict) -> dict[str, float]:
-    """Images per second of each, the fastest of the rounds, which take turns so that a noisy machine is fair."""
-    best = dict.fromkeys(work, np.inf)
-    for one in work.values():
-        for _ in range(2):  # warm up, and compile
-            one()
-    for _ in range(size["rounds"]):
-        for name, one in work.items():
-            wait(device)
-            begin = time.perf_counter()
-            for _ in range(size["steps"]):
-                one()
-            wait(device)
-            best[name] = min(best[name], time.perf_counter() - begin)
-    return {name: images * size["steps"] / seconds for name, seconds in best.items()}
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def forward_flops(spec: EDMConfig, shape: tuple[int, int, int]) -> int:
     """Floating-point operations (two per multiplication with addition) of one image's forward pass."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -220,8 +172,7 @@ def table(report: dict) -> str:
     peak, flops = report["matmul_flops_per_s"], report["forward_flops_per_image"]
     needed = {"training": 3 * flops, "sampling": report["evaluations_per_sample"] * flops}
     lines = [
-        f"{report['device']}, {report['threads']} CPU threads, torch {report['torch']}, CUDA {report['cuda']}, "
-        f"{report['date']}; size {report['size']}, batches {report['batch']} and {report['sampling_batch']}, "
+        f"{comparing.headline(report)}, batches {report['batch']} and {report['sampling_batch']}, "
         f"{flops / 1e9:.3g} GFLOP per image forward, bf16 matrix rate {peak / 1e12:.3g} TFLOP/s",
         "",
         "| | training images/s | x | % | sampling images/s | x | % |",
@@ -238,4 +189,4 @@ def table(report: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    comparing.main(__doc__, SIZES, measure, table)

@@ -1,10 +1,12 @@
-"""Generators of synthetic images: configurations here, free of torch; the networks in their folders."""
+"""Generators of synthetic images: configurations here, free of torch; the networks in their folders.
+
+No kind's folder imports another's: what several kinds use lies beside them, in this folder.
+"""
 
 import difflib
-from collections.abc import Callable
-from typing import Any
 
 from generators.building import build
+from generators.configuration import GeneratorConfig
 from generators.dit.config import DiTConfig
 from generators.dit.presets import PRESETS as DIT_PRESETS
 from generators.edm.config import EDMConfig
@@ -13,17 +15,17 @@ from generators.imported.config import ImportedConfig
 from generators.stable_diffusion.config import StableDiffusionConfig
 from generators.stable_diffusion.presets import PRESETS as STABLE_DIFFUSION_PRESETS
 
-KINDS: dict[str, Callable[[dict], Any]] = {
-    "edm": lambda mapping: build(EDMConfig, EDM_PRESETS, mapping),
-    "dit": lambda mapping: build(DiTConfig, DIT_PRESETS, mapping),
-    "imported": lambda mapping: build(ImportedConfig, {}, mapping),
-    "cifake": lambda mapping: build(ImportedConfig, {}, mapping),
-    "stable-diffusion": lambda mapping: build(StableDiffusionConfig, STABLE_DIFFUSION_PRESETS, mapping),
+KINDS: dict[str, tuple[type[GeneratorConfig], dict[str, dict]]] = {
+    "edm": (EDMConfig, EDM_PRESETS),
+    "dit": (DiTConfig, DIT_PRESETS),
+    "imported": (ImportedConfig, {}),
+    "cifake": (ImportedConfig, {}),
+    "stable-diffusion": (StableDiffusionConfig, STABLE_DIFFUSION_PRESETS),
 }
-"""From a spec's `kind` to the function that makes a configuration of a mapping."""
+"""From a spec's `kind` to its configuration, and mappings from which one may start by name."""
 
 
-def config(mapping: dict) -> EDMConfig:
+def config(mapping: dict) -> GeneratorConfig:
     """The configuration that a spec's mapping describes, e.g. {"kind": "edm", "preset": "digits"}.
 
     `preset` names a starting point; every other key overrides it, part by part.  Raises ValueError, one
@@ -34,4 +36,4 @@ def config(mapping: dict) -> EDMConfig:
         near = difflib.get_close_matches(str(kind), KINDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
         raise ValueError(f"generator kind {kind!r} is unknown: {hint}")
-    return KINDS[kind](mapping)
+    return build(*KINDS[kind], mapping)

@@ -1,63 +1,91 @@
 """From a configuration to the code that trains and samples its kind of generator, imported when it is needed."""
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from importlib import import_module
-from typing import NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from generators.calls import SampleCall, State, TrainCall
+from generators.configuration import GeneratorConfig
+
+if TYPE_CHECKING:
+    import torch
+
 
 class Backend(NamedTuple):
-    """The modules with a kind's `train` and `sample`, and which of the options that not all need they take.
+    """The folder of a kind: its modules `training` with train(images, labels, config, call), and `sampling` with
+    sample(weights, config, call).
 
-    class_names: the classes' names, in the order of labels (both functions). artefacts: what a training keeps
-    between its attempts, beside checkpoints (`train`). facts: told the pool's columns beside images and labels,
-    one value an image, such as captions and scores (`sample`).
     previews: whether `sample` takes the "average" of a training's state, so that its progress can be looked at.
+    reconstructs: whether it has an autoencoder of its own, and `sampling` a `reconstructor`.
     """
 
-    training: str
-    sampling: str
-    takes: tuple[str, ...] = ()
+    folder: str
     previews: bool = False
+    reconstructs: bool = False
 
 
 BACKENDS = {
-    "edm": Backend("generators.edm.training", "generators.edm.sampling", previews=True),
-    "imported": Backend("generators.imported.training", "generators.imported.sampling", ("class_names",)),
-    "cifake": Backend("generators.imported.training", "generators.imported.sampling", ("class_names",)),
-    "dit": Backend("generators.dit.training", "generators.dit.sampling", ("artefacts",), previews=True),
-    "stable-diffusion": Backend(
-        "generators.stable_diffusion.training", "generators.stable_diffusion.sampling", ("class_names", "facts")
-    ),
+    "edm": Backend("edm", previews=True),
+    "dit": Backend("dit", previews=True, reconstructs=True),
+    "imported": Backend("imported"),
+    "cifake": Backend("imported"),
+    "stable-diffusion": Backend("stable_diffusion"),
 }
 
-Artefacts = MutableMapping[str, dict[str, np.ndarray]]
-"""Arrays by name, under a name; a plain dict, or the grid's view of its store."""
 
+def train(images: np.ndarray, labels: np.ndarray, config: GeneratorConfig, **options) -> "dict[str, torch.Tensor]":
+    """Train the configured generator; what `sample` takes, tensors on the CPU by name.
 
-def ignore(*_) -> None:
-    """The default of callbacks: nothing."""
+    images: (N, H, W, C) uint8, perhaps mapped from a file larger than memory; labels: (N,) int64 in [0, classes).
+    With weights from files nothing is trained: they are returned, checked, and there may be no images.
+    options: classes, seed and the other fields of `generators.calls.TrainCall`.
 
-
-def train(
-    images, labels, config, *, class_names: tuple[str, ...] = (), artefacts: Artefacts | None = None, **options
-) -> dict:
-    """The kind's `train`: weights by name. See `generators.edm.training.train` for the contract.
-
-    images: (N, H, W, C) uint8, perhaps mapped from a file larger than memory: index it, never copy it whole.
+    In a worker group (torch.distributed is initialised) every rank calls this with the same arguments; the global
+    batch is divided among the ranks.  Raises ValueError for images, labels, names or a configuration that do not fit,
+    LossNotFinite (`generators.journal`) where a training goes astray.
     """
-    extra = {"class_names": class_names, "artefacts": {} if artefacts is None else artefacts}
-    return _function(config, "train")(images, labels, config, **_taken(config, extra), **options)
+    return _module(config, "training").train(images, labels, config, TrainCall(**options))
 
 
-def sample(weights, config, *, class_names: tuple[str, ...] = (), facts: Callable[[dict], None] = ignore, **options):
-    """The kind's `sample`: images (n, H, W, C) uint8 and labels (n,) int64. See `generators.edm.sampling.sample`."""
-    extra = {"class_names": class_names, "facts": facts}
-    return _function(config, "sample")(weights, config, **_taken(config, extra), **options)
+def sample(weights: "dict[str, torch.Tensor]", config: GeneratorConfig, **options) -> tuple[np.ndarray, np.ndarray]:
+    """The images `start` to `stop - 1` of the pool `seed`, (stop - start, H, W, C) uint8, and their labels, int64.
+
+    weights: what `train` returned; options: classes, shape, seed, start, stop and the other fields of
+    `generators.calls.SampleCall`.  Fewer images where a pool that has an end ends.
+
+    Noise and label of image i come from (seed, i) alone.  Batches begin at multiples of sampler.batch, counted from
+    image 0, and are always computed whole: so pixels are bitwise equal however the pool is cut into calls, on one
+    device with one thread count and the same versions; another batch size or device changes them by rounding.  (A
+    sampler.batch that divides the shard's size computes nothing twice.)
+
+    Raises ValueError for weights that do not fit the configuration.
+    """
+    return _module(config, "sampling").sample(weights, config, SampleCall(**options))
 
 
-def preview(state: dict, config, *, budget_s: float = 20.0, **options) -> bytes | None:
+def reconstructs(kind: str | None) -> bool:
+    """Whether generators of this kind have an autoencoder of their own, so that there is a `reconstructor`."""
+    return kind in BACKENDS and BACKENDS[kind].reconstructs
+
+
+def reconstructor(
+    weights: "dict[str, torch.Tensor]",
+    config: GeneratorConfig,
+    *,
+    shape: tuple[int, int, int],
+    device: "str | torch.device" = "cpu",
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Passes images (N, H, W, C) uint8 of `shape` (H, W, C) through the generator's autoencoder: the same form.
+
+    weights: what `train` returned.
+    """
+    return _module(config, "sampling").reconstructor(weights, config, shape=shape, device=device)
+
+
+def preview(state: State, config: GeneratorConfig, *, budget_s: float = 20.0, **options) -> bytes | None:
     """What a training in progress makes as it stands: a PNG, one row per class; see `generators.sheets.preview`.
 
     None where there is nothing to see: a kind without previews, or a state without weights to sample from.
@@ -70,10 +98,5 @@ def preview(state: dict, config, *, budget_s: float = 20.0, **options) -> bytes 
     return sheets.preview(state["average"], config, budget_s=budget_s, **options)
 
 
-def _function(config, name: str) -> Callable:
-    backend = BACKENDS[config.kind]
-    return getattr(import_module(backend.training if name == "train" else backend.sampling), name)
-
-
-def _taken(config, extra: dict) -> dict:
-    return {name: value for name, value in extra.items() if name in BACKENDS[config.kind].takes}
+def _module(config: GeneratorConfig, name: str) -> ModuleType:
+    return import_module(f"generators.{BACKENDS[config.kind].folder}.{name}")

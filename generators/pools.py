@@ -4,8 +4,11 @@ A pool has no length.  Image i's label depends on (seed, i) alone, and shard j a
 [j * S, (j + 1) * S), so that a pool that grows touches none of its earlier shards.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
+from generators.calls import SampleCall
 from generators.random_draws import permutation
 
 SHARD_FORMAT = 1
@@ -45,3 +48,21 @@ def shard_size(height: int, width: int, channels: int) -> int:
         return _TINY_SHARD
     fit = max(_SHARD_BYTES // image_bytes, 1)
     return min(max(1 << (fit.bit_length() - 1), _SHARD_IMAGES[0]), _SHARD_IMAGES[1])
+
+
+def in_batches(
+    make: Callable[[range, np.ndarray], np.ndarray], call: SampleCall, *, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a pool that is computed in whole batches: what `generators.backends.sample` returns.
+
+    make(numbers, labels): the images of these numbers, which begin at a multiple of `batch`, and of these classes,
+    (batch, H, W, C) uint8.  So how a pool is cut into calls changes no batch, and with it no pixel.
+    """
+    start, stop = call.start, call.stop
+    images = np.empty((stop - start, *call.shape), np.uint8)
+    for first in range(start - start % batch, stop, batch):
+        numbers = range(first, first + batch)
+        made = make(numbers, labels(call.seed, first, first + batch, call.classes))
+        low, high = max(start, first), min(stop, first + batch)
+        images[low - start : high - start] = made[low - first : high - first]
+    return images, labels(call.seed, start, stop, call.classes)

@@ -31,3 +31,15 @@ def permutation(seed: int, purpose: str, index: int, length: int) -> np.ndarray:
     """
     bits = np.random.PCG64(seed_of(seed, purpose, index)).random_raw(length)
     return np.argsort(bits, kind="stable").astype(np.int64)
+
+
+def order(n_images: int, seed: int, first: int, count: int) -> np.ndarray:
+    """Indices of the images at the positions first .. first + count - 1 of a training: (count,) int64.
+
+    Each epoch is a permutation of all images, drawn from (seed, epoch); batches run across epochs.
+    """
+    last = first + count
+    epochs = range(first // n_images, -(-last // n_images))
+    stream = np.concatenate([permutation(seed, "order", epoch, n_images) for epoch in epochs])
+    begin = first - epochs.start * n_images
+    return stream[begin : begin + count]

@@ -112,13 +112,18 @@ def _manifests(store: Store, plan: Plan, kind: str, name_of) -> list[tuple[Job, 
     return [(job, content) for job, content in read if content]
 
 
+_TRAINING_FACTS = (
+    "parameters", "autoencoder_parameters", "training_batch", "training_steps", "autoencoder_batch", "autoencoder_steps",
+)  # fmt: skip
+
+
 def _generator_cost(job: Job, manifest: dict) -> dict:
     payload, devices = job.payload, manifest["world_size"]
     return {
         "generator": payload["name"], "base": manifest["n_images"], "subset seed": _subset_seed(payload),
         "seconds": manifest["train_seconds"], "device-hours": manifest["train_seconds"] * devices / 3600,
         "devices": devices, "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
-        **_words(manifest["cost"], ("parameters", "training_batch", "training_steps")), "id": job.id,
+        **_words(manifest["cost"], _TRAINING_FACTS), "id": job.id,
     }  # fmt: skip
 
 

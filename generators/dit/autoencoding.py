@@ -1,6 +1,5 @@
 """The first stage: training the autoencoder on the base subset, and passing images through it."""
 
-from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,14 +8,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import nn
 
+from generators.devices import autocast, precision_of
 from generators.dit.config import DiTConfig
-from generators.dit.learner import Learner, Stage
 from generators.dit.network import autoencoder, discriminator
-from generators.dit.weights import part_of
-from generators.edm.devices import autocast, precision_of
-from generators.edm.steps import order
+from generators.dit.stage import DiTStage
 from generators.pixels import to_float, to_uint8
-from generators.random_draws import seed_of
+from generators.random_draws import order, seed_of
 
 AT_ONCE = 16
 """Images that pass the autoencoder at once outside its training: fixed, so that no result depends on it."""
@@ -42,7 +39,7 @@ class Autoencoding(nn.Module):
         return self.vae.decode(mean + torch.exp(0.5 * log_variance) * noise).sample.float(), mean, log_variance
 
 
-class AutoencoderStage(Stage):
+class AutoencoderStage(DiTStage):
     """Rombach et al. 2022, Appendix G, without the loss in a pre-trained network's features.
 
     Per image: |x - x'| summed over its values, plus kl_weight times the divergence of its latents from a standard
@@ -55,7 +52,7 @@ class AutoencoderStage(Stage):
     def __init__(self, images: np.ndarray, config: DiTConfig, *, seed: int, device: torch.device):
         training = config.vae.training
         super().__init__(training, config.compute, seed=seed_of(seed, "autoencoder"), device=device)
-        self.images, self.training, self.flips = images, training, config.flips
+        self.images, self.flips = images, config.flips
         side, channels = images.shape[1], images.shape[3]
         self.latent_shape = (config.vae.latent_channels, *[side // config.vae.downsample] * 2)
         self.starts_at = round(training.discriminator.starts_at_part * training.steps)
@@ -65,18 +62,18 @@ class AutoencoderStage(Stage):
         )
         self.checkpointed = vae
         self.learners = {
-            "autoencoder": Learner(Autoencoding(vae), training, device, precision=self.precision),
-            "discriminator": Learner(judge, training, device, precision=self.precision),
+            "autoencoder": self.learner(Autoencoding(vae)),
+            "discriminator": self.learner(judge),
         }
 
     def batch(self) -> Pair:
-        n = self.schedule.batch
-        chosen = order(len(self.images), self.seed, self.step * n, n)
+        n = self.batch_size
+        chosen = order(len(self.images), self.seed, self.step * n, n)[self.part]
         few = torch.Generator().manual_seed(seed_of(self.seed, "training", self.step))
         mirrored = torch.rand(n, generator=few) < (0.5 if self.flips else 0.0)
         many = torch.Generator(self.device).manual_seed(seed_of(self.seed, "training noise", self.step))
         noise = torch.randn(n, *self.latent_shape, generator=many, device=self.device)
-        clean = to_float(torch.tensor(self.images[chosen[self.part].numpy()], device=self.device))
+        clean = to_float(torch.tensor(self.images[chosen], device=self.device))
         mirrored = mirrored[self.part].to(self.device)[:, None, None, None]
         return Pair(torch.where(mirrored, clean.flip(3), clean), noise[self.part])
 
@@ -87,14 +84,14 @@ class AutoencoderStage(Stage):
             made, mean, log_variance = learner.forward(*part)
         l1 = (made - part.clean).abs().mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1).mean()
-        loss = l1 + self.training.kl_weight * kl / part.clean[0].numel()
+        loss = l1 + self.schedule.kl_weight * kl / part.clean[0].numel()
         fooled = judged = loss.new_zeros(())
         if adversarial:
             judge.network.requires_grad_(False)
             with self.autocast():
                 fooled = -judge.network(made).float().mean()
             judge.network.requires_grad_(True)
-        learner.backward(share * (loss + self.training.discriminator.weight * fooled))
+        learner.backward(share * (loss + self.schedule.discriminator.weight * fooled))
         if adversarial:
             with self.autocast():
                 real, fake = judge.forward(torch.cat([part.clean, made.detach()])).float().chunk(2)
@@ -150,22 +147,3 @@ class Autoencoder:
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
         """Images (N, H, W, C) uint8 through encoder and decoder, without a draw between: of the same kind."""
         return self.decode(self.encode(images).chunk(2, dim=1)[0])
-
-
-def reconstructed(
-    weights: dict[str, torch.Tensor],
-    config: DiTConfig,
-    parts: Iterable[tuple[np.ndarray, np.ndarray]],
-    *,
-    shape: tuple[int, int, int],
-    device: str | torch.device = "cpu",
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Shards of real images and labels, each as the autoencoder gives it back: for a reconstruction FID.
-
-    weights: a generator's, as training returns them; shape (H, W, C).  `generators.quality.measure.summarise` takes
-    what comes out as it takes a pool's shards.
-    """
-    vae = part_of(weights, "vae")
-    coder = Autoencoder(vae, config, side=shape[0], channels=shape[2], device=torch.device(device))
-    for images, labels in parts:
-        yield coder.reconstruct(images), labels

@@ -6,10 +6,11 @@ The defaults are DiT-XL/2 (Peebles and Xie 2023, Tables 1 and 4) on an autoencod
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from generators.dit import released
-from generators.edm import config as edm
+from generators import configuration
+from generators.configuration import Betas, GeneratorConfig, Part
+from generators.dit import released, sizes
 
 LEVEL_WIDTHS = {1: (1,), 2: (1, 2), 4: (1, 2, 4), 8: (1, 2, 4, 4)}
 """For each downsampling of the autoencoder, its levels' widths in units of base_channels (Rombach et al. 2022)."""
@@ -17,11 +18,7 @@ LEVEL_WIDTHS = {1: (1,), 2: (1, 2), 4: (1, 2, 4), 8: (1, 2, 4, 4)}
 _FEATURE_LOSSES = ("perceptual", "lpips", "feature_loss")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Network(_Part):
+class Network(Part):
     """Size of the transformer, Peebles and Xie 2023, Table 1."""
 
     depth: int = Field(28, ge=1)
@@ -39,7 +36,7 @@ class Network(_Part):
         return self
 
 
-class Schedule(_Part):
+class Schedule(Part):
     """A training's budget and learning rate, in optimiser steps."""
 
     steps: int = Field(400_000, ge=1)
@@ -54,15 +51,8 @@ class Schedule(_Part):
     """The part of the steps over which the rate rises linearly from zero."""
     lr_decay_part: float = Field(0.0, ge=0, le=1)
     """The part of the steps, at the end, over which it falls linearly to zero."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
-
-    @field_validator("betas")
-    @classmethod
-    def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"{list(betas)}: both lie in [0, 1)")
-        return betas
 
     def for_images(self, n_images: int) -> "Schedule":
         """The schedule that a base of n_images gets, written out."""
@@ -82,7 +72,7 @@ class Training(Schedule):
     """Probability with which an image is shown without its label, for classifier-free guidance."""
 
 
-class Discriminator(_Part):
+class Discriminator(Part):
     """A patch discriminator (Isola et al. 2017) with group norm, against which the autoencoder trains."""
 
     base_channels: int = Field(64, ge=8, multiple_of=8)
@@ -100,13 +90,13 @@ class VAETraining(Schedule):
 
     steps: int = Field(100_000, ge=1)
     batch: int = Field(64, ge=1)
-    betas: tuple[float, float] = (0.5, 0.9)
+    betas: Betas = (0.5, 0.9)
     kl_weight: float = Field(1e-6, ge=0)
     """Of the divergence of an image's latents from a standard normal, beside its L1 loss, both summed."""
     discriminator: Discriminator = Discriminator()
 
 
-class VAE(_Part):
+class VAE(Part):
     """The autoencoder, retrained on the base subset."""
 
     downsample: Literal[1, 2, 4, 8] = 8
@@ -144,7 +134,7 @@ class VAE(_Part):
         return tuple(self.base_channels * width for width in LEVEL_WIDTHS[self.downsample])
 
 
-class Sampler(_Part):
+class Sampler(Part):
     """Ancestral sampling with the learned variance (Nichol and Dhariwal 2021) and classifier-free guidance."""
 
     steps: int = Field(250, ge=1, le=1000)
@@ -156,15 +146,20 @@ class Sampler(_Part):
     batch: int = Field(64, ge=1)
     """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a pool."""
 
+    @property
+    def evaluations(self) -> int:
+        """Of the network, per image: two a step, with the label and without, or one where nothing is guided."""
+        return self.steps * (1 if self.guidance == 1 else 2)
 
-class Compute(edm.Compute):
+
+class Compute(configuration.Compute):
     """How, not what, is computed: changes results by rounding alone and never enters an id."""
 
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Activations computed twice instead of kept; auto is on where a batch does not fit the device otherwise."""
 
 
-class DiTConfig(_Part):
+class DiTConfig(GeneratorConfig):
     """A class-conditional latent diffusion transformer with its own autoencoder, or released ones from files."""
 
     kind: Literal["dit"] = "dit"
@@ -213,19 +208,10 @@ class DiTConfig(_Part):
             )
         return height // self.vae.downsample
 
-    def capacity(self, class_names: tuple[str, ...]) -> int | None:
-        """How many images a pool can have; None: as many as are asked for."""
-        return None
-
-    def check(
-        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...] = ()
+    def check_own(
+        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...]
     ) -> None:
-        """Raise ValueError, one line, if this generator cannot be made for such a dataset."""
         self.latent_side(height, width)
-        if channels not in (1, 3):
-            raise ValueError(f"images have 1 or 3 channels, got {channels}")
-        if classes < 1:
-            raise ValueError(f"classes must be at least 1, got {classes}")
         if self.weights is not None:
             self._check_released(classes)
             return
@@ -248,11 +234,27 @@ class DiTConfig(_Part):
         vae = self.vae.model_copy(update={"training": self.vae.training.for_images(n_images)})
         return self.model_copy(update={"training": self.training.for_images(n_images), "vae": vae})
 
-    def training_payload(self) -> dict:
-        """What, beside the images and the seed, determines the weights: for the generator's id.
+    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int | None) -> dict[str, int]:
+        """parameters, training_* and evaluations are the transformer's, guidance included.
 
-        With released weights the files' SHA-256 in place of networks and trainings.
+        Beside them autoencoder_parameters (the discriminator apart), autoencoder_batch, autoencoder_steps and
+        autoencoder_nimg.
         """
+        facts = {
+            "parameters": sizes.transformer(self.network, channels=self.vae.latent_channels, classes=classes),
+            "autoencoder_parameters": sizes.autoencoder(self.vae, channels=channels),
+            "sampling_batch": self.sampler.batch,
+            "sampler_steps": self.sampler.steps,
+            "evaluations_per_image": self.sampler.evaluations,
+        }
+        if self.weights is None and n_images is not None:
+            chosen = self.for_images(n_images)
+            for name, of in (("training", chosen.training), ("autoencoder", chosen.vae.training)):
+                facts |= {f"{name}_batch": of.batch, f"{name}_steps": of.steps, f"{name}_nimg": of.steps * of.batch}
+        return facts
+
+    def training_payload(self) -> dict:
+        """Networks and trainings, or in place of them the SHA-256 of the files of released weights."""
         if self.weights is not None:
             return {"kind": self.kind, "files_sha256": released.digests(self)}
         parts = self.model_dump(
@@ -261,7 +263,7 @@ class DiTConfig(_Part):
         return {**parts, "rev": TRAINING_REV}
 
     def sampling_payload(self) -> dict:
-        """What, beside the weights and the seed, determines the pool: networks, and the sampler without its batch."""
+        """Networks, sampler and classes: weights from files do not tell all of it."""
         sampler = self.sampler.model_dump(mode="json", exclude={"batch"})
         vae = self.vae.model_dump(mode="json", exclude={"training", "weights"})
         network = self.network.model_dump(mode="json")

@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import torch
 
+from generators.devices import compiles
 from generators.dit.config import DiTConfig
 from generators.dit.diffusion import TRAIN_STEPS, diffusion
 from generators.dit.latents import Latents
-from generators.dit.learner import Learner, Stage
 from generators.dit.network import initialise, transformer
-from generators.edm.devices import compiles
-from generators.edm.steps import order
-from generators.random_draws import seed_of
+from generators.dit.schedules import ema_decay
+from generators.dit.stage import DiTStage
+from generators.random_draws import order, seed_of
 
 
 class Noised(NamedTuple):
@@ -25,7 +25,7 @@ class Noised(NamedTuple):
     """(n,) int64; the number of classes where the label is dropped."""
 
 
-class TransformerStage(Stage):
+class TransformerStage(DiTStage):
     """Peebles and Xie 2023, Section 4, with the hybrid loss of improved DDPM."""
 
     COLUMNS = ("loss", "mse", "vb")
@@ -49,20 +49,12 @@ class TransformerStage(Stage):
         network = transformer(config.network, side=side, channels=channels, classes=classes)
         initialise(network, torch.Generator().manual_seed(seed_of(self.seed, "initial weights")))
         self.checkpointed = network
-        self.learners = {
-            "transformer": Learner(
-                network,
-                training,
-                device,
-                precision=self.precision,
-                ema_decay=training.ema_decay,
-                compiled=compiles(config.compute, device, training.steps * training.batch),
-            )
-        }
+        compiled = compiles(config.compute, device, training.steps * training.batch)
+        self.learners = {"transformer": self.learner(network, averages=True, compiled=compiled)}
 
     def batch(self) -> Noised:
-        n, part = self.schedule.batch, self.part
-        chosen = order(len(self.labels), self.seed, self.step * n, n)
+        n, part = self.batch_size, self.part
+        chosen = torch.from_numpy(order(len(self.labels), self.seed, self.step * n, n))
         few = torch.Generator().manual_seed(seed_of(self.seed, "training", self.step))
         mirrored = torch.rand(n, generator=few) < (0.5 if self.flips else 0.0)
         dropped = torch.rand(n, generator=few) < self.label_dropout
@@ -83,3 +75,6 @@ class TransformerStage(Stage):
         mse, vb = squared.mean(), bound.mean()
         learner.backward(share * (mse + vb))
         return share * torch.stack([mse + vb, mse, vb]).detach()
+
+    def rates(self) -> tuple[float, float]:
+        return super().rates()[0], ema_decay(self.schedule, self.step)

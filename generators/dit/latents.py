@@ -7,10 +7,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from generators.backends import Artefacts
+from generators.calls import Artefacts
+from generators.devices import group
 from generators.dit.autoencoding import Autoencoder
 from generators.dit.config import DiTConfig
-from generators.edm.devices import group
+from generators.quality.statistics import psnr_db
 
 SHARD_IMAGES = 4096
 RECONSTRUCTED = 1000
@@ -151,6 +152,5 @@ def _reconstruction(images: np.ndarray, coder: Autoencoder) -> dict[str, torch.T
         difference = coder.reconstruct(some).astype(np.float64) - some
         squared += float((difference**2).mean((1, 2, 3)).sum())
         absolute += float(np.abs(difference).mean((1, 2, 3)).sum())
-    error = squared / len(chosen)
-    psnr = 10 * np.log10(255**2 / max(error, 1e-10))  # a perfect copy has no finite ratio
-    return {"psnr_db": torch.tensor(psnr, dtype=torch.float32), "l1": torch.tensor(absolute / len(chosen))}
+    values = {"psnr_db": psnr_db(squared / len(chosen)), "l1": absolute / len(chosen)}
+    return {name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()}

@@ -1,17 +1,19 @@
 """Sampling: ancestral steps with the learned variance and classifier-free guidance, one stream of noise per image."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 
 from generators import pools
+from generators.calls import SampleCall
+from generators.devices import autocast, compiles, precision_of
 from generators.dit.autoencoding import Autoencoder
 from generators.dit.config import DiTConfig, Sampler
 from generators.dit.diffusion import Diffusion, diffusion
 from generators.dit.weights import loaded, part_of
-from generators.edm.devices import autocast, compiles, precision_of
-from generators.random_draws import seed_of
+from generators.noise import streams
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(latents (N, C, h, w) float32, the network's step (N,) int64) -> noise and v (N, 2C, h, w) float32."""
@@ -20,34 +22,23 @@ _GUIDED_CHANNELS = {"all": None, "three": 3}
 
 
 def sample(
-    weights: dict[str, torch.Tensor],
-    config: DiTConfig,
-    *,
-    classes: int,
-    shape: tuple[int, int, int],
-    seed: int,
-    start: int,
-    stop: int,
-    device: str | torch.device = "cpu",
+    weights: dict[str, torch.Tensor], config: DiTConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images `start` to `stop - 1` of the pool `seed`; weights as `generators.dit.training.train` returns them.
+    """See `generators.backends.sample`; all noise of an image, 250 draws and more, comes from one stream."""
+    nimg, device = call.stop - call.start, torch.device(call.device)
+    painter = Painter(weights, config, shape=call.shape, device=device, nimg=nimg)
+    return pools.in_batches(partial(painter.batch, call.seed), call, batch=config.sampler.batch)
 
-    shape: (H, W, C).  Returns images (stop - start, H, W, C) uint8 and labels (stop - start,) int64.
 
-    All noise of image i, 250 draws and more, comes from one stream of (seed, i).  Batches begin at multiples of
-    sampler.batch, counted from image 0, and are always computed whole: so pixels are bitwise equal however the pool
-    is cut into calls, on one device with one thread count and the same versions.
-    Raises ValueError for weights that do not fit the configured networks.
-    """
-    labels = pools.labels(seed, start, stop, classes)
-    images = np.empty((stop - start, *shape), np.uint8)
-    painter = Painter(weights, config, classes=classes, shape=shape, device=torch.device(device), nimg=stop - start)
-    batch = config.sampler.batch
-    for first in range(start - start % batch, stop, batch):
-        made = painter.batch(seed, first)
-        low, high = max(start, first), min(stop, first + batch)
-        images[low - start : high - start] = made[low - first : high - first]
-    return images, labels
+def reconstructor(
+    weights: dict[str, torch.Tensor], config: DiTConfig, *, shape: tuple[int, int, int], device: str | torch.device
+) -> Callable[[np.ndarray], np.ndarray]:
+    """See `generators.backends.reconstructor`."""
+    return _coder(weights, config, shape, torch.device(device)).reconstruct
+
+
+def _coder(weights: dict, config: DiTConfig, shape: tuple[int, int, int], device: torch.device) -> Autoencoder:
+    return Autoencoder(part_of(weights, "vae"), config, side=shape[0], channels=shape[2], device=device)
 
 
 class Painter:
@@ -58,37 +49,28 @@ class Painter:
         weights: dict[str, torch.Tensor],
         config: DiTConfig,
         *,
-        classes: int,
         shape: tuple[int, int, int],
         device: torch.device,
         nimg: int,
     ):
-        height, width, channels = shape
-        self.config, self.classes, self.device = config, classes, device
-        self.side = config.latent_side(height, width)
+        """shape: (H, W, C) of the images; nimg: how many are about to be made."""
+        self.config, self.device, self.side = config, device, config.latent_side(*shape[:2])
         self.precision = precision_of(config.compute.sampling_precision, device, auto="fp16")
         network = loaded(part_of(weights, "dit"), config, side=self.side)
         self.unlabelled = network.config.num_embeds_ada_norm
         network = network.to(device).eval().requires_grad_(False)
-        evaluations = nimg * 2 * config.sampler.steps
-        self.forward = torch.compile(network) if compiles(config.compute, device, evaluations) else network
-        self.coder = Autoencoder(part_of(weights, "vae"), config, side=height, channels=channels, device=device)
+        compiled = compiles(config.compute, device, nimg * config.sampler.evaluations)
+        self.forward = torch.compile(network) if compiled else network
+        self.coder = _coder(weights, config, shape, device)
         self.scale = float(weights["measured.scale"])
 
-    def batch(self, seed: int, first: int) -> np.ndarray:
-        """Images first .. first + sampler.batch - 1 of the pool `seed`: (batch, H, W, C) uint8."""
-        numbers = range(first, first + self.config.sampler.batch)
-        labels = torch.from_numpy(pools.labels(seed, numbers.start, numbers.stop, self.classes))
+    def batch(self, seed: int, numbers: range, classes: np.ndarray) -> np.ndarray:
+        """Images of these numbers of the pool `seed`, of these classes of the dataset: (N, H, W, C) uint8."""
+        labels = torch.from_numpy(classes)
         if self.config.class_indices is not None:
             labels = torch.tensor(self.config.class_indices)[labels]
         labels = labels.to(self.device)
-        streams = [torch.Generator().manual_seed(seed_of(seed, "pool noise", i)) for i in numbers]
-        shape = (self.config.vae.latent_channels, self.side, self.side)
-
-        def noise() -> torch.Tensor:
-            """The next standard normal draw of each image's own stream: (N, C, h, w) float32."""
-            return torch.stack([torch.randn(shape, generator=stream) for stream in streams]).to(self.device)
-
+        noise = streams(seed, numbers, (self.config.vae.latent_channels, self.side, self.side), self.device)
         with torch.no_grad():
             latents = ancestral(self.guided(labels), noise, diffusion(self.config.sampler.steps))
         return self.coder.decode((latents / self.scale).to(torch.float32))

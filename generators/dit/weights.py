@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel
 from generators.dit import released
 from generators.dit.config import DiTConfig
 from generators.dit.network import autoencoder, transformer
-from generators.edm.weights import check_names, read
+from generators.weights import check_names, read
 
 _TABLE = "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight"
 _FIRST, _EMBEDDING = "transformer_blocks.0.norm1.emb.", ".norm1.emb."

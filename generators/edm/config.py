@@ -7,8 +7,9 @@ The defaults are the published class-conditional CIFAR-10 setting (Karras et al.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from generators.configuration import Betas, Compute, GeneratorConfig, Part
 from generators.digests import sha256
 from generators.edm.layout import Layout, layout, parameters
 
@@ -26,11 +27,7 @@ AUGMENTATION_LABELS = {
 PUBLISHED_AUGMENTATIONS = ("x_flip", "y_flip", "scale", "rotate", "stretch", "translate")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Network(_Part):
+class Network(Part):
     """Size of the U-Net, Karras et al. 2022, Table 8."""
 
     model_channels: int = Field(128, ge=4)
@@ -55,7 +52,7 @@ class Network(_Part):
         return mult
 
 
-class Augmentation(_Part):
+class Augmentation(Part):
     """Non-leaking augmentation: applied to training images and told to the network as labels."""
 
     kinds: tuple[str, ...] = PUBLISHED_AUGMENTATIONS
@@ -80,7 +77,7 @@ class Augmentation(_Part):
         return sum(AUGMENTATION_LABELS[kind] for kind in self.kinds)
 
 
-class Training(_Part):
+class Training(Part):
     """Budget, optimiser and noise distribution of training.  Amounts in training images ("nimg")."""
 
     total_nimg: int = Field(200_000_000, ge=1)
@@ -93,7 +90,7 @@ class Training(_Part):
     """Images per step over all devices together."""
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     lr_rampup_nimg: int = Field(10_000_000, ge=0)
@@ -106,13 +103,6 @@ class Training(_Part):
     P_std: float = Field(1.2, gt=0)
     """ln(sigma) ~ N(P_mean, P_std**2), Karras et al. 2022, Table 1."""
     augmentation: Augmentation = Augmentation()
-
-    @field_validator("betas")
-    @classmethod
-    def _betas(cls, betas: tuple[float, float]) -> tuple[float, float]:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"{list(betas)}: both lie in [0, 1)")
-        return betas
 
     def for_images(self, n_images: int) -> "Training":
         """The durations that a base of n_images gets, written out."""
@@ -128,11 +118,11 @@ class Training(_Part):
         return -(-self.total_nimg // self.batch)
 
 
-class Sampler(_Part):
+class Sampler(Part):
     """Karras et al. 2022, Algorithm 2 (Algorithm 1 where S_churn is 0, the default)."""
 
     steps: int = Field(18, ge=1, le=10_000)
-    """Heun steps; the network is evaluated 2 * steps - 1 times."""
+    """Heun steps, the last of them Euler's."""
     sigma_min: float = Field(0.002, gt=0)
     sigma_max: float = Field(80.0, gt=0)
     rho: float = Field(7.0, gt=0)
@@ -150,22 +140,13 @@ class Sampler(_Part):
             raise ValueError(f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max}")
         return self
 
-
-class Compute(_Part):
-    """How, not what, is computed: changes results by rounding alone and never enters an id."""
-
-    training_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of matrix products and convolutions; auto is bf16 on a CUDA device, fp32 on a CPU."""
-    sampling_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto is fp16 on a CUDA device, fp32 on a CPU.  Never that of the sampler's state, which is float64."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto is on for CUDA devices and long trainings."""
-    microbatch: int | None = Field(None, ge=1)
-    """Most images of a training step that a device takes at once; null for its whole part of the batch.
-    Halved by itself when memory does not suffice."""
+    @property
+    def evaluations(self) -> int:
+        """Of the network, per image."""
+        return 2 * self.steps - 1
 
 
-class EDMConfig(_Part):
+class EDMConfig(GeneratorConfig):
     """A class-conditional EDM generator: trained on the base subset, or with weights from a file."""
 
     kind: Literal["edm"] = "edm"
@@ -198,19 +179,10 @@ class EDMConfig(_Part):
             attn_resolutions=self.network.attn_resolutions,
         )
 
-    def capacity(self, class_names: tuple[str, ...]) -> int | None:
-        """How many images a pool can have; None: as many as are asked for."""
-        return None
-
-    def check(
-        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...] = ()
+    def check_own(
+        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...]
     ) -> None:
-        """Raise ValueError, one line, if this generator cannot be made for such a dataset."""
         self.layout(height, width)
-        if channels not in (1, 3):
-            raise ValueError(f"images have 1 or 3 channels, got {channels}")
-        if classes < 1:
-            raise ValueError(f"classes must be at least 1, got {classes}")
         if n_images < 1 and self.weights is None:
             raise ValueError("an EDM cannot be trained on no images")
         if self.weights is not None and not Path(self.weights).is_file():
@@ -220,12 +192,7 @@ class EDMConfig(_Part):
         """The configuration with the durations that a base of n_images gets; `train` uses it by itself."""
         return self.model_copy(update={"training": self.training.for_images(n_images)})
 
-    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int) -> dict[str, int]:
-        """What costs follow from, for tables of costs: network size, training and sampling in numbers.
-
-        parameters; training_batch, training_steps, training_nimg of a base of n_images, where there is training;
-        sampling_batch, sampler_steps, evaluations_per_image (of the network).
-        """
+    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int | None) -> dict[str, int]:
         facts = {
             "parameters": parameters(
                 self.layout(height, width),
@@ -236,29 +203,23 @@ class EDMConfig(_Part):
             ),
             "sampling_batch": self.sampler.batch,
             "sampler_steps": self.sampler.steps,
-            "evaluations_per_image": 2 * self.sampler.steps - 1,
+            "evaluations_per_image": self.sampler.evaluations,
         }
-        if self.weights is not None:
+        if self.weights is not None or n_images is None:
             return facts
         training = self.training.for_images(n_images)
         return {**facts, "training_batch": training.batch, "training_steps": training.steps,
                 "training_nimg": training.steps * training.batch}  # fmt: skip
 
     def training_payload(self) -> dict:
-        """What, beside the images and the seed, determines the weights: for the generator's id.
-
-        Without `weights`, the network and the training; with them the file's SHA-256 in place of both.
-        """
+        """Network and training, or in place of both the SHA-256 of the file of weights."""
         if self.weights is not None:
             return {"kind": self.kind, "weights_sha256": sha256(self.weights, "weights")}
         parts = self.model_dump(mode="json", include={"kind", "network", "training"})
         return {**parts, "rev": TRAINING_REV}
 
     def sampling_payload(self) -> dict:
-        """What, beside the weights and the seed, determines the pool: the sampler without its batch.
-
-        The network is in it too, because weights from a file do not tell (attention, sigma_data).
-        """
+        """Sampler and network: weights from a file do not tell all of it (attention, sigma_data)."""
         sampler = self.sampler.model_dump(mode="json", exclude={"batch"})
         network = self.network.model_dump(mode="json", exclude={"dropout"})
         return {"kind": self.kind, "network": network, "sampler": sampler, "rev": SAMPLING_REV}

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from generators import pools
+from generators.calls import SampleCall
+from generators.devices import autocast, compiles, memory_format, precision_of
 from generators.edm.config import EDMConfig, Sampler
-from generators.edm.devices import autocast, compiles, memory_format, precision_of
 from generators.edm.network import EDMNetwork
 from generators.edm.weights import load, network_for
+from generators.noise import streams
 from generators.pixels import to_uint8
-from generators.random_draws import seed_of
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(images (N, C, H, W) float32, sigma (N,) float32) -> denoised (N, C, H, W) float32."""
@@ -22,37 +23,21 @@ SAMPLING_PRECISION = "fp16"
 
 
 def sample(
-    weights: dict[str, torch.Tensor],
-    config: EDMConfig,
-    *,
-    classes: int,
-    shape: tuple[int, int, int],
-    seed: int,
-    start: int,
-    stop: int,
-    device: str | torch.device = "cpu",
+    weights: dict[str, torch.Tensor], config: EDMConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images `start` to `stop - 1` of the pool `seed`.
+    """See `generators.backends.sample`."""
+    device, (height, width, channels) = torch.device(call.device), call.shape
+    network = ready(weights, config, classes=call.classes, shape=call.shape, device=device)
+    evaluate = compiled(network, config, nimg=call.stop - call.start, device=device)
 
-    shape: (H, W, C).  Returns images (stop - start, H, W, C) uint8 and labels (stop - start,) int64.
+    def make(numbers: range, labels: np.ndarray) -> np.ndarray:
+        of = torch.from_numpy(labels).to(device)
+        noise = streams(call.seed, numbers, (channels, height, width), device)
+        with torch.no_grad():
+            made = heun(lambda x, sigma: evaluate(x, sigma, of), noise, config.sampler)
+        return to_uint8(made).cpu().numpy()
 
-    Noise and label of image i come from (seed, i) alone.  Batches begin at multiples of sampler.batch,
-    counted from image 0, and are always computed whole: so pixels are bitwise equal however the pool is cut
-    into calls, on one device with one thread count and the same versions; another batch size or device
-    changes them by rounding.  (A sampler.batch that divides the shard's size computes nothing twice.)
-    Raises ValueError for weights that do not fit the configured network.
-    """
-    labels = pools.labels(seed, start, stop, classes)
-    images = np.empty((stop - start, *shape), np.uint8)
-    device = torch.device(device)
-    network = ready(weights, config, classes=classes, shape=shape, device=device)
-    denoise_batch = compiled(network, config, nimg=stop - start, device=device)
-    batch = config.sampler.batch
-    for first in range(start - start % batch, stop, batch):
-        made = _batch(denoise_batch, config, classes=classes, shape=shape, seed=seed, first=first, device=device)
-        low, high = max(start, first), min(stop, first + batch)
-        images[low - start : high - start] = made[low - first : high - first]
-    return images, labels
+    return pools.in_batches(make, call, batch=config.sampler.batch)
 
 
 def ready(
@@ -73,9 +58,8 @@ def ready(
 
 def compiled(network: EDMNetwork, config: EDMConfig, *, nimg: int, device: torch.device) -> Callable:
     """The network, compiled where that pays, in the precision that the device has."""
-    evaluations = 2 * config.sampler.steps - 1
     forward = network
-    if compiles(config.compute, device, nimg * evaluations):
+    if compiles(config.compute, device, nimg * config.sampler.evaluations):
         forward = torch.compile(network, mode="reduce-overhead" if device.type == "cuda" else "default")
     precision = precision_of(config.compute.sampling_precision, device, auto=SAMPLING_PRECISION)
 
@@ -85,32 +69,6 @@ def compiled(network: EDMNetwork, config: EDMConfig, *, nimg: int, device: torch
             return forward(images, sigma, labels)
 
     return evaluate
-
-
-def _batch(
-    evaluate: Callable,
-    config: EDMConfig,
-    *,
-    classes: int,
-    shape: tuple[int, int, int],
-    seed: int,
-    first: int,
-    device: torch.device,
-) -> np.ndarray:
-    """Images first .. first + sampler.batch - 1: (batch, H, W, C) uint8."""
-    height, width, channels = shape
-    stop = first + config.sampler.batch
-    labels = torch.from_numpy(pools.labels(seed, first, stop, classes)).to(device)
-    streams = [torch.Generator().manual_seed(seed_of(seed, "pool noise", i)) for i in range(first, stop)]
-
-    def noise() -> torch.Tensor:
-        """The next standard normal draw of each image's own stream: (N, C, H, W) float32."""
-        draws = [torch.randn(channels, height, width, generator=stream) for stream in streams]
-        return torch.stack(draws).to(device)
-
-    with torch.no_grad():
-        made = heun(lambda x, sigma: evaluate(x, sigma, labels), noise, config.sampler)
-    return to_uint8(made).cpu().numpy()
 
 
 def sigmas(sampler: Sampler) -> list[float]:

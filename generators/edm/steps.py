@@ -1,17 +1,16 @@
 """One training step's random draws, noisy images and loss: functions of (seed, step), free of state."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from generators.edm import augmentation
 from generators.edm.config import EDMConfig
 from generators.pixels import to_float
-from generators.random_draws import permutation, seed_of
+from generators.random_draws import order, seed_of
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """What a network sees in a step; n images of a rank's part of the global batch."""
 
     clean: torch.Tensor
@@ -26,25 +25,6 @@ class Batch:
     """(n, A) float32."""
     dropout_keys: torch.Tensor | None
     """(n,) int32."""
-
-    def chunks(self, most: int) -> list["Batch"]:
-        """The batch in parts of at most `most` images."""
-        n = len(self.clean)
-        parts = [slice(first, min(first + most, n)) for first in range(0, n, most)]
-        fields = vars(self)
-        return [Batch(**{k: v if v is None else v[part] for k, v in fields.items()}) for part in parts]
-
-
-def order(n_images: int, seed: int, first: int, count: int):
-    """Indices of the images at the positions first .. first + count - 1 of training: (count,) int64.
-
-    Each epoch is a permutation of all images, drawn from (seed, epoch); batches run across epochs.
-    """
-    last = first + count
-    epochs = range(first // n_images, -(-last // n_images))
-    stream = torch.cat([torch.from_numpy(permutation(seed, "order", e, n_images)) for e in epochs])
-    begin = first - epochs.start * n_images
-    return stream[begin : begin + count]
 
 
 def batch_of(
@@ -64,7 +44,7 @@ def batch_of(
     training, device = config.training, images.device
     n, height, width, channels = training.batch, *images.shape[1:]
     few = torch.Generator().manual_seed(seed_of(seed, "training", step))
-    chosen = order(len(images), seed, step * n, n)[part].to(device)
+    chosen = torch.from_numpy(order(len(images), seed, step * n, n)[part]).to(device)
     sigma = (training.P_mean + training.P_std * torch.randn(n, generator=few)).exp()[part].to(device)
     drawn = augmentation.draw(training.augmentation, n, height, width, few).part(part)
     keys = (

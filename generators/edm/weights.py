@@ -1,9 +1,8 @@
 """Networks from configurations, and weights from files."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generators.digests import sha256
+from generators.weights import check_names, read
 
 if TYPE_CHECKING:
     import torch
@@ -12,11 +11,6 @@ if TYPE_CHECKING:
     from generators.edm.network import EDMNetwork
 
 _RESAMPLE_FILTER = ".resample_filter"
-
-
-def digest(path: str) -> str:
-    """SHA-256 of a file of weights, hexadecimal; ValueError if there is none."""
-    return sha256(path, "weights")
 
 
 def network_for(config: "EDMConfig", *, shape: tuple[int, int, int], classes: int) -> "EDMNetwork":
@@ -62,29 +56,3 @@ def from_file(config: "EDMConfig", *, shape: tuple[int, int, int], classes: int)
     network = network_for(config, shape=shape, classes=classes)
     load(network, read(config.weights))
     return {name: value.contiguous() for name, value in network.state_dict().items()}
-
-
-def check_names(what: str, wanted: "dict[str, torch.Tensor]", given: "dict[str, torch.Tensor]") -> None:
-    """ValueError with the first difference in names or shapes; `what` says whose they are."""
-    for name, value in wanted.items():
-        if name not in given:
-            raise ValueError(f"{what}: {name} is missing, a tensor of shape {list(value.shape)}")
-        if given[name].shape != value.shape:
-            shapes = f"{list(given[name].shape)}, the configured network's is {list(value.shape)}"
-            raise ValueError(f"{what}: {name} has shape {shapes}")
-    for name in given:
-        if name not in wanted:
-            raise ValueError(f"{what}: {name} is not in the configured network")
-
-
-def read(path: str) -> "dict[str, torch.Tensor]":
-    """A state dict from a safetensors file; ValueError if there is none or it is no such file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not Path(path).is_file():
-        raise ValueError(f"weights: there is no file {path!r}")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"weights: {path!r} is not a safetensors file ({error})") from None

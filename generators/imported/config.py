@@ -2,16 +2,15 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
+from generators.configuration import GeneratorConfig
 from generators.imported.listing import Listing, listing
 from generators.imported.order import capacity
 
 
-class ImportedConfig(BaseModel):
+class ImportedConfig(GeneratorConfig):
     """A finite pool: images that somebody made, in a persisted order that is balanced over the classes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["imported", "cifake"] = "imported"
     """imported: a folder CLASS/*, or Parquet files in Hugging Face's layout; cifake: Kaggle's tree of CIFAKE."""
@@ -54,26 +53,23 @@ class ImportedConfig(BaseModel):
         """Images that are balanced over the classes: as many of each as the rarest has."""
         return capacity(self.listing(), class_names)
 
-    def check(
-        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...] = ()
+    def check_own(
+        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...]
     ) -> None:
-        """Raise ValueError, one line, if these images cannot serve such a dataset."""
-        if channels not in (1, 3):
-            raise ValueError(f"images have 1 or 3 channels, got {channels}")
         names = class_names or tuple(map(str, range(classes)))
         if len(names) != classes:
             raise ValueError(f"{classes} classes have as many names, got {len(names)}")
         self.capacity(names)
 
     def training_payload(self) -> dict:
-        """What, beside the seed, determines which images the pool has: their content, wherever they lie."""
+        """The images' content, wherever they lie."""
         return {"kind": "imported", "content": self.listing().digest(), "rev": ORDER_REV}
 
     def sampling_payload(self) -> dict:
         """How they are brought to the dataset's size."""
         return {"kind": "imported", "rev": DECODING_REV}
 
-    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int) -> dict:
+    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int | None) -> dict[str, int]:
         """Nothing is trained or computed."""
         return {}
 

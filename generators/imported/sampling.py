@@ -5,38 +5,29 @@ import torch
 from PIL import Image, ImageOps
 
 from generators import pools
+from generators.calls import SampleCall
 from generators.decoding import BrokenImage, decode
 from generators.imported.config import ImportedConfig
 from generators.imported.training import digest_of, places_of
 
 
 def sample(
-    weights: dict[str, torch.Tensor],
-    config: ImportedConfig,
-    *,
-    classes: int,
-    shape: tuple[int, int, int],
-    seed: int,
-    start: int,
-    stop: int,
-    device: str | torch.device = "cpu",
-    class_names: tuple[str, ...] = (),
+    weights: dict[str, torch.Tensor], config: ImportedConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images `start` to `stop - 1` of the pool `seed`, fewer where the pool ends.
+    """The images `start` to `stop - 1` of a pool, fewer where it ends; see `generators.backends.sample`.
 
-    shape: (H, W, C).  Returns images (n, H, W, C) uint8 and labels (n,) int64.  The r-th image of a class is the
-    r-th of the persisted order, whatever the pool's seed.  Images are resized to cover (H, W), bicubic with
-    antialiasing, the centre cropped; for one channel they become grey (ITU-R 601 luma).
+    The r-th image of a class is the r-th of the persisted order, whatever the pool's seed.  Images are resized to
+    cover (H, W), bicubic with antialiasing, the centre cropped; for one channel they become grey (ITU-R 601 luma).
 
     Raises ValueError for an image that is gone, changed or broken.
     """
-    digests = weights["digests"].numpy()
+    digests, shape, classes = weights["digests"].numpy(), call.shape, call.classes
     if digests.shape[1] != classes:
         raise ValueError(f"the imported order is that of {digests.shape[1]} classes, not of {classes}")
-    stop = min(stop, digests.size)
+    start, stop = call.start, min(call.stop, digests.size)
     if start >= stop:
         return np.empty((0, *shape), np.uint8), np.empty(0, np.int64)
-    labels = pools.labels(seed, start, stop, classes)
+    labels = pools.labels(call.seed, start, stop, classes)
     # A block of `classes` images has one of each class: image i is the (i // classes)-th of its class.
     positions = np.arange(start, stop) // classes * classes + labels
     every = places_of(weights)

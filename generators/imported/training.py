@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from generators.calls import TrainCall
+from generators.devices import on_rank_0
 from generators.imported.config import ImportedConfig
 from generators.imported.listing import Listing
 from generators.imported.order import accepted
@@ -14,35 +15,19 @@ from generators.imported.order import accepted
 _READ_AT_ONCE = 4096
 
 
-def ignore(*_) -> None:
-    """The default of callbacks: nothing."""
-
-
-def train(
-    images: np.ndarray,
-    labels: np.ndarray,
-    config: ImportedConfig,
-    *,
-    classes: int,
-    seed: int,
-    device: str | torch.device = "cpu",
-    resume: dict | None = None,
-    checkpoint: Callable = ignore,
-    log: Callable[[dict], None] = ignore,
-    class_names: tuple[str, ...] = (),
-) -> dict[str, torch.Tensor]:
+def train(images: np.ndarray, labels: np.ndarray, config: ImportedConfig, call: TrainCall) -> dict[str, torch.Tensor]:
     """The order in which the pool takes the set's images; the dataset's own images are not looked at.
 
     Returns `places`, uint8: JSON, a list of as many places as the pool has images, in their order by class, the
     r-th of each class in turn; and `digests`, (images per class, classes) int64, of the encoded bytes.  They hold
     no path: a set that was moved serves.  Raises ValueError for a set whose classes are not the dataset's.
     """
-    config.check(*images.shape[1:], classes, len(images), class_names)
+    config.check(*images.shape[1:], call.classes, len(images), call.class_names)
     listing = config.listing()
-    order = accepted(listing, class_names or tuple(map(str, range(classes))), seed)
+    order = accepted(listing, call.class_names or tuple(map(str, range(call.classes))), call.seed)
     places = [listing.images[i].place for i in order.ravel()]
     digests = _digests(listing, places).reshape(order.shape)
-    log({"step": 1, "images": len(listing.images), "accepted": order.size})
+    on_rank_0(call.log)({"step": 1, "images": len(listing.images), "accepted": order.size})
     return {"places": _encoded(places), "digests": torch.from_numpy(digests)}
 
 

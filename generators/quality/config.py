@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from generators.configuration import Part
 from generators.digests import sha256
 from generators.quality.names import INCEPTION, VIT
 
@@ -11,10 +12,8 @@ LEAST_SIDE = 28
 """Networks of ImageNet are not asked, unless told to, about images that are smaller than this, or grey."""
 
 
-class QualityConfig(BaseModel):
+class QualityConfig(Part):
     """What is measured of a pool; FID and distances are against the whole training set, as in the paper."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: int | None = Field(None, ge=10)
     """Of a pool, from its start; null for as many as the grid takes from it. FID falls with their number."""

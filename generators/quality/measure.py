@@ -3,12 +3,12 @@
 import io
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from generators.quality.neighbours import nearest
-from generators.quality.statistics import Diversity, Gaussian, InceptionScore, Moments, frechet_distance
+from generators.quality.statistics import Diversity, Gaussian, InceptionScore, Moments, frechet_distance, psnr_db
 
 Part = tuple[np.ndarray, np.ndarray]
 """Images (n, H, W, C) uint8 and labels (n,) int64: a shard."""
@@ -20,8 +20,12 @@ Features = Callable[[np.ndarray], np.ndarray]
 COLUMNS = (
     "n_images", "n_real", "fid", "inception_score", "inception_score_std", "diversity", "diversity_real",
     "feature_distance", "feature_diversity", "feature_diversity_real",
-    "neighbour_distance", "neighbour_distance_real", "memorised", "note",
+    "neighbour_distance", "neighbour_distance_real", "memorised",
+    "reconstruction_psnr_db", "reconstruction_fid", "reconstruction_feature_distance", "note",
 )  # fmt: skip
+
+_DISTANCES = {"fid": "inception", "feature_distance": "features"}
+"""From a column to the network in whose features the distance is measured."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def quality(
     n_neighbours: int = 500,
     reference: Parts | Reference | None = None,
 ) -> dict:
-    """A row with the COLUMNS of a pool of n_pool images.
+    """A row with the COLUMNS of a pool of n_pool images; those of `reconstruction` are left empty.
 
     base: the generator's own training images, of which nearest neighbours are looked for (an open-set generator's
     are not at hand: those it should look like).  reference: the real images that distances are to, as parts or as
@@ -165,12 +169,10 @@ def quality(
     row: dict = dict.fromkeys(COLUMNS)
     row |= {"n_images": fake.n, "n_real": real.n, "diversity_real": real.diversity}
     row["feature_diversity_real"] = real.feature_diversity
+    row |= _distances(fake, real, networks)
     notes = list(networks.missing)
-    for column, name in (("fid", "inception"), ("feature_distance", "features")):
-        truth = getattr(real, name)
-        if getattr(networks, name) and truth:
-            row[column] = frechet_distance(getattr(fake, name).gaussian(), truth)
-        elif getattr(networks, name):
+    for column, name in _DISTANCES.items():
+        if getattr(networks, name) and row[column] is None:
             notes.append(f"the real images were measured without {name}: measure them again for {column}")
     if networks.inception:
         row["inception_score"], row["inception_score_std"] = fake.score.score()
@@ -181,6 +183,38 @@ def quality(
     if n_neighbours:
         row |= _neighbours(pool, base, n_neighbours)
     return row | {"note": "; ".join(notes)}
+
+
+def reconstruction(
+    base: Parts, reconstruct: Callable[[np.ndarray], np.ndarray], networks: Networks, *, classes: int
+) -> dict:
+    """What an autoencoder makes of the generator's own training images: the columns reconstruction_*.
+
+    reconstruct: images (n, H, W, C) uint8 as they come back, in the same form.  reconstruction_psnr_db: of the mean
+    squared error over all images.  reconstruction_fid and reconstruction_feature_distance: between the images and
+    what came back, so that the number of images is no part of them.
+    """
+    errors: list[np.ndarray] = []
+
+    def returned() -> Iterable[Part]:
+        for images, labels in base():
+            made = reconstruct(images)
+            errors.append(np.square(made.astype(np.int32) - images).mean(axis=(1, 2, 3)))
+            yield made, labels
+
+    used = replace(networks, vit=None)
+    seen, real = summarise(returned(), used, classes=classes), measured(base(), used, classes=classes)
+    found = {"psnr_db": psnr_db(float(np.concatenate(errors).mean())), **_distances(seen, real, used)}
+    return {f"reconstruction_{name}": value for name, value in found.items()}
+
+
+def _distances(seen: Summary, real: Reference, networks: Networks) -> dict:
+    """Of a set to the real images, in the features of each network that both were measured with."""
+    return {
+        column: frechet_distance(getattr(seen, name).gaussian(), getattr(real, name))
+        for column, name in _DISTANCES.items()
+        if getattr(networks, name) and getattr(real, name)
+    }
 
 
 def _neighbours(pool: Parts, base: Parts, n: int) -> dict:

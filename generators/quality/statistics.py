@@ -70,6 +70,11 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     return float(difference @ difference + traces - 2 * np.sqrt(eigenvalues).sum())
 
 
+def psnr_db(squared_error: float) -> float:
+    """Peak signal-to-noise ratio of pixel values from 0 to 255 with this mean squared error, in decibels."""
+    return float(10 * np.log10(255**2 / max(squared_error, 1e-10)))  # a perfect copy has no finite ratio
+
+
 class InceptionScore:
     """exp of the mean divergence of p(class | image) from its mean (Salimans et al. 2016), over ten splits.
 

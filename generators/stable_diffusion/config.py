@@ -6,18 +6,15 @@ The defaults are the paper's: five images per caption, the bottom 20% by CLIP's 
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from generators.configuration import GeneratorConfig, Part, Precision
 from generators.stable_diffusion import prompts, sources, words
 
 Template = Literal["c", "c,bg", "c,rel"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Captions(_Part):
+class Captions(Part):
     """Prompts by a language model that continues examples: c -> caption, (c, bg) -> caption, (c, rel) -> caption."""
 
     language_model: str
@@ -57,7 +54,7 @@ class Captions(_Part):
         return {**own, "language_model": identity, "words_sha256": self.words().digest()}
 
 
-class Sampler(_Part):
+class Sampler(Part):
     """How the pipeline is called."""
 
     steps: int = Field(50, ge=1, le=10_000)
@@ -70,7 +67,7 @@ class Sampler(_Part):
     """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a pool."""
 
 
-class ClipFilter(_Part):
+class ClipFilter(Part):
     """Keeps images whose zero-shot confidence, CLIP's softmax over all classes' prompts, is not in the bottom part.
 
     The bottom part's upper end is measured on `calibration_per_class` images of each class, made for that alone.
@@ -104,14 +101,14 @@ class ClipFilter(_Part):
         return {"model": identity, "prompt": self.prompt, "calibration_per_class": self.calibration_per_class}
 
 
-class Compute(_Part):
+class Compute(Part):
     """How, not what, is computed: changes results by rounding alone and never enters an id."""
 
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Precision = "auto"
     """Of the pipeline; auto is fp16 on a CUDA device, fp32 on a CPU."""
 
 
-class StableDiffusionConfig(_Part):
+class StableDiffusionConfig(GeneratorConfig):
     """An open-set generator: a text-to-image pipeline of diffusers, prompted with the classes' names."""
 
     kind: Literal["stable-diffusion"] = "stable-diffusion"
@@ -152,35 +149,28 @@ class StableDiffusionConfig(_Part):
         """The classes in words, in the order of labels; ValueError if a prompt cannot be made of them."""
         return prompts.names(class_names, self.rename, classes)
 
-    def capacity(self, class_names: tuple[str, ...]) -> int | None:
-        """How many images a pool can have; None: as many as are asked for."""
-        return None
-
-    def check(
-        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...] = ()
+    def check_own(
+        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...]
     ) -> None:
-        """Raise ValueError, one line, if this generator cannot be made for such a dataset."""
-        if channels not in (1, 3):
-            raise ValueError(f"images have 1 or 3 channels, got {channels}")
         self.names(class_names, classes)
         if self.clip_filter is not None and classes < 2:
             raise ValueError(f"clip_filter: confidence among {classes} class tells nothing; drop the filter")
         self.sampling_payload()  # every file named is looked up
 
-    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int) -> dict[str, int]:
-        """What costs follow from: images at once, steps, and evaluations of the network (two a step with guidance)."""
+    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int | None) -> dict[str, int]:
+        """Evaluations are two a step with guidance."""
         steps, guided = self.sampler.steps, self.sampler.guidance > 1
         facts = {"sampling_batch": self.sampler.batch, "sampler_steps": steps}
         return {**facts, "evaluations_per_image": steps * (2 if guided else 1)}
 
     def training_payload(self) -> dict:
-        """What, beside the seed, determines what `train` returns: the filter's calibration, if there is a filter."""
+        """The pipeline, and with a filter all that determines the images of its calibration."""
         if self.clip_filter is None:
             return {"kind": self.kind, "pipeline": self._pipeline(), "rev": REV}
         return self._images_payload()
 
     def sampling_payload(self) -> dict:
-        """What, beside that and the seed, determines the pool; free of paths, files by SHA-256."""
+        """All that determines candidates, and which of them are kept."""
         kept = self.clip_filter and self.clip_filter.model_dump(mode="json", include={"drop", "scope"})
         return {**self._images_payload(), "kept": kept}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from generators.edm.devices import precision_of
+from generators.devices import precision_of
 from generators.stable_diffusion import sources
 from generators.stable_diffusion.config import Captions, ClipFilter, StableDiffusionConfig
 

@@ -1,12 +1,11 @@
 """Pools of Stable Diffusion: image i is the first candidate made for it that the CLIP filter keeps."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from generators import pools
+from generators.calls import SampleCall
 from generators.pixels import to_uint8
 from generators.stable_diffusion.candidates import Candidate, Candidates, Wanted
 from generators.stable_diffusion.clip_filter import least
@@ -18,56 +17,37 @@ _ATTEMPTS = 100
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
 
-def ignore(*_) -> None:
-    """The default of callbacks: nothing."""
-
-
 def sample(
-    weights: dict[str, torch.Tensor],
-    config: StableDiffusionConfig,
-    *,
-    classes: int,
-    shape: tuple[int, int, int],
-    seed: int,
-    start: int,
-    stop: int,
-    device: str | torch.device = "cpu",
-    class_names: tuple[str, ...] = (),
-    facts: Callable[[dict], None] = ignore,
+    weights: dict[str, torch.Tensor], config: StableDiffusionConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images `start` to `stop - 1` of the pool `seed`.
+    """See `generators.backends.sample`; images are resized with a low-pass filter, C = 1 takes their luminance.
 
-    weights: what `train` returned.  shape: (H, W, C), to which images are resized with a low-pass filter;
-    C = 1 takes their luminance.  Returns images (stop - start, H, W, C) uint8 and labels (stop - start,) int64.
+    Candidates for image i have its label, and depend on (seed, i, attempt) alone.  With a filter, batches begin at
+    multiples of WINDOW.  Another batch or device changes pixels by rounding, which may also change a caption, or keep
+    a candidate of borderline confidence.
 
-    Candidates for image i have its label, and depend on (seed, i, attempt) alone.  Batches begin at multiples of
-    sampler.batch, with a filter at multiples of WINDOW, and are computed whole; so pixels are bitwise equal however
-    the pool is cut into calls, on one device with one thread count and the same versions.  Another batch or device
-    changes them by rounding, which may also change a caption, or keep a candidate of borderline confidence.
-
-    facts is told, once, columns with a value per image: prompt, at_once (images of its batch); with captions
-    template and caption (its number within the class); with a filter confidence and candidate (how many were
-    refused before it).
+    facts is told prompt, at_once (images of its batch); with captions template and caption (its number within the
+    class); with a filter confidence and candidate (how many were refused before it).
 
     Raises ValueError for class names that are missing or numbers, for pre-trained parts that are not there, with
     what to place where, for weights of another number of classes, and where the filter keeps none of _ATTEMPTS
     candidates.
     """
-    labels = pools.labels(seed, start, stop, classes)
-    names = config.names(class_names, classes)
+    start, stop = call.start, call.stop
+    names = config.names(call.class_names, call.classes)
     bounds = _bounds(weights, config, names)
-    images = np.empty((stop - start, *shape), np.uint8)
+    images = np.empty((stop - start, *call.shape), np.uint8)
     rows: list[dict] = []
-    candidates = Candidates(config, names, seed=seed, device=torch.device(device))
+    candidates = Candidates(config, names, seed=call.seed, device=torch.device(call.device))
     size = config.sampler.batch if bounds is None else WINDOW
     for first in range(start - start % size, stop, size):
         for number, (attempt, made) in enumerate(_window(candidates, bounds, first, size), start=first):
             if start <= number < stop:
-                images[number - start] = resized(made.image[None], shape)[0]
+                images[number - start] = resized(made.image[None], call.shape)[0]
                 filtered = {} if bounds is None else {"confidence": made.confidence, "candidate": attempt}
                 rows.append({**made.facts, **filtered})
-    facts({name: [row[name] for row in rows] for name in rows[0]} if rows else {})
-    return images, labels
+    call.facts({name: [row[name] for row in rows] for name in rows[0]} if rows else {})
+    return images, pools.labels(call.seed, start, stop, call.classes)
 
 
 def _window(candidates: Candidates, bounds: np.ndarray | None, first: int, size: int) -> list[tuple[int, Candidate]]:

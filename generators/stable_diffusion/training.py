@@ -5,7 +5,6 @@ pipeline, prompts and classes, measured once, so that shards can then be made ap
 """
 
 import time
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -13,61 +12,45 @@ import torch
 import torch.distributed as dist
 
 from generators import pools
-from generators.edm.devices import group
+from generators.calls import State, TrainCall
+from generators.devices import group, on_rank_0
 from generators.stable_diffusion.candidates import Candidates, Wanted
 from generators.stable_diffusion.clip_filter import least
 from generators.stable_diffusion.config import StableDiffusionConfig
 
-State = dict
-"""Confidences of the calibration's first images: tensors and numbers only."""
-
-
-def ignore(*_) -> None:
-    """The default of callbacks: nothing."""
-
 
 def train(
-    images: np.ndarray,
-    labels: np.ndarray,
-    config: StableDiffusionConfig,
-    *,
-    classes: int,
-    seed: int,
-    device: str | torch.device = "cpu",
-    resume: State | None = None,
-    checkpoint: Callable[[int, Callable[[], State]], None] = ignore,
-    log: Callable[[dict], None] = ignore,
-    class_names: tuple[str, ...] = (),
+    images: np.ndarray, labels: np.ndarray, config: StableDiffusionConfig, call: TrainCall
 ) -> dict[str, torch.Tensor]:
     """Load every pre-trained part, so that what is missing shows before any shard, and calibrate the filter.
 
     images, labels: not looked at; an open-set generator takes nothing from the base subset.  Returns {} without a
     filter, else {"confidence": (classes, calibration_per_class) float32}, of images made for this alone.
 
-    In a worker group the images of a step are divided among the ranks.  checkpoint(step, make_state) and log(row)
-    are called on rank 0 after each step; `step` counts the images done, and `resume` takes a state.
+    In a worker group the images of a step are divided among the ranks; steps count the images done.
 
     Raises ValueError as `sample` does, and where the filter would keep nothing of a class.
     """
-    names = config.names(class_names, classes)
-    candidates = Candidates(config, names, seed=seed, device=torch.device(device))
+    classes, device = call.classes, torch.device(call.device)
+    names = config.names(call.class_names, classes)
+    candidates = Candidates(config, names, seed=call.seed, device=device)
     if candidates.captioner:
         candidates.captioner.caption(0, 0)
     if config.clip_filter is None:
         return {}
     total = classes * config.clip_filter.calibration_per_class
-    of = pools.labels(seed, 0, total, classes)
-    done = list(resume["confidence"].tolist()) if resume else []
+    of = pools.labels(call.seed, 0, total, classes)
+    done = list(call.resume["confidence"].tolist()) if call.resume else []
     if len(done) > total:
         raise ValueError(f"the saved state is that of {len(done)} calibration images, this one takes {total}")
+    log, checkpoint = on_rank_0(call.log), on_rank_0(call.checkpoint)
     while len(done) < total:
         clock = time.perf_counter()
-        made = _step(candidates, of, len(done), torch.device(device))
+        made = _step(candidates, of, len(done), device)
         done += made
-        if group()[0] == 0:
-            seconds = time.perf_counter() - clock
-            log({"step": len(done), "confidence": float(np.mean(made)), "images_per_s": len(made) / seconds})
-            checkpoint(len(done), partial(_state, done))
+        seconds = time.perf_counter() - clock
+        log({"step": len(done), "confidence": float(np.mean(made)), "images_per_s": len(made) / seconds})
+        checkpoint(len(done), partial(_state, done))
     confidence = np.array(done, np.float32)[np.argsort(of, kind="stable")].reshape(classes, -1)
     least(confidence, config.clip_filter, names)
     return {"confidence": torch.from_numpy(confidence)}

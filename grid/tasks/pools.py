@@ -13,6 +13,11 @@ from grid.tasks.request import Request
 from grid.tasks.surroundings import device_name, device_of, peak_device_bytes, reset_peak, surroundings
 
 
+def shard_name(pool_id: str, index: int) -> str:
+    """The manifest of a pool's shard."""
+    return f"pools/{pool_id}/{index:05d}.json"
+
+
 def sample(store: Store, request: Request) -> dict:
     """Samples a shard, writes what the generator says of each image (captions, scores), then the shard."""
     import generators
@@ -32,13 +37,13 @@ def sample(store: Store, request: Request) -> dict:
     seconds = time.perf_counter() - clock
     if not len(images):
         raise ValueError(f"pool {payload['pool']}: there is no image from number {start:,} on")
-    manifest = f"pools/{payload['pool']}/{payload['index']:05d}.json"
+    manifest = shard_name(payload["pool"], payload["index"])
     facts = {
         "seconds": seconds, "seconds_per_image": seconds / len(images), "device": device_name(device),
         "peak_device_bytes": peak_device_bytes(device), "pool": payload["pool"], "generator": payload["generator"],
-        "index": payload["index"], "cost": generator.cost_facts(*request.image_shape, request.classes, 0),
-        "columns": _write_columns(store, manifest, request, columns),
-        **surroundings(request),
+        "index": payload["index"], "kind": generator.kind,
+        "cost": generator.cost_facts(*request.image_shape, request.classes, None),
+        "columns": _write_columns(store, manifest, request, columns), **surroundings(request),
     }  # fmt: skip
     ref = shards.write(store, manifest, images, labels, **facts)
     return {"shard": asdict(ref)}

@@ -3,8 +3,9 @@
 import time
 
 from grid.ids import content_id
+from grid.shards import ShardCorrupt
 from grid.store import Store
-from grid.tasks import mixes, reference
+from grid.tasks import generators, mixes, pools, reference, weights
 from grid.tasks.request import Request
 from grid.tasks.surroundings import device_name, device_of, surroundings
 
@@ -19,7 +20,7 @@ def picture_name(job_id: str) -> str:
 
 
 def measure(store: Store, request: Request) -> dict:
-    """Measures a pool against the real images; writes the picture, then the row."""
+    """Measures a pool, and its generator's autoencoder if it has one; writes the picture, then the row."""
     from generators.quality import measure as measuring
 
     payload, device = request.payload, device_of(request)
@@ -35,6 +36,8 @@ def measure(store: Store, request: Request) -> dict:
         classes=request.classes, n_pool=payload["syn"]["n"], n_neighbours=neighbours,
         reference=_statistics(store, request, networks, every),
     )  # fmt: skip
+    if reconstruct := _reconstructor(store, request, device):
+        row |= measuring.reconstruction(lambda: mixes.blocks(base), reconstruct, networks, classes=request.classes)
     if neighbours:
         picture = measuring.neighbour_picture(lambda: mixes.blocks(pool), lambda: mixes.blocks(base))
         store.put(picture_name(request.id), picture)
@@ -58,6 +61,25 @@ def _statistics(store: Store, request: Request, networks, every: list[mixes.Part
         found = measuring.measured(mixes.blocks(every), networks, classes=request.classes)
     store.put(name, found.to_npz())
     return found
+
+
+def _reconstructor(store: Store, request: Request, device: str):
+    """Passes images through the autoencoder of the pool's generator; None if that has none."""
+    from generators import backends, config
+
+    shard = _manifest(store, pools.shard_name(request.payload["syn"]["pool"], 0))
+    if not backends.reconstructs(shard.get("kind")):
+        return None
+    name = generators.manifest_name(shard["generator"])
+    chosen = config(_manifest(store, name)["config"])
+    return backends.reconstructor(weights.read(store, name), chosen, shape=request.image_shape, device=device)
+
+
+def _manifest(store: Store, name: str) -> dict:
+    content = store.get_json(name)
+    if content is None:
+        raise ShardCorrupt(name, "is gone")  # so it is made again
+    return content
 
 
 def _features(store: Store, request: Request, device: str):

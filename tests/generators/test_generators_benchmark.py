@@ -1,4 +1,4 @@
-"""The benchmark script runs, and its count of operations is that of the network."""
+"""The benchmark scripts run, and their count of operations is that of the network."""
 
 import importlib.util
 import json
@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "benchmarks" / "edm.py"
+FOLDER = ROOT / "benchmarks"
 
 
-def test_operations_of_the_published_network():
+def test_operations_of_the_published_network(monkeypatch):
     """Counted block by block: convolutions, projections and attention; the rest is below a thousandth."""
     from generators import config
 
-    spec = importlib.util.spec_from_file_location("edm_benchmark", SCRIPT)
+    monkeypatch.syspath_prepend(FOLDER)  # as when it runs
+    spec = importlib.util.spec_from_file_location("edm_benchmark", FOLDER / "edm.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     chosen = config({"kind": "edm"})
@@ -33,12 +34,20 @@ def test_operations_of_the_published_network():
 
 
 @pytest.mark.slow
-def test_it_runs_on_a_cpu(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--size", "tiny", "--device", "cpu", "--json", str(tmp_path / "b.json")]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize(
+    ("script", "variants"),
+    [
+        ("edm", {"fp32 eager", "bf16 eager", "equigrid"}),
+        ("dit", {"fp32 eager, encoding each step", "fp32 eager, latents kept", "equigrid"}),
+    ],
+)
+def test_it_runs_on_a_cpu(script, variants, tmp_path):
+    command = [sys.executable, str(FOLDER / f"{script}.py"), "--size", "tiny", "--device", "cpu", "--json", "b.json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "| equigrid |" in done.stdout
-    rates = json.loads((tmp_path / "b.json").read_text())["rates"]
-    assert set(rates) == {"fp32 eager", "bf16 eager", "equigrid"}
-    assert all(value > 0 for found in rates.values() for value in found.values())
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert all(report[name] for name in ("device", "torch", "date", "threads"))
+    training = report["training"] if script == "dit" else {name: of["training"] for name, of in report["rates"].items()}
+    assert set(training) == variants
+    assert all(value > 0 for value in training.values())

@@ -101,6 +101,40 @@ class TestErrors:
         assert dit(preset="dit-xl8").latent_side(256, 256) == 32
 
 
+class TestCosts:
+    @pytest.mark.parametrize("preset", ["dit-s2", "dit-b8", "cifar10-2cores", "digits"])
+    @pytest.mark.parametrize(("channels", "classes"), [(3, 100), (1, 7)])
+    def test_parameters_are_those_of_the_networks(self, preset, channels, classes):
+        import torch
+
+        from generators.dit.network import autoencoder, transformer
+
+        made = dit(preset=preset)
+        with torch.device("meta"):
+            network = transformer(made.network, side=8, channels=made.vae.latent_channels, classes=classes)
+            vae = autoencoder(made.vae, side=64, channels=channels, seed=0)
+        facts = made.cost_facts(64, 64, channels, classes, 500)
+        assert facts["parameters"] == sum(p.numel() for p in network.parameters())
+        assert facts["autoencoder_parameters"] == sum(p.numel() for p in vae.parameters())
+
+    def test_amounts(self):
+        """DiT-XL/2 has 675,129,632 values for 1,000 classes, of which 256 x 1152 are the table of positions."""
+        facts = dit(preset="imagenet100").cost_facts(256, 256, 3, 1000, 26_000)
+        assert facts == {
+            "parameters": 675_129_632 - 256 * 1152, "autoencoder_parameters": 83_653_863,
+            "sampling_batch": 64, "sampler_steps": 250, "evaluations_per_image": 500,
+            "training_batch": 256, "training_steps": 80_000, "training_nimg": 20_480_000,
+            "autoencoder_batch": 64, "autoencoder_steps": 20_000, "autoencoder_nimg": 1_280_000,
+        }  # fmt: skip
+        without = dit(sampler={"guidance": 1.0, "steps": 50}).cost_facts(256, 256, 3, 10, 5)
+        assert without["evaluations_per_image"] == 50
+
+    @pytest.mark.parametrize("values", [{"weights": "w", "setting": "open"}, {}])
+    def test_nothing_trained_costs_nothing_to_train(self, values):
+        facts = dit(**values).cost_facts(32, 32, 3, 10, None if not values else 0)
+        assert not [name for name in facts if name.startswith(("training", "autoencoder_steps", "autoencoder_nimg"))]
+
+
 class TestPayloads:
     def test_batch_and_compute_are_in_neither(self):
         one, two = dit(), dit(sampler={"batch": 7}, compute={"microbatch": 3, "gradient_checkpointing": "on"})

@@ -1,9 +1,6 @@
 """Training and sampling a DiT: by hand, repeat, resume, memory, workers, pools, released weights, learning."""
 
 import io
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +8,17 @@ import pytest
 import torch
 
 from generators import backends, config, pools
+from generators.backends import sample, train
+from generators.dit.autoencoding import AutoencoderStage
 from generators.dit.config import Training
 from generators.dit.denoising import TransformerStage
 from generators.dit.latents import Latents
-from generators.dit.learner import Learner, learning_rate
-from generators.dit.sampling import sample
-from generators.dit.training import train
+from generators.dit.schedules import ema_decay, learning_rate
 from generators.dit.weights import from_files, loaded, part_of
-from generators.edm.training import LossNotFinite
+from generators.journal import LossNotFinite
+from generators.learner import Learner
 from generators.random_draws import seed_of
 
-ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 CLASSES, SHAPE = 5, (8, 8, 1)
 
@@ -86,16 +83,17 @@ class TestSchedules:
         assert learning_rate(Training(), 0) == learning_rate(Training(), 399_999) == 1e-4
 
     def test_average(self):
-        network = torch.nn.Linear(1, 1, bias=False)
+        network, training = torch.nn.Linear(1, 1, bias=False), Training(ema_decay=0.5)
         with torch.no_grad():
             network.weight.fill_(0)
-        learner = Learner(network, Training(lr=1e-30), CPU, precision="fp32", ema_decay=0.5)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0)
+        learner = Learner(network, optimizer, precision="fp32", averages=True)
         values, average = [1.0, 3.0, 5.0, 9.0], 0.0
         for step, value in enumerate(values):
             with torch.no_grad():
                 network.weight.fill_(value)
             network.weight.grad = torch.zeros(1, 1)
-            learner.update(step)
+            learner.update(0.0, ema_decay(training, step))
             decay = min(0.5, (1 + step) / (10 + step))
             average = decay * average + (1 - decay) * value
             assert float(learner.averaged()["weight"]) == pytest.approx(average)
@@ -185,7 +183,7 @@ class TestRepeatAndResume:
         assert all(kept[name]["moments"] is before[name] for name in kept)
 
     def test_a_state_past_the_end(self, whole):
-        with pytest.raises(ValueError, match="step 8, past the stage's last step, 6"):
+        with pytest.raises(ValueError, match="step 8, past the last step, 6"):
             trained(tiny(steps=2), resume=state(whole, 8))
 
     def test_a_state_of_another_network(self, whole):
@@ -238,6 +236,25 @@ class TestMemory:
         events = [row["event"] for row in rows if row["event"].startswith("memory")]
         assert events == ["memory: 2 images at once, activations computed twice"]
         assert furthest(made, whole["weights"]) < 2e-4
+
+    def test_settled_before_the_first_step_where_a_device_has_a_limit(self, monkeypatch):
+        """What `prepare` does on a CUDA device, in the autoencoder's stage: its discriminator's share counts too."""
+        stage, seen = AutoencoderStage(data()[0], tiny(), seed=3, device=CPU), []
+        real = AutoencoderStage.losses_of
+
+        def short_of_memory(self, part, share, **options):
+            seen.append((len(part.clean), self.checkpointing))
+            if len(part.clean) > 4 or not self.checkpointing:
+                raise torch.OutOfMemoryError("as a device would")
+            losses = real(self, part, share, **options)
+            assert losses[4] > 0  # long before the discriminator's turn
+            return losses
+
+        monkeypatch.setattr(AutoencoderStage, "losses_of", short_of_memory)
+        stage._fit_memory()
+        assert seen == [(8, False), (8, True), (4, True)]
+        assert (stage.microbatch, stage.checkpointing, stage.step) == (4, True, 0)
+        assert all(p.grad is None for learner in stage.learners.values() for p in learner.parameters.values())
 
     def test_no_room_at_all(self, monkeypatch):
         def full(self, part, share, **options):
@@ -316,20 +333,6 @@ class TestData:
         mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
         made = backends.train(mapped, labels, tiny(), classes=CLASSES, seed=3)
         assert equal(made, whole["weights"])
-
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"images": np.zeros((4, 8, 8, 1), np.float32)}, "uint8"),
-            ({"images": np.zeros((4, 10, 10, 1), np.uint8)}, "10x10 must be divisible by 4"),
-            ({"labels": np.zeros(4, np.int32)}, "int64"),
-            ({"labels": np.array([0, 1, 2, 5])}, "0..4"),
-        ],
-    )
-    def test_bad_data(self, change, message):
-        given = {"images": np.zeros((4, 8, 8, 1), np.uint8), "labels": np.zeros(4, np.int64)} | change
-        with pytest.raises(ValueError, match=message):
-            train(given["images"], given["labels"], tiny(), classes=CLASSES, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -424,30 +427,9 @@ class TestReleased:
             self.taken(self.released(tmp_path / "other.safetensors", vae=vae))
 
 
-WORKER = """
-import sys
-import torch, torch.distributed as dist
-sys.path.insert(0, sys.argv[1])
-torch.set_num_threads(1)
-import test_generators_dit_training as t
-rank = int(sys.argv[2])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=2)
-rows, states = [], []
-made = t.trained(t.tiny(compute={"microbatch": 3}), log=rows.append, checkpoint=lambda s, make: states.append(make()))
-assert bool(rows) == bool(states) == (rank == 0)
-torch.save({"weights": made, "states": states}, sys.argv[4] + str(rank))
-dist.destroy_process_group()
-"""
-
-
-def test_two_workers_equal_one(whole, tmp_path):
+def test_two_workers_equal_one(whole, in_two_workers):
     """Equal to one process but for the order of sums; a worker group's state resumes in one process."""
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent)]
-    files = [str(tmp_path / "rendezvous"), str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    workers = [subprocess.Popen([*command, str(rank), *files], env=environment) for rank in range(2)]
-    assert [worker.wait(timeout=600) for worker in workers] == [0, 0]
-    zero, one = (torch.load(f"{files[1]}{rank}", weights_only=True) for rank in range(2))
+    zero, one = in_two_workers(tiny(compute={"microbatch": 3}), data(), classes=CLASSES, seed=3)
     assert equal(zero["weights"], one["weights"])
     for part in ("dit", "vae"):
         assert furthest(part_of(zero["weights"], part), part_of(whole["weights"], part)) < 2e-4

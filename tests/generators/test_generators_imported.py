@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from generators import backends, config, pools
+from generators.calls import ignore
 from generators.imported.listing import CIFAR10
 from generators.imported.sampling import fitted
 
@@ -39,7 +40,7 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
-def trained(mapping: dict, names=NAMES, seed=3, shape=SHAPE, log=backends.ignore):
+def trained(mapping: dict, names=NAMES, seed=3, shape=SHAPE, log=ignore):
     made = config(mapping)
     nothing = np.empty((0, *shape), np.uint8), np.empty(0, np.int64)
     return made, backends.train(*nothing, made, classes=len(names), class_names=names, seed=seed, log=log)

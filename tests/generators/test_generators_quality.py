@@ -237,6 +237,34 @@ def pixels_as_features(given: np.ndarray) -> np.ndarray:
     return given.reshape(len(given), -1)[:, :6].astype(np.float32)
 
 
+class TestReconstruction:
+    """An autoencoder that halves contrast and moves brightness: its error is known, pixel by pixel."""
+
+    def halved(self, given: np.ndarray) -> np.ndarray:
+        return (given // 2 + 40).astype(np.uint8)
+
+    def found(self, reconstruct, used: measure.Networks) -> tuple[dict, np.ndarray]:
+        real = np.random.default_rng(1).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+        shards = [(part, np.arange(len(part)) % 10) for part in np.split(real, [20, 41])]
+        return measure.reconstruction(lambda: iter(shards), reconstruct, used, classes=10), real
+
+    def test_by_hand(self):
+        row, real = self.found(self.halved, measure.Networks(features=pixels_as_features))
+        assert set(row) == {"reconstruction_psnr_db", "reconstruction_feature_distance"} <= set(measure.COLUMNS)
+        error = np.mean((real.astype(float) - self.halved(real)) ** 2)
+        assert row["reconstruction_psnr_db"] == pytest.approx(20 * np.log10(255 / np.sqrt(error)))
+        before, after = (pixels_as_features(given).astype(float) for given in (real, self.halved(real)))
+        fits = [Gaussian(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (after, before)]
+        assert row["reconstruction_feature_distance"] == pytest.approx(frechet_distance(*fits))
+
+    def test_a_perfect_copy(self):
+        inception = lambda given: (pixels_as_features(given), np.full((len(given), 4), 0.25))  # noqa: E731
+        row, _ = self.found(np.copy, measure.Networks(inception=inception, vit=pixels_as_features))
+        assert row["reconstruction_fid"] == pytest.approx(0, abs=1e-5)
+        assert row["reconstruction_psnr_db"] > 100
+        assert "reconstruction_feature_distance" not in row
+
+
 class TestRow:
     def sets(self, seed: int, n: int = 60):
         rng = np.random.default_rng(seed)

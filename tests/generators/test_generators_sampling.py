@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from generators import config, pools
+from generators.backends import sample
 from generators.edm.config import Sampler
 from generators.edm.network import initialise
-from generators.edm.sampling import heun, sample, sigmas
+from generators.edm.sampling import heun, sigmas
 from generators.edm.weights import network_for
 
 DEVIATION = 0.5  # of the Gaussian data whose denoiser and whose ODE are known

@@ -2,25 +2,20 @@
 
 import io
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from generators import config
-from generators.edm import run as run_module
+from generators.backends import train
 from generators.edm.config import Training
-from generators.edm.network import EDMNetwork
-from generators.edm.run import Run
 from generators.edm.schedules import ema_decay, learning_rate
-from generators.edm.steps import batch_of, losses, order
-from generators.edm.training import LossNotFinite, train
-
-ROOT = Path(__file__).parents[2]
+from generators.edm.stage import DenoiserStage
+from generators.edm.steps import batch_of, losses
+from generators.journal import LossNotFinite
+from generators.random_draws import order
+from generators.stages import sliced
 
 
 def tiny(steps: int = 6, **training):
@@ -77,10 +72,10 @@ class TestSchedules:
 
 class TestDraws:
     def test_epochs_are_permutations(self):
-        stream = order(20, 3, 0, 100).view(5, 20)
-        assert torch.equal(stream.sort(dim=1).values, torch.arange(20).expand(5, 20))
-        assert not torch.equal(stream[0], stream[1])
-        assert torch.equal(order(20, 3, 37, 29), stream.flatten()[37:66])
+        stream = order(20, 3, 0, 100).reshape(5, 20)
+        assert np.array_equal(np.sort(stream, axis=1), np.tile(np.arange(20), (5, 1)))
+        assert not np.array_equal(stream[0], stream[1])
+        assert np.array_equal(order(20, 3, 37, 29), stream.ravel()[37:66])
 
     def test_parts_make_the_global_batch(self):
         images, labels = map(torch.from_numpy, data())
@@ -88,10 +83,10 @@ class TestDraws:
             batch_of(images, labels, tiny(), seed=3, step=2, part=part)
             for part in (slice(0, 8), slice(0, 4), slice(4, 8))
         )
-        for name, value in vars(whole).items():
-            joined = torch.cat([vars(left)[name], vars(right)[name]])
+        for name, value in whole._asdict().items():
+            joined = torch.cat([getattr(left, name), getattr(right, name)])
             assert torch.allclose(value.float(), joined.float(), atol=1e-5), name
-        again = torch.cat([chunk.noisy for chunk in whole.chunks(3)])
+        again = torch.cat([sliced(whole, slice(first, first + 3)).noisy for first in (0, 3, 6)])
         assert torch.equal(again, whole.noisy)
 
     def test_noise_levels_and_noise(self):
@@ -99,13 +94,14 @@ class TestDraws:
         chosen = tiny(batch=20_000, augmentation={"kinds": []})
         batch = batch_of(images, labels, chosen, seed=0, step=0, part=slice(0, 20_000))
         assert batch.augment is None
+        assert sliced(batch, slice(0, 3)).augment is None
         logs = batch.sigma.log()
         assert float(logs.mean()) == pytest.approx(-1.2, abs=0.04)
         assert float(logs.std()) == pytest.approx(1.2, rel=0.03)
         noise = (batch.noisy - batch.clean) / batch.sigma.view(-1, 1, 1, 1)
         assert float(noise.mean()) == pytest.approx(0, abs=0.01)
         assert float(noise.std()) == pytest.approx(1, rel=0.01)
-        chosen_images = images[order(20, 0, 0, 20_000)].permute(0, 3, 1, 2)
+        chosen_images = images[torch.from_numpy(order(20, 0, 0, 20_000))].permute(0, 3, 1, 2)
         assert torch.allclose(batch.clean, chosen_images / 127.5 - 1, atol=1e-6)
 
     def test_loss_weight_times_c_out_squared_is_one(self):
@@ -120,8 +116,8 @@ class TestLoop:
     def test_steps_by_hand(self):
         """Three steps of Adam and EMA, written out, from the network's gradients alone."""
         chosen, (images, labels) = tiny(steps=3), data()
-        start = Run(images, labels, chosen, classes=5, seed=3, device=torch.device("cpu"))
-        network: EDMNetwork = start.network
+        start = DenoiserStage(images, labels, chosen, classes=5, seed=3, device=torch.device("cpu"))
+        network = start.learner.network
         x, y = torch.from_numpy(images), torch.from_numpy(labels)
         parameters = list(network.parameters())
         average = [p.detach().clone() for p in parameters]
@@ -193,20 +189,6 @@ class TestLoop:
         assert all(math.isfinite(row["loss"]) and row["images_per_s"] > 0 for row in rows)
         assert rows[-1]["loss"] < rows[0]["loss"]
 
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"images": np.zeros((4, 8, 8, 1), np.float32)}, "uint8"),
-            ({"images": np.zeros((4, 10, 7, 1), np.uint8)}, "10x7"),
-            ({"labels": np.zeros(4, np.int32)}, "int64"),
-            ({"labels": np.array([0, 1, 2, 5])}, "0..4"),
-        ],
-    )
-    def test_bad_data(self, change, message):
-        given = {"images": np.zeros((4, 8, 8, 1), np.uint8), "labels": np.zeros(4, np.int64)} | change
-        with pytest.raises(ValueError, match=message):
-            train(given["images"], given["labels"], tiny(), classes=5, seed=0)
-
 
 class TestMemory:
     def test_accumulation_changes_by_rounding_alone(self):
@@ -216,28 +198,48 @@ class TestMemory:
         assert furthest(whole, parts) < 1e-4
 
     def test_out_of_memory_halves_until_it_fits_and_is_recorded(self, monkeypatch):
-        real, seen, rows = Run._loss, [], []
+        real, seen, rows = DenoiserStage.losses_of, [], []
 
-        def short_of_memory(self, forward, batch):
-            seen.append(len(batch.clean))
-            if len(batch.clean) > 2 and self.step == 2:
+        def short_of_memory(self, part, share, **options):
+            seen.append(len(part.clean))
+            if len(part.clean) > 2 and self.step == 2:
                 raise torch.OutOfMemoryError("no memory for this batch")
-            return real(self, forward, batch)
+            return real(self, part, share, **options)
 
-        monkeypatch.setattr(run_module.Run, "_loss", short_of_memory)
+        monkeypatch.setattr(DenoiserStage, "losses_of", short_of_memory)
         made = trained(tiny(), log=rows.append)
         assert seen[:4] == [8, 8, 8, 4]
         assert set(seen[4:]) == {2}
-        assert rows[0]["event"] == "out of memory: 2 images at once instead of 8"
-        assert rows[0]["step"] == 3
+        assert rows[0]["event"] == "memory: 2 images at once"
+        assert (rows[0]["step"], rows[0]["microbatch"]) == (3, 2)
         monkeypatch.undo()
         assert furthest(made, trained(tiny())) < 1e-4
+
+    def test_settled_before_the_first_step_where_a_device_has_a_limit(self, monkeypatch):
+        """What `prepare` does on a CUDA device: a pass without the other ranks, and no trace of it in the training."""
+        stage = DenoiserStage(*data(), tiny(), classes=5, seed=3, device=torch.device("cpu"))
+        before, real = stage.learner.state(), DenoiserStage.losses_of
+
+        def short_of_memory(self, part, share, **options):
+            assert self.learner.alone and options == {"full": True}
+            if len(part.clean) > 3:
+                raise torch.OutOfMemoryError("no memory for this batch")
+            return real(self, part, share, **options)
+
+        monkeypatch.setattr(DenoiserStage, "losses_of", short_of_memory)
+        stage._fit_memory()
+        assert (stage.microbatch, stage.learner.alone, stage.step) == (2, False, 0)
+        assert all(p.grad is None for p in stage.learner.parameters.values())
+        assert equal(stage.learner.state()["weights"], before["weights"])
+        monkeypatch.setattr(DenoiserStage, "losses_of", lambda *_, **__: short_of_memory(stage, stage.batch(), 1.0, full=True))
+        with pytest.raises(torch.OutOfMemoryError, match="with one image at once"):
+            stage._fit_memory()
 
     def test_one_image_that_does_not_fit_is_an_error(self, monkeypatch):
         def never(*_):
             raise torch.OutOfMemoryError("no memory at all")
 
-        monkeypatch.setattr(run_module.Run, "_loss", never)
+        monkeypatch.setattr(DenoiserStage, "losses_of", never)
         with pytest.raises(torch.OutOfMemoryError, match="at all"):
             trained(tiny())
 
@@ -259,30 +261,10 @@ class TestLossGivesOut:
         assert (error.value.step, error.value.saved) == (bad, 1)
 
 
-WORKER = """
-import sys, torch, torch.distributed as dist
-sys.path.insert(0, sys.argv[1])
-import test_generators_training as t
-rank = int(sys.argv[2])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=2)
-rows, states = [], []
-chosen = t.tiny().model_copy(update={"compute": t.tiny().compute.model_copy(update={"microbatch": 3})})
-made = t.trained(chosen, log=rows.append, checkpoint=lambda step, make: states.append(make()))
-assert bool(rows) == bool(states) == (rank == 0)
-torch.save({"weights": made, "states": states}, sys.argv[4] + str(rank))
-dist.destroy_process_group()
-"""
-
-
-def test_two_workers_equal_one(tmp_path):
+def test_two_workers_equal_one(in_two_workers):
     """Equal to one process but for the order of sums; a worker group's state resumes in one process."""
-    command = [sys.executable, "-c", WORKER, str(Path(__file__).parent)]
-    files = [str(tmp_path / "rendezvous"), str(tmp_path / "out")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    workers = [subprocess.Popen([*command, str(rank), *files], env=environment) for rank in range(2)]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    zero, one = (torch.load(f"{files[1]}{rank}", weights_only=True) for rank in range(2))
+    parts = tiny().model_copy(update={"compute": tiny().compute.model_copy(update={"microbatch": 3})})
+    zero, one = in_two_workers(parts, data(), classes=5, seed=3)
     alone = trained(tiny())
     assert equal(zero["weights"], one["weights"])
     assert furthest(zero["weights"], alone) < 1e-4
@@ -297,6 +279,8 @@ def test_weights_from_a_file_are_not_trained(tmp_path):
     save_file(weights, tmp_path / "w.safetensors")
     given = {**tiny().model_dump(mode="json"), "weights": str(tmp_path / "w.safetensors"), "setting": "open"}
     assert equal(trained(config(given)), weights)
+    nothing = np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.int64)  # as the grid calls it for an open set
+    assert equal(train(*nothing, config(given), classes=5, seed=3), weights)
     (tmp_path / "w.safetensors").write_bytes(b"something else")
     with pytest.raises(ValueError, match="is not a safetensors file"):
         trained(config(given))
@@ -320,7 +304,7 @@ def test_the_digits_preset_learns_digits():
     """Samples of a class lie nearer to that class's real mean than to the others', most of the time."""
     from sklearn.datasets import load_digits
 
-    from generators.edm.sampling import sample
+    from generators.backends import sample
 
     digits = load_digits()
     images, labels = (digits.images / 16 * 255).round().astype(np.uint8)[..., None], digits.target.astype(np.int64)

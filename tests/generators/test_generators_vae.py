@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from generators import config
+from generators import backends, config
 from generators.dit import latents as latents_module
-from generators.dit.autoencoding import Autoencoder, AutoencoderStage, reconstructed
+from generators.dit.autoencoding import Autoencoder, AutoencoderStage
 from generators.dit.latents import Latents
 from generators.dit.network import autoencoder, discriminator
-from generators.dit.weights import joined, part_of
+from generators.dit.weights import joined
 
 CPU = torch.device("cpu")
 
@@ -192,19 +192,12 @@ class TestLatents:
         assert float(measured["psnr_db"]) == pytest.approx(10 * np.log10(255**2 / error), abs=1e-3)
         assert float(measured["l1"]) == pytest.approx(np.abs(back.astype(float) - images).mean(), rel=1e-4)
 
-    def test_shards_come_back_for_a_reconstruction_fid(self):
-        """Through the quality room's own sums, with the mean of each row of pixels as features."""
-        from generators.quality.measure import Networks, summarise
-
-        images, labels, weights = pictures(), np.arange(20) % 5, joined(vae=untrained(tiny()))
-        parts = [(images[:12], labels[:12]), (images[12:], labels[12:])]
-        made = list(reconstructed(weights, tiny(), parts, shape=(8, 8, 1)))
-        coder = Autoencoder(part_of(weights, "vae"), tiny(), side=8, channels=1, device=CPU)
-        whole = np.concatenate([part for part, _ in made])
-        assert np.abs(whole.astype(int) - coder.reconstruct(images)).max() <= 1  # batches of other sizes
-        assert [list(found) for _, found in made] == [list(labels[:12]), list(labels[12:])]
-        networks = Networks(features=lambda images: images.mean((2, 3)))
-        assert summarise(made, networks, classes=5).n == 20
+    def test_the_reconstructor_is_the_autoencoder_of_the_weights(self):
+        images, weights = pictures(), untrained(tiny())
+        back = backends.reconstructor(joined(vae=weights), tiny(), shape=(8, 8, 1))(images)
+        coder = Autoencoder(weights, tiny(), side=8, channels=1, device=CPU)
+        assert np.array_equal(back, coder.reconstruct(images))
+        assert [kind for kind in backends.BACKENDS if backends.reconstructs(kind)] == ["dit"]
 
     def test_kept_shards_are_used_again_if_they_are_this_autoencoders(self, monkeypatch):
         monkeypatch.setattr(latents_module, "SHARD_IMAGES", 8)

@@ -1,11 +1,13 @@
 """What the device can do: precision, memory format, compilation; and the ranks of a worker group."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.distributed as dist
 
-from generators.edm.config import Compute
+from generators.calls import ignore
+from generators.configuration import Compute
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _COMPILE_PAYS_NIMG = 2_000_000
@@ -52,3 +54,16 @@ def group() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def on_rank_0(callback: Callable) -> Callable:
+    """The callback on rank 0, or outside a worker group; nothing on other ranks."""
+    return callback if group()[0] == 0 else ignore
+
+
+def own_part(batch: int) -> slice:
+    """This rank's images of a global batch; ValueError for one that the ranks cannot share."""
+    rank, world = group()
+    if batch % world:
+        raise ValueError(f"batch {batch} must be divisible by the {world} workers")
+    return slice(rank * batch // world, (rank + 1) * batch // world)

@@ -1,0 +1,107 @@
+"""The training log: reads losses, stops at one that is not finite, and writes rows of equal keys."""
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from generators.stages import Stage
+
+LOG_EVERY = 50
+"""Steps between two rows of the training log, and between two looks at the loss on a CUDA device."""
+
+
+class LossNotFinite(ValueError):
+    """The loss of a step was infinite or not a number; training stopped there."""
+
+    def __init__(self, step: int, loss: float, saved: int | None):
+        last = "no state was saved before" if saved is None else f"the last good state is that after step {saved}"
+        super().__init__(
+            f"loss {loss} in step {step} is not finite ({last}); "
+            "a lower training.lr may be right, or compute.training_precision fp32"
+        )
+        self.step, self.saved = step, saved
+
+
+class Journal:
+    """Rows of one stage after another."""
+
+    def __init__(self, log: Callable[[dict], None], columns: tuple[str, ...]):
+        """columns: losses and measures of all stages, so that every row has all of them."""
+        self.log, self.columns = log, columns
+        self.stage: Stage | None = None
+        self.saved: int | None = None
+        """Steps done in the last state that was saved."""
+
+    def begin(self, stage: Stage, *, name: str | None = None, before: int = 0) -> None:
+        """name: the column `stage` of its rows, where there are several stages; before: steps of earlier ones."""
+        self.stage, self.before = stage, before
+        self.name = {} if name is None else {"stage": name}
+        self.unseen: list[torch.Tensor] = []
+        self.seen: list[list[float]] = []
+        self.room = stage.asked_for
+        self.since = time.perf_counter()
+        self._note_memory()
+
+    @property
+    def step(self) -> int:
+        """Steps done in all stages together."""
+        return self.before + self.stage.step
+
+    def note(self, losses: torch.Tensor) -> None:
+        """losses: (len(stage.COLUMNS),), of the step just done."""
+        self.unseen.append(losses)
+        due = self.step % LOG_EVERY == 0
+        if due or self.stage.device.type == "cpu":  # on a CUDA device a look waits for the device
+            self.look()
+        self._note_memory()
+        if due:
+            self.row()
+
+    def look(self) -> None:
+        """Read the losses; LossNotFinite for the first step with one that is not finite."""
+        rows = torch.stack(self.unseen).tolist() if self.unseen else []
+        first = self.step - len(rows) + 1
+        self.unseen = []
+        for i, row in enumerate(rows):
+            for value in row:
+                if not math.isfinite(value):
+                    raise LossNotFinite(first + i, value, self.saved)
+        self.seen += rows
+
+    def end(self) -> None:
+        """A last row, if steps were done since the one before; the stage's networks make room for the next stage's."""
+        self.look()
+        if self.seen:
+            self.row()
+        self.stage = None
+
+    def _note_memory(self) -> None:
+        room = self.stage.microbatch, self.stage.checkpointing
+        if room != self.room:
+            self.room = room
+            how = ", activations computed twice" if self.stage.checkpointing else ""
+            self.row(f"memory: {self.stage.microbatch} images at once{how}")
+
+    def row(self, event: str = "", **measures: float) -> None:
+        """A row of the means since the last one, of an event, or of measures."""
+        stage, now = self.stage, time.perf_counter()
+        means = dict(zip(stage.COLUMNS, np.mean(self.seen, axis=0).tolist())) if self.seen else {}
+        cuda = stage.device.type == "cuda"
+        learner = next(iter(stage.learners.values()))
+        self.log(
+            {
+                **self.name,
+                "step": self.step,
+                "nimg": stage.step * stage.batch_size,
+                **(dict.fromkeys(self.columns) | means | measures),
+                "lr": float(learner.optimizer.param_groups[0]["lr"]),
+                "microbatch": stage.microbatch,
+                "images_per_s": len(self.seen) * stage.batch_size / (now - self.since),
+                "peak_device_bytes": torch.cuda.max_memory_allocated(stage.device) if cuda else None,
+                "event": event,
+            }
+        )
+        self.seen, self.since = [], now

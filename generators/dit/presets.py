@@ -23,9 +23,7 @@ PRESETS: dict[str, dict] = {
         "training": {"full_at_images": 130_000, "least_steps": 50_000},
         "vae": {"training": {"full_at_images": 130_000, "least_steps": 20_000}},
     },
-    # 32x32 to see that it learns: f = 4, 16 tokens; 1,871,136 and 648,375 parameters.  On 500 CIFAR-10 images (JPEG 75)
-    # 375 s of one core (AMD EPYC), reconstruction 20.8 dB, loss 0.65 to 0.12: colours of the classes, no objects
-    # (docs/dit.md; 2026-11-23).
+    # 32x32 to see that it learns: f = 4, 16 tokens; 1,871,136 and 648,375 parameters.  Not yet run (docs/dit.md).
     "cifar10-2cores": {
         "network": {"depth": 6, "width": 128, "heads": 4, "patch": 2},
         "vae": {
@@ -35,7 +33,7 @@ PRESETS: dict[str, dict] = {
             "norm_groups": 8,
             "attention": False,
             "training": {
-                "steps": 600,
+                "steps": 1_200,
                 "batch": 32,
                 "lr": 1e-3,
                 "lr_decay_part": 0.5,
@@ -43,13 +41,14 @@ PRESETS: dict[str, dict] = {
             },
         },
         "training": {
-            "steps": 800,
+            "steps": 2_400,
             "batch": 64,
             "lr": 1e-3,
             "lr_rampup_part": 0.0625,
             "lr_decay_part": 0.5,
             "ema_decay": 0.999,
         },
+        "sampler": {"steps": 50, "batch": 256},
         "compute": {"compile": "off"},
     },
     # scikit-learn's digits, 8x8: f = 2, 4 tokens; 256,864 and 158,805 parameters, 49 s of one core (AMD EPYC) on 300

@@ -55,7 +55,7 @@ def tell(what: str, *cells) -> None:
 
 def measured(spec: dict, cpus: int) -> tuple:
     """Images, wall seconds, CPU seconds, images per second and peak MiB of an ingest into an empty store."""
-    from grid import datasets, driver, ingest
+    from grid import cluster, datasets, ingest
     from grid.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def measured(spec: dict, cpus: int) -> tuple:
             wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
             peaks = {os.getpid(): peak_mib(os.getpid())}
         else:
-            with driver.cluster("local", dashboard=False, num_cpus=cpus), Watch() as watch:
+            with cluster.connected("local", dashboard=False, num_cpus=cpus), Watch() as watch:
                 began = time.perf_counter()
                 dataset = ingest.with_ray(store, source)
                 wall_s = time.perf_counter() - began

@@ -56,11 +56,11 @@ def expand() -> None:
 
 def finished_store(folder: Path, seeds: int, *, compacted: bool):
     """A store in which every job of a grid has an output that planning believes."""
-    from grid import datasets, results
+    from grid import datasets, ingest, results
     from grid.store import Store
 
     store, spec = Store(folder, create=True), WIDE | {"seeds": list(range(seeds))}
-    datasets.ingest(store, datasets.source("digits"))
+    ingest.ingest(store, datasets.source("digits"))
     the_plan = planned(spec, store)
     for job in the_plan.of_kind("generator"):
         store.put_json(f"generators/{job.id}/manifest.json", {"train_seconds": 1.0, "values": 1})
@@ -111,12 +111,12 @@ def overhead() -> None:
 
     from rich.console import Console
 
-    from grid import driver
+    from grid import cluster, driver
     from grid.spec import load
     from grid.store import Store
 
     spec = {**BASE, "blocks": [{"n_base": [100], "real": [1]}], "seeds": list(range(60))}
-    with tempfile.TemporaryDirectory() as scratch, driver.cluster("local", dashboard=False):
+    with tempfile.TemporaryDirectory() as scratch, cluster.connected("local", dashboard=False):
         summary, _ = driver.run(load(spec), Store(scratch, create=True), console=Console(file=io.StringIO()))
     warm = sorted(summary.trial_overheads_s[8:])  # the first few of each slot import and allocate
     training = summary.training_s / summary.jobs["trial"]
@@ -131,12 +131,12 @@ def memory() -> None:
     code = """
 import io, json, sys, tempfile
 from rich.console import Console
-from grid import driver
+from grid import cluster, driver
 from grid.spec import load
 from grid.store import Store
 spec = json.loads(sys.argv[1])
 rss = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20
-with tempfile.TemporaryDirectory() as scratch, driver.cluster("local", dashboard=False):
+with tempfile.TemporaryDirectory() as scratch, cluster.connected("local", dashboard=False):
     before = rss()
     summary, _ = driver.run(load(spec), Store(scratch, create=True), console=Console(file=io.StringIO()))
     found = {"trials": summary.jobs["trial"], "mib_before": before, "mib_after": rss(), "seconds": summary.seconds}

@@ -23,7 +23,7 @@ import torch
 from classifiers.recipes import ResolvedRecipe, recipe, resolve
 from classifiers.stream import Streamed, StreamedMix
 from generators import pools
-from grid import driver, shards
+from grid import cluster, shards
 from grid.plan import WINDOW_BYTES
 from grid.slots import ShardCache
 from grid.store import Store
@@ -43,7 +43,7 @@ def main() -> None:
         store = Store(Path(folder) / "store", create=True)
         refs = write_set(store, options.times_store * options.store_mb * 2**20)
         local = {"num_cpus": 2, "object_store_memory": options.store_mb * 2**20}
-        with driver.cluster("local", dashboard=False, **local):
+        with cluster.connected("local", dashboard=False, **local):
             measure(store, refs, options)
 
 

@@ -1,4 +1,5 @@
-"""The `equigrid` command. Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line), 130 interrupted."""
+"""The `equigrid` command. Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line), 3 stopped at the budget,
+130 interrupted."""
 
 import json
 import shlex
@@ -162,12 +163,12 @@ def run(
         if (plan_now := _nothing_to_do(loaded, opened)) is not None:
             summary, the_plan = nothing_done(opened, plan_now), plan_now
         else:
-            from grid import driver, lock
+            from grid import cluster, driver, lock
             from grid.analysts import start_analyst
 
             tell = partial(console.print, highlight=False, soft_wrap=True)
             held = lock.acquire(opened, loaded.name, takeover=takeover, tell=tell)
-            with held, driver.cluster(address, dashboard=dashboard):
+            with held, cluster.connected(address, dashboard=dashboard):
                 options = {"analyst": start_analyst, "max_device_hours": max_gpu_hours, "lock": held}
                 summary, the_plan = driver.run(loaded, opened, console=console, **options)
         again = shlex.join(["equigrid", *sys.argv[1:]])

@@ -167,10 +167,3 @@ def labels(store: Store, dataset: Dataset, split: str) -> np.ndarray:
 def labels_checksum(values: np.ndarray) -> str:
     """32 hexadecimal digits over labels (N,) int64."""
     return shards.checksum(np.empty((len(values), 0, 0, 0), np.uint8), values)
-
-
-def ingest(store: Store, src: Source) -> Dataset:
-    """`grid.ingest.ingest` in this process."""
-    from grid.ingest import ingest
-
-    return ingest(store, src)

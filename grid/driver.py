@@ -6,83 +6,38 @@ windowed (two requests a slot), so neither Ray's nor the driver's memory grows w
 """
 
 import heapq
-import logging
-import os
 import signal
-import socket
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
-from grid import datasets, estimate, ingest, results, shards, tasks, trackers
+from grid import cluster, estimate, ingest, results, shards, tasks, trackers
+from grid.cluster import Losses
 from grid.ids import new_attempt
 from grid.lock import Lock
 from grid.metrics import GridMetrics
 from grid.packing import Packing
-from grid.plan import KINDS, Cell, Job, Plan, plan
+from grid.plan import KINDS, Job, Plan, plan
 from grid.progress import Progress, ReadingProgress, Stage
+from grid.requests import Requests, manifest_of, shards_of
 from grid.resolve import resolve
 from grid.slots import ShardCache, SlotPool, launch_group
 from grid.spec import GridSpec, SpecError
 from grid.state import pending
 from grid.store import Store, StoreError
 from grid.summary import Failure, Summary
-from grid.training import TRAIN_ENVIRONMENT
 
 DEPTH = 2  # requests a slot holds: one runs, one waits, so that a slot never idles for the driver
 COMPACT_EVERY = 1000  # loose parts
 LOOP_S = 0.25  # the longest the loop waits for an outcome
-CAPACITY_EVERY_S = 5.0
-NODE_DEATH_KNOWN_S = 30.0  # after its processes died; Ray's health checks take less
-STARTUP_ENVIRONMENT = {
-    **TRAIN_ENVIRONMENT,
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Actors of fractional GPUs and CPU slots keep their own view of the devices; silences a notice of Ray's.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-
-@contextmanager
-def cluster(address: str | None, *, dashboard: bool = True, **local_options):
-    """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own, ended with it.
-
-    local_options go to `ray.init` where the cluster is our own. Raises SpecError if nothing answers.
-    """
-    for name, value in STARTUP_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    if address == "local":  # its head is on this machine: once dead it does not come back
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
-    _check_reachable(address)
-    options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise SpecError(f"--address {address}: no Ray cluster answers there: {tasks.one_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            why = error.strerror or error
-            raise SpecError(f"--address {address}: no Ray cluster answers there: {why}") from error
 
 
 def run(
@@ -109,9 +64,10 @@ def run(
     store.put_json(f"grids/{spec.name}/spec.json", spec.model_dump(mode="json"))
     resolved = resolve(spec, store)
     plan(resolved)  # what is wrong with the spec is said before anything runs
-    _check_all_nodes_see(store, f"grids/{spec.name}/spec.json")
+    cluster.check_all_nodes_see(store, f"grids/{spec.name}/spec.json")
     if resolved.dataset is None:
-        resolved = resolved.with_dataset(_ingest(store, resolved.source, console))
+        with ReadingProgress(resolved.source.name, console) as progress:
+            resolved = resolved.with_dataset(ingest.with_ray(store, resolved.source, progress.update))
     for warning in resolved.dataset.warnings:
         console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     the_plan = plan(resolved)
@@ -125,50 +81,6 @@ def run(
         finally:
             execution.close()
     return execution.summary, the_plan
-
-
-def _check_all_nodes_see(store: Store, name: str) -> None:
-    """A folder that is another one on another node would lose that node's results without a word."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) == 1:
-        return
-    task = ray.remote(num_cpus=0, max_retries=0)(_sees)
-    seen = {}
-    for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-        looking = task.options(name="check:store", scheduling_strategy=there)
-        seen[node["NodeManagerHostname"]] = looking.remote(store, name)
-    if blind := [host for host, ref in seen.items() if not ray.get(ref)]:
-        right = "use a folder that all nodes share, or s3://…"
-        raise SpecError(f"store {store.uri}: what is written here cannot be read on {', '.join(blind)}; {right}")
-
-
-def _sees(store: Store, name: str) -> bool:
-    return store.exists(name)
-
-
-def _ingest(store: Store, source: datasets.Source, console: Console) -> datasets.Dataset:
-    """All of the cluster's cores read it; nothing else runs yet."""
-    with ReadingProgress(source.name, console) as progress:
-        return ingest.with_ray(store, source, progress.update)
-
-
-def _ingest_again(store: Store, source: datasets.Source, dataset: dict | str) -> datasets.Dataset:
-    """Makes again what is wrong of an ingested set, in one process: the slots have the cores."""
-    options = {"num_cpus": 0, "max_retries": 3, "name": f"ingest:{source.name}"}
-    if source.local:
-        here = ray.get_runtime_context().get_node_id()
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
-    try:
-        return ray.get(ray.remote(_ingest_spec).options(**options).remote(store, dataset))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, StoreError):
-            raise error.cause from error
-        raise SpecError(f"dataset: {tasks.one_line(error.cause)}") from error
-
-
-def _ingest_spec(store: Store, dataset: dict | str) -> datasets.Dataset:
-    return datasets.ingest(store, datasets.source(dataset))
 
 
 @contextmanager
@@ -211,7 +123,7 @@ class _Run:
         self.plan, self.store, self.console, self.max_trials = the_plan, store, console, max_trials
         self.lock = lock
         self.max_device_s = None if max_device_hours is None else 3600 * max_device_hours
-        self.spec, self.dataset = the_plan.resolved.spec, the_plan.resolved.dataset
+        self.spec = the_plan.resolved.spec
         self.summary = Summary(self.spec.name, store.uri)
         self.began_s = self.counted_s = time.monotonic()
         self.cells = the_plan.cells_by_trial()
@@ -223,18 +135,17 @@ class _Run:
             for need in self.needs[job.id]:
                 self.dependents.setdefault(need, []).append(job.id)
         # Where a trial's shards are not pending, they are done: every shard's consumers are counted all the same.
-        self.consumers = Counter(shard for job in todo for shard in self._shards_of(job))
+        self.consumers = Counter(shard for job in todo for shard in shards_of(the_plan, job))
         self.ready: list[tuple[int, int, str]] = []
         self.groups: list[str] = []
         self.running: dict[ray.ObjectRef, _Running] = {}
         self.tries: Counter = Counter()
-        self.suspects: list[tuple[str, str | None, float]] = []
-        self.judged_s = float("-inf")
+        self.losses = Losses()
         self.failed: dict[str, Failure] = {}
         self.blocked: set[str] = set()
-        self.shard_refs: dict[str, shards.ShardRef] = {}
         self.rows: list[dict] = []
         self.parts_since_compaction = 0
+        self.compaction: ray.ObjectRef | None = None  # the last that was begun
         self.stages = {kind: Stage() for kind in KINDS[1:]}
         for kind, stage in self.stages.items():
             stage.total = sum(1 for _ in the_plan.of_kind(kind))
@@ -244,7 +155,7 @@ class _Run:
         for job in todo:
             if not self.needs[job.id]:
                 self._make_ready(job)
-        self.analyst = self.trackers = None
+        self.pool = self.analyst = self.trackers = None
 
     # Starting and ending -----------------------------------------------------------------------------------------
 
@@ -255,10 +166,14 @@ class _Run:
         gpus = float(resources.get("GPU", 0) > 0) if auto else execution.gpus
         self.packing = Packing() if auto and gpus else None
         self.metrics = GridMetrics(self.spec.name)
-        self.cache = ShardCache(self.store, lanes=4 * max(1, sum(node["Alive"] for node in ray.nodes())))
-        self.pool = SlotPool(
-            self.store, cpus=execution.cpus, gpus=gpus, threads=execution.threads, capacity=self._capacity()
-        )
+        self.cache = ShardCache(self.store, lanes=4 * max(1, len(cluster.alive_nodes())))
+        self.requests = Requests(self.plan, self.store, self.cache)
+        room = cluster.Room(execution.cpus)
+
+        def capacity() -> int:  # `slots` goes beyond the present nodes: waiting actors are what an autoscaler sees
+            return room.slots(self.pool.gpus) if execution.slots is None else execution.slots
+
+        self.pool = SlotPool(self.store, cpus=execution.cpus, gpus=gpus, threads=execution.threads, capacity=capacity)
         self._check_room()
         self.expected_s = estimate.expected(self.store, self.plan) if self.max_device_s is not None else None
         if self.place and analyst:
@@ -272,32 +187,8 @@ class _Run:
             what = "GPUs" if self.pool.gpus else "CPU cores"
             raise SpecError(f"execution: the cluster has room for {room} slots ({what}), {most} are needed at once")
 
-    def _capacity(self) -> Callable[[], int]:
-        """How many slots the cluster has room for; looked up every few seconds, since clusters grow and shrink."""
-        execution, state = self.spec.execution, {"at_s": float("-inf"), "gpus": None, "slots": 0}
-
-        def capacity() -> int:
-            if execution.slots is not None:
-                return execution.slots  # beyond the present nodes: waiting actors are what an autoscaler sees
-            if time.monotonic() - state["at_s"] >= CAPACITY_EVERY_S or state["gpus"] != self.pool.gpus:
-                slots = self._slots_of_all_nodes()
-                state.update(at_s=time.monotonic(), gpus=self.pool.gpus, slots=slots)
-            return state["slots"]
-
-        return capacity
-
-    def _slots_of_all_nodes(self) -> int:
-        cpus, gpus = self.spec.execution.cpus, self.pool.gpus
-        count = 0
-        for node in ray.nodes():
-            if node["Alive"]:
-                by_cpu = int(node["Resources"].get("CPU", 0) / cpus + 1e-9)
-                by_gpu = int(node["Resources"].get("GPU", 0) / gpus + 1e-9) if gpus else by_cpu
-                count += min(by_cpu, by_gpu)
-        return count
-
     def close(self) -> None:
-        if hasattr(self, "pool"):
+        if self.pool:
             for stage in self.stages.values():
                 stage.running = 0
             self._tell_metrics(last=True)
@@ -317,6 +208,8 @@ class _Run:
             return
         if not self.summary.interrupted and self.place:
             try:
+                if self.compaction:
+                    ray.wait([self.compaction])
                 ray.get(self._compact())
             except ray.exceptions.RayError as error:  # the parts are all there: readers are slower, nothing is lost
                 self.console.print(f"results were not compacted: {tasks.one_line(error)}", highlight=False)
@@ -392,6 +285,18 @@ class _Run:
             self.stages, shard_hits=self.cache.hits, shard_loads=self.cache.loads,
             device_s=self.summary.device_s, last=last,
         )  # fmt: skip
+        if self.lock:
+            self.lock.progress = self._how_far()
+
+    def _how_far(self) -> dict:
+        """What `equigrid status` shows of a run besides what is in the store."""
+        now, kinds = time.monotonic(), {}
+        for kind, stage in self.stages.items():
+            if stage.total:
+                speed = self.metrics.handled[kind] / stage.seconds if stage.seconds else None
+                kinds[kind] = {"running": stage.running, "images_per_s": speed or None, "left_s": stage.left_s(now)}
+        cached = {"shard_hits": self.cache.hits, "shard_loads": self.cache.loads}
+        return {"kinds": kinds, "device_s": self.summary.device_s, **cached}
 
     def _dispatch(self) -> None:
         self._dispatch_group()
@@ -457,9 +362,11 @@ class _Run:
                 outcome = ray.get(ref)
             except ray.exceptions.RayError as error:
                 outcome = {"status": tasks.RETRY, "error": tasks.one_line(error), "fresh_slot": True}
-                outcome["lost"] = self._suspect(running)
+                if running.slot is not None:
+                    self.losses.add(running.job.id, self.pool.node_of(running.slot))
+                    outcome["lost"] = True
             self._settle(running, outcome)
-        self._judge_losses()
+        self.tries.update(self.losses.of_living_machines())
 
     def _settle(self, running: _Running, outcome: dict) -> None:
         job = running.job
@@ -495,24 +402,6 @@ class _Run:
             raise StoreError(text)
         self.store.check()
 
-    def _suspect(self, running: _Running) -> bool:
-        """A slot's process died; whether its machine did too, which uses up no try of the job's, Ray knows later."""
-        if running.slot is None:
-            return False
-        self.suspects.append((running.job.id, self.pool.node_of(running.slot), time.monotonic()))
-        return True
-
-    def _judge_losses(self) -> None:
-        """Counts the deaths of processes whose machine turned out to live on."""
-        now = time.monotonic()
-        if not self.suspects or now - self.judged_s < CAPACITY_EVERY_S:
-            return
-        self.judged_s = now
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        doubtful = [suspect for suspect in self.suspects if suspect[1] is None or suspect[1] in alive]
-        self.tries.update(job_id for job_id, _, since_s in doubtful if now - since_s >= NODE_DEATH_KNOWN_S)
-        self.suspects = [suspect for suspect in doubtful if now - suspect[2] < NODE_DEATH_KNOWN_S]
-
     def _measure(self, running: _Running, outcome: dict) -> None:
         share = running.request.gpus
         if outcome.get("out_of_memory") and share < 1:
@@ -535,9 +424,6 @@ class _Run:
         else:
             heapq.heappush(self.ready, (KINDS.index(job.kind), self.place[job.id], job.id))
 
-    def _workers(self, job: Job) -> int:
-        return getattr(self.spec.execution.workers, job.kind, 1)
-
     # Outcomes ------------------------------------------------------------------------------------------------------
 
     def _succeeded(self, job: Job, outcome: dict) -> None:
@@ -551,7 +437,7 @@ class _Run:
             self._compact_now_and_then()
         self._release(job)
         if job.kind == "shard":
-            self.shard_refs[job.id] = shards.ShardRef(**outcome["shard"])
+            self.requests.made[job.id] = shards.ShardRef(**outcome["shard"])
             self.metrics.images("shard", outcome["shard"]["n"])
         for dependent in self.dependents.get(job.id, ()):
             needs = self.needs[dependent]
@@ -581,24 +467,24 @@ class _Run:
         return found
 
     def _release(self, job: Job) -> None:
-        for shard_id in self._shards_of(job):
+        for shard_id in shards_of(self.plan, job):
             self.consumers[shard_id] -= 1
             if self.consumers[shard_id] <= 0:
-                self.cache.drop(_manifest_of(shard_id))
+                self.cache.drop(manifest_of(shard_id))
 
     def _remake(self, manifest: str, job: Job) -> None:
         """A shard turned out wrong: it is made again, and `job` waits for it."""
         self.cache.drop(manifest)
         if manifest.startswith("datasets/"):
-            self.dataset = _ingest_again(self.store, self.plan.resolved.source, self.spec.dataset)
-            if self.dataset.fingerprint != self.plan.resolved.fingerprint:
+            self.requests.dataset = ingest.again(self.store, self.plan.resolved.source, self.spec.dataset)
+            if self.requests.dataset.fingerprint != self.plan.resolved.fingerprint:
                 name = self.plan.resolved.source.name
                 raise SpecError(f"dataset {name}: its content changed while the grid ran; run again to plan anew")
             self.cache.clear()
             self._make_ready(job)
             return
         maker = self.plan.jobs[_job_of(manifest)]
-        self.shard_refs.pop(maker.id, None)
+        self.requests.made.pop(maker.id, None)
         self.needs[job.id].add(maker.id)
         waiting = self.dependents.setdefault(maker.id, [])
         waiting.append(job.id)
@@ -622,9 +508,12 @@ class _Run:
 
     def _compact_now_and_then(self) -> None:
         self.parts_since_compaction += 1
-        if self.parts_since_compaction >= COMPACT_EVERY:
-            self._compact()
-            self.parts_since_compaction = 0
+        if self.parts_since_compaction < COMPACT_EVERY:
+            return
+        if self.compaction and not ray.wait([self.compaction], timeout=0)[0]:
+            return  # a second one beside it would read the same parts again
+        self.compaction = self._compact()
+        self.parts_since_compaction = 0
 
     def _compact(self) -> ray.ObjectRef:
         """In a process of its own: it holds the whole table, and the driver must not grow with the grid."""
@@ -640,71 +529,19 @@ class _Run:
 
     def _request(self, job: Job) -> tasks.Request | None:
         """The next attempt at a job; None if its inputs are not there after all (it then waits for them)."""
-        shape, execution = self.plan.resolved.shape, self.spec.execution
-        workers = self._workers(job)
-        request = tasks.Request(
-            id=job.id, kind=job.kind, payload=job.payload, attempt=new_attempt(), class_names=shape.classes,
-            image_shape=(shape.height, shape.width, shape.channels), workers=workers,
-            gpus=(1 if workers > 1 else self.pool.gpus) if self.pool.gpus else 0, cpus=execution.cpus,
-            threads=execution.threads, checkpoint_every_s=execution.checkpoint_every_s,
-        )  # fmt: skip
-        if job.kind == "shard":
-            return request
-        if job.kind != "generator" or job.payload["subset"]:  # an open-set generator sees none of the set's images
-            labels = self.cache.labels(self.dataset)
-            request = replace(request, labels=labels, train=self._images(self.dataset.train))
-        if job.kind in ("generator", "reference"):
-            return request
-        refs = []
-        for shard_id in self._shards_of(job):
-            ref = self._shard_ref(shard_id)
-            if ref is None:
-                self._remake(_manifest_of(shard_id), job)
-                return None
-            refs.append(ref)
-        request = replace(request, syn=self._images(refs))
-        if job.kind != "trial":
-            return request
-        used = (*self.dataset.train, *refs, *self.dataset.test)
-        own = self.spec.validation and self.spec.validation.images == "own"
-        return replace(
-            request, test=self._images(self.dataset.test),
-            val=self._images(self.dataset.val) if own else tasks.Images(),
-            hashes=tuple(ref.checksum for ref in used), row=self._labels(self.cells[job.id][0]),
-        )  # fmt: skip
+        if absent := self.requests.absent(job):
+            self._remake(manifest_of(absent), job)
+            return None
+        workers, gpus = self._workers(job), self.pool.gpus
+        share = 1 if gpus and workers > 1 else gpus  # each worker of a group has a device for itself
+        return self.requests.make(job, workers=workers, gpus=share, cells=self.cells.get(job.id, []))
 
-    def _images(self, refs) -> tasks.Images:
-        name = self.plan.resolved.source.name
-        return tasks.Images(tuple(self.cache.handle(ref, name) for ref in refs), tuple(ref.n for ref in refs))
-
-    def _shards_of(self, job: Job) -> list[str]:
-        """The shards of pools that a job reads."""
-        return [need for need in job.needs if self.plan.jobs[need].kind == "shard"]
-
-    def _shard_ref(self, shard_id: str) -> shards.ShardRef | None:
-        if shard_id not in self.shard_refs:
-            manifest = _manifest_of(shard_id)
-            content = self.store.get_json(manifest)
-            if content is None:
-                return None
-            self.shard_refs[shard_id] = shards.ref(manifest, content)
-        return self.shard_refs[shard_id]
-
-    def _labels(self, cell: Cell) -> dict:
-        labels = {key: value for key, value in cell._asdict().items() if key != "trial_id"}
-        resolved = self.plan.resolved
-        return {
-            "grid": self.spec.name, "dataset": resolved.source.name, "fingerprint": resolved.fingerprint,
-            "n_total": cell.n_total, **labels,
-        }  # fmt: skip
+    def _workers(self, job: Job) -> int:
+        return getattr(self.spec.execution.workers, job.kind, 1)
 
     def _cell_text(self, job: Job) -> str:
         cells = self.cells.get(job.id)
         return f"{self.spec.name}: {cells[0]}" if cells else f"{self.spec.name}: {job.stage}"
-
-
-def _manifest_of(shard_id: str) -> str:
-    return f"pools/{shard_id}.json"
 
 
 def _job_of(manifest: str) -> str:

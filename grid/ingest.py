@@ -284,6 +284,35 @@ def with_ray(store: Store, src: Source, report: Callable[[int, int], None] | Non
         raise
 
 
+def again(store: Store, src: Source, dataset: dict | str) -> datasets.Dataset:
+    """Makes again what is wrong of an ingested set, in one process that takes no CPU: the slots have them all.
+
+    dataset: as in the spec; a source itself may not travel. Raises SpecError, StoreError.
+    """
+    import ray
+
+    options = {"name": f"ingest:{src.name}", "num_cpus": 0, "max_retries": 3, **_placed(src)}
+    try:
+        return ray.get(ray.remote(_ingest_spec).options(**options).remote(store, dataset))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, StoreError):
+            raise error.cause from error
+        raise SpecError(f"dataset: {one_line(error.cause)}") from error
+
+
+def _ingest_spec(store: Store, dataset: dict | str) -> datasets.Dataset:
+    return ingest(store, datasets.source(dataset))
+
+
+def _placed(src: Source) -> dict:
+    """Options of a task that reads the source: on this node if only this node has it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
+
+    here = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": OnNode(here, soft=False)} if src.local else {}
+
+
 def _call(function: Callable, unit: Unit) -> Outcome:
     return function(unit)
 
@@ -293,14 +322,12 @@ def _ray_map(src: Source, function: Callable, units: list[Unit]) -> Iterator[Out
     import os
 
     import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as OnNode
 
-    options = {"name": f"ingest:{src.name}", "num_cpus": 1, "max_retries": 3}
+    options = {"name": f"ingest:{src.name}", "num_cpus": 1, "max_retries": 3, **_placed(src)}
     cpus = ray.cluster_resources().get("CPU", 0)
     if src.local:
         here = ray.get_runtime_context().get_node_id()
         (cpus,) = (node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == here)
-        options["scheduling_strategy"] = OnNode(here, soft=False)
     else:  # what a server does not answer now it may answer soon
         options["retry_exceptions"] = [OSError]
     if not cpus:  # a head node that takes no tasks: they are waited for here alone, a few at a time

@@ -1,9 +1,10 @@
 """The lock of one grid in a store: advice that keeps a second driver from doing the first one's work again.
 
 Object stores have no lock that is sure, and none is needed: two drivers waste work, and spoil nothing. The lock is
-one object, `grids/GRID/lock.json`, which names its holder and counts heartbeats. Clocks of machines differ, so no
-two are compared: a holder is alive if its count goes up while one watches, or if its process is there, on the same
-machine; it is dead if its process is not, or if the store's own clock says that nothing was written for STALE_S.
+one object, `grids/GRID/lock.json`, which names its holder, counts heartbeats, and says how far the holder is. Clocks of
+machines differ, so no two are compared: a holder is alive if its count goes up while one watches, or if its process is
+there, on the same machine; it is dead if its process is not, or if the store's own clock says that nothing was written
+for STALE_S.
 """
 
 import getpass
@@ -42,12 +43,16 @@ class Owner:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: age_s since it took it, silent_s since its last heartbeat (by the store's clock)."""
+    """Who holds a lock: age_s since it took it, silent_s since its last heartbeat (by the store's clock).
+
+    progress: what it said of its run with that heartbeat (`grid.driver`), None before there is anything to say.
+    """
 
     owner: Owner
     beats: int
     age_s: float
     silent_s: float
+    progress: dict | None
 
     @property
     def alive(self) -> bool:
@@ -61,14 +66,18 @@ class Holder:
         return f"process {owner.pid} of {owner.user} on {owner.host} ({since})"
 
 
-def holder(store: Store, grid: str) -> Holder | None:
-    """Who holds the lock of `grid`, alive or not; None if nobody does. Raises StoreError."""
+def holder(store: Store, grid: str, *, now_s: float | None = None) -> Holder | None:
+    """Who holds the lock of `grid`, alive or not; None if nobody does. Raises StoreError.
+
+    now_s: seconds since 1970, for who may not write; without it the store's own clock is asked, by writing.
+    """
     name = lock_name(grid)
     content, entry = store.get_json(name), store.stat(name)
     if content is None or entry is None:
         return None
-    silent_s = max(0.0, store.check() - entry.modified_s)
-    return Holder(Owner(**content["owner"]), content["beats"], content["held_s"] + silent_s, silent_s)
+    silent_s = max(0.0, (store.check() if now_s is None else now_s) - entry.modified_s)
+    age_s = content["held_s"] + silent_s
+    return Holder(Owner(**content["owner"]), content["beats"], age_s, silent_s, content.get("progress"))
 
 
 def acquire(
@@ -102,6 +111,7 @@ class Lock:
         self.store, self.grid, self.clock = store, grid, clock
         self.owner = _this_process()
         self.taken_by: Owner | None = None  # a driver that took over: this one should leave
+        self.progress: dict | None = None  # JSON; told with the next heartbeat
         self._since_s, self._beats = clock(), 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="lock", daemon=True)
@@ -126,8 +136,10 @@ class Lock:
 
     def write(self) -> None:
         self._beats += 1
-        content = {"owner": asdict(self.owner), "beats": self._beats, "held_s": self.clock() - self._since_s}
-        self.store.put_json(lock_name(self.grid), content)
+        self.store.put_json(lock_name(self.grid), {
+            "owner": asdict(self.owner), "beats": self._beats, "held_s": self.clock() - self._since_s,
+            "progress": self.progress,
+        })  # fmt: skip
 
     def _beat_on(self) -> None:
         while not self._over.wait(BEAT_S):

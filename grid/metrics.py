@@ -45,12 +45,12 @@ class GridMetrics:
             "hits": metrics.Counter("equigrid_shard_hits", "Shards that were loaded already.", tag_keys=("grid",)),
             "loads": metrics.Counter("equigrid_shard_loads", "Shards loaded.", tag_keys=("grid",)),
         }
-        self._images: Counter = Counter()
+        self.handled: Counter = Counter()  # images, by kind of job
         self._told: Counter = Counter()  # what Ray's counters stand at
 
     def images(self, kind: str, count: float) -> None:
         """A job of `kind` is finished that handled so many images; Ray hears of it with the next update."""
-        self._images[kind] += count
+        self.handled[kind] += count
 
     def update(
         self, stages: dict[str, Stage], *, shard_hits: int, shard_loads: int, device_s: float, last: bool = False
@@ -63,7 +63,7 @@ class GridMetrics:
         for kind, stage in stages.items():
             if stage.total:
                 self._update_stage(stage, now, {**self._grid, "kind": kind})
-        for kind, count in self._images.items():
+        for kind, count in self.handled.items():
             self._raise("images", count, {**self._grid, "kind": kind})
         for name, total in (("device_s", device_s), ("hits", shard_hits), ("loads", shard_loads)):
             self._raise(name, total, self._grid)

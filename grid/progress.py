@@ -42,9 +42,12 @@ class Stage:
     @property
     def rate(self) -> float | None:
         """Jobs per second from the first start to the last success; None before there is one."""
-        if not self.done or self.last_done_s <= self.started_s:
-            return None
-        return self.done / (self.last_done_s - self.started_s)
+        return self.done / self.seconds if self.seconds else None
+
+    @property
+    def seconds(self) -> float | None:
+        """From the first start to the last success; None before there is one."""
+        return self.last_done_s - self.started_s if self.done else None
 
     def left_s(self, now_s: float) -> float | None:
         """Seconds until the stage is done at that rate, from `now_s` on."""

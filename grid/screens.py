@@ -60,17 +60,38 @@ def size_text(count: float) -> str:
 def show_status(found) -> None:
     table = Table(title=f"{found.grid}: {found.cells_done:,} of {found.cells:,} cells have a result")
     table.add_column("job")
-    for name in ("jobs", "done", "failed", "left"):
+    live = ("running", "images/s", "time left") if found.driver else ()
+    for name in ("jobs", "done", "failed", "left", *live):
         table.add_column(name, justify="right")
     for stage in found.stages:
-        table.add_row(stage.kind, f"{stage.total:,}", f"{stage.done:,}", f"{stage.failed:,}", f"{stage.left:,}")
+        now = _live(found.driver["kinds"].get(stage.kind, {})) if live else ()
+        table.add_row(stage.kind, f"{stage.total:,}", f"{stage.done:,}", f"{stage.failed:,}", f"{stage.left:,}", *now)
     console = screen()
     console.print(table)
+    if found.driver:
+        console.print(_driver_line(found.driver), highlight=False, markup=False, soft_wrap=True)
     if found.last_result_at:
         console.print(f"last result at {found.last_result_at}", highlight=False)
     for failure in found.failures:
         text = f"failed: {failure['cell']} ({failure['id']}): {failure['error']}"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _live(kind: dict) -> tuple[str, str, str]:
+    speed, left_s = kind.get("images_per_s"), kind.get("left_s")
+    return (
+        f"{kind.get('running', 0):,}",
+        f"{speed:,.0f}" if speed is not None else "–",
+        duration(left_s) if left_s is not None else "–",
+    )
+
+
+def _driver_line(driver: dict) -> str:
+    if "device_s" not in driver:
+        return f"{driver['who']}: nothing begun yet"
+    asked = driver["shard_hits"] + driver["shard_loads"]
+    shards = f"{driver['shard_hits']:,} of {asked:,} shards were in the cluster's memory"
+    return f"{driver['who']}: {driver['device_s'] / 3600:.2f} device-hours in this run, {shards}"
 
 
 def show_failures(summary, console) -> None:

@@ -101,11 +101,12 @@ class SlotPool:
         self._where: dict[ray.actor.ActorHandle, ray.ObjectRef] = {}
         self.slots: dict[ray.actor.ActorHandle, list[ray.ObjectRef]] = {}
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        self._actor = ray.remote(Slot)  # once: each time Ray would export the class anew
         self._options = {"num_cpus": cpus, "max_concurrency": 1, "runtime_env": {"env_vars": environment}}
 
     def _create(self):
         fraction = self.gpus if 0 < self.gpus < 1 else None
-        slot = ray.remote(Slot).options(num_gpus=self.gpus, **self._options).remote(self.store, fraction)
+        slot = self._actor.options(num_gpus=self.gpus, **self._options).remote(self.store, fraction)
         self.slots[slot], self._idle_since_s[slot], self._holds[slot] = [], self.clock(), self.gpus
         self._where[slot] = slot.whoami.remote()
 

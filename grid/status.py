@@ -1,8 +1,9 @@
 """How far a grid is, and what failed in it: from the store alone, whether or not it is running."""
 
+import time
 from dataclasses import asdict, dataclass
 
-from grid import results
+from grid import lock, results
 from grid.plan import KINDS, Plan
 from grid.state import done_jobs
 from grid.store import Store
@@ -24,7 +25,11 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A grid's state in the store. failures: id, kind, cell and the error's last line, with its traceback."""
+    """A grid's state in the store. failures: id, kind, cell and the error's last line, with its traceback.
+
+    driver: while one runs, who that is and how far it was with its last heartbeat: by kind of job `running`,
+    `images_per_s` and `left_s`; `device_s`, `shard_hits` and `shard_loads` of this run.
+    """
 
     grid: str
     store: str
@@ -34,6 +39,7 @@ class Status:
     failures: tuple[dict, ...]
     last_result_at: str | None
     runs: tuple[dict, ...]
+    driver: dict | None = None
 
     @property
     def complete(self) -> bool:
@@ -72,7 +78,16 @@ def status(store: Store, plan: Plan, reader: results.Reader | None = None) -> St
         failures=tuple(failures),
         last_result_at=max(times).isoformat(timespec="seconds") if times else None,
         runs=runs,
+        driver=_driver(store, spec.name),
     )
+
+
+def _driver(store: Store, grid: str) -> dict | None:
+    """By this machine's clock, if the driver is on another: who only looks may have no right to write."""
+    holder = lock.holder(store, grid, now_s=time.time())
+    if holder is None or not holder.alive:
+        return None
+    return {"who": str(holder), "kinds": {}, **(holder.progress or {})}
 
 
 def _failures(store: Store, plan: Plan, done: set[str], rows: list[dict]) -> list[dict]:

@@ -72,14 +72,14 @@ def test_the_readme_names_files_that_exist():
 
 def test_the_readme_commands_work(tmp_path):
     """Each `equigrid` line of the README, short of the run itself, beside a store that holds the digits and their spec."""
-    from grid import datasets
+    from grid import ingest
     from grid.resolve import resolve
     from grid.spec import load
     from grid.store import Store
 
     store, spec = Store(tmp_path / "equigrid-store", create=True), load("digits")
     store.put_json("grids/digits/spec.json", spec.model_dump(mode="json"))
-    datasets.ingest(store, resolve(spec, store).source)
+    ingest.ingest(store, resolve(spec, store).source)
     lines = re.findall(r"^equigrid ([^#\n]+)", code_blocks("README.md"), flags=re.MULTILINE)
     assert [line.split()[0] for line in lines] == ["plan", "run", "status", "fit", "report", "equiv", "gc", "paper", "equiv"]
     for line in lines:

@@ -34,7 +34,9 @@ WORKER_GROUP = set(
     "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts rayStartParams replicas resources"
     " scaleStrategy suspend template".split()
 )
-CONTAINER = set("name image ports env envFrom resources volumeMounts".split())  # of the pod API, those used here
+CONTAINER = set(
+    "name image ports env envFrom lifecycle resources volumeMounts".split()
+)  # of the pod API, those used here
 
 
 def read(name: str) -> dict:
@@ -73,7 +75,7 @@ def test_all_packages_are_mounted_from_where_they_are(name):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", START)
 def test_ray_starts_with_the_environment_and_never_without_a_token(name, kind, tmp_path):
-    stop, start = prepare_config(read(name))[START[kind]]
+    stop, start, *_ = prepare_config(read(name))[START[kind]]
     assert stop == "ray stop"
     (tmp_path / "bin").mkdir()
     ray = tmp_path / "bin/ray"
@@ -248,6 +250,16 @@ def test_the_pods_are_well_formed(rayjob):
     assert ports == {6379: "gcs-server", 8265: "dashboard"}
     assert len({container["image"] for container in containers}) == 1
     assert "nvidia.com/gpu" not in containers[0]["resources"]["limits"]
+
+
+def test_a_workers_pod_has_the_time_that_leaving_takes(rayjob):
+    (group,) = rayjob[1]["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    pod = group["template"]["spec"]
+    shell, script, seconds = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    image = (REPOSITORY / "deploy/Dockerfile").read_text()
+    assert (shell, script) == ("bash", "/opt/equigrid/deploy/leave-node.sh")
+    assert "WORKDIR /opt/equigrid\n" in image and "COPY deploy/leave-node.sh deploy/\n" in image
+    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 30, "`ray stop` takes some seconds more"
 
 
 def test_kubernetes_gets_the_same_environment(rayjob):

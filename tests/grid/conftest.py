@@ -39,9 +39,9 @@ def mini() -> dict:
 @pytest.fixture(scope="session")
 def ray_here():
     """A local Ray for the whole test session: two CPUs, and three GPUs that are only Ray's word for it."""
-    from grid import driver
+    from grid import cluster
 
-    with driver.cluster("local", dashboard=False, num_cpus=2, num_gpus=3):
+    with cluster.connected("local", dashboard=False, num_cpus=2, num_gpus=3):
         yield
 
 
@@ -55,6 +55,40 @@ def finished_mini(ray_here, tmp_path_factory):
     store = Store(tmp_path_factory.mktemp("finished") / "store", create=True)
     summary, the_plan = driver.run(load(MINI), store, console=Console(file=io.StringIO()))
     return store, summary, the_plan
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty store in a folder."""
+    from grid.store import Store
+
+    return Store(tmp_path / "store", create=True)
+
+
+@pytest.fixture(scope="session")
+def outcomes():
+    """Reads what must be bitwise the same in every repetition of a store's trials, by trial."""
+    from grid import results
+
+    columns = ["trial_id", "top1", "top5", "per_class", "confusion", "loss", "steps", "epochs", "shards"]
+
+    def read(store) -> dict[str, dict]:
+        return {row["trial_id"]: row for row in results.read(store).select(columns).to_pylist()}
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def images_of():
+    """Reads all images (N, H, W, C) uint8 of shards, in order."""
+    import numpy as np
+
+    from grid import shards
+
+    def read(store, refs) -> np.ndarray:
+        return np.concatenate([shards.read(store, ref)[0] for ref in refs])
+
+    return read
 
 
 @pytest.fixture
@@ -90,7 +124,7 @@ def request_of():
 @pytest.fixture
 def planned(tmp_path):
     """Ingests a spec's dataset into a store of its own and plans the spec."""
-    from grid import datasets
+    from grid import ingest
     from grid.plan import plan
     from grid.resolve import resolve
     from grid.spec import load
@@ -99,7 +133,7 @@ def planned(tmp_path):
     def make(spec: dict, name: str = "store"):
         store = Store(tmp_path / name, create=True)
         resolved = resolve(load(spec), store)
-        return store, plan(resolved.with_dataset(datasets.ingest(store, resolved.source)))
+        return store, plan(resolved.with_dataset(ingest.ingest(store, resolved.source)))
 
     return make
 
@@ -166,7 +200,7 @@ class Command:
     def text(self) -> str:
         return self.out_path.read_text() + self.err_path.read_text()
 
-    def wait_until(self, condition, timeout_s: float = 120) -> None:
+    def wait_until(self, condition, timeout_s: float = 300) -> None:
         end = time.monotonic() + timeout_s
         while not condition():
             assert self.process.poll() is None, f"ended early with {self.process.returncode}: {self.text}"
@@ -180,12 +214,16 @@ class Command:
         return descendants(self.process.pid)
 
     def kill(self) -> None:
-        """kill -9 of the driver alone, then of whatever it left behind once that had time to go by itself."""
+        """kill -9 of the driver alone, then of whatever it left behind once that had time to go by itself.
+
+        Ray's agents outlive their raylet by a minute, and do nothing: they are not waited for.
+        """
         left = self.descendants()
+        works = [pid for pid, line in left.items() if not line.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))]
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
         end = time.monotonic() + 30
-        while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < end:
+        while any(Path(f"/proc/{pid}").exists() for pid in works) and time.monotonic() < end:
             time.sleep(0.1)
         for pid in left:
             try:

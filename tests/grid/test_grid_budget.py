@@ -11,12 +11,7 @@ from grid.state import pending
 from grid.store import Store
 
 
-def outcomes(store) -> dict:
-    columns = ["trial_id", "top1", "loss", "confusion"]
-    return {row["trial_id"]: row for row in results.read(store).select(columns).to_pylist()}
-
-
-def test_it_stops_before_the_budget_and_goes_on_to_the_same_table(finished_mini, mini, tmp_path, quiet, write_spec, start):
+def test_it_stops_before_the_budget_and_goes_on_to_the_same_table(finished_mini, mini, tmp_path, quiet, write_spec, start, outcomes):
     store = Store(tmp_path / "store", create=True)
     hours = 20 / 3600  # about as long as two slots take to be warm
     summary, the_plan = driver.run(load(mini), store, console=quiet, max_device_hours=hours)

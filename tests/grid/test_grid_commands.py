@@ -13,12 +13,6 @@ import pytest
 from grid import results
 from grid.store import Store
 
-OUTCOMES = ["trial_id", "top1", "top5", "per_class", "confusion", "loss", "steps", "shards"]
-
-
-def outcomes(store: Store) -> list[dict]:
-    return sorted(results.read(store).select(OUTCOMES).to_pylist(), key=lambda row: row["trial_id"])
-
 
 def parts(store: Store) -> dict[str, tuple]:
     found = {}
@@ -28,7 +22,7 @@ def parts(store: Store) -> dict[str, tuple]:
     return found
 
 
-def test_a_killed_driver_resumes_to_the_same_table(finished_mini, mini, write_spec, start, tmp_path):
+def test_a_killed_driver_resumes_to_the_same_table(finished_mini, mini, write_spec, start, tmp_path, outcomes):
     """kill -9 while generators train, and again among the trials: finished parts stay as they are."""
     spec, store = write_spec(mini), Store(tmp_path / "store", create=True)
     arguments = ("run", spec, "--store", store.uri, "--no-dashboard")
@@ -51,7 +45,7 @@ def test_a_killed_driver_resumes_to_the_same_table(finished_mini, mini, write_sp
     assert (third.out_path.parent / "equigrid-out" / "mini" / "report.html").is_file()
 
 
-def test_all_of_ray_killed_resumes_to_the_same_table(finished_mini, mini, write_spec, start, tmp_path):
+def test_all_of_ray_killed_resumes_to_the_same_table(finished_mini, mini, write_spec, start, tmp_path, outcomes):
     """kill -9 of raylet, GCS and workers: the command ends by itself, and the next one goes on."""
     spec, store = write_spec(mini), Store(tmp_path / "store", create=True)
     arguments = ("run", spec, "--store", store.uri, "--no-dashboard")
@@ -69,10 +63,11 @@ def test_all_of_ray_killed_resumes_to_the_same_table(finished_mini, mini, write_
 
 
 def test_ctrl_c_stops_within_ten_seconds_and_says_how_to_go_on(mini, write_spec, start, tmp_path):
-    mini["recipe"]["steps"] = 2000  # long enough to be in the middle of a trial
+    mini["blocks"], mini["recipe"]["steps"] = [{"n_base": [60]}], 10_000
+    mini["execution"]["checkpoint_every_s"] = 0.5  # a checkpoint says that a trial is in its middle
     spec, store = write_spec(mini), Store(tmp_path / "store", create=True)
     command = start("run", spec, "--store", store.uri, "--no-dashboard")
-    command.wait_until(lambda: len(list(store.list("pools"))) >= 1)
+    command.wait_until(lambda: any(name.endswith(".pt") for name in store.list("checkpoints")))
     os.killpg(command.process.pid, signal.SIGINT)  # as a terminal does: the whole foreground group
     began = time.monotonic()
     assert command.finish(15) == 130, command.text

@@ -7,14 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grid import datasets, shards
+from grid import datasets, ingest, shards
 from grid.spec import SpecError
-from grid.store import Store
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
 
 
 def write(path, *, n=(700, 30), compressed=False, **changes):
@@ -71,7 +65,7 @@ def test_npz_files_are_read_in_their_order(tmp_path, store, compressed, channels
     changes = {"train_images": images, "test_images": images[:30], "val_images": images[30:39]}
     spec, _ = write(tmp_path / "set.npz", compressed=compressed, val_labels=np.arange(9) % 3, **changes)
     src = datasets.source(spec)
-    dataset = datasets.ingest(store, src)
+    dataset = ingest.ingest(store, src)
     assert dataset.shape == src.shape
     assert dataset.shape.image == (8, 8, channels or 1)
     assert (dataset.shape.n_train, dataset.shape.n_val, dataset.shape.n_test) == (700, 9, 30)
@@ -82,12 +76,12 @@ def test_npz_files_are_read_in_their_order(tmp_path, store, compressed, channels
 
 def test_a_moved_npz_is_the_same_dataset(tmp_path, store):
     spec, _ = write(tmp_path / "a.npz")
-    first = datasets.ingest(store, datasets.source(spec))
+    first = ingest.ingest(store, datasets.source(spec))
     assert datasets.source(spec).key == datasets.source(spec).key
     (tmp_path / "a.npz").rename(tmp_path / "b.npz")
     moved = datasets.source({"npz": str(tmp_path / "b.npz")})
     assert datasets.lookup(store, moved.key) is None
-    assert datasets.ingest(store, moved).fingerprint == first.fingerprint
+    assert ingest.ingest(store, moved).fingerprint == first.fingerprint
 
 
 def test_a_large_npz_is_read_a_few_shards_at_a_time(tmp_path, store):
@@ -97,7 +91,7 @@ def test_a_large_npz_is_read_a_few_shards_at_a_time(tmp_path, store):
     del large
     src = datasets.source(spec)
     tracemalloc.start()
-    datasets.ingest(store, src)
+    ingest.ingest(store, src)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 70e6
@@ -136,7 +130,7 @@ def test_what_is_no_npz(tmp_path, store):
     images = np.asfortranarray(np.zeros((700, 8, 8, 3), np.uint8))
     spec, _ = write(tmp_path / "y.npz", train_images=images)
     with pytest.raises(ValueError, match="y.npz: train_images are in Fortran's order; save them with numpy.ascontiguous"):
-        datasets.ingest(store, datasets.source(spec))
+        ingest.ingest(store, datasets.source(spec))
 
 
 def test_class_names_of_the_users_own(store, tmp_path):
@@ -146,7 +140,7 @@ def test_class_names_of_the_users_own(store, tmp_path):
     assert (before.classes, after.classes) == (("0", "1", "2"), ("ant", "bee", "cat"))
     assert after.shape.classes == after.classes
     assert before.key != after.key
-    one, other = datasets.ingest(store, before), datasets.ingest(store, after)
+    one, other = ingest.ingest(store, before), ingest.ingest(store, after)
     assert one.fingerprint != other.fingerprint  # a generator may be told the names
     assert other.shape.classes == after.classes
     assert datasets.lookup(store, after.key) == other

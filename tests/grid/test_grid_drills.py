@@ -13,11 +13,6 @@ from grid.spec import load
 from grid.store import Store
 
 
-def outcomes(store) -> dict:
-    columns = ["trial_id", "top1", "loss", "confusion", "steps"]
-    return {row["trial_id"]: row for row in results.read(store).select(columns).to_pylist()}
-
-
 def parts(store) -> list[str]:
     return list(store.list(results.PARTS))
 
@@ -39,7 +34,7 @@ def two_nodes():
     cluster.shutdown()
 
 
-def test_a_lost_node_costs_its_jobs_no_tries(two_nodes, finished_mini, mini, write_spec, start, tmp_path):
+def test_a_lost_node_costs_its_jobs_no_tries(two_nodes, finished_mini, mini, write_spec, start, tmp_path, outcomes):
     """kill -9 of a raylet whose node holds shards and a running trial; with no retries allowed at all."""
     cluster, node = two_nodes
     mini["execution"]["retries"] = 0
@@ -54,7 +49,7 @@ def test_a_lost_node_costs_its_jobs_no_tries(two_nodes, finished_mini, mini, wri
     assert run["retries"] >= 1
 
 
-def test_a_slot_told_to_leave_saves_its_state_and_goes(finished_mini, mini, tmp_path, quiet, slot_processes):
+def test_a_slot_told_to_leave_saves_its_state_and_goes(finished_mini, mini, tmp_path, quiet, slot_processes, outcomes):
     """SIGTERM, as on a spot instance's notice: the checkpoint is written at once, long before it is due."""
     mini["execution"] |= {"retries": 0, "slots": 1, "checkpoint_every_s": 3600}
     mini["recipe"]["steps"] = 1500  # long enough to be met in mid-training
@@ -88,7 +83,7 @@ def test_a_slot_told_to_leave_saves_its_state_and_goes(finished_mini, mini, tmp_
     assert 0 < step < 1500
 
 
-def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(finished_mini, mini, write_spec, start, tmp_path):
+def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(finished_mini, mini, write_spec, start, tmp_path, outcomes):
     store = Store(tmp_path / "store", create=True)
     spec = write_spec(mini)
     first = start("run", spec, "--store", store.uri)

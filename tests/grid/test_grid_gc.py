@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from grid import datasets, gc, lock, results, shards
+from grid import datasets, gc, ingest, lock, results, shards
 from grid.plan import Plan, plan
 from grid.resolve import resolve
 from grid.spec import SpecError, load
@@ -17,16 +17,11 @@ from grid.store import Store
 OLD_S = 2 * gc.YOUNG_S
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
-
-
 def record(store: Store, mapping: dict) -> Plan:
     """A recorded grid with its dataset in the store."""
     spec = load(mapping)
     store.put_json(f"grids/{spec.name}/spec.json", spec.model_dump(mode="json"))
-    datasets.ingest(store, datasets.source(spec.dataset))
+    ingest.ingest(store, datasets.source(spec.dataset))
     return plan(resolve(spec, store))
 
 
@@ -147,7 +142,7 @@ def test_a_dataset_that_no_grid_names_goes_whole(store, mini, tmp_path):
     np.savez(tmp_path / "x.npz", **arrays)
     finish(store, record(store, mini))
     mine = set(store.list("datasets"))
-    datasets.ingest(store, datasets.source({"npz": str(tmp_path / "x.npz")}))
+    ingest.ingest(store, datasets.source({"npz": str(tmp_path / "x.npz")}))
     theirs = set(store.list("datasets")) - mine
     assert len(theirs) >= 3
     assert garbage(store) == dict.fromkeys(theirs, gc.NOT_NEEDED)

@@ -14,11 +14,6 @@ from grid.store import Store
 NAME = "grids/g/lock.json"
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
-
-
 class Time:
     """A clock that only sleeping advances; `then` happens with every look."""
 
@@ -66,6 +61,17 @@ def test_it_is_there_while_held_and_gone_after(store):
             assert lock.holder(store, "another grid").owner.run != held.owner.run
     assert lock.holder(store, "g") is None
     assert list(store.list("grids")) == []
+
+
+def test_it_says_how_far_its_holder_is_with_the_next_heartbeat(store):
+    with lock.acquire(store, "g") as held:
+        assert lock.holder(store, "g").progress is None
+        held.progress = {"device_s": 1.5}
+        assert lock.holder(store, "g").progress is None
+        held.beat()
+        store.delete("check")
+        assert lock.holder(store, "g", now_s=time.time()).progress == {"device_s": 1.5}
+        assert not store.exists("check"), "whoever brings a clock writes nothing"
 
 
 def test_a_living_driver_on_this_machine_is_refused_at_once(store):
@@ -176,7 +182,7 @@ def test_a_lock_holds_nothing_secret(store, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
     with lock.acquire(store, "g"):
         content = store.get_json(NAME)
-    assert set(content) == {"owner", "beats", "held_s"}
+    assert set(content) == {"owner", "beats", "held_s", "progress"}
     assert set(content["owner"]) == {"run", "host", "pid", "user", "started_at", "machine", "born"}
     assert "very-secret" not in str(content)
 

@@ -1,6 +1,7 @@
 """What Prometheus finds of a run, scraped from Ray's agent; and that the dashboard asks for nothing else."""
 
 import json
+import os
 import re
 import time
 import urllib.request
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 import ray
 
-from grid import driver, results
+from grid import driver, lock, results
 from grid.metrics import STATES, GridMetrics
 from grid.progress import Stage
 from grid.spec import load
+from grid.status import status
 from grid.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -111,7 +113,16 @@ def test_a_run_tells_how_far_it_is(mini, tmp_path, quiet):
     """The run that made everything, by its counters; then one that finds all of it done, by its gauges."""
     mini["name"] = "told"  # counters are by grid, and other tests run the small one too
     store = Store(tmp_path / "store", create=True)
-    summary, _ = driver.run(load(mini), store, console=quiet)
+    with lock.acquire(store, "told") as held:
+        summary, the_plan = driver.run(load(mini), store, console=quiet, lock=held)
+        held.beat()
+        told = status(store, the_plan).driver
+    assert told["who"].startswith(f"process {os.getpid()} of ")
+    assert told["device_s"] == summary.device_s > 0
+    assert (told["shard_hits"], told["shard_loads"]) == (summary.shard_hits, summary.shard_loads)
+    assert {kind: facts["running"] for kind, facts in told["kinds"].items()} == {"generator": 0, "shard": 0, "trial": 0}
+    assert told["kinds"]["trial"]["left_s"] == 0 < told["kinds"]["trial"]["images_per_s"]
+    assert status(store, the_plan).driver is None
     driver.run(load(mini), store, console=quiet)
     table = results.read(store, ["trial_id", "status", "epochs", "n_total"]).to_pylist()
     expected = {

@@ -171,7 +171,7 @@ def test_presets_for_two_cores_mirror_the_papers(reduced):
     assert cells("cifar10-smoke", "arm") == {("base",): seeds, ("real",): 2 * seeds}
     assert cells("cifar10-2cores", "arm", "generator") == {
         ("base", None): seeds, ("real", None): 2 * seeds, ("copies", None): 2 * seeds,
-        ("syn", "edm"): 2 * seeds, ("syn", "dit"): 2 * seeds,
+        ("syn", "edm"): 2 * seeds, ("syn", "dit"): seeds,
     }  # fmt: skip
     assert cells("cifar10-table6-2cores", "recipe", "arm") == {
         ("smoke/cifar10-plain", "base"): seeds, ("smoke/cifar10-plain", "syn"): seeds,

@@ -1,10 +1,14 @@
 """What a person sees: one live line per stage in a terminal, plain lines elsewhere."""
 
 import io
+import re
+from dataclasses import replace
 
 from rich.console import Console
 
 from grid.progress import Progress, Stage, duration, line
+from grid.screens import show_status
+from grid.status import StageStatus, Status
 from grid.summary import Summary, closing_line
 
 
@@ -24,6 +28,22 @@ def test_a_line_has_counts_rate_and_time_left():
     assert trial.left_s(45.0) == 43.0  # the clock runs between two results
     assert trial.left_s(400.0) == 0.0
     assert line("shard", Stage(total=3), 0.0) == "shard 0/3"
+
+
+def test_status_shows_what_a_driver_says_while_there_is_one(capsys):
+    stages = (StageStatus("generator", 2, 2, 0), StageStatus("trial", 20, 4, 1))
+    idle = Status("g", "store", 20, 4, stages, (), None, ())
+    show_status(idle)
+    assert "running" not in capsys.readouterr().out
+    kinds = {"trial": {"running": 3, "images_per_s": 12345.6, "left_s": 600.0}}
+    told = {"who": "process 7 of eve on n1", "kinds": kinds, "device_s": 5400.0, "shard_hits": 97, "shard_loads": 3}
+    show_status(replace(idle, driver=told))
+    shown = capsys.readouterr().out
+    assert re.search(r"trial\s+│\s+20 │\s+4 │\s+1 │\s+15 │\s+3 │\s+12,346 │\s+10 min", shown)
+    assert re.search(r"generator\s+│\s+2 │\s+2 │\s+0 │\s+0 │\s+0 │\s+– │\s+–", shown)
+    assert "eve on n1: 1.50 device-hours in this run, 97 of 100 shards were in the cluster's memory" in shown
+    show_status(replace(idle, driver={"who": "process 7 of eve on n1", "kinds": {}}))
+    assert "eve on n1: nothing begun yet" in capsys.readouterr().out
 
 
 def test_plain_lines_where_there_is_no_terminal():

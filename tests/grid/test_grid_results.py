@@ -17,11 +17,6 @@ from grid.spec import load
 from grid.store import Store, StoreError
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
-
-
 def row(trial_id: str, attempt: str = "a", status: str = "ok", **changes) -> dict:
     now = datetime.now(UTC)
     return {

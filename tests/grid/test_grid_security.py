@@ -10,16 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grid import datasets, results, shards
+from grid import datasets, ingest, results, shards
 from grid.store import Store, StoreError
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("grid", "generators", "classifiers", "analysis")
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
 
 
 @pytest.fixture
@@ -53,7 +48,7 @@ def test_no_manifest_leads_out_of_the_store(store, outside, name):
         shards.load(store, shards.ref("pools/p/00000.json", store.get_json("pools/p/00000.json")))
 
     source = datasets.source("digits")
-    datasets.ingest(store, source)
+    ingest.ingest(store, source)
     content = store.get_json(datasets.manifest_name(source.key))
     content["train"][0]["data"] = name
     store.put_json(datasets.manifest_name(source.key), content)
@@ -191,7 +186,7 @@ def test_checkpoints_and_arrays_of_a_store_run_no_code(store, tmp_path):
         assert Checkpoints(store, "checkpoints/t", every_s=0).load() is None
     np.savez(tmp_path / "x.npz", train_images=np.array([Bomb(tmp_path / "owned")], dtype=object))
     with pytest.raises(ValueError):  # noqa: PT011
-        datasets.ingest(store, datasets.source({"npz": str(tmp_path / "x.npz")}))
+        ingest.ingest(store, datasets.source({"npz": str(tmp_path / "x.npz")}))
     assert not (tmp_path / "owned").exists()
 
 

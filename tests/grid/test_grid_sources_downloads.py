@@ -14,17 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grid import datasets, shards
+from grid import datasets, ingest
 from grid.sources import cifar10, medmnist
 from grid.spec import SpecError
 from grid.store import Store
 
 BLOOD = dict(zip(("train", "val", "test"), (24, 8, 16)))
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
 
 
 @pytest.fixture(autouse=True)
@@ -36,10 +31,6 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(urllib.request, "_opener", None)  # urlopen's own memory of proxies must not outlive this test
     return tmp_path / "cache"
-
-
-def images(store: Store, refs) -> np.ndarray:
-    return np.concatenate([shards.read(store, ref)[0] for ref in refs])
 
 
 # CIFAR-10 ----------------------------------------------------------------------------------------------------------
@@ -72,18 +63,18 @@ def small_cifar(tmp_path, monkeypatch):
     return archive
 
 
-def test_cifar10s_archive_in_the_cache_is_unpacked_and_read(store, cache, small_cifar):
+def test_cifar10s_archive_in_the_cache_is_unpacked_and_read(store, cache, small_cifar, images_of):
     (cache / "cifar10").mkdir(parents=True)
     shutil.copy(small_cifar, cache / "cifar10")
-    dataset = datasets.ingest(store, datasets.source("cifar10"))
+    dataset = ingest.ingest(store, datasets.source("cifar10"))
     assert (dataset.shape.n_train, dataset.shape.n_test, dataset.shape.image) == (100, 20, (32, 32, 3))
     assert dataset.shape.classes[3] == "cat"
     expected = batch(0)["data"].reshape(20, 3, 32, 32).transpose(0, 2, 3, 1)
-    assert (images(store, dataset.train)[:20] == expected).all()
+    assert (images_of(store, dataset.train)[:20] == expected).all()
     assert datasets.labels(store, dataset, "test").tolist() == batch(5)["labels"]
     elsewhere = Store(store.uri + "-2", create=True)
     shutil.copytree(cache / "cifar10", cache / "moved")
-    moved = datasets.ingest(elsewhere, datasets.source({"cifar10": str(cache / "moved")}))
+    moved = ingest.ingest(elsewhere, datasets.source({"cifar10": str(cache / "moved")}))
     assert moved.fingerprint == dataset.fingerprint
 
 
@@ -95,7 +86,7 @@ def test_cifar10_with_a_changed_file_is_not_unpickled(store, cache, small_cifar)
     path = cache / "cifar10" / "cifar-10-batches-py" / "data_batch_2"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(SpecError, match="cifar10 cannot be downloaded"):
-        datasets.ingest(store, datasets.source("cifar10"))
+        ingest.ingest(store, datasets.source("cifar10"))
 
 
 def test_cifar10_without_network_says_which_file_to_place_where(store, cache):
@@ -103,7 +94,7 @@ def test_cifar10_without_network_says_which_file_to_place_where(store, cache):
     assert src.shape.train_counts == (5000,) * 10  # planning asks nobody
     assert not cache.exists()
     with pytest.raises(SpecError, match=f"cannot be downloaded .*; place cifar-10-python.tar.gz in {cache}/cifar10") as error:
-        datasets.ingest(store, src)
+        ingest.ingest(store, src)
     assert "\n" not in str(error.value)
 
 
@@ -130,22 +121,22 @@ def accept(monkeypatch, path, name="bloodmnist", flag="_64", **facts):
     monkeypatch.setitem(INFO, name, {**INFO[name], f"MD5{flag}": md5, **facts})
 
 
-def test_bloodmnist_is_the_64_pixel_version_resized_to_32(store, cache, monkeypatch):
+def test_bloodmnist_is_the_64_pixel_version_resized_to_32(store, cache, monkeypatch, images_of):
     file = cache / "medmnist" / "bloodmnist_64.npz"
     arrays = write_blood(file)
     accept(monkeypatch, file)
     src = datasets.source("bloodmnist")
     assert src.shape.n_train == 11_959  # a fact, whatever the file holds
-    dataset = datasets.ingest(store, src)
+    dataset = ingest.ingest(store, src)
     assert dataset.name == "bloodmnist"
     assert dataset.shape.image == (32, 32, 3)
     assert (dataset.shape.n_train, dataset.shape.n_val, dataset.shape.n_test) == (24, 8, 16)
     small = Image.fromarray(arrays["test_images"][5]).resize((32, 32), Image.Resampling.BICUBIC)
-    assert (images(store, dataset.test)[5] == np.asarray(small)).all()
+    assert (images_of(store, dataset.test)[5] == np.asarray(small)).all()
     assert datasets.labels(store, dataset, "val").tolist() == list(range(8))
     elsewhere = Store(store.uri + "-2", create=True)
     shutil.move(cache / "medmnist", cache / "moved")
-    moved = datasets.ingest(elsewhere, datasets.source({"bloodmnist": str(cache / "moved")}))
+    moved = ingest.ingest(elsewhere, datasets.source({"bloodmnist": str(cache / "moved")}))
     assert moved.fingerprint == dataset.fingerprint
 
 
@@ -157,16 +148,16 @@ def test_bloodmnist_is_the_64_pixel_version_resized_to_32(store, cache, monkeypa
         ({"size": 128, "resize": 32}, "pneumoniamnist_128.npz", "_128", 32),
     ],
 )
-def test_other_versions_and_grey_sets(store, cache, monkeypatch, options, file, flag, side):
+def test_other_versions_and_grey_sets(store, cache, monkeypatch, options, file, flag, side, images_of):
     file = cache / "medmnist" / file
     arrays = write_blood(file, channels=1, size=options["size"], classes=2)
     accept(monkeypatch, file, "pneumoniamnist", flag)
     src = datasets.source({"pneumoniamnist": str(cache / "medmnist")} | options)
-    dataset = datasets.ingest(store, src)
+    dataset = ingest.ingest(store, src)
     assert dataset.shape.image == src.shape.image == (side, side, 1)
     assert dataset.shape.classes == ("normal", "pneumonia")
     if side == options["size"]:
-        assert (images(store, dataset.train)[..., 0] == arrays["train_images"]).all()
+        assert (images_of(store, dataset.train)[..., 0] == arrays["train_images"]).all()
 
 
 def test_medmnist_downloads_by_its_own_address(store, cache, monkeypatch, tmp_path):
@@ -182,7 +173,7 @@ def test_medmnist_downloads_by_its_own_address(store, cache, monkeypatch, tmp_pa
     threading.Thread(target=server.serve_forever, daemon=True).start()
     accept(monkeypatch, file, url_64=f"http://127.0.0.1:{server.server_port}/bloodmnist_64.npz")
     try:
-        dataset = datasets.ingest(store, datasets.source("bloodmnist"))
+        dataset = ingest.ingest(store, datasets.source("bloodmnist"))
     finally:
         server.shutdown()
         server.server_close()
@@ -203,11 +194,11 @@ def test_medmnist_without_network_says_which_file_to_place_where(store, cache):
     md5 = INFO["bloodmnist"]["MD5_64"]
     right = rf"place bloodmnist_64.npz \(MD5 {md5}\) in {cache}/medmnist"
     with pytest.raises(SpecError, match=f"bloodmnist cannot be downloaded .*; {right}") as error:
-        datasets.ingest(store, datasets.source("bloodmnist"))
+        ingest.ingest(store, datasets.source("bloodmnist"))
     assert "\n" not in str(error.value)
     write_blood(cache / "medmnist" / "bloodmnist_64.npz")
     with pytest.raises(SpecError, match=f"bloodmnist_64.npz has another MD5 than it should; medmnist's has {md5}"):
-        datasets.ingest(store, datasets.source("bloodmnist"))
+        ingest.ingest(store, datasets.source("bloodmnist"))
 
 
 @pytest.mark.parametrize(

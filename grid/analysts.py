@@ -113,7 +113,8 @@ def _manifests(store: Store, plan: Plan, kind: str, name_of) -> list[tuple[Job, 
 
 
 _TRAINING_FACTS = (
-    "parameters", "autoencoder_parameters", "training_batch", "training_steps", "autoencoder_batch", "autoencoder_steps",
+    "parameters", "training_batch", "training_steps",
+    "autoencoder_parameters", "autoencoder_batch", "autoencoder_steps",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from grid import cluster
 from grid.cluster import DEATH_KNOWN_S, LOOK_EVERY_S, Losses, Room
+from grid.spec import SpecError
 
 
 class World:
@@ -57,3 +58,16 @@ def test_room_is_counted_node_by_node(monkeypatch, cpus, gpus, slots):
     assert room.slots(gpus) == slots, "looked up now and then only"
     world.now_s = LOOK_EVERY_S
     assert room.slots(gpus) == 0
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
+    """Ray says so with a plain Exception: a machine that is too busy for its 30 s."""
+    import ray
+
+    def init(**_):
+        raise Exception("The current node timed out during startup.\nMore.")
+
+    monkeypatch.setattr(ray, "init", init)
+    said = "^--address local: Ray did not start here: Exception: The current node timed out during startup.$"
+    with pytest.raises(SpecError, match=said), cluster.connected("local"):
+        pass

@@ -21,6 +21,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -175,48 +176,62 @@ def _train(task: Task, seed: int):
     )  # fmt: skip
 
 
-def ours_together(task: Task, count: int) -> tuple[float, list[float]]:
-    """(seconds, accuracies) of `count` trials packed onto the device."""
-    if task.device.type == "cuda":
-        started = time.perf_counter()
-        trained = train_together(
-            task.images, task.labels, model=task.model, recipe=task.recipe, classes=task.classes,
-            seeds=range(count), device=task.device,
-        )  # fmt: skip
-        torch.cuda.synchronize()
-        return time.perf_counter() - started, [_accuracy(task, one.module) for one in trained]
-    return _processes(task, count)
-
-
-def _processes(task: Task, count: int) -> tuple[float, list[float]]:
-    """One process of one thread per trial, as the grid's slots are on a CPU."""
-    context = multiprocessing.get_context("spawn")
-    barrier, all_done = context.Barrier(count + 1), context.Event()
-    trained, accuracies = context.Queue(), context.Queue()
-    queues = (barrier, trained, all_done, accuracies)
-    workers = [context.Process(target=_slot, args=(task, seed, *queues)) for seed in range(count)]
-    for worker in workers:
-        worker.start()
-    barrier.wait()
+def in_one_graph(task: Task, count: int) -> tuple[float, list[float]]:
+    """(seconds, accuracies) of `count` seeds by `train_together`, which the grid does not use."""
     started = time.perf_counter()
-    for _ in workers:
-        trained.get()
-    seconds = time.perf_counter() - started
-    all_done.set()
-    found = [accuracies.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    return seconds, found
+    trained = train_together(
+        task.images, task.labels, model=task.model, recipe=task.recipe, classes=task.classes,
+        seeds=range(count), device=task.device,
+    )  # fmt: skip
+    _wait(task.device)
+    return time.perf_counter() - started, [_accuracy(task, one.module) for one in trained]
 
 
-def _slot(task: Task, seed: int, barrier, trained, all_done, accuracies) -> None:
-    torch.set_num_threads(1)
-    _warm_up(task)
-    barrier.wait()
-    module = ours(task, seed)
-    trained.put(seed)
-    all_done.wait()
-    accuracies.put(_accuracy(task, module))
+def in_processes(task: Task, count: int, each: int) -> tuple[float, list[float]]:
+    """(seconds, accuracies) of `count` processes on one device that make `each` trials, as the grid's slots do.
+
+    Seconds from when all are warm to the end of the last training.
+    """
+    context = multiprocessing.get_context("spawn")
+    if task.device.type == "cuda":
+        torch.cuda.empty_cache()  # what the contenders before have left would be missing
+    with ProcessPoolExecutor(count, context, _keep, (context.Barrier(count),)) as slots:
+        seeds = [range(first, first + each) for first in range(0, count * each, each)]
+        jobs = [slots.submit(_slot, task, 1 / count, own) for own in seeds]
+        # As they end, so that the first error is the cause and not a barrier that it broke.
+        started, ended, accuracies = zip(*(job.result() for job in as_completed(jobs)))
+    return max(ended) - max(started), sum(accuracies, [])
+
+
+def _keep(barrier) -> None:
+    """A barrier passes to a process at its start only."""
+    global _barrier
+    _barrier = barrier
+
+
+def _slot(task: Task, share: float, seeds: range) -> tuple[float, float, list[float]]:
+    """(start, end, accuracies): one process's trials. On Linux, processes have the monotonic clock in common."""
+    try:
+        torch.set_num_threads(1)
+        if task.device.type == "cuda":
+            with torch.cuda.device(task.device):
+                torch.cuda.set_per_process_memory_fraction(share)  # as grid/slots.py does
+        _warm_up(task)
+        _barrier.wait()
+        started = time.monotonic()
+        modules = [ours(task, seed) for seed in seeds]
+        _wait(task.device)
+        ended = time.monotonic()
+        _barrier.wait()  # nobody evaluates while others train
+        return started, ended, [_accuracy(task, module) for module in modules]
+    except Exception:
+        _barrier.abort()
+        raise
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _warm_up(task: Task) -> None:
@@ -244,15 +259,17 @@ def compare(task: Task, repeats: int, together: int) -> list[dict]:
         for row, contender in zip(rows, contenders.values()):
             started, cpu_started = time.perf_counter(), _cpu_seconds()
             module = contender(task, seed)
-            if task.device.type == "cuda":
-                torch.cuda.synchronize()
+            _wait(task.device)
             row["seconds"] = min(row["seconds"], time.perf_counter() - started)
             row["cpu_s"] = min(row["cpu_s"], _cpu_seconds() - cpu_started)
             row["accuracies"].append(_accuracy(task, module))
     if together > 1:
-        seconds, accuracies = ours_together(task, together)
-        name = f"equigrid, {together} at once"
-        rows.append({"contender": name, "seconds": seconds / together, "cpu_s": None, "accuracies": accuracies})
+        packed = {
+            f"equigrid, {together} processes": in_processes(task, together, repeats),
+            f"equigrid, train_together of {together}": in_one_graph(task, together),
+        }
+        for name, (seconds, found) in packed.items():
+            rows.append({"contender": name, "seconds": seconds / len(found), "cpu_s": None, "accuracies": found})
     flops = train_flops(task)
     for row in rows:
         row["trials_per_hour"] = 3600 / row["seconds"]
@@ -406,7 +423,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--together", type=int, default=os.cpu_count(), help="trials at once on the device")
+    parser.add_argument("--together", type=int, default=os.cpu_count(), help="trials at once in each packed row")
     parser.add_argument("--device")
     parser.add_argument("--threads", type=int, help="of each process in the single contenders; default: all cores")
     parser.add_argument("--json", action="store_true")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 
 # He et al. 2016, section 4.2: depth = 6·n + 2.
 CIFAR_RESNET_DEPTHS = {f"resnet{depth}": depth for depth in (20, 32, 44, 56, 110)}
@@ -29,9 +30,10 @@ def canonical(name: str) -> str:
 
 
 def check(name: str, height: int, width: int, channels: int, classes: int) -> None:
-    """Raise ValueError unless classifier `name` can be built for such images (the size it *sees*).
+    """Raise ValueError unless classifier `name` takes such images (of the size it *sees*).
 
-    `timm/NAME` is looked up in timm, which imports torch; all other names are checked without it.
+    `timm/NAME` is looked up in timm, which imports torch, and tried if the size is not timm's own for it; all
+    other names are checked without torch.
     """
     name = canonical(name)
     if classes < 2:
@@ -39,7 +41,7 @@ def check(name: str, height: int, width: int, channels: int, classes: int) -> No
     if channels < 1 or height < 1 or width < 1:
         raise ValueError(f"images need positive sizes, got {height}×{width}×{channels}")
     if name.startswith("timm/"):
-        _check_timm(name)
+        _check_timm(name, height, width, channels)
     elif name not in MODELS:
         near = difflib.get_close_matches(name, [*MODELS, *ALIASES], n=3, cutoff=0.4)
         raise ValueError(f"unknown classifier {name!r}; nearest: {', '.join(near or MODELS)}, or timm/NAME")
@@ -52,10 +54,39 @@ def check(name: str, height: int, width: int, channels: int, classes: int) -> No
         )
 
 
-def _check_timm(name: str) -> None:
+@functools.cache  # plans and trials ask for the same few again and again, and each would import and build
+def _check_timm(name: str, height: int, width: int, channels: int) -> None:
     import timm
 
     bare = name.removeprefix("timm/")
     if not timm.is_model(bare):
         near = difflib.get_close_matches(bare, timm.list_models(), n=3, cutoff=0.4)
         raise ValueError(f"timm has no model {bare!r}; nearest: {', '.join(f'timm/{n}' for n in near) or 'none'}")
+    config = timm.models.get_pretrained_cfg(bare)
+    own = config.input_size[1:] if config else None  # None: a model of the user's, registered without one
+    if own == (height, width):
+        return
+    try:
+        _run_without_numbers(bare, height, width, channels)
+    except Exception as error:  # each of timm's networks refuses in a way of its own
+        own_text = f", timm has it for {own[0]}×{own[1]}" if own else ""
+        raise ValueError(f"{name} cannot take {height}×{width}×{channels} images{own_text}: {_line(error)}") from error
+
+
+def _run_without_numbers(bare: str, height: int, width: int, channels: int) -> None:
+    """One image's way through a network of shapes alone, which takes no memory and about a second.
+
+    timm's `fixed_input_size` is not asked: some networks that have it set take other sizes (CrossViT, Twins).
+    """
+    import timm
+    import torch
+
+    # What a check draws must not shift the initial weights that are drawn after it.
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
+        network = timm.create_model(bare, pretrained=False, num_classes=2, in_chans=channels).eval()
+        network(torch.empty(1, channels, height, width))
+
+
+def _line(error: Exception) -> str:
+    """The error as one line; some have no message."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")

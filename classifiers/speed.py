@@ -17,8 +17,9 @@ GRAPHS_LEAST_STEPS = 500
 class Speed(BaseModel):
     """Switches; None decides by the device and the training.
 
-    bf16: autocast the network. graphs: replay whole steps as one CUDA graph. compile: torch.compile the
-    network, which costs minutes and pays only in long trainings.
+    bf16: autocast the network. graphs: replay whole steps as one CUDA graph; a network that cannot be recorded
+    trains without if this is None, and raises if it is True. compile: torch.compile the network, which costs
+    minutes in each process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -7,6 +7,7 @@ import torch
 from classifiers.data import Mix
 from classifiers.evaluation import evaluate
 from classifiers.recipes import recipe, resolve
+from classifiers.resnet import CifarResNet
 from classifiers.speed import Speed
 from classifiers.stream import StreamedMix
 from classifiers.training import train, train_together
@@ -61,6 +62,32 @@ def test_replayed_steps_equal_eager_steps(data, optimizer):
     replayed = fit(data, Speed(graphs=True, bf16=False), own=own)
     # Float32 with other kernels: 60 steps let rounding grow, a wrong rate or batch would show at once.
     close(replayed, eager, 0.02)
+
+
+def test_a_network_that_waits_for_the_device_trains_without_graphs(data, monkeypatch, caplog):
+    plain = CifarResNet.forward
+
+    def waits(self, x):
+        x.sum().item()
+        return plain(self, x)
+
+    eager = fit(data, Speed(graphs=False, bf16=False))
+    monkeypatch.setattr("classifiers.speed.GRAPHS_LEAST_STEPS", 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(CifarResNet, "forward", waits)
+        close(fit(data, Speed(bf16=False)), eager, 0.02)
+        assert len(caplog.records) == 1
+        with pytest.raises(RuntimeError):
+            fit(data, Speed(graphs=True, bf16=False))
+    # What failed must not follow the process: the next training records, and the device still draws.
+    close(fit(data, Speed(graphs=True, bf16=False)), eager, 0.02)
+    assert torch.rand(3, device="cuda").isfinite().all()
+
+
+def test_trainings_use_cudnn(data):
+    cudnn, seen = torch.backends.cudnn, set()
+    fit(data, Speed(), checkpoint=lambda *_: seen.add((cudnn.enabled, cudnn.benchmark)))
+    assert seen == {(True, True)}
 
 
 def test_device_and_host_train_alike(data):

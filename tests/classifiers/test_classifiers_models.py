@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from classifiers.models import build
+from classifiers.models import build, check
 from classifiers.resnet import BasicBlock, CifarResNet
 
 
@@ -41,6 +41,39 @@ def test_any_timm_model_by_name():
     module = build("timm/resnet10t", classes=3, height=32, width=32, channels=1)
     with torch.inference_mode():
         assert module.eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "refusal"),
+    [
+        ("vit_tiny_patch16_224", (32, 32, 3), "224×224"),
+        ("swin_tiny_patch4_window7_224", (64, 64, 3), "224×224"),
+        ("inception_v3", (32, 32, 3), "299×299"),  # not fixed, but its last map has no pixel left
+        ("vit_tiny_patch16_224", (224, 224, 1), None),  # the size that it sees, as after a resized crop
+        ("convnext_atto", (37, 41, 1), None),
+        ("mobilenetv3_small_050", (32, 32, 3), None),
+        ("xcit_nano_12_p8_224", (64, 64, 3), None),  # fixed by timm's word, but takes it
+    ],
+)
+def test_timm_models_are_checked_for_the_size_they_see(name, size, refusal):
+    if refusal is None:
+        check(f"timm/{name}", *size, classes=10)
+        return
+    with pytest.raises(ValueError, match=refusal) as raised:
+        check(f"timm/{name}", *size, classes=10)
+    assert f"timm/{name} cannot take {'×'.join(map(str, size))}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_timms_own_size_is_taken_without_building(monkeypatch):
+    monkeypatch.setattr("timm.create_model", None)
+    check("timm/swin_small_patch4_window7_224", 224, 224, 3, classes=10)
+
+
+def test_a_check_leaves_the_random_state_alone():
+    state = torch.get_rng_state()
+    check("timm/resnet14t", 40, 40, 3, classes=10)
+    assert torch.equal(state, torch.get_rng_state())
 
 
 def test_option_a_keeps_every_second_pixel_and_pads_channels_with_zeros():

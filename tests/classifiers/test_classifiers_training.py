@@ -6,14 +6,16 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 
-from classifiers import draws
+from classifiers import draws, training
 from classifiers.data import Mix
 from classifiers.evaluation import evaluate
 from classifiers.feeds import Resident
 from classifiers.members import Member
 from classifiers.recipes import recipe, resolve
 from classifiers.speed import Speed
+from classifiers.steps import GraphedSteps, Steps
 from classifiers.training import NotFinite, Validation, train, train_together
 from classifiers.watch import LossWatch
 
@@ -84,6 +86,96 @@ def begin(images, labels, own):
     first, second = (Member("digits-cnn", feed, own, 10, 0, Speed()).module for _ in range(2))
     assert same(first.state_dict(), second.state_dict())
     return first, second
+
+
+class HostGraphedSteps(GraphedSteps):
+    """GraphedSteps without a device, whose recording has spoilt the state when it fails."""
+
+    def __init__(self, members):
+        Steps.__init__(self, members)
+        # In float64, since the ordinary loop's rate is one: AdamW's steps would round otherwise.
+        self.batch, self.lr = members[0].recipe.batch, torch.zeros((), dtype=torch.float64)
+        for member in members:
+            member.set_lr(self.lr)
+        self.graph, self.full_batches = None, 0
+
+    def _branches(self, batches):
+        return [member(batch, 0) for member, batch in zip(self.members, batches)]
+
+    def _capture(self, batches):
+        self.graph = object()
+        self._branches(batches)
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+
+@pytest.fixture
+def host_graphs(monkeypatch):
+    monkeypatch.setattr(training, "GraphedSteps", HostGraphedSteps)
+    monkeypatch.setattr(Speed, "use_graphs", lambda *_: True)
+
+
+@pytest.mark.usefixtures("host_graphs")
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}])
+def test_a_recording_that_fails_leaves_an_ordinary_training(digits, changes, caplog, monkeypatch):
+    images, labels = digits
+    own = resolved(70, **{"steps": 25, **changes})
+    options = {"model": "digits-cnn", "recipe": own, "classes": 10, "device": "cpu", "seeds": [0, 7]}
+    both = train_together(images[:70], labels[:70], **options)
+    assert [record.getMessage() for record in caplog.records] == [
+        "this training goes on without CUDA graphs: operation not permitted when stream is capturing"
+    ]
+    monkeypatch.undo()
+    for trained, seed in zip(both, (0, 7)):
+        assert same(weights(trained), weights(fit(digits, seed=seed, recipe_changes=changes)))
+
+
+@pytest.mark.usefixtures("host_graphs")
+def test_a_recording_that_was_asked_for_must_not_fail(digits):
+    with pytest.raises(RuntimeError, match="previous error during capture"):
+        fit(digits, speed=Speed(graphs=True))
+
+
+@pytest.mark.usefixtures("host_graphs")
+def test_an_error_before_the_recording_is_the_trainings_own(digits, caplog, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(HostGraphedSteps, "_branches", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(digits)
+    assert not caplog.records
+
+
+def test_cudnn_stays_on_and_only_its_benchmark_changes(monkeypatch):
+    cudnn = torch.backends.cudnn
+    names = ("enabled", "benchmark", "benchmark_limit", "deterministic", "allow_tf32", "fp32_precision")
+    monkeypatch.setattr(cudnn, "deterministic", True)
+    monkeypatch.setattr(cudnn, "benchmark_limit", 3)
+    before = {name: getattr(cudnn, name) for name in names}
+    with training.cudnn_benchmark():
+        assert {name: getattr(cudnn, name) for name in names} == before | {"benchmark": True}
+        assert cudnn.enabled
+    assert {name: getattr(cudnn, name) for name in names} == before
+    with pytest.raises(KeyError), training.cudnn_benchmark():
+        raise KeyError
+    assert not cudnn.benchmark
+
+
+def train_beside(number, barrier, images, labels, folder):
+    """One of several processes that make each step at the same time."""
+    torch.set_num_threads(1)
+    trained = fit((images, labels), seed=number, checkpoint=lambda *_: barrier.wait(60))
+    torch.save(weights(trained), f"{folder}/{number}.pt")
+
+
+def test_processes_beside_each_other_train_as_alone(digits, tmp_path):
+    barrier = mp.get_context("spawn").Barrier(2)
+    mp.spawn(train_beside, (barrier, *(array[:70] for array in digits), str(tmp_path)), nprocs=2)
+    for seed in range(2):
+        assert same(torch.load(tmp_path / f"{seed}.pt", weights_only=True), weights(fit(digits, seed=seed)))
 
 
 def test_same_seed_is_bitwise_and_another_seed_is_not(digits):

@@ -12,7 +12,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.spec import SpecError
-from grid.store import Store
+from grid.store import Store, StoreError
 from grid.tasks.errors import one_line
 from grid.training import TRAIN_ENVIRONMENT
 
@@ -61,27 +61,38 @@ def _check_reachable(address: str) -> None:
             raise SpecError(f"--address {address}: no Ray cluster answers there: {why}") from error
 
 
-def check_all_nodes_see(store: Store, name: str) -> None:
+def check_all_nodes_see(store: Store) -> None:
     """A folder that is another one on another node would lose that node's results without a word.
 
-    name: an object that is there. Raises SpecError.
+    (Nodes that come later are asked as their slots come up.) Raises SpecError that names the nodes.
     """
     nodes = alive_nodes()
     if len(nodes) == 1:
         return
-    task = ray.remote(num_cpus=0, max_retries=0)(_sees)
-    seen = {}
+    task = ray.remote(num_cpus=0, max_retries=0)(_trouble_with)
+    asked = []
     for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         looking = task.options(name="check:store", scheduling_strategy=there)
-        seen[node["NodeManagerHostname"]] = looking.remote(store, name)
-    if blind := [host for host, ref in seen.items() if not ray.get(ref)]:
-        right = "use a folder that all nodes share, or s3://…"
-        raise SpecError(f"store {store.uri}: what is written here cannot be read on {', '.join(blind)}; {right}")
+        asked.append((node["NodeManagerHostname"], looking.remote(store)))
+    if blind := [f"{host} ({trouble})" for host, ref in asked if (trouble := _answer(ref))]:
+        raise SpecError(f"store {store.uri}: cannot be used on {', '.join(blind)}")
 
 
-def _sees(store: Store, name: str) -> bool:
-    return store.exists(name)
+def _trouble_with(store: Store) -> str | None:
+    try:
+        store.check_identity()
+        store.exists("check")
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _answer(ref: ray.ObjectRef) -> str | None:
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayError:  # the node died meanwhile: nothing will run there
+        return None
 
 
 def alive_nodes() -> list[dict]:
@@ -110,7 +121,7 @@ class Room:
 
 class _Loss(NamedTuple):
     job_id: str
-    node_id: str | None
+    nodes: frozenset[str]
     at_s: float
 
 
@@ -124,17 +135,17 @@ class Losses:
         self._losses: list[_Loss] = []
         self._looked_s = float("-inf")
 
-    def add(self, job_id: str, node_id: str | None) -> None:
-        """node_id: where the process was, as Ray calls it; None if that is not known."""
-        self._losses.append(_Loss(job_id, node_id, self._clock()))
+    def add(self, job_id: str, nodes: frozenset[str]) -> None:
+        """nodes: where the process was, as Ray calls its machine; of a worker group, all that it may have been on."""
+        self._losses.append(_Loss(job_id, nodes, self._clock()))
 
     def of_living_machines(self) -> list[str]:
-        """The jobs whose machine turns out to live on, each told once. Called in every round of the driver's loop."""
+        """The jobs whose machines turn out to live on, each told once. Called in every round of the driver's loop."""
         now = self._clock()
         if not self._losses or now - self._looked_s < LOOK_EVERY_S:
             return []
         self._looked_s = now
         alive = {node["NodeID"] for node in self._nodes()}
-        doubtful = [loss for loss in self._losses if loss.node_id is None or loss.node_id in alive]
+        doubtful = [loss for loss in self._losses if loss.nodes <= alive]
         self._losses = [loss for loss in doubtful if now - loss.at_s < DEATH_KNOWN_S]
         return [loss.job_id for loss in doubtful if now - loss.at_s >= DEATH_KNOWN_S]

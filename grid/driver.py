@@ -35,6 +35,7 @@ from grid.state import pending
 from grid.store import Store, StoreError
 from grid.summary import Failure, Summary
 
+MEASURES = KINDS[KINDS.index("trial") + 1 :]
 DEPTH = 2  # requests a slot holds: one runs, one waits, so that a slot never idles for the driver
 COMPACT_EVERY = 1000  # loose parts
 LOOP_S = 0.25  # the longest the loop waits for an outcome
@@ -64,7 +65,7 @@ def run(
     store.put_json(f"grids/{spec.name}/spec.json", spec.model_dump(mode="json"))
     resolved = resolve(spec, store)
     plan(resolved)  # what is wrong with the spec is said before anything runs
-    cluster.check_all_nodes_see(store, f"grids/{spec.name}/spec.json")
+    cluster.check_all_nodes_see(store)
     if resolved.dataset is None:
         with ReadingProgress(resolved.source.name, console) as progress:
             resolved = resolved.with_dataset(ingest.with_ray(store, resolved.source, progress.update))
@@ -105,6 +106,7 @@ class _Running:
     job: Job
     request: tasks.Request
     slot: object | None  # None: a worker group
+    nodes: frozenset[str]  # the machines that it is on; of a group, those that it may be on
     sent_s: float
 
 
@@ -170,10 +172,15 @@ class _Run:
         self.requests = Requests(self.plan, self.store, self.cache)
         room = cluster.Room(execution.cpus)
 
-        def capacity() -> int:  # `slots` goes beyond the present nodes: waiting actors are what an autoscaler sees
-            return room.slots(self.pool.gpus) if execution.slots is None else execution.slots
+        def room_now() -> int:
+            return room.slots(self.pool.gpus)
 
-        self.pool = SlotPool(self.store, cpus=execution.cpus, gpus=gpus, threads=execution.threads, capacity=capacity)
+        def capacity() -> int:  # `slots` goes beyond the present nodes: waiting actors are what an autoscaler sees
+            return room_now() if execution.slots is None else execution.slots
+
+        self.pool = SlotPool(
+            self.store, cpus=execution.cpus, gpus=gpus, threads=execution.threads, capacity=capacity, room=room_now
+        )
         self._check_room()
         self.expected_s = estimate.expected(self.store, self.plan) if self.max_device_s is not None else None
         if self.place and analyst:
@@ -263,13 +270,14 @@ class _Run:
         """Whether a job would likely end within the budget, with all that runs now."""
         if self.max_device_s is None or job is None:
             return True
-        now, share = time.monotonic(), self.pool.gpus or 1
+        now = time.monotonic()
         ahead = sum(
-            max(0.0, (self.expected_s(running.job) or 0) - (now - running.sent_s)) * running.request.workers
+            max(0.0, (self.expected_s(running.job) or 0) - (now - running.sent_s))
+            * estimate.devices_held(running.request.workers, running.request.gpus)
             for running in self.running.values()
         )
-        wanted = (self.expected_s(job) or 0) * self._workers(job)
-        return self.summary.device_s + share * (ahead + wanted) <= self.max_device_s
+        wanted = (self.expected_s(job) or 0) * estimate.devices_held(self._workers(job), self.pool.gpus)
+        return self.summary.device_s + ahead + wanted <= self.max_device_s
 
     def _count_running(self) -> None:
         """What runs now: the first request of each slot (the second waits), and the worker group."""
@@ -306,6 +314,8 @@ class _Run:
         while self.ready and self._affordable(self._next_job()):
             kind = self.plan.jobs[self.ready[0][-1]].kind
             # Only short jobs queue behind another: one behind a generator would wait while other slots idle.
+            if kind in MEASURES and self.packing and self.pool.gpus < 1:
+                return  # a measure has a whole device, once the last trials have left it
             slot = self.pool.idle(DEPTH if kind == "trial" and len(self.ready) > len(self.pool.slots) else 1)
             if slot is None:
                 return
@@ -316,10 +326,12 @@ class _Run:
                 self._sent(ref, job, request, slot)
 
     def _pack(self) -> None:
-        """Several trials on one device, once nothing but trials is left: generators have the device for themselves."""
+        """Several trials on one device, once what comes before them is done and until only measures are left: all
+        else has the device for itself."""
         if self.packing:
-            others = any(self.stages[kind].left for kind in self.stages if kind != "trial")
-            self.pool.gpus = 1.0 if others else 1 / self.packing.per_device
+            before = KINDS[1 : KINDS.index("trial")]
+            alone = any(self.stages[kind].left for kind in before) or not self.stages["trial"].left
+            self.pool.gpus = 1.0 if alone else 1 / self.packing.per_device
 
     def _dispatch_group(self) -> None:
         """Jobs on several devices: slots make room, one group runs at a time."""
@@ -344,15 +356,17 @@ class _Run:
     def _sent(self, ref: ray.ObjectRef, job: Job, request: tasks.Request, slot) -> None:
         now = time.monotonic()
         self.stages[job.kind].begin(now)
-        self.running[ref] = _Running(job, request, slot, now)
+        nodes = {self.pool.node_of(slot)} if slot is not None else {node["NodeID"] for node in cluster.alive_nodes()}
+        self.running[ref] = _Running(job, request, slot, frozenset(nodes), now)
 
     def _collect(self) -> None:
+        if not self._something_happened():
+            return
+        self.pool.greet()
         if not self.running:
             return
-        ready, _ = ray.wait(list(self.running), num_returns=1, timeout=LOOP_S)
-        if ready:  # take all that are there: a round of the loop costs more than a result
-            ready, _ = ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
-        for ref in ready:
+        # All that are there: a round of the loop costs more than a result.
+        for ref in ray.wait(list(self.running), num_returns=len(self.running), timeout=0)[0]:
             if ref not in self.running:
                 continue  # it was given back when its slot went
             running = self.running.pop(ref)
@@ -361,12 +375,20 @@ class _Run:
             try:
                 outcome = ray.get(ref)
             except ray.exceptions.RayError as error:
-                outcome = {"status": tasks.RETRY, "error": tasks.one_line(error), "fresh_slot": True}
-                if running.slot is not None:
-                    self.losses.add(running.job.id, self.pool.node_of(running.slot))
-                    outcome["lost"] = True
+                outcome = {"status": tasks.RETRY, "error": tasks.one_line(error), "fresh_slot": True, "lost_process": True}
+            if outcome.get("lost_process"):
+                self.losses.add(running.job.id, running.nodes)
+                outcome["lost"] = True
             self._settle(running, outcome)
         self.tries.update(self.losses.of_living_machines())
+
+    def _something_happened(self) -> bool:
+        """Waits for LOOP_S at most until a job has ended or a slot has come up."""
+        awaited = [*self.running, *self.pool.coming]
+        if not awaited:  # no node has room for a slot now
+            time.sleep(LOOP_S)
+            return False
+        return bool(ray.wait(awaited, num_returns=1, timeout=LOOP_S)[0])
 
     def _settle(self, running: _Running, outcome: dict) -> None:
         job = running.job

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
-from grid.store import Store, StoreError
+from grid.store import Store
 
 FORMAT_VERSION = 1
 
@@ -106,5 +106,5 @@ def load_in_lane(store: Store, shard: ShardRef, _after: None) -> tuple[dict | Ex
     """
     try:
         return load(store, shard), None
-    except (ShardCorrupt, StoreError) as error:
+    except Exception as error:
         return error, None

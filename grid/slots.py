@@ -17,11 +17,13 @@ import ray
 
 from grid import datasets, shards, tasks
 from grid.shards import ShardRef
-from grid.store import Store
+from grid.spec import SpecError
+from grid.store import Store, StoreError
 from grid.training import leaving
 
 log = logging.getLogger("equigrid.slot")
 RELEASE_AFTER_S = 30.0  # what a slot idles before it is let go: about as long as a new one takes to be warm
+MOST_FAILED_STARTS = 5  # one after another, while no slot is up: the cause is not a lost machine
 
 
 class Slot:
@@ -39,7 +41,9 @@ class Slot:
             torch.cuda.set_per_process_memory_fraction(memory_fraction)
 
     def whoami(self) -> dict:
-        """Which process and devices this slot is."""
+        """Which process and devices this slot is: its first word to the driver. Raises StoreError if it does not see
+        the driver's store: on its node, a folder may be another one."""
+        self.store.check_identity()
         return {"pid": os.getpid(), "gpus": ray.get_gpu_ids(), "node": ray.get_runtime_context().get_node_id()}
 
     def _told_to_leave(self, *_) -> None:
@@ -79,9 +83,11 @@ def launch_group(store: Store, request: tasks.Request) -> dict:
 
 
 class SlotPool:
-    """The slots of one run. `capacity` says how many fit now; `limit` is lowered while a worker group needs room.
+    """The slots of one run. `capacity` says how many are wanted at most; `room`, how many the present nodes have room
+    for; `limit` is lowered while a worker group needs room.
 
-    gpus: what a new slot holds, and what a slot must hold to be given work; others are let go once idle.
+    A slot that waits for a node is what an autoscaler sees. It is given no work before it has come up: a machine may
+    never come. gpus: what a new slot holds, and what a slot must hold to be given work; others are let go once idle.
     """
 
     def __init__(
@@ -92,13 +98,16 @@ class SlotPool:
         gpus: float,
         threads: int,
         capacity: Callable[[], int],
+        room: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.store, self.gpus, self.capacity, self.clock = store, gpus, capacity, clock
+        self.store, self.gpus, self.capacity, self.room, self.clock = store, gpus, capacity, room, clock
         self.limit: int | None = None
         self._idle_since_s: dict[ray.actor.ActorHandle, float] = {}
         self._holds: dict[ray.actor.ActorHandle, float] = {}
-        self._where: dict[ray.actor.ActorHandle, ray.ObjectRef] = {}
+        self._coming: dict[ray.ObjectRef, ray.actor.ActorHandle] = {}
+        self._node: dict[ray.actor.ActorHandle, str] = {}  # of those that are up
+        self._failed_starts = 0  # since one came up
         self.slots: dict[ray.actor.ActorHandle, list[ray.ObjectRef]] = {}
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._actor = ray.remote(Slot)  # once: each time Ray would export the class anew
@@ -108,29 +117,60 @@ class SlotPool:
         fraction = self.gpus if 0 < self.gpus < 1 else None
         slot = self._actor.options(num_gpus=self.gpus, **self._options).remote(self.store, fraction)
         self.slots[slot], self._idle_since_s[slot], self._holds[slot] = [], self.clock(), self.gpus
-        self._where[slot] = slot.whoami.remote()
+        self._coming[slot.whoami.remote()] = slot
+
+    @property
+    def coming(self) -> list[ray.ObjectRef]:
+        """What slots that are not up yet will answer."""
+        return list(self._coming)
+
+    def greet(self) -> None:
+        """Takes in the slots that came up, and lets those go that died on the way: others are started for them.
+
+        Raises StoreError if a slot does not see the store, SpecError if none comes up and MOST_FAILED_STARTS died.
+        """
+        come = ray.wait(self.coming, num_returns=len(self._coming), timeout=0)[0] if self._coming else []
+        for ref in come:
+            slot = self._coming.pop(ref)
+            try:
+                self._node[slot] = ray.get(ref)["node"]
+                self._failed_starts, self._idle_since_s[slot] = 0, self.clock()
+            except ray.exceptions.RayError as error:
+                self.drop(slot)
+                self._start_failed(error)
+
+    def _start_failed(self, error: ray.exceptions.RayError) -> None:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, StoreError):
+            raise StoreError(str(cause)) from error
+        self._failed_starts += 1
+        if self._failed_starts >= MOST_FAILED_STARTS and not self._node:
+            raise SpecError(f"no slot comes up, {MOST_FAILED_STARTS} died on the way: {tasks.one_line(error)}")
 
     def node_of(self, slot) -> str | None:
         """The id of the node that a slot lives on, or None if it never came to say so."""
-        try:
-            return ray.get(self._where[slot], timeout=0)["node"]
-        except (KeyError, ray.exceptions.RayError):
-            return None
+        return self._node.get(slot)
 
     @property
     def devices_held(self) -> float:
-        """Devices that the slots hold now; a slot without a GPU counts as one."""
-        return sum(share or 1 for share in self._holds.values())
+        """Devices that the slots hold now; a slot without a GPU counts as one.
+
+        A slot that is coming holds its device while it imports, but none while it waits for a node: Ray does not
+        say which it does, so as many are counted as the present nodes have room for.
+        """
+        up = [self._holds[slot] or 1 for slot in self._node]
+        coming = [self._holds[slot] or 1 for slot in self._coming.values()]
+        return sum(up) + sum(coming[: max(0, self.room() - len(up))])
 
     @property
     def target(self) -> int:
         return self.capacity() if self.limit is None else min(self.limit, self.capacity())
 
     def resize(self, wanted: int) -> None:
-        """Starts slots up to `wanted` and the target; lets idle ones go: at once beyond the target or with another
-        share of a device than slots have now, and beyond `wanted` when they idled for a while, since a generator
-        about to finish may have work for them."""
-        idle = [slot for slot, busy in self.slots.items() if not busy]
+        """Starts slots up to `wanted` and the target; lets idle ones go, those first that are not up: at once beyond
+        the target or with another share of a device than slots have now, and beyond `wanted` when they idled for a
+        while, since a generator about to finish may have work for them."""
+        idle = sorted((slot for slot, busy in self.slots.items() if not busy), key=lambda slot: slot in self._node)
         for slot in [slot for slot in idle if self._holds[slot] != self.gpus]:
             self.drop(slot)
         idle = [slot for slot in idle if slot in self.slots]
@@ -144,8 +184,8 @@ class SlotPool:
             self._create()
 
     def idle(self, depth: int) -> ray.actor.ActorHandle | None:
-        """The slot with the fewest requests, if that is fewer than `depth`."""
-        fit = [slot for slot in self.slots if self._holds[slot] == self.gpus]
+        """The slot that is up with the fewest requests, if that is fewer than `depth`."""
+        fit = [slot for slot in self._node if self._holds[slot] == self.gpus]
         if not fit or len(self.slots) > self.target:
             return None
         slot = min(fit, key=lambda s: len(self.slots[s]))
@@ -165,7 +205,8 @@ class SlotPool:
         """Ends a slot; returns the references of requests it had not finished."""
         self._idle_since_s.pop(slot, None)
         self._holds.pop(slot, None)
-        self._where.pop(slot, None)
+        self._node.pop(slot, None)
+        self._coming = {ref: other for ref, other in self._coming.items() if other is not slot}
         left = self.slots.pop(slot, [])
         ray.kill(slot)
         return left
@@ -216,5 +257,7 @@ class ShardCache:
         self._refs.pop(manifest, None)
 
     def clear(self) -> None:
-        """Drops all: what loading could not reach may be reached by now."""
+        """Drops all: what loading could not reach may be reached by now. The lanes too: a load that died of its
+        process would end all that wait for it."""
         self._refs.clear()
+        self._lanes = deque([None] * len(self._lanes))

@@ -33,6 +33,7 @@ FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 10.0
 CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 5.0, 20.0  # of an object store's server
 CONNECTIONS = 16  # requests at once where many objects are wanted: it is all waiting
 ASIDE = ".aside-"
+IDENTITY = "identity"  # a file in a folder's root: 32 random hexadecimal digits
 
 # On a folder that a server shares, these pass; on a disk they do not occur. All other numbers are final.
 TRANSIENT_ERRNOS = {errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
@@ -69,23 +70,29 @@ class Store:
     """
 
     def __init__(self, uri: str | Path, *, create: bool = False):
-        self._place(str(uri))
-        self._patiently("be opened", lambda: self._files.open(create))
+        self._place(str(uri), None)
+        self._identity = self._patiently("be opened", lambda: self._files.open(create))
 
     def patient(self, retry_s: float) -> "Store":
         """The same store, which waits this long for trouble to pass."""
-        other = _reopened(self.uri)
+        other = _reopened(self.uri, self._identity)
         other._retry_s = retry_s
         return other
 
-    def _place(self, uri: str) -> None:
+    def check_identity(self) -> None:
+        """Whether this is the store that was opened, also in a process on another machine, where a folder may be
+        another one or not mounted: what is read there would be missing, what is written lost. Raises StoreError."""
+        self._patiently("be identified", lambda: None)
+
+    def _place(self, uri: str, identity: str | None) -> None:
         self._retry_s: float | None = None  # of the environment, at the time
+        self._identity, self._identified = identity, identity is None
         _refuse_credentials(uri)
         self._files = _Folder(uri.removeprefix("file://")) if _is_local(uri) else _Bucket(uri)
         self.uri = self._files.root if _is_local(uri) else uri
 
     def __reduce__(self):  # travels to workers as its address, and is not asked anything before it is used
-        return _reopened, (self.uri,)
+        return _reopened, (self.uri, self._identity)
 
     def __repr__(self) -> str:
         return f"Store({self.uri!r})"
@@ -194,6 +201,9 @@ class Store:
         end_s, tries = time.monotonic() + patience_s, 0
         while True:
             try:
+                if not self._identified:  # once in a process, before anything else
+                    self._files.identify(self._identity)
+                    self._identified = True
                 return action()
             except (FileNotFoundError, StoreError):
                 raise
@@ -209,9 +219,9 @@ class Store:
             time.sleep(min(left_s, random.uniform(0.5, 1) * longest_s))  # jitter: many workers see one server die
 
 
-def _reopened(uri: str) -> Store:
+def _reopened(uri: str, identity: str | None = None) -> Store:
     store = Store.__new__(Store)
-    store._place(uri)
+    store._place(uri, identity)
     return store
 
 
@@ -240,7 +250,8 @@ class _Folder:
     def may_pass(self, error: OSError) -> bool:
         return error.errno in TRANSIENT_ERRNOS
 
-    def open(self, create: bool) -> None:
+    def open(self, create: bool) -> str | None:
+        """The store's identity; None if it was never opened to write."""
         if os.path.isfile(self.root):
             raise StoreError(f"store {self.root}: is a file; name a folder")
         if create:
@@ -248,6 +259,37 @@ class _Folder:
                 os.makedirs(self.root, exist_ok=True)
             except FileNotFoundError as error:  # where no folder can be made, as in /proc
                 raise StoreError(f"store {self.root}: cannot be opened: {error.strerror}") from error
+            if self._read_identity() is None:
+                self._write_identity()
+        return self._read_identity()
+
+    def identify(self, identity: str) -> None:
+        """Raises StoreError if what is here is not the store of that identity."""
+        if self._read_identity() != identity:
+            found = "another folder" if os.path.isdir(self.root) else "not a folder"
+            raise StoreError(
+                f"store {self.root}: {found} on {platform.node()}; use one that all nodes share, or s3://…"
+            )
+
+    def _read_identity(self) -> str | None:
+        try:
+            with open(f"{self.root}/{IDENTITY}") as file:
+                return file.read().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _write_identity(self) -> None:
+        """Of two that open a new store at once, one gives it its identity."""
+        path = f"{self.root}/{IDENTITY}"
+        aside = f"{self.root}/{ASIDE}{secrets.token_hex(4)}-{IDENTITY}"
+        self._write_synced(aside, f"{secrets.token_hex(16)}\n".encode())
+        try:
+            os.link(aside, path)  # unlike a rename it fails where there is one
+            os.unlink(aside)
+        except FileExistsError:
+            os.unlink(aside)
+        except OSError:  # no hard links there
+            os.replace(aside, path)
 
     def put(self, path: str, data: bytes) -> None:
         self._check_inside(path)

@@ -4,6 +4,7 @@ None of them needs Ray: a request's handles may be the arrays themselves. Each r
 for the driver; the output itself is already in the store by then.
 """
 
+import logging
 import time
 import traceback
 from collections.abc import Callable
@@ -12,13 +13,21 @@ from datetime import UTC, datetime
 from grid import results, shards
 from grid.store import Store, StoreError
 from grid.tasks import domain, generators, pools, quality, reference, trials
-from grid.tasks.errors import is_infrastructure, is_out_of_memory, one_line
+from grid.tasks.errors import (
+    cause_of,
+    is_broken_group,
+    is_infrastructure,
+    is_lost_process,
+    is_out_of_memory,
+    one_line,
+)
 from grid.tasks.request import Images, Request
 from grid.tasks.surroundings import surroundings
 from grid.training import Leaving
 
 __all__ = ["CORRUPT", "FAILED", "OK", "RETRY", "Images", "Request", "one_line", "record_failure", "run"]
 
+log = logging.getLogger("equigrid.tasks")
 OK, FAILED, CORRUPT, RETRY = trials.OK, "failed", "corrupt", "retry"
 BODIES: dict[str, Callable[[Store, Request], dict]] = {
     "generator": generators.train,
@@ -39,21 +48,28 @@ def run(store: Store, request: Request) -> dict:
         return {"id": request.id, "status": OK, "seconds": time.perf_counter() - clock, **facts}
     except Exception as error:  # every failure of a job ends here: it becomes a row, or goes back for another try
         seconds = time.perf_counter() - clock
-        cause = getattr(error, "cause", None) or error  # Ray wraps what a task raised
+        cause = cause_of(error)
         if isinstance(cause, shards.ShardCorrupt):
             return {"id": request.id, "status": CORRUPT, "manifest": cause.name, "error": str(cause)}
-        if is_infrastructure(error) or is_infrastructure(cause):
-            return {"id": request.id, "status": RETRY, "error": one_line(cause), **_advice(cause)}
+        if is_infrastructure(cause):
+            return {"id": request.id, "status": RETRY, "error": one_line(cause), **_advice(cause, request)}
         text = traceback.format_exc()
+        log.error("%s %s failed\n%s", request.kind, request.id, text)  # in the slot's log, so in Ray's dashboard
         row = record_failure(store, request, text, started, seconds)
         return {"id": request.id, "status": FAILED, "error": one_line(cause), "row": row, "seconds": seconds}
 
 
-def _advice(error: BaseException) -> dict:
-    """What the driver should do before the next attempt."""
+def _advice(error: BaseException, request: Request) -> dict:
+    """What the driver should do before the next attempt.
+
+    lost: losing a machine, with or without notice, is no fault of the job's and uses up none of its tries.
+    lost_process: one of a worker group died; whether with its machine, the driver finds out.
+    """
     memory, left = is_out_of_memory(error), isinstance(error, Leaving)
-    # Losing a machine, with or without notice, is no fault of the job's: it uses up none of its tries.
-    advice = {"fresh_slot": memory or left, "out_of_memory": memory, "reload": not (memory or left), "lost": left}
+    rank = request.workers > 1 and (is_lost_process(error) or is_broken_group(error))
+    advice = {"fresh_slot": memory or left, "out_of_memory": memory, "lost": left, "lost_process": rank}
+    # A load that failed for want of the host's memory stays a failure; a device's memory has nothing to do with it.
+    advice["reload"] = isinstance(error, MemoryError) or not (memory or left)
     return {**advice, "store": [str(error), error.permanent] if isinstance(error, StoreError) else None}
 
 

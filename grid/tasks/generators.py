@@ -34,7 +34,9 @@ def train(store: Store, request: Request) -> dict:
         **facts, "config": request.payload["mapping"], "world_size": request.workers, "rev": REVISIONS["generator"],
         "started_at": started.isoformat(), **surroundings(request),
     }  # fmt: skip
-    store.put_json(manifest_name(request.id), manifest)
+    # One that another driver's attempt finished meanwhile stays: shards may have been sampled from it.
+    if not store.exists(manifest_name(request.id)):
+        store.put_json(manifest_name(request.id), manifest)
     Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
     return {"facts": {key: facts[key] for key in ("train_seconds",)}}
 

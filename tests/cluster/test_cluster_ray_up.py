@@ -61,21 +61,28 @@ def test_nothing_but_metrics_answers_without_the_token(cluster):
 
 def test_ray_init_without_the_token_is_refused(cluster):
     hosts = cluster.hosts
-    gcs = f"{hosts.addresses['host1']}:6379"
+    head = hosts.addresses["host1"]
+    gcs, client = f"{head}:6379", f"ray://{head}:10001"
     tries = {
-        "without": {"RAY_AUTH_MODE": "disabled"},
-        "wrong": {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64},
-        "right": {"RAY_AUTH_MODE": "token"},
+        "without": (gcs, {"RAY_AUTH_MODE": "disabled"}),
+        "wrong": (gcs, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}),
+        "right": (gcs, {"RAY_AUTH_MODE": "token"}),
+        "client without": (client, {"RAY_AUTH_MODE": "disabled"}),
+        "client wrong": (client, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}),
     }
-    logs = {name: hosts.path("host2", f"/tmp/connect-{name}.log") for name in tries}
-    connect = [sys.executable, "-c", CONNECT, gcs]
-    running = {name: hosts.start("host2", connect, logs[name], env=env) for name, env in tries.items()}
+    logs = {name: hosts.path("host2", f"/tmp/connect-{name.replace(' ', '-')}.log") for name in tries}
+    running = {
+        name: hosts.start("host2", [sys.executable, "-c", CONNECT, address], logs[name], env=env)
+        for name, (address, env) in tries.items()
+    }
     codes = {name: process.wait(180) for name, process in running.items()}
     assert codes["right"] == 0, logs["right"].read_text()
     assert "connected to 3 nodes" in logs["right"].read_text()
     for name in ("without", "wrong"):
         assert codes[name] == 1 and "connected" not in logs[name].read_text()
         assert "InvalidAuthToken" in logs[name].read_text()
+    for name in ("client without", "client wrong"):
+        assert codes[name] == 1 and "connected" not in logs[name].read_text()
 
 
 def test_a_grid_that_was_stopped_resumes_under_a_new_id(cluster, spec, shared):

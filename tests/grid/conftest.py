@@ -184,6 +184,36 @@ def slot_processes():
     return running
 
 
+@pytest.fixture
+def plant(tmp_path, monkeypatch):
+    """Plants code into every slot, which is another process: Python runs it there before anything else."""
+    from grid.slots import SlotPool
+
+    def into_slots(code: str) -> None:
+        folder = tmp_path / "plant"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(code)
+        create = SlotPool._create
+
+        def create_planted(self):
+            self._options["runtime_env"]["env_vars"]["PYTHONPATH"] = str(folder)
+            create(self)
+
+        monkeypatch.setattr(SlotPool, "_create", create_planted)
+
+    return into_slots
+
+
+@pytest.fixture
+def group_processes():
+    """Process ids of the workers of Ray Train's worker group in this process's own Ray."""
+
+    def running() -> list[int]:
+        return [pid for pid, line in descendants(os.getpid()).items() if "RayTrainWorker" in line]
+
+    return running
+
+
 class Command:
     """An `equigrid` process, its output in files, in a process group of its own."""
 

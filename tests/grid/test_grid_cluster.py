@@ -24,8 +24,8 @@ class World:
 def test_only_losses_on_machines_that_live_on_are_told_and_each_once():
     world = World({"NodeID": "lives"}, {"NodeID": "dies"})
     losses = Losses(world.alive, world.clock)
-    for job, node in (("a", "lives"), ("b", "dies"), ("c", None)):
-        losses.add(job, node)
+    for job, nodes in (("a", {"lives"}), ("b", {"dies"}), ("group", {"lives", "dies"}), ("c", {"lives"})):
+        losses.add(job, frozenset(nodes))
     told = []
     while world.now_s < 3 * DEATH_KNOWN_S:
         if world.now_s >= DEATH_KNOWN_S / 2:  # Ray hears late that the second is dead
@@ -58,6 +58,23 @@ def test_room_is_counted_node_by_node(monkeypatch, cpus, gpus, slots):
     assert room.slots(gpus) == slots, "looked up now and then only"
     world.now_s = LOOK_EVERY_S
     assert room.slots(gpus) == 0
+
+
+def test_a_node_that_cannot_use_the_store_is_named(ray_here, tmp_path, monkeypatch):
+    """Each node is asked by itself; what is wrong there is said in a line."""
+    from grid.store import Store
+
+    store = Store(tmp_path / "store", create=True)
+    (here,) = cluster.alive_nodes()
+    monkeypatch.setattr(cluster, "alive_nodes", lambda: [here, here])
+    cluster.check_all_nodes_see(store)
+    (tmp_path / "store" / "identity").write_text("another\n")
+    with pytest.raises(SpecError) as raised:
+        cluster.check_all_nodes_see(store)
+    said = str(raised.value)
+    assert said.count(here["NodeManagerHostname"]) >= 2
+    assert "another folder on" in said
+    assert "\n" not in said
 
 
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch):

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import ray
 
 from analysis.schema import SCHEMA
 from grid import analysts, driver, results, shards, tasks
+from grid.packing import Packing
 from grid.slots import ShardCache, SlotPool
 from grid.spec import load
 from grid.state import pending
@@ -170,13 +172,28 @@ def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(finished_mini, mini, 
     assert outcomes(store) == outcomes(finished_mini[0])
 
 
-def test_one_generator_on_two_workers_equals_one_on_one(finished_mini, mini, store, quiet):
-    """Ray Train's worker group with gloo; the global batch and all draws are the same, sums differ by rounding."""
+def test_one_generator_on_two_workers_equals_one_on_one(finished_mini, mini, store, quiet, group_processes):
+    """Ray Train's worker group with gloo; the global batch and all draws are the same, sums differ by rounding. One of
+    its processes is killed on the way: the training goes on from its checkpoint."""
     from safetensors.numpy import load as load_tensors
 
-    mini["execution"]["workers"] = {"generator": 2}
+    mini["execution"] |= {"workers": {"generator": 2}, "retries": 1, "checkpoint_every_s": 0}
     mini["blocks"], mini["seeds"] = [{"n_base": [60], "syn": {"edm": [1]}}], [0]
+    killed = []
+
+    def kill_one():
+        while not any(name.endswith(".pt") for name in store.list("generators")):
+            time.sleep(0.02)
+        killed.append(group_processes()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill_one, daemon=True)
+    thread.start()
     summary, the_plan = run(mini, store, quiet)
+    thread.join(10)
+    assert killed
+    assert summary.retries == 1
+    assert not summary.failures
     assert summary.jobs == {"generator": 1, "shard": 1, "trial": 2}
     (job,) = the_plan.of_kind("generator")
     two, one = (s.get_json(tasks.generators.manifest_name(job.id)) for s in (store, finished_mini[0]))
@@ -189,7 +206,7 @@ def test_one_generator_on_two_workers_equals_one_on_one(finished_mini, mini, sto
 def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
     """With several (fake) GPUs no process ever serves two; a replaced slot is another process."""
     now = [0.0]
-    pool = SlotPool(store, cpus=0.5, gpus=1, threads=1, capacity=lambda: 3, clock=lambda: now[0])
+    pool = SlotPool(store, cpus=0.5, gpus=1, threads=1, capacity=lambda: 3, room=lambda: 3, clock=lambda: now[0])
     pool.resize(10)
     assert len(pool.slots) == 3
     seen = [ray.get([slot.whoami.remote() for slot in pool.slots]) for _ in range(5)]
@@ -213,6 +230,101 @@ def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
     pool.limit = 0  # a worker group needs room: at once
     pool.resize(1)
     assert not pool.slots
+
+
+def test_only_slots_that_came_up_get_work_and_count_as_held(ray_here, store):
+    """Slots beyond the present nodes are what an autoscaler sees; the machines for them may never come."""
+    now, most = [0.0], [5]
+    pool = SlotPool(store, cpus=0.1, gpus=1, threads=1, capacity=lambda: most[0], room=lambda: 3, clock=lambda: now[0])
+    pool.resize(10)
+    assert len(pool.slots) == 5
+    assert pool.idle(2) is None
+    assert pool.devices_held == 3  # those that import now; two wait for a node
+    while len(pool.coming) > 2:
+        ray.wait(pool.coming, timeout=1)
+        pool.greet()
+    assert pool.devices_held == 3
+    given = []
+    for _ in range(3):
+        given.append(pool.idle(1))
+        pool.slots[given[-1]].append(None)  # a request
+    assert len(set(given)) == 3
+    assert all(pool.node_of(slot) for slot in given)
+    assert pool.idle(1) is None
+    pool.slots[given[0]].clear()
+    now[0] += 60
+    pool.resize(3)  # the slots that wait go before the warm one that idles
+    assert set(pool.slots) == set(given)
+    most[0] = 2
+    pool.resize(3)
+    assert set(pool.slots) == set(given[1:])
+    for slot in given[1:]:
+        pool.slots[slot].clear()
+    pool.close()
+    assert not pool.slots
+    assert pool.devices_held == 0
+
+
+def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_path, monkeypatch):
+    """A slot that does not see the store ends it at once; one whose process dies, after some tries."""
+    from grid import slots
+    from grid.spec import SpecError
+    from grid.store import StoreError
+
+    def started(**changes) -> SlotPool:
+        pool = SlotPool(store, cpus=0.1, gpus=0, threads=1, capacity=lambda: 1, room=lambda: 1)
+        pool._options |= changes
+        return pool
+
+    def wait(pool: SlotPool) -> None:
+        while True:
+            pool.resize(1)
+            ray.wait(pool.coming, timeout=1)
+            pool.greet()
+
+    pool = started()
+    identity = store.path("identity")
+    text = Path(identity).read_text()
+    Path(identity).write_text("another")
+    with pytest.raises(StoreError, match="another folder on .*use one that all nodes share"):
+        wait(pool)
+    pool.close()
+    Path(identity).write_text(text)
+    monkeypatch.setattr(slots, "MOST_FAILED_STARTS", 2)
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'default_worker' in ' '.join(sys.orig_argv): sys.modules['torch'] = None\n")
+    pool = started(runtime_env={"env_vars": {"PYTHONPATH": str(tmp_path)}})
+    with pytest.raises(SpecError, match="no slot comes up, 2 died on the way: ActorDiedError"):
+        wait(pool)
+    pool.close()
+
+
+def test_trials_share_a_device_but_what_comes_before_and_after_does_not(mini, store, quiet, monkeypatch, plant):
+    """Measures of pools come after the trials: they must not keep a grid from packing, nor be packed."""
+    # Here a GPU is only Ray's word for it.
+    plant("from grid.tasks.surroundings import device_of\ndevice_of.__code__ = (lambda request: 'cpu').__code__\n")
+    shares: dict[str, set] = {}
+    sent = driver._Run._sent
+
+    def watch(self, ref, job, request, slot):
+        shares.setdefault(job.kind, set()).add(request.gpus)
+        sent(self, ref, job, request, slot)
+
+    monkeypatch.setattr(driver._Run, "_sent", watch)
+    monkeypatch.setattr(driver, "Packing", lambda: Packing(per_device=2, settled=True))
+    mini["execution"] = {"gpus": "auto"}
+    mini["quality"] = {"inception": "off", "vit": "off", "neighbours": False}
+    mini["blocks"], mini["seeds"] = [{"n_base": [60], "base": False, "syn": {"edm": [1]}}], [0]
+    summary, _ = run(mini, store, quiet)
+    assert not summary.failures
+    assert shares == {"generator": {1.0}, "shard": {1.0}, "reference": {1.0}, "trial": {0.5}, "quality": {1.0}}
+
+
+def test_more_slots_than_the_nodes_hold_keep_no_work_waiting(finished_mini, mini, store, quiet, outcomes):
+    mini["execution"]["slots"] = 6
+    summary, _ = run(mini, store, quiet)
+    assert not summary.failures
+    assert summary.device_s < 3 * summary.seconds  # two came up
+    assert outcomes(store) == outcomes(finished_mini[0])
 
 
 def test_shards_are_loaded_once_and_mapped_without_a_copy(finished_mini):

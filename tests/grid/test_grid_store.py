@@ -2,6 +2,8 @@
 
 import json
 import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -182,3 +184,38 @@ def test_bad_npz_files(store, tmp_path, changes, message):
 def test_manifests_are_plain_json(store):
     shards.write(store, "pools/p/00000.json", *images(3))
     assert json.loads(store.get("pools/p/00000.json"))["n"] == 3
+
+
+@pytest.mark.parametrize("what", ["not a folder", "another folder"])
+def test_a_process_that_sees_another_folder_says_so_before_it_reads_or_writes(tmp_path, what):
+    """On another machine: not mounted, or an empty mount point. To it everything would be gone, its results lost."""
+    store = Store(tmp_path / "store", create=True)
+    store.put("a/x", b"1")
+    assert pickle.loads(pickle.dumps(store)).get("a/x") == b"1"
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    if what == "another folder":
+        (tmp_path / "store").mkdir()
+    for use in (
+        lambda there: there.get("a/x"), lambda there: there.put("a/y", b"2"), lambda there: list(there.list("a")),
+        lambda there: there.exists("a/x"), lambda there: there.delete("a/x"), lambda there: there.patient(1).get("a/x"),
+    ):  # fmt: skip
+        with pytest.raises(StoreError, match=f"{what} on .*; use one that all nodes share"):
+            use(pickle.loads(pickle.dumps(store)))
+    if what == "another folder":
+        assert not any((tmp_path / "store").iterdir())
+    moved = Store(tmp_path / "elsewhere")  # a store that was moved is the same one, at another place
+    assert pickle.loads(pickle.dumps(moved)).get("a/x") == b"1"
+
+
+def test_a_store_that_several_open_at_once_has_one_identity(tmp_path):
+    with ThreadPoolExecutor(8) as threads:
+        found = set(threads.map(lambda _: Store(tmp_path / "store", create=True)._identity, range(32)))
+    assert len(found) == 1
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["identity"]
+
+
+def test_a_store_of_before_there_were_identities_is_read(tmp_path):
+    (tmp_path / "store" / "a").mkdir(parents=True)
+    (tmp_path / "store" / "a" / "x").write_bytes(b"1")
+    assert pickle.loads(pickle.dumps(Store(tmp_path / "store"))).get("a/x") == b"1"
+    assert not (tmp_path / "store" / "identity").exists()

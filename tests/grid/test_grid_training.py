@@ -78,6 +78,15 @@ def test_killed_and_resumed_equals_uninterrupted(job_of, monkeypatch, kind, step
     assert not kept(store)  # cleared once there is an output
 
 
+def test_a_generator_that_another_attempt_finished_stays(job_of):
+    """On a GPU the second's weights differ: shards of one pool would come from two networks."""
+    store, request = job_of("generator", "twice")
+    assert tasks.run(store, request)["status"] == "ok"
+    first = store.get_json(tasks.generators.manifest_name(request.id))
+    assert tasks.run(store, replace(request, attempt=new_attempt()))["status"] == "ok"
+    assert store.get_json(tasks.generators.manifest_name(request.id)) == first
+
+
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     store = Store(tmp_path / "store", create=True)
     checkpoints = Checkpoints(store, "c", every_s=0)

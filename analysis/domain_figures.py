@@ -38,8 +38,8 @@ def domain_accuracy_figure(rows: list[dict]) -> Figure:
 def tsne_figure(panels: dict) -> Figure:
     """t-SNE of real and synthetic images in two networks' features (as the paper's Fig. 1).
 
-    panels: n (images on each side), labels (2n), and per network, `domain` and `ordinary`, 2n points [x, y], the
-    first n of real images.
+    panels: n (images on each side, held out from the domain classifier), labels (2n), and per network, `domain` and
+    `ordinary`, 2n points [x, y] of the same images, the first n of real ones.
     """
     titles = {"domain": "features that tell real from synthetic", "ordinary": "features that tell the classes"}
     with mpl.rc_context(FONT):

@@ -110,7 +110,10 @@ def _domain_figures(domain: list[dict]) -> Iterable[tuple[str, str, Figure, list
     yield "domain", caption, domain_accuracy_figure(domain), []
     for i, row in enumerate(row for row in domain if row.get("tsne")):
         n, perplexity = row["tsne"]["n"], row["tsne"]["perplexity"]
-        caption = f"t-SNE of {n:,} real and {n:,} synthetic images of {row['pool']}, perplexity {perplexity:g}."
+        caption = (
+            f"t-SNE of {n:,} real and {n:,} synthetic images of {row['pool']}, perplexity {perplexity:g}: the same in "
+            "both panels, and none of them trained the classifier of real against synthetic."
+        )
         yield f"tsne-{i}", caption, tsne_figure(row["tsne"]), []
 
 

@@ -190,7 +190,8 @@ class DomainGap(_Model):
     """A classifier of real against synthetic images for every pool, on whole images and on patches.
 
     images: on each side; none: as many as there are on both. patches: sides of squares, in pixels. classifier, recipe:
-    the grid's first and the grid's own where none is named. tsne: images of each side in the t-SNE figure.
+    the grid's first and the grid's own where none is named. held_out: the part of each side that is tested on. tsne:
+    images of each side in the t-SNE figure, of those held out.
     """
 
     images: Annotated[int, Field(ge=10, strict=True)] | None = None
@@ -273,6 +274,13 @@ class GridSpec(_Model):
             if block.real or block.copies or self.validation:
                 what = "validation" if self.validation else f"blocks.{i}"
                 raise ValueError(f"{what}: zero_shot is of synthetic images alone; leave out real, copies, validation")
+        return self
+
+    @model_validator(mode="after")
+    def _domain_gap_within_classes(self):
+        if self.zero_shot and self.domain_gap:
+            why = "zero_shot's real images are of the seen classes, its pools of all: classes would tell sides apart"
+            raise ValueError(f"domain_gap: {why}; leave it out, and measure the pools in a grid without zero_shot")
         return self
 
 

@@ -10,7 +10,8 @@ from grid.store import Store
 from grid.tasks import mixes, reference
 from grid.tasks.request import Request
 from grid.tasks.surroundings import device_name, device_of, surroundings
-from grid.training import fit
+from grid.tasks.trials import checkpoints_of
+from grid.training import Checkpoints, fit
 
 PERPLEXITY = 30.0
 
@@ -23,59 +24,63 @@ def measure(store: Store, request: Request) -> dict:
     """Trains and tests the domain classifier, draws the t-SNE if asked to, and writes both."""
     found = fit(_loop, {"store": store, "request": request}, name=request.id, gpus=request.gpus, cpus=request.cpus)
     store.put_json(manifest_name(request.id), {**found, **surroundings(request)})
+    Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
     return {}
 
 
 def _loop(config: dict) -> dict:
     """The TorchTrainer loop, in one process."""
-    from classifiers.data import Mix
     from classifiers.domain import domain_gap
     from classifiers.recipes import ResolvedRecipe
 
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
     clock = time.perf_counter()
-    real = Mix(mixes.arrays(mixes.parts(request.train, mixes.real_indices(request)), training=True))
-    made = Mix(mixes.arrays(mixes.whole(request.syn, payload["syn"]["n"]), training=True))
+    checkpoints = Checkpoints(store, checkpoints_of(request.id), every_s=request.checkpoint_every_s)
+    real = mixes.parts(request.train, mixes.real_indices(request))
+    made = mixes.whole(request.syn, payload["syn"]["n"])
     gap = domain_gap(
-        real, made, classes=request.classes, model=payload["classifier"],
-        recipe=ResolvedRecipe.model_validate(payload["recipe"]), seed=seed_of(request.id, "domain"), device=device,
-        held_out=payload["held_out"], patch_px=payload["patch_px"],
+        mixes.fetchers(real), mixes.fetchers(made), request.image_shape, classes=request.classes,
+        model=payload["classifier"], recipe=ResolvedRecipe.model_validate(payload["recipe"]),
+        seed=seed_of(request.id, "domain"), device=device, held_out=payload["held_out"], patch_px=payload["patch_px"],
+        window=payload.get("stream", {}).get("window"), resume=checkpoints.load(), checkpoint=checkpoints,
     )  # fmt: skip
-    facts = {field.name: getattr(gap, field.name) for field in fields(gap) if field.name != "module"}
+    facts = {field.name: getattr(gap, field.name) for field in fields(gap) if field.name not in ("module", "tested")}
     facts["per_class"] = [None if np.isnan(value) else value for value in facts["per_class"]]
     if payload["tsne"]:
-        facts["tsne"] = _panels(store, request, gap.module, real, made, device)
+        facts["tsne"] = _panels(store, request, gap.module, gap.tested, device)
     seconds = time.perf_counter() - clock
     return {**facts, "pool": payload["syn"]["pool"], "seconds": seconds, "device": device_name(device)}
 
 
-def _panels(store: Store, request: Request, module, real, made, device: str) -> dict:
-    """t-SNE of some images of both sides, in the features of the domain classifier and of the ordinary one."""
+def _panels(store: Store, request: Request, module, tested: np.ndarray, device: str) -> dict:
+    """t-SNE of the same images of both sides in the features of the domain classifier and of the ordinary one.
+
+    Of those that the domain classifier was tested on alone: images that it has learnt by heart would lie apart
+    whether there is a gap or not.
+    """
     from classifiers.features import Features
 
-    n = min(request.payload["tsne"], real.n_total)
-    images, labels = (np.concatenate(side) for side in zip(_spread(real, n), _spread(made, n)))
+    n = min(request.payload["tsne"], len(tested))
+    shown = tested[np.linspace(0, len(tested) - 1, n).round().astype(int)]
+    real = mixes.parts(request.train, mixes.real_indices(request)[shown])
+    images, labels = mixes.gathered(request, real + mixes.parts(request.syn, shown))
     ordinary = reference.load(store, request.payload["reference"], request, device)
     seed = seed_of(request.id, "t-SNE") % 2**32
     return {
-        "n": n, "perplexity": min(PERPLEXITY, (2 * n - 1) / 3), "labels": labels.tolist(),
+        "n": n, "perplexity": _perplexity(2 * n), "labels": labels.tolist(),
         "domain": _embedded(Features(module, device)(images), seed),
         "ordinary": _embedded(Features(ordinary, device)(images), seed),
     }  # fmt: skip
 
 
-def _spread(mix, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """n images of a mix, evenly over its length."""
-    images, labels = (tensor.numpy() for tensor in mix.gather("cpu"))
-    chosen = np.linspace(0, len(labels) - 1, n).round().astype(int)
-    return images[chosen], labels[chosen]
+def _perplexity(n: int) -> float:
+    return min(PERPLEXITY, (n - 1) / 3)
 
 
 def _embedded(features: np.ndarray, seed: int) -> list[list[float]]:
     """(2n, 2) coordinates; the first half are the real images'."""
     from sklearn.manifold import TSNE
 
-    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-    found = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(features.astype(np.float64))
-    return np.round(found.astype(float), 3).tolist()
+    tsne = TSNE(init="pca", perplexity=_perplexity(len(features)), random_state=seed)
+    return np.round(tsne.fit_transform(features.astype(np.float64)).astype(float), 3).tolist()

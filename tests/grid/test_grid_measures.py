@@ -1,20 +1,33 @@
 """What is measured of pools: quality in the grid's own features, and the domain gap, as jobs without Ray."""
 
 import math
+import threading
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from grid import tasks
-from grid.spec import SpecError
+import classifiers.domain
+from classifiers.features import Features
+from grid import plan, tasks, training
+from grid.ids import new_attempt
+from grid.spec import SpecError, load
 from grid.state import pending
-from grid.tasks import domain, quality
+from grid.tasks import domain, mixes, quality, reference
+
+STEPS = 60
+MEASURED = ("accuracy", "low", "high", "real", "synthetic", "per_class", "n_train", "n_test", "tsne")
+
+
+class Killed(BaseException):
+    """Stands for the process's end: nothing may catch it."""
 
 
 @pytest.fixture
 def spec(mini):
     mini["blocks"], mini["seeds"] = [{"n_base": [60], "syn": {"edm": [1, 2]}}], [0]
     mini["quality"] = {"neighbours": 40}
-    mini["domain_gap"] = {"images": 100, "patches": [4], "tsne": 30, "recipe": {"extends": "digits", "steps": 60}}
+    mini["domain_gap"] = {"images": 100, "patches": [4], "tsne": 30, "recipe": {"extends": "digits", "steps": STEPS}}
     return mini
 
 
@@ -22,6 +35,22 @@ def run_all(store, the_plan, request_of) -> None:
     for job in pending(store, the_plan)[0]:
         outcome = tasks.run(store, request_of(store, the_plan, job))
         assert outcome["status"] == "ok", outcome
+
+
+def domain_requests(store, the_plan, request_of, **options) -> list[tasks.Request]:
+    """Makes what the domain jobs read; their requests, of whole images and of patches."""
+    for job in pending(store, the_plan)[0]:
+        if job.kind in ("generator", "shard", "reference"):
+            assert tasks.run(store, request_of(store, the_plan, job))["status"] == "ok"
+    return [request_of(store, the_plan, job, **options) for job in the_plan.of_kind("domain")]
+
+
+def measured(store, request) -> dict:
+    """What a domain job finds, without what tells one run of it from another."""
+    outcome = tasks.run(store, replace(request, attempt=new_attempt()))
+    assert outcome["status"] == "ok", outcome
+    row = store.get_json(domain.manifest_name(request.id))
+    return {name: row[name] for name in MEASURED if name in row}
 
 
 def test_pools_are_measured_and_nothing_is_left_to_do(planned, request_of, spec):
@@ -46,15 +75,106 @@ def test_pools_are_measured_and_nothing_is_left_to_do(planned, request_of, spec)
     assert whole["low"] <= whole["accuracy"] <= whole["high"]
     assert whole["accuracy"] > 70  # ten training steps make no digits
     assert "tsne" not in patches
+    assert whole["tsne"]["n"] == 20  # 30 are asked for, a fifth of 100 is held out
     for panel in ("domain", "ordinary"):
-        assert len(whole["tsne"][panel]) == 60
+        assert len(whole["tsne"][panel]) == 40
         assert all(len(point) == 2 and all(map(math.isfinite, point)) for point in whole["tsne"][panel])
+
+
+def test_both_panels_are_of_the_held_out_images_each_in_its_own_network(planned, request_of, images_of, spec, monkeypatch):
+    store, the_plan = planned(spec)
+    request, _ = domain_requests(store, the_plan, request_of)
+    found, original = [], classifiers.domain.domain_gap
+    monkeypatch.setattr(classifiers.domain, "domain_gap", lambda *a, **k: found.append(original(*a, **k)) or found[0])
+    monkeypatch.setattr(domain, "_embedded", lambda features, seed: features.tolist())
+    panels = measured(store, request)["tsne"]
+
+    tested = found[0].tested
+    chosen = mixes.real_indices(request)[tested]
+    real = images_of(store, the_plan.resolved.dataset.train)[chosen]
+    (pool,) = request.syn.handles
+    assert panels["labels"] == [*request.labels[chosen], *pool["labels"][tested]]
+    shown = np.concatenate([real, pool["images"][tested]])
+    ordinary = reference.load(store, request.payload["reference"], request, "cpu")
+    expected = {"domain": found[0].module, "ordinary": ordinary}
+    for name, module in expected.items():
+        np.testing.assert_array_equal(np.float32(panels[name]), Features(module, "cpu")(shown), err_msg=name)
+    assert panels["domain"] != panels["ordinary"]
+
+
+def test_a_domain_job_streamed_with_every_shard_at_hand_is_the_resident_one(planned, request_of, spec):
+    spec["domain_gap"]["recipe"]["normalisation"] = {"mean": [0.3], "std": [0.4]}
+    store, the_plan = planned(spec)
+    for request in domain_requests(store, the_plan, request_of):
+        assert len(request.train.handles) == 3
+        resident = measured(store, request)
+        at_hand, one = (replace(request, payload={**request.payload, "stream": {"window": n}}) for n in (4, 1))
+        assert measured(store, at_hand) == resident
+        streamed = measured(store, one)
+        assert streamed["n_train"] == resident["n_train"]
+        if request.payload["tsne"]:
+            assert streamed["tsne"]["domain"] != resident["tsne"]["domain"]  # one shard at a time is another order
+            assert streamed["tsne"]["ordinary"] == resident["tsne"]["ordinary"]
+
+
+@pytest.mark.parametrize("end", ["killed", "told to leave"])
+def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypatch, end):
+    store, the_plan = planned(spec)
+    requests = domain_requests(store, the_plan, request_of, checkpoint_every_s=0)
+    undisturbed = [measured(store, replace(request, checkpoint_every_s=1e9)) for request in requests]
+    for request in requests:
+        store.delete(domain.manifest_name(request.id))
+    save, saved, leaving = training.Checkpoints.save, [], threading.Event()
+    monkeypatch.setattr(training, "leaving", leaving)
+
+    def save_and_end(self, step, state):
+        saved.append((self.prefix, step))
+        if step == STEPS // 2 and end == "told to leave":
+            leaving.set()
+        save(self, step, state)
+        if step == STEPS // 2:
+            raise Killed
+
+    monkeypatch.setattr(training.Checkpoints, "save", save_and_end)
+    for request in requests:
+        if end == "killed":
+            with pytest.raises(Killed):
+                tasks.run(store, request)
+        else:
+            outcome = tasks.run(store, request)
+            leaving.clear()
+            assert (outcome["status"], outcome["lost"]) == ("retry", True)
+        assert any(store.list(f"checkpoints/{request.id}"))  # where `equigrid gc` knows them by the job
+    saved.clear()
+    monkeypatch.setattr(training.Checkpoints, "save", lambda self, step, state: saved.append((self.prefix, step)))
+    assert [measured(store, request) for request in requests] == undisturbed
+    rest = range(STEPS // 2 + 1, STEPS + 1)  # nothing is repeated, and neither job takes the other's state
+    assert saved == [(f"checkpoints/{request.id}", step) for request in requests for step in rest]
+    assert not list(store.list("checkpoints"))
+
+
+def test_what_is_too_large_for_a_device_is_streamed_and_its_patches_are_not(planned, spec, monkeypatch):
+    monkeypatch.setattr(plan, "RESIDENT_BYTES", 200 * 64 - 1)
+    monkeypatch.setattr(plan, "WINDOW_BYTES", 3 * 512 * 64)
+    spec["blocks"] = [{"n_base": [60], "syn": {"edm": 1}}]
+    right = r"domain_gap.recipe: 200 images are streamed, and so are not measured; give the recipe a normalisation"
+    with pytest.raises(SpecError, match=right):
+        planned({**spec, "quality": "off", "domain_gap": {**spec["domain_gap"], "tsne": 0}}, "refused")
+    spec["domain_gap"]["recipe"]["normalisation"] = {"mean": [0.3], "std": [0.4]}
+    _, the_plan = planned(spec)
+    whole, patches = (job.payload for job in the_plan.of_kind("domain"))
+    assert whole["stream"] == {"window": 3}
+    assert "stream" not in patches
+
+
+def test_zero_shot_leaves_no_domain_gap_to_measure(spec):
+    with pytest.raises(SpecError, match="domain_gap: zero_shot's real images are of the seen classes") as error:
+        load({**spec, "zero_shot": {"text_width": 16}})
+    assert "leave it out" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_perfect_pool_is_nearer_than_a_bad_one(planned, request_of, spec):
     """The same job on real images in the pool's place: the distance falls, and every sample is memorised."""
-    from dataclasses import replace
-
     spec["domain_gap"] = None
     store, the_plan = planned(spec)
     run_all(store, the_plan, request_of)

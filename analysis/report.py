@@ -21,8 +21,8 @@ from analysis.words import curve_paragraph
 
 _TEMPLATES = Path(__file__).parent / "templates"
 EXTRAS = (
-    "title", "spec", "recipe", "class_names", "versions", "summary", "runs", "failures", "costs", "quality", "domain",
-    "zero_shot", "sheets", "neighbours",
+    "title", "spec", "recipe", "class_names", "versions", "summary", "runs", "failures", "costs", "generators",
+    "quality", "domain", "zero_shot", "sheets", "neighbours",
 )  # fmt: skip
 _PICTURE_PX = 1600  # the widest that the report carries
 
@@ -35,6 +35,7 @@ def write_report(table: pd.DataFrame, analysis: Analysis, directory: Path | str,
     versions: name -> version. summary: mapping, what the last run did, or None. runs: list of mappings.
     failures: list of mappings with id, kind, cell, error.
     costs: list of mappings, or a mapping from kind to such a list.
+    generators: list of mappings, one per generator: its name, and how it samples.
     quality: list of mappings, one per pool, see `report_tables.quality_rows`.
     domain: list of mappings, one per domain classifier, see `analysis.domain_figures`, with `tsne` in some.
     zero_shot: list of mappings, one per trial, see `analysis.zero_shot`.

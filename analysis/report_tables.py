@@ -24,6 +24,10 @@ _QUALITY_INTRO = (
     "grid's own classifier; neighbours are the nearest images of the generator's own training set, at a distance in "
     "grey levels (root mean square)."
 )
+_GENERATORS_INTRO = "How each makes its images; what the presets say is written out, the rest is in the specification."
+_COST_INTROS = {
+    "sampling pools": "Seconds are medians over a pool's shards: the first of a process loads the models too.",
+}
 _OF_REAL = {"n_images": "n_real", "diversity": "diversity_real", "feature_diversity": "feature_diversity_real"}
 _OF_POOL = ("dataset", "generator", "n_base")  # what the pool's name says already
 _DOMAIN_INTRO = "A classifier of real against synthetic images, as many of each; accuracies on images held out."
@@ -48,6 +52,8 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     missing = [{"curve": str(c.key), "what": text} for c in analysis.curves for text in c.missing]
     yield _table("missing", "Missing cells", missing, "No cell is known to be missing.")
     yield _table("failures", "Failures", list(extras.get("failures", [])), "Nothing failed.")
+    if extras.get("generators"):
+        yield _table("generators", "Generators", _without_empty(extras["generators"]), "", _GENERATORS_INTRO)
     if extras.get("quality"):
         yield _table("quality", "Quality of the pools", quality_rows(extras["quality"]), "", _QUALITY_INTRO)
     if extras.get("domain"):
@@ -94,15 +100,21 @@ def quality_rows(quality: list[dict]) -> list[dict]:
     real = {"pool": "real images", **{name: quality[0][theirs] for name, theirs in _OF_REAL.items()}}
     rows = [real, *quality]
     names = [name for name in quality[0] if name not in (*_OF_REAL.values(), *_OF_POOL, "pool", "setting")]
-    kept = [name for name in names if any(row.get(name) not in (None, "") for row in rows)]
-    return [{name.replace("_", " "): row.get(name) for name in ("pool", "setting", *kept)} for row in rows]
+    shown = [{name: row.get(name) for name in ("pool", "setting", *names)} for row in rows]
+    return [{name.replace("_", " "): value for name, value in row.items()} for row in _without_empty(shown)]
+
+
+def _without_empty(rows: list[dict]) -> list[dict]:
+    """The rows without the columns that are None or empty in all of them."""
+    kept = {name for row in rows for name, value in row.items() if value not in (None, "")}
+    return [{name: value for name, value in row.items() if name in kept} for row in rows]
 
 
 def _zero_shot_row(line: dict) -> dict:
     measures = {f"{words}, %": line[name].text(2) for name, words in MEASURES.items()}
     return {
         "classifier": line["classifier"], "real": line["n_base"], "generator": line["generator"],
-        "synthetic": line["n_syn"], "synthetic / real": line["n_syn"] / line["n_nominal"], **measures,
+        "synthetic": line["n_syn"], "synthetic / real": line["ratio"], **measures,
         "trainings": line["trials"],
     }  # fmt: skip
 
@@ -121,7 +133,8 @@ def _cost_tables(costs) -> Iterable[dict]:
     if not isinstance(costs, dict):
         costs = {"Costs": list(costs)}
     for i, (kind, rows) in enumerate(costs.items()):
-        yield _table(f"costs-{i}", kind if kind == "Costs" else f"Costs: {kind}", list(rows), "No costs recorded.")
+        title = kind if kind == "Costs" else f"Costs: {kind}"
+        yield _table(f"costs-{i}", title, list(rows), "No costs recorded.", _COST_INTROS.get(kind, ""))
 
 
 def _table(name: str, title: str, rows: list[dict], empty: str, intro: str = "") -> dict:

@@ -19,7 +19,8 @@ _CELL = ["classifier", "generator", "n_base", "n_nominal", "n_syn"]
 
 
 def zero_shot_means(rows: list[dict], level: float = 0.95) -> list[dict]:
-    """A line per cell, each measure an Estimate over its trials; `trials`: their number.
+    """A line per cell, each measure an Estimate over its trials; `trials`: their number; `ratio`: synthetic images for
+    each real one that there is (n_base, which a publication's n_nominal may be twice of), None without real ones.
 
     rows: per trial classifier, generator (None without synthetic images), n_base, n_nominal, n_syn, trial_id, and the
     MEASURES in percent. A trial that is there twice counts once.
@@ -30,13 +31,15 @@ def zero_shot_means(rows: list[dict], level: float = 0.95) -> list[dict]:
     lines = []
     for cell, trials in frame.groupby(_CELL, sort=True):
         found = {name: student_estimate(trials[name].to_numpy(dtype=float), level) for name in MEASURES}
-        lines.append({**dict(zip(_CELL, cell)), **found, "trials": len(trials)})
+        line = dict(zip(_CELL, cell))
+        ratio = line["n_syn"] / line["n_base"] if line["n_base"] else None
+        lines.append({**line, **found, "ratio": ratio, "trials": len(trials)})
     return lines
 
 
 def zero_shot_figures(rows: list[dict], level: float = 0.95) -> Iterable[tuple[str, Figure]]:
     """(classifier, figure) of accuracy against synthetic images per real image, a panel per measure."""
-    means = zero_shot_means(rows, level)
+    means = [line for line in zero_shot_means(rows, level) if line["ratio"] is not None]
     for classifier in sorted({line["classifier"] for line in means}):
         yield classifier, _figure([line for line in means if line["classifier"] == classifier])
 
@@ -53,10 +56,10 @@ def _figure(means: list[dict]) -> Figure:
                 values = [m[measure] for m in own]
                 label = f"{n_base:,} real, {generator or 'none synthetic'}"
                 accuracy = [np.nan if value.value is None else value.value for value in values]
-                axes.errorbar([m["n_syn"] / m["n_nominal"] for m in own], accuracy, yerr=_bars(values), color=colour,
+                axes.errorbar([m["ratio"] for m in own], accuracy, yerr=_bars(values), color=colour,
                               marker=marker, linestyle=line, capsize=2, label=label)  # fmt: skip
             axes.set_title(title, fontsize=9)
-            _ratio_axis(axes, sorted({m["n_syn"] / m["n_nominal"] for m in means}))
+            _ratio_axis(axes, sorted({m["ratio"] for m in means}))
             tidy(axes)
         figure.supylabel("top-1 accuracy (%)", fontsize=9)
         handles, labels = grid[0].get_legend_handles_labels()
@@ -69,7 +72,7 @@ def _ratio_axis(axes, ratios: list[float]) -> None:
     axes.set_xlabel("synthetic / real images")
     if positive := [ratio for ratio in ratios if ratio > 0]:
         axes.set_xscale("symlog", linthresh=positive[0])
-    axes.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios])
+    axes.set_xticks(ratios, [f"{ratio:.2g}" for ratio in ratios])
     axes.minorticks_off()
 
 

@@ -7,7 +7,9 @@ import pandas as pd
 
 from grid import pictures, results
 from grid.plan import Cell, Job, Plan, Pool
+from grid.resolve import GeneratorChoice
 from grid.store import Store
+from grid.tasks import pools
 from grid.tasks.domain import manifest_name as domain_manifest
 from grid.tasks.generators import manifest_name as generator_manifest
 from grid.tasks.quality import manifest_name as quality_manifest
@@ -76,13 +78,11 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
     spec = plan.resolved.spec
     found = status(store, plan)
     generators = _manifests(store, plan, "generator", generator_manifest)
-    pool_generators = _pool_generators(plan)
-    names = {pool.id: _pool_name(plan, pool, pool_generators[pool.id]) for pool in plan.pools.values()}
-    first_shards = {pool.id: store.get_json(pool.manifest(0)) for pool in plan.pools.values()}
-    sampled = [(pool, first_shards[pool.id]) for pool in plan.pools.values() if first_shards[pool.id]]
+    names = {pool.id: _pool_name(plan, pool) for pool in plan.pools.values()}
+    sampled = [(pool, pools.cost(store, pool.id)) for pool in plan.pools.values()]
     costs = {
         "training generators": [_generator_cost(job, manifest) for job, manifest in generators],
-        "sampling pools": [_pool_cost(plan, pool, pool_generators[pool.id], manifest) for pool, manifest in sampled],
+        "sampling pools": [_pool_cost(plan, pool, cost) for pool, cost in sampled if cost],
     }
     return {
         "recipe": plan.resolved.recipe_name,
@@ -91,15 +91,16 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
         "versions": generators[-1][1]["versions"] if generators else {},
         "failures": [{k: failure[k] for k in ("id", "kind", "cell", "error")} for failure in found.failures],
         "costs": {kind: rows for kind, rows in costs.items() if rows},
+        "generators": [_generator_row(choice) for choice in plan.resolved.generators.values()],
         "quality": [
-            {**_quality_row(plan, pool_generators[row["pool"]], row), "pool": names[row["pool"]]}
+            {**_quality_row(plan, row), "pool": names[row["pool"]]}
             for _, row in _manifests(store, plan, "quality", quality_manifest)
         ],
         "domain": [
             {**row, "pool": names[row["pool"]]} for _, row in _manifests(store, plan, "domain", domain_manifest)
         ],
         "zero_shot": _zero_shot_rows(store, plan),
-        "sheets": pictures.sheets(store, plan, pool_generators),
+        "sheets": pictures.sheets(store, plan, {pool.id: pool.generator for pool in plan.pools.values()}),
         "neighbours": _neighbours(store, plan, names),
         "runs": list(found.runs),
         "summary": summary,
@@ -128,30 +129,60 @@ def _generator_cost(job: Job, manifest: dict) -> dict:
     }  # fmt: skip
 
 
-def _pool_cost(plan: Plan, pool: Pool, generator: str, manifest: dict) -> dict:
-    """A row of the paper's Table 8: seconds and memory per image, batch and steps."""
+def _pool_cost(plan: Plan, pool: Pool, cost: dict) -> dict:
+    """A row of the paper's Table 8: seconds and memory per image, batch and steps. cost: see `pools.cost`."""
     payload = plan.jobs[pool.generator_id].payload
     return {
-        "generator": generator, "base": payload["subset"] and payload["subset"]["n"],
-        "subset seed": _subset_seed(payload), "seconds per image": manifest["seconds_per_image"],
-        "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
-        **_words(manifest["cost"], ("sampling_batch", "sampler_steps", "evaluations_per_image")), "id": pool.id,
+        "generator": pool.generator, "base": payload["subset"] and payload["subset"]["n"],
+        "subset seed": _subset_seed(payload), "seconds per image": cost["seconds_per_image"], "shards": cost["shards"],
+        "device": cost["device"], "peak MB": _megabytes(cost["peak_device_bytes"]),
+        **_words(cost["facts"], ("sampling_batch", "sampler_steps", "evaluations_per_image")), "id": pool.id,
     }  # fmt: skip
+
+
+_SAMPLER = ("steps", "guidance", "guidance_channels", "sigma_min", "sigma_max", "S_churn")
+
+
+def _generator_row(choice: GeneratorChoice) -> dict:
+    """How a generator samples, presets and defaults written out: what the paper's Table 7 says, and the filter."""
+    config = choice.config.model_dump(mode="json")
+    sampler = config.get("sampler", {})
+    return {
+        "generator": choice.name, "kind": config["kind"], "setting": config["setting"], "model": config.get("pipeline"),
+        **{name.replace("_", " "): sampler.get(name) for name in _SAMPLER},
+        "prompt": config.get("prompt") or _captions(config.get("captions")),
+        "filter": _filter(config.get("clip_filter")),
+    }  # fmt: skip
+
+
+def _captions(captions: dict | None) -> str | None:
+    if captions is None:
+        return None
+    each = f"{captions['images_per_caption']} images each"
+    return f"captions by {captions['language_model']} from {'; '.join(captions['templates'])}; {each}"
+
+
+def _filter(chosen: dict | None) -> str | None:
+    if chosen is None:
+        return None
+    of = "each class" if chosen["scope"] == "class" else "all classes together"
+    return f"the {chosen['drop']:.0%} of {of} that {chosen['model']} is least sure of are dropped"
 
 
 def _words(facts: dict, names: tuple[str, ...]) -> dict:
     return {name.replace("_", " "): facts[name] for name in names if name in facts}
 
 
-def _quality_row(plan: Plan, generator: str, row: dict) -> dict:
+def _quality_row(plan: Plan, row: dict) -> dict:
     from generators.quality.measure import COLUMNS
 
-    payload = plan.jobs[plan.pools[row["pool"]].generator_id].payload
+    pool = plan.pools[row["pool"]]
+    payload = plan.jobs[pool.generator_id].payload
     base = payload["subset"] and payload["subset"]["n"]
     nominal = {cell.n_base: cell.n_nominal for cell in plan.cells}
     return {
-        "dataset": plan.resolved.source.name, "generator": generator, "n_base": base and nominal[base],
-        "setting": plan.resolved.generators[generator].config.setting, **{name: row.get(name) for name in COLUMNS},
+        "dataset": plan.resolved.source.name, "generator": pool.generator, "n_base": base and nominal[base],
+        "setting": plan.resolved.generators[pool.generator].config.setting, **{name: row.get(name) for name in COLUMNS},
         "seconds": row["seconds"],
     }  # fmt: skip
 
@@ -167,19 +198,13 @@ def _zero_shot_rows(store: Store, plan: Plan) -> list[dict]:
     return rows
 
 
-def _pool_generators(plan: Plan) -> dict[str, str]:
-    """Each pool's generator as the spec names it: several that differ in sampling alone share one training."""
-    synthetic = (cell for cell in plan.cells if cell.generator)
-    return {plan.jobs[cell.trial_id].payload["syn"]["pool"]: cell.generator for cell in synthetic}
-
-
-def _pool_name(plan: Plan, pool: Pool, generator: str) -> str:
+def _pool_name(plan: Plan, pool: Pool) -> str:
     """A pool in words: its generator, base, and seeds where there are several."""
     payload = plan.jobs[pool.generator_id].payload
     base = f", base {payload['subset']['n']:,}" if payload["subset"] else ""
     several = _subset_seed(payload) is not None and len(plan.resolved.spec.subset_seeds) > 1
     seed = f", subset {_subset_seed(payload)}" if several else ""
-    return f"{generator}{base}{seed}"
+    return f"{pool.generator}{base}{seed}"
 
 
 def _subset_seed(payload: dict) -> int | None:

@@ -112,13 +112,14 @@ def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) 
         content = {
             "grid": loaded.name, "dataset": the_plan.resolved.source.name,
             "fingerprint": the_plan.resolved.fingerprint, "cells": len(the_plan.cells), "slots": slots,
-            "kinds": [line.__dict__ for line in lines],
+            "gpus": loaded.execution.gpus, "kinds": [line.__dict__ for line in lines],
             "device_seconds": _sum(line.seconds for line in lines if line.kind != "ingest"),
             "bytes": _sum(line.bytes for line in lines), "currency": loaded.currency,
             "money": _sum(line.money for line in lines if line.kind != "ingest"),
         }  # fmt: skip
-        content["wall_seconds"] = content["device_seconds"] and content["device_seconds"] / slots
-        content["gpu_hours"] = content["device_seconds"] * gpus / 3600 if content["device_seconds"] else 0.0
+        seconds = content["device_seconds"]
+        content["wall_seconds"] = seconds and seconds / (slots * (gpus or 1))
+        content["gpu_hours"] = seconds and seconds / 3600 * bool(gpus)
     if as_json:
         _print_json(content)
     else:
@@ -404,9 +405,10 @@ def _slots_here(spec: GridSpec) -> tuple[int, float]:
     """Slots of a local run on this machine (or the spec's own number), and GPUs per slot if they were GPUs."""
     import os
 
+    from grid.estimate import gpus_of_a_slot
+
     execution = spec.execution
-    gpus = 1.0 if execution.gpus == "auto" else execution.gpus
-    return execution.slots or max(1, int((os.cpu_count() or 1) / execution.cpus)), gpus
+    return execution.slots or max(1, int((os.cpu_count() or 1) / execution.cpus)), gpus_of_a_slot(execution)
 
 
 def _sum(values):

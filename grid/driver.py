@@ -375,7 +375,8 @@ class _Run:
             try:
                 outcome = ray.get(ref)
             except ray.exceptions.RayError as error:
-                outcome = {"status": tasks.RETRY, "error": tasks.one_line(error), "fresh_slot": True, "lost_process": True}
+                lost = {"fresh_slot": True, "lost_process": True}
+                outcome = {"status": tasks.RETRY, "error": tasks.one_line(error), **lost}
             if outcome.get("lost_process"):
                 self.losses.add(running.job.id, running.nodes)
                 outcome["lost"] = True

@@ -1,26 +1,41 @@
-"""What a plan will take: seconds and bytes per kind of job, from what the store has seen, else from the spec."""
+"""What a plan will take: device-seconds and bytes per kind of job, from what the store has seen, else from the spec.
 
-from collections.abc import Callable
+Finished jobs speak for those that are like them: trainings of a generator and shards of its pools for the same
+configuration, else for the same kind, by training steps and evaluations of the network; trials for the same classifier
+on the same dataset, by steps. Where they ran on several devices, those on the most frequent one count.
+
+No result says how many trials shared its GPU: the seconds of trials that did count as if each had had it for itself.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, mode
+from typing import NamedTuple
 
+import generators
 from classifiers.recipes import ResolvedRecipe
 from grid import results
+from grid.ids import canonical_json
 from grid.plan import KINDS, WANTED, Job, Plan
+from grid.spec import Execution
 from grid.state import pending
 from grid.store import Store
-from grid.tasks import domain, quality, reference
+from grid.tasks import domain, pools, quality, reference
 from grid.tasks.generators import manifest_name as generator_manifest
 
 PART_BYTES = 16_000  # a result's part, before compaction
 MANIFESTS = {
     "reference": reference.manifest_name, "quality": quality.manifest_name, "domain": domain.manifest_name,
 }  # fmt: skip
+WORK = {"generator": "training_steps", "shard": "evaluations_per_image"}  # of cost_facts: what seconds grow with
+COLUMNS = ["status", "fingerprint", "classifier", "steps", "seconds", "device", "world_size"]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One kind of job in a plan. Times are device-seconds; None where nothing is known. money: at the spec's prices."""
+    """One kind of job in a plan. seconds: device-seconds, a slot's by its share of a GPU; money: these at the spec's
+    prices. None where nothing is known."""
 
     kind: str
     total: int
@@ -44,7 +59,6 @@ def lines(store: Store | None, plan: Plan) -> list[Line]:
         every, left = list(plan.of_kind(kind)), [job for job in todo if job.kind == kind]
         if not every:
             continue
-        seconds = speeds.seconds(kind, left)
         found.append(
             Line(
                 kind=kind,
@@ -53,19 +67,28 @@ def lines(store: Store | None, plan: Plan) -> list[Line]:
                 todo=len(left),
                 cells=sum(serves.get(job.id, 0) for job in every) if kind == "trial" else len(plan.cells),
                 shared=sum(serves.get(job.id, 0) > 1 for job in every),
-                seconds=seconds,
-                calibrated=speeds.calibrated(kind),
+                seconds=None if kind == "ingest" else _sum(speeds.device_s(job) for job in left),
+                calibrated=any(speeds.like(job) for job in every),
                 bytes=_bytes(plan, kind, left, speeds),
-                money=speeds.money(kind, seconds),
+                money=_sum(speeds.money(job) for job in left) if speeds.prices and kind != "ingest" else None,
             )
         )
     return found
 
 
 def expected(store: Store, plan: Plan) -> Callable[[Job], float | None]:
-    """A function from a job to the device-seconds it should take, None where nothing is known."""
-    speeds = _Speeds(store, plan)
-    return lambda job: speeds.seconds(job.kind, [job])
+    """A function from a job to the seconds that it should hold its devices for, None where nothing is known."""
+    return _Speeds(store, plan).held_s
+
+
+def devices_held(workers: int, gpus: float) -> float:
+    """Devices that a job holds: a worker group whole ones, a slot its share; one where that is a CPU's, 0."""
+    return workers if workers > 1 else gpus or 1
+
+
+def gpus_of_a_slot(execution: Execution) -> float:
+    """The share of a GPU that a slot holds; `auto` counts as a whole one, 0 is a CPU."""
+    return 1.0 if execution.gpus == "auto" else execution.gpus
 
 
 def price_per_hour(prices: dict[str, float], device: str | None) -> float | None:
@@ -86,68 +109,119 @@ def _cells_served(plan: Plan) -> dict[str, int]:
     return served
 
 
+def _sum(values: Iterator[float | None]) -> float | None:
+    """The sum; None if one of them is."""
+    values = list(values)
+    return None if None in values else sum(values)
+
+
+class _Took(NamedTuple):
+    """What a finished job took: seconds of all its workers together per unit of its work, and on which device.
+
+    bytes: of a generator's weights.
+    """
+
+    seconds: float
+    device: str
+    bytes: float = 0.0
+
+
 class _Speeds:
-    """Seconds per job: medians of finished jobs in the store (per step, for trials), else the spec's."""
+    """What jobs take: by those like them that the store has seen finish, else by the spec."""
 
     def __init__(self, store: Store | None, plan: Plan):
-        self.expected = plan.resolved.spec.expected_seconds
-        self.per_step: dict[str, float] = {}
-        self.per_job: dict[str, float] = {}
-        self.weights_bytes: float | None = None
-        self.prices = plan.resolved.spec.prices
-        self.devices: dict[str, str] = {}
-        if store:
-            self._calibrate(store, plan)
+        self.plan, self.spec = plan, plan.resolved.spec
+        self.prices = self.spec.prices
+        self.gpus = gpus_of_a_slot(self.spec.execution)
+        self.facts: dict[str, dict] = {}
+        self.seen = _typical(self._finished(store)) if store else {}
 
-    def _calibrate(self, store: Store, plan: Plan) -> None:
-        manifests = [store.get_json(generator_manifest(job.id)) for job in plan.of_kind("generator")]
-        manifests = [content for content in manifests if content]
-        if manifests:
-            self.per_job["generator"] = median(content["train_seconds"] for content in manifests)
-            self.devices["generator"] = manifests[-1]["device"]
-            self.weights_bytes = median(4 * content["values"] for content in manifests)
-        pools = {pool.id: store.get_json(pool.manifest(0)) for pool in plan.pools.values()}
-        if sampled := [content for content in pools.values() if content]:
-            self.per_job["shard"] = median(content["seconds"] for content in sampled)
-            self.devices["shard"] = sampled[-1]["device"]
+    def like(self, job: Job) -> _Took | None:
+        """What the finished jobs most like this one took."""
+        return next((self.seen[key] for key in self._keys(job) if key in self.seen), None)
+
+    def held_s(self, job: Job) -> float | None:
+        """Seconds for which the job's slot or worker group will hold its devices."""
+        if like := self.like(job):
+            return like.seconds * self._work(job) / self._workers(job)
+        return getattr(self.spec.expected_seconds, job.kind)
+
+    def device_s(self, job: Job) -> float | None:
+        seconds = self.held_s(job)
+        return None if seconds is None else seconds * devices_held(self._workers(job), self.gpus)
+
+    def money(self, job: Job) -> float | None:
+        seconds, like = self.device_s(job), self.like(job)
+        price = price_per_hour(self.prices, like and like.device)
+        return None if seconds is None or price is None else seconds / 3600 * price
+
+    def _workers(self, job: Job) -> int:
+        return getattr(self.spec.execution.workers, job.kind, 1)
+
+    # What is alike ---------------------------------------------------------------------------------------------
+
+    def _keys(self, job: Job) -> list[tuple]:
+        """What a job is like, the closest first."""
+        if job.kind == "trial":
+            return [("trial", job.payload["classifier"])]
+        if job.kind in WORK:
+            mapping = job.payload["mapping"]
+            return [(job.kind, canonical_json(mapping)), (job.kind, mapping["kind"])]
+        return [(job.kind,)]
+
+    def _work(self, job: Job) -> int:
+        """How much there is to do, in units that are alike for all jobs of one key."""
+        if job.kind == "trial":
+            mix = [job.payload[part]["n"] for part in ("real", "syn", "copies") if job.payload[part]]
+            return ResolvedRecipe.model_validate(job.payload["recipe"]).total_steps(sum(mix))
+        if job.kind in WORK:
+            return self._cost_facts(job).get(WORK[job.kind], 1)
+        return 1
+
+    def _cost_facts(self, job: Job) -> dict:
+        """`cost_facts` of a generator's training or of a pool's sampling; once for all shards of a pool."""
+        subset = job.payload.get("subset")
+        name = job.payload.get("pool", job.id)
+        if name not in self.facts:
+            config, shape = generators.config(job.payload["mapping"]), self.plan.resolved.shape
+            image = (shape.height, shape.width, shape.channels)
+            self.facts[name] = config.cost_facts(*image, len(shape.classes), subset and subset["n"])
+        return self.facts[name]
+
+    # What the store has seen -----------------------------------------------------------------------------------
+
+    def _finished(self, store: Store) -> Iterator[tuple[list[tuple], _Took]]:
+        """(keys, what it took) of each finished job."""
+        for job in self.plan.of_kind("generator"):
+            if content := store.get_json(generator_manifest(job.id)):
+                seconds = content["train_seconds"] * content["world_size"] / self._work(job)
+                yield self._keys(job), _Took(seconds, content["device"], 4 * content["values"])
+        for pool in self.plan.pools.values():
+            if cost := pools.cost(store, pool.id):
+                job = self.plan.jobs[pool.shard_id(0)]
+                yield self._keys(job), _Took(cost["seconds"] / self._work(job), cost["device"])
         for kind, name_of in MANIFESTS.items():
-            found = [store.get_json(name_of(job.id)) for job in plan.of_kind(kind)]
-            if found := [content for content in found if content]:
-                self.per_job[kind] = median(content["seconds"] for content in found)
-                self.devices[kind] = found[-1]["device"]
-        table = results.read(store).select(["trial_id", "status", "classifier", "steps", "seconds", "device"])
-        by_classifier: dict[str, list[float]] = {}
-        for row in table.to_pylist():
-            if row["status"] == "ok" and row["steps"]:
-                by_classifier.setdefault(row["classifier"], []).append(row["seconds"] / row["steps"])
-                self.devices["trial"] = row["device"]
-        self.per_step = {name: median(values) for name, values in by_classifier.items()}
+            for job in self.plan.of_kind(kind):
+                if content := store.get_json(name_of(job.id)):
+                    yield self._keys(job), _Took(content["seconds"], content["device"])
+        for row in results.read(store, COLUMNS).to_pylist():
+            if row["status"] == "ok" and row["steps"] and row["fingerprint"] == self.plan.resolved.fingerprint:
+                seconds = row["seconds"] * row["world_size"] / row["steps"]
+                yield [("trial", row["classifier"])], _Took(seconds, row["device"])
 
-    def calibrated(self, kind: str) -> bool:
-        return bool(self.per_step) if kind == "trial" else kind in self.per_job
 
-    def money(self, kind: str, seconds: float | None) -> float | None:
-        price = price_per_hour(self.prices, self.devices.get(kind))
-        return None if price is None or seconds is None else seconds / 3600 * price
-
-    def seconds(self, kind: str, jobs: list[Job]) -> float | None:
-        if kind == "ingest":
-            return None
-        total = 0.0
-        for job in jobs:
-            seconds = self._trial(job) if kind == "trial" else self.per_job.get(kind)
-            seconds = getattr(self.expected, kind) if seconds is None else seconds
-            if seconds is None:
-                return None
-            total += seconds
-        return total
-
-    def _trial(self, job: Job) -> float | None:
-        per_step = self.per_step.get(job.payload["classifier"])
-        if per_step is None:
-            return None
-        mix = [job.payload[part]["n"] for part in ("real", "syn", "copies") if job.payload[part]]
-        return per_step * ResolvedRecipe.model_validate(job.payload["recipe"]).total_steps(sum(mix))
+def _typical(finished: Iterator[tuple[list[tuple], _Took]]) -> dict[tuple, _Took]:
+    """For each key the medians over the jobs on the device that most of them ran on."""
+    by_key: dict[tuple, list[_Took]] = defaultdict(list)
+    for keys, took in finished:
+        for key in keys:
+            by_key[key].append(took)
+    found = {}
+    for key, every in by_key.items():
+        device = mode(took.device for took in every)
+        alike = [took for took in every if took.device == device]
+        found[key] = _Took(median(took.seconds for took in alike), device, median(took.bytes for took in alike))
+    return found
 
 
 def _bytes(plan: Plan, kind: str, jobs: list[Job], speeds: _Speeds) -> int | None:
@@ -158,7 +232,8 @@ def _bytes(plan: Plan, kind: str, jobs: list[Job], speeds: _Speeds) -> int | Non
     if kind == "reference":
         return None if jobs else 0
     if kind == "generator":
-        return None if speeds.weights_bytes is None and jobs else round((speeds.weights_bytes or 0) * len(jobs))
+        likes = [speeds.like(job) for job in jobs]
+        return None if None in likes else round(sum(like.bytes for like in likes))
     if shape is None:
         return None
     image = shape.height * shape.width * shape.channels + 8  # and its label

@@ -10,7 +10,7 @@ import secrets
 from datetime import UTC, datetime
 
 # Raised by hand, per kind of job, when a fix changes what that kind of job produces.
-REVISIONS = {"ingest": 1, "generator": 1, "pool": 1, "trial": 1, "reference": 1, "quality": 1, "domain": 2}
+REVISIONS = {"ingest": 1, "generator": 1, "pool": 2, "trial": 1, "reference": 1, "quality": 1, "domain": 2}
 
 
 def canonical_json(value) -> str:

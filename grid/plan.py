@@ -70,11 +70,15 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A generator's pool: it has no length, only the shards that some trial asked for."""
+    """A generator's pool: it has no length, only the shards that some trial asked for.
+
+    generator: its name in the spec; several that differ in sampling alone share one training, `generator_id`.
+    """
 
     id: str
     generator_id: str
     shard_size: int
+    generator: str
 
     def manifest(self, index: int) -> str:
         return f"pools/{self.id}/{index:05d}.json"
@@ -249,9 +253,18 @@ class _Planner:
     def _synthetic(self, amount, nominal: int, choice: GeneratorChoice, where: str) -> int:
         count = self._whole(amount.count(nominal, 0), amount, where)
         most = choice.config.capacity(self.shape.classes)
-        if most is not None and count > most:
-            raise SpecError(f"{where}: {count:,} images; {choice.name} has {most:,} that are balanced over the classes")
+        if most is not None and self._drawn(count) > most:
+            classes, seen = len(self.shape.classes), len(self.seen or ())
+            have = f"{most * (classes - seen) // classes:,} that are balanced over the {'unseen ' * bool(seen)}classes"
+            raise SpecError(f"{where}: {count:,} images; {choice.name} has {have}")
         return count
+
+    def _drawn(self, n: int) -> int:
+        """Images from a pool's start that hold n to train on: it has all classes, zero-shot takes those unseen."""
+        if self.seen is None:
+            return n
+        classes = len(self.shape.classes)
+        return -(-n // (classes - len(self.seen))) * classes
 
     def _whole(self, count: int, amount, where: str) -> int:
         if count < 1:
@@ -283,7 +296,7 @@ class _Planner:
         if zero_shot := self.spec.zero_shot:
             mix["zero_shot"] = zero_shot.payload(self.shape.classes, len(self.shape.classes))
             how = {"zero_shot_config": zero_shot.model_dump(mode="json")}
-        generator, stream = arm.generator, self._stream(arm)
+        generator, stream = arm.generator, self._stream(arm.n_total)
         for classifier in self.spec.classifiers:
             recipe = self._recipe(arm, classifier)
             for seed in self.spec.seeds:
@@ -318,12 +331,15 @@ class _Planner:
             self.recipes[key] = resolved.payload()
         return self.recipes[key]
 
-    def _stream(self, arm: _Arm) -> dict:
+    def _stream(self, n_total: int, patch_px: int | None = None) -> dict:
         """How a mix too large for a device is read: a window of its shards at a time. By sizes alone, since it
-        changes the order of images; so it is a part of the trial's id, and no device has a say in it."""
+        changes the order of images; so it is a part of the trial's id, and no device has a say in it.
+
+        patch_px: the side of the square that is kept of each image, where that is not all of it.
+        """
         shape = self.shape
-        image_bytes = shape.height * shape.width * shape.channels
-        if arm.n_total * image_bytes <= RESIDENT_BYTES:
+        image_bytes = (patch_px**2 if patch_px else shape.height * shape.width) * shape.channels
+        if n_total * image_bytes <= RESIDENT_BYTES:
             return {}
         shard_bytes = image_bytes * pools.shard_size(shape.height, shape.width, shape.channels)
         return {"stream": {"window": max(1, WINDOW_BYTES // shard_bytes)}}
@@ -346,14 +362,11 @@ class _Planner:
         pool_id = content_id("pool", sampled)
         if pool_id not in self.pools:
             size = pools.shard_size(self.shape.height, self.shape.width, self.shape.channels)
-            self.pools[pool_id] = Pool(pool_id, generator_id, size)
+            self.pools[pool_id] = Pool(pool_id, generator_id, size, name)
         return self.pools[pool_id]
 
     def _shards(self, pool: Pool, arm: _Arm) -> list[str]:
-        n = arm.n_syn
-        if self.seen is not None:  # a pool has images of all classes; those of the unseen are taken
-            classes = len(self.shape.classes)
-            n = -(-n // (classes - len(self.seen))) * classes
+        n = self._drawn(arm.n_syn)
         self.used[pool.id] = max(self.used.get(pool.id, 0), n)
         return self._shards_of(pool, n)
 
@@ -361,11 +374,13 @@ class _Planner:
         """Ids of the shards with the pool's first n images."""
         ids = []
         generator = self.generators[pool.generator_id]
+        # The pool's own: the generator's says how the first of those samples that share its training.
+        mapping = self.resolved.generators[pool.generator].config.model_dump(mode="json")
         for index in range(-(-n // pool.shard_size)):
             shard_id = pool.shard_id(index)
             if shard_id not in self.shards:
                 payload = {"pool": pool.id, "generator": generator.id, "index": index}
-                payload |= {"mapping": generator.payload["mapping"], "size": pool.shard_size}
+                payload |= {"mapping": mapping, "size": pool.shard_size}
                 payload |= {"seed": seed_of(pool.id, "pool")}
                 stage = generator.stage.replace("generator:", "shard:", 1)
                 self.shards[shard_id] = Job(shard_id, "shard", (generator.id,), payload, stage)
@@ -407,10 +422,13 @@ class _Planner:
             recipe = recipes.resolve(self.resolved.domain_recipe, **sizes, classifier=classifier).payload()
         except ValueError as error:
             raise SpecError(f"domain_gap.recipe: {error}") from error
+        if (stream := self._stream(2 * n, patch_px)) and "normalisation" not in recipe:
+            right = "give the recipe a normalisation (mean and std), or domain_gap fewer images"
+            raise SpecError(f"domain_gap.recipe: {2 * n:,} images are streamed, and so are not measured; {right}")
         tsne = gap.tsne if patch_px is None else 0
         payload = {
             "dataset": self.fingerprint, "syn": {"pool": pool.id, "n": n}, "real": self._subset(n, 0),
-            "classifier": classifier, "recipe": recipe, "held_out": gap.held_out, "patch_px": patch_px,
+            "classifier": classifier, "recipe": recipe, "held_out": gap.held_out, "patch_px": patch_px, **stream,
             "tsne": tsne, "reference": self._reference() if tsne else None,
         }  # fmt: skip
         self._add_measure("domain", pool, payload, {})
@@ -436,7 +454,7 @@ class _Planner:
             raise SpecError(f"reference_images: {n:,} is more than there are training images; {right}")
         own = _Arm("base", self.resolved.recipe_name, n, n)
         payload = {"dataset": self.fingerprint, "real": self._subset(n, 0), "classifier": classifier}
-        payload |= {**self._stream(own), "recipe": self._recipe(own, classifier)}
+        payload |= {**self._stream(n), "recipe": self._recipe(own, classifier)}
         job_id = content_id("reference", payload)
         stage = f"reference:{self.stage_of(n)}"
         self.references.setdefault(job_id, Job(job_id, "reference", (self.ingest.id,), payload, stage))

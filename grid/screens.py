@@ -22,7 +22,7 @@ def show_plan(content: dict, lines) -> None:
     pending = " (not ingested yet: fingerprint pending)" if content["fingerprint"] == "pending" else ""
     table = Table(title=f"{content['grid']}: {content['cells']:,} cells on {content['dataset']}{pending}")
     table.add_column("job")
-    priced = content["money"] is not None
+    priced = any(line.money is not None for line in lines)
     for name in ("jobs", "done", "to run", "serve several cells", "device time", "to store"):
         table.add_column(name, justify="right")
     if priced:
@@ -40,13 +40,24 @@ def show_plan(content: dict, lines) -> None:
         seen = any(line.calibrated for line in lines)
         basis = "from finished jobs in the store" if seen else "from the preset's figures"
         text = f"about {duration(content['wall_seconds'])} on {content['slots']} slots ({basis})"
-        console.print(f"{text}; {content['gpu_hours']:.2f} GPU-hours if the slots are GPUs", highlight=False)
-        if priced:
+        console.print(f"{text}{_gpu_hours(content, lines)}", highlight=False)
+        if content["money"] is not None:
             console.print(f"{content['money']:,.2f} {content['currency']} at the spec's prices", highlight=False)
     elif any(line.todo for line in lines):
-        console.print("time unknown: no job like these has finished in this store", highlight=False)
+        unknown = [line.kind for line in lines if line.todo and line.seconds is None and line.kind != "ingest"]
+        what = f" of {', '.join(unknown)}" if unknown else ""
+        console.print(f"time{what} unknown: no job like these has finished in this store", highlight=False)
     else:
         console.print("nothing to do", highlight=False)
+
+
+def _gpu_hours(content: dict, lines) -> str:
+    if not content["gpus"]:
+        return ""
+    packed = content["gpus"] == "auto"  # several trials on one, and their rows do not say how many
+    text = f"; {content['gpu_hours']:.2f} GPU-hours with {1 if packed else content['gpus']:g} GPU a slot"
+    seen = any(line.calibrated for line in lines if line.kind == "trial")
+    return f"{text}, trials that shared one counted as if alone on it" if packed and seen else text
 
 
 def size_text(count: float) -> str:

@@ -56,7 +56,7 @@ class Slot:
         log.info("%s %s: %s", request.kind, request.id, cell)
         self.busy = True
         if request.kind != "shard":
-            _let_pipelines_go()
+            _let_samplers_go()
         try:
             outcome = tasks.run(self.store, request)
         finally:
@@ -69,11 +69,11 @@ class Slot:
         return outcome
 
 
-def _let_pipelines_go() -> None:
-    """What sampling keeps loaded between two shards would take a training's memory."""
-    models = sys.modules.get("generators.stable_diffusion.models")
-    if models:
-        models.release()
+def _let_samplers_go() -> None:
+    """What sampling keeps ready between two shards would take a training's memory."""
+    backends = sys.modules.get("generators.backends")
+    if backends:
+        backends.release()
 
 
 def launch_group(store: Store, request: tasks.Request) -> dict:

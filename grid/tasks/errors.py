@@ -15,8 +15,13 @@ def cause_of(error: BaseException) -> BaseException:
     Of a worker group's failures the most telling: one that another attempt mends, since a rank that lost another one
     to a dead machine fails too; else a rank's own error before what follows from it in the other ranks.
     """
-    causes = list(_causes(error))
-    return min(causes, key=lambda cause: (not is_infrastructure(cause) or is_broken_group(cause), is_broken_group(cause)))
+
+    def rank(cause: BaseException) -> int:
+        if is_broken_group(cause):
+            return 2
+        return 0 if is_infrastructure(cause) else 1
+
+    return min(_causes(error), key=rank)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -109,10 +109,16 @@ def training_parts(request: Request) -> list[Part]:
 
 
 def _of_unseen_classes(request: Request) -> np.ndarray:
-    """Numbers of the pool's first n images of the unseen classes: every pool's labels follow from its id."""
-    payload = request.payload
+    """Numbers of the pool's first n images of the unseen classes: every pool's labels follow from its id.
+
+    Raises ValueError if there are fewer.
+    """
+    payload, n = request.payload, request.payload["syn"]["n"]
     every = pools.labels(seed_of(payload["syn"]["pool"], "pool"), 0, request.syn.n, request.classes)
-    return np.flatnonzero(np.isin(every, payload["zero_shot"]["unseen"]))[: payload["syn"]["n"]]
+    found = np.flatnonzero(np.isin(every, payload["zero_shot"]["unseen"]))
+    if len(found) < n:
+        raise ValueError(f"{n} images of unseen classes wanted, the {request.syn.n} of the shards have {len(found)}")
+    return found[:n]
 
 
 # From parts to images ----------------------------------------------------------------------------------------------

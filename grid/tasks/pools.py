@@ -2,15 +2,19 @@
 
 import io
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import lru_cache
+from statistics import median, mode
 
 from grid import shards
-from grid.store import Store
+from grid.store import CONNECTIONS, Store
 from grid.tasks import weights
 from grid.tasks.generators import manifest_name
 from grid.tasks.request import Request
 from grid.tasks.surroundings import device_name, device_of, peak_device_bytes, reset_peak, surroundings
+
+MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would not move it
 
 
 def shard_name(pool_id: str, index: int) -> str:
@@ -28,9 +32,10 @@ def sample(store: Store, request: Request) -> dict:
     start = payload["index"] * payload["size"]
     columns: dict[str, list] = {}
     reset_peak(device)
+    weights_here = _weights(store, payload["generator"])  # before the clock; what a kind loads by itself, see `cost`
     clock = time.perf_counter()
     images, labels = backends.sample(
-        _weights(store, payload["generator"]), generator,
+        weights_here, generator,
         classes=request.classes, class_names=request.class_names, shape=request.image_shape,
         seed=payload["seed"], start=start, stop=start + payload["size"], device=device, facts=columns.update,
     )  # fmt: skip
@@ -49,6 +54,33 @@ def sample(store: Store, request: Request) -> dict:
     return {"shard": asdict(ref)}
 
 
+def cost(store: Store, pool_id: str) -> dict | None:
+    """What a pool's finished shards took, on the device that most of them ran on; None if there are none.
+
+    seconds (of a shard) and seconds_per_image are medians: a process loads or compiles models in its first shard.
+    peak_device_bytes is the largest (None on a CPU); shards, how many were looked at; facts, `cost_facts` of sampling.
+    """
+    manifests = _finished(store, pool_id)
+    if not manifests:
+        return None
+    device = mode(content["device"] for content in manifests)
+    alike = [content for content in manifests if content["device"] == device]
+    peaks = [content["peak_device_bytes"] for content in alike if content["peak_device_bytes"] is not None]
+    return {
+        "device": device, "shards": len(alike), "facts": alike[0]["cost"],
+        "peak_device_bytes": max(peaks, default=None),
+        **{name: median(content[name] for content in alike) for name in ("seconds", "seconds_per_image")},
+    }  # fmt: skip
+
+
+def _finished(store: Store, pool_id: str) -> list[dict]:
+    """Manifests of a pool's finished shards; of more than MOST_TIMED so many at most, spread over the pool."""
+    names = sorted(name for name in store.list(f"pools/{pool_id}") if name.endswith(".json"))
+    chosen = names[:: max(1, -(-len(names) // MOST_TIMED))]
+    with ThreadPoolExecutor(CONNECTIONS) as threads:  # manifests are small: reading them is waiting
+        return [content for content in threads.map(store.get_json, chosen) if content]
+
+
 def _write_columns(store: Store, manifest: str, request: Request, columns: dict[str, list]) -> str | None:
     """Captions, prompts and scores, as a Parquet file beside the shard; its name."""
     if not columns:
@@ -63,6 +95,13 @@ def _write_columns(store: Store, manifest: str, request: Request, columns: dict[
     return name
 
 
-@lru_cache(maxsize=2)  # a slot samples many shards of one pool, one after another
 def _weights(store: Store, generator_id: str) -> dict:
-    return weights.read(store, manifest_name(generator_id))
+    manifest = manifest_name(generator_id)
+    content = store.get_json(manifest)
+    return _read_weights(store, manifest, (content or {}).get("checksum"))
+
+
+@lru_cache(maxsize=2)  # a slot samples many shards of one pool, one after another
+def _read_weights(store: Store, manifest: str, checksum: str | None) -> dict:
+    """checksum: as the manifest has it now, so that weights that were made again are read again."""
+    return weights.read(store, manifest)

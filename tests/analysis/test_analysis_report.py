@@ -60,6 +60,8 @@ def written(tmp_path_factory):
         "costs": [{"what": "generator", "seconds": 12.5}, {"what": "pool", "peak_device_bytes": 4_000}],
         "runs": [{"started": "2026-01-01", "trials": 3}], "recipe": "planted",
         "sheets": sheets(), "neighbours": {"edm, base 500": png(5_000, 200)},
+        "generators": [{"generator": "edm", "steps": 18, "prompt": None, "filter": None},
+                       {"generator": "sd2", "steps": 50, "prompt": "High-quality photo of {a} {c}.", "filter": None}],
         "quality": [quality("edm, base 500", 500, 8.33), quality("edm, base 5,000", 5_000, 4.25)],
         "zero_shot": [{"classifier": "cnn", "generator": None, "n_base": 500, "n_nominal": 500, "n_syn": 0,
                        "trial_id": "t", "among_unseen": 21.37, "among_all": 2.0, "seen_among_all": 97.0}],
@@ -83,7 +85,7 @@ def test_everything_handed_in_is_shown(written):
                  "the equivalence is determined", "&#34;numpy&#34;: &#34;2.0&#34;"):  # fmt: skip
         assert text in html, text
     for section in ("summary", "figures", "cells", "curves", "tuples", "gains", "surfaces", "narrowing", "missing",
-                    "failures", "quality", "domain-gap", "zero-shot", "costs-0", "sheets", "settings"):  # fmt: skip
+                    "failures", "generators", "quality", "domain-gap", "zero-shot", "costs-0", "sheets", "settings"):  # fmt: skip
         assert f'id="{section}"' in html, section
         assert f'href="#{section}"' in html, section
 
@@ -101,6 +103,11 @@ def test_quality_has_a_row_of_real_images_and_no_empty_columns(written):
     assert (real["pool"], real["n images"], real["diversity"], real["fid"]) == ("real images", "50,000", "2.09", "")
     assert [(row["pool"], row["fid"], row["diversity"]) for row in pools] == [
         ("edm, base 500", "8.33", "1.17"), ("edm, base 5,000", "4.25", "1.17")]  # fmt: skip
+
+
+def test_generators_have_their_settings_and_no_empty_columns(written):
+    assert table_of(written.read_text(), "generators") == [
+        ["generator", "steps", "prompt"], ["edm", "18", ""], ["sd2", "50", "High-quality photo of {a} {c}."]]  # fmt: skip
 
 
 def test_sample_images_are_small_jpegs(written):

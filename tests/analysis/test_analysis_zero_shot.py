@@ -8,8 +8,8 @@ from analysis import paper
 from analysis.zero_shot import MEASURES, zero_shot_figures, zero_shot_means
 
 
-def trial(accuracies, *, n_syn=0, seed=0, generator=None, n_base=6_500, trial_id=None):
-    identity = {"classifier": "resnet50", "generator": generator, "n_base": n_base, "n_nominal": n_base, "n_syn": n_syn}
+def trial(accuracies, *, n_syn=0, seed=0, generator=None, n_base=6_500, n_nominal=None, trial_id=None):
+    identity = {"classifier": "resnet50", "generator": generator, "n_base": n_base, "n_nominal": n_nominal or n_base, "n_syn": n_syn}
     return {**identity, "trial_id": trial_id or f"{generator} {n_syn} {seed}", **dict(zip(MEASURES, accuracies))}
 
 
@@ -48,6 +48,22 @@ def test_figure_14_is_table_21():
     assert drawn["6,500 real, sd3"] == [(0, 45.73), (0.1, 62.27), (0.5, 67.47), (1, 68.13), (10, 76.80)]
     assert drawn["6,500 real, sd2"] == [(0, 45.73), (0.1, 56.27), (0.5, 58.93), (1, 59.33), (10, 61.33)]
     assert [t.get_text() for t in first.get_xticklabels()] == ["0", "0.1", "0.5", "1", "10"]
+
+
+def test_ratios_are_to_the_real_images_that_there_are():
+    """As printed for ImageNet-100: 130,000 real images, of which 50 classes have half."""
+    rows = [trial((a, None, None), n_syn=n, generator="sd3", n_base=65_000, n_nominal=130_000)
+            for n, a in ((13_000, 20.91), (65_000, 34.29), (130_000, 39.16))]  # fmt: skip
+    assert [line["ratio"] for line in zero_shot_means(rows)] == [0.2, 1, 2]
+    ((_, figure),) = zero_shot_figures(rows)
+    assert figure.axes[0].containers[0][0].get_xdata().tolist() == [0.2, 1, 2]
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["0.2", "1", "2"]
+
+
+def test_without_real_images_there_is_no_ratio():
+    rows = [trial((20.0, None, None), n_syn=10, generator="sd3", n_base=0, n_nominal=1)]
+    assert [line["ratio"] for line in zero_shot_means(rows)] == [None]
+    assert list(zero_shot_figures(rows)) == []
 
 
 def test_intervals_are_drawn():

@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from generators import pools
 from grid import datasets, results, subsets, tasks
+from grid.ids import seed_of
 from grid.spec import SpecError
 from grid.tasks import mixes
 
@@ -102,3 +104,15 @@ def test_only_shards_with_a_wanted_image_are_asked_for():
     assert [rows.tolist() for _, rows in mixes.whole(images, 5)] == [[0, 1, 2, 3], [0]]
     with pytest.raises(ValueError, match="11 images wanted, the shards have 10"):
         mixes.whole(images, 11)
+
+
+def test_zero_shot_takes_what_there_is_of_the_unseen_classes_and_no_less():
+    """Twenty images of ten classes, two of each: eight are of four unseen classes."""
+    payload = {"real": {"n": 0, "subset_seed": None}, "copies": None, "syn": {"pool": "pool-1", "n": 8}, "zero_shot": {"unseen": [6, 7, 8, 9]}}
+    request = tasks.Request("trial-1", "trial", payload, "a", tuple("abcdefghij"), (8, 8, 1), labels=np.arange(10), syn=tasks.Images(("s",), (20,)))
+    ((_, rows),) = mixes.training_parts(request)
+    every = pools.labels(seed_of("pool-1", "pool"), 0, 20, 10)
+    assert sorted(every[rows]) == [6, 6, 7, 7, 8, 8, 9, 9]
+    short = replace(request, payload={**payload, "syn": {"pool": "pool-1", "n": 9}})
+    with pytest.raises(ValueError, match="9 images of unseen classes wanted, the 20 of the shards have 8"):
+        mixes.training_parts(short)

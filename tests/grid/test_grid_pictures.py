@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import generators
 from grid import analysts, datasets, pictures, shards, tasks
+from grid.resolve import GeneratorChoice
 from grid.state import pending
 from grid.tasks import zero_shot
 
@@ -135,6 +137,25 @@ def test_generators_that_share_a_training_keep_their_names(planned, request_of, 
         assert html.count(f"<td>{name}, base 60</td>") == 1  # in the table of quality
     part = html.split("<h2>Costs: sampling pools</h2>")[1].split("</section>")[0]
     assert "<td>edm</td>" in part and "<td>quick</td>" in part
+    assert "medians over a pool&#39;s shards" in part
+    part = html.split('<section id="generators">')[1].split("</section>")[0]
+    assert re.findall(r"<td>(edm|quick)</td>.*?>(\d+)</td>", part, re.DOTALL) == [("edm", "4"), ("quick", "2")]
+    first, second = (shards.read(store, shards.ref(pool.manifest(0), store.get_json(pool.manifest(0))))[0]
+                     for pool in the_plan.pools.values())  # fmt: skip
+    assert not np.array_equal(first, second)
+
+
+def test_a_preset_is_written_out_in_the_generators_table():
+    """The paper's Table 7: guidance and prompt; and the filter."""
+    rows = [analysts._generator_row(GeneratorChoice(name, generators.config({"kind": "stable-diffusion", "preset": name}), (0,)))
+            for name in ("sd2", "sd3")]  # fmt: skip
+    assert [(row["steps"], row["guidance"]) for row in rows] == [(50, 7.5), (28, 2.0)]
+    assert (rows[0]["prompt"], rows[0]["filter"]) == ("High-quality photo of {a} {c}.", None)
+    assert rows[1]["prompt"] == "captions by meta-llama/Llama-2-7b-hf from c; c,bg; c,rel; 5 images each"
+    assert rows[1]["filter"] == "the 20% of each class that openai/clip-vit-large-patch14 is least sure of are dropped"
+    (edm, dit) = (analysts._generator_row(GeneratorChoice(kind, generators.config({"kind": kind}), (0,))) for kind in ("edm", "dit"))
+    assert (edm["steps"], edm["sigma min"], edm["sigma max"]) == (18, 0.002, 80.0)
+    assert (dit["steps"], dit["guidance"]) == (250, 4.0)
 
 
 def test_zero_shot_trials_reach_the_report(planned, spec, sorted_set, tmp_path):

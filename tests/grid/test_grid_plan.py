@@ -55,6 +55,15 @@ def test_the_whole_training_set_is_one_subset_for_all_seeds(mini):
     assert kinds(the_plan) == {"ingest": 1, "generator": 1, "shard": 2, "trial": 4}
 
 
+def test_pools_of_one_training_are_sampled_each_in_its_own_way(mini):
+    mini["generators"]["quick"] = {**mini["generators"]["edm"], "sampler": {"steps": 2}}
+    mini["blocks"] = [{"n_base": 60, "syn": {"edm": 1, "quick": 1}}]
+    the_plan = planned(mini)
+    assert kinds(the_plan)["generator"] == 1
+    steps = {the_plan.pools[job.payload["pool"]].generator: job.payload["mapping"]["sampler"]["steps"] for job in the_plan.of_kind("shard")}
+    assert steps == {"edm": 4, "quick": 2}
+
+
 def test_generator_seeds_multiply_only_the_synthetic_arm(mini):
     mini["generators"]["edm"]["seeds"] = [0, 1, 2]
     assert kinds(planned(mini)) == {"ingest": 1, "generator": 6, "shard": 6, "trial": 10 + 3 * 8}

@@ -73,3 +73,14 @@ def test_what_makes_no_sense_is_refused(planned, spec):
         planned({**spec, "dataset": "digits"})
     with pytest.raises(SpecError, match="more than the 4"):
         planned({**spec, "blocks": [{"n_base": 600}]})
+
+
+def test_a_finite_pool_is_counted_by_its_unseen_classes(planned, spec, tmp_path):
+    """Half of the pool's images are of seen classes, and serve nobody."""
+    rarest = min(len(list((tmp_path / "pool" / name).iterdir())) for name in NAMES)
+    most = 5 * rarest
+    _, the_plan = planned({**spec, "blocks": [{"n_base": 200, "syn": {"made": [f"{most} images"]}}]}, "all")
+    assert len(list(the_plan.of_kind("shard"))) == -(-2 * most // 512)
+    too_many = {**spec, "blocks": [{"n_base": 200, "syn": {"made": [f"{most + 1} images"]}}]}
+    with pytest.raises(SpecError, match=f"{most + 1} images; made has {most} that are balanced over the unseen classes"):
+        planned(too_many)

@@ -68,8 +68,7 @@ def measure(size: dict, device: torch.device) -> dict:
         "fp32 eager, latents kept": plain_step(images, labels, vae, spec, device, latents=latents),
         "equigrid": own.advance,
     }
-    shape, nimg = images.shape[1:], 50_000
-    painter = Painter(weights, spec, shape=shape, device=device, nimg=nimg)
+    painter = Painter(weights, spec, shape=images.shape[1:], device=device)
     samples = {
         "fp32 eager, DiTPipeline": plain_sampler(vae, spec, size["side"], device),
         "equigrid": lambda: painter.batch(0, range(spec.sampler.batch), labels[: spec.sampler.batch]),

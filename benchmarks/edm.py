@@ -2,13 +2,16 @@
 
 Usage: python benchmarks/edm.py [--size tiny|small|full] [--device cpu|cuda] [--threads N] [--json FILE]
 
-Three variants in one run: "fp32 eager" (TF32 off) and "bf16 eager" (autocast, channels-last), both written here
-without any of the project's speed-ups (torch's own dropout, Adam and a loop over parameters for the average),
-and "equigrid", what `generators.edm` does on this device.  full is the published CIFAR-10 setting and wants a
-GPU; small is a reduced network for a CPU; tiny only shows that the script runs.
+Three variants in one run, one after another: "fp32 eager" (TF32 off) and "bf16 eager" (autocast, channels-last),
+both written here without any of the project's speed-ups (torch's own dropout, Adam and a loop over parameters for
+the average), and "equigrid", what `generators.edm` does on this device, its sampling as the grid calls it: whole
+shards, straight to uint8.  A training batch that does not fit the memory is taken in halves, quarters and so on, and
+the row says so.  full is the published CIFAR-10 setting and wants a GPU; small is a reduced network for a CPU; tiny
+only shows that the script runs.
 """
 
 import contextlib
+import gc
 from collections.abc import Callable
 
 import comparing
@@ -17,26 +20,31 @@ import torch
 import torch.nn.functional as F
 from comparing import rates
 
-from generators import config
+from generators import backends, config, pools
 from generators.edm import network as network_module
 from generators.edm.config import EDMConfig
 from generators.edm.network import EDMNetwork, initialise
-from generators.edm.sampling import compiled, heun, ready
+from generators.edm.sampling import heun, ready
 from generators.edm.schedules import ema_decay, learning_rate
 from generators.edm.stage import DenoiserStage
-from generators.edm.steps import batch_of, losses
+from generators.edm.steps import Batch, batch_of, losses
 from generators.edm.weights import network_for
+from generators.stages import sliced
 
 CLASSES = 10
 REDUCED = {"model_channels": 32, "channel_mult": [1, 2, 2], "num_blocks": 1, "attn_resolutions": [16]}
 SIZES = {
-    "full": {"side": 32, "sampling_batch": 512, "steps": 20, "rounds": 5, "spec": {"preset": "cifar10"}},
+    "full": {
+        "side": 32, "sampling_batch": 512, "shard": pools.shard_size(32, 32, 3), "steps": 10, "rounds": 3,
+        "spec": {"preset": "cifar10"},
+    },
     "small": {
-        "side": 32, "sampling_batch": 16, "steps": 3, "rounds": 5,
+        "side": 32, "sampling_batch": 16, "shard": 16, "steps": 3, "rounds": 5,
         "spec": {"network": REDUCED, "training": {"batch": 32}, "sampler": {"steps": 6}},
     },
-    "tiny": {"side": 8, "sampling_batch": 4, "steps": 1, "rounds": 1, "spec": {"preset": "digits"}},
+    "tiny": {"side": 8, "sampling_batch": 4, "shard": 4, "steps": 1, "rounds": 1, "spec": {"preset": "digits"}},
 }  # fmt: skip
+"""shard: images that one call of "equigrid" samples; a whole shard takes a CPU too long."""
 
 
 def measure(size: dict, device: torch.device) -> dict:
@@ -46,28 +54,50 @@ def measure(size: dict, device: torch.device) -> dict:
     side, channels = size["side"], 3
     images = rng.integers(0, 256, (2048, side, side, channels), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, 2048)
+    shape, batch, sampling_batch = images.shape[1:], spec.training.batch, spec.sampler.batch
     trains = {
-        "fp32 eager": plain_step(images, labels, spec, device, bf16=False),
-        "bf16 eager": plain_step(images, labels, spec, device, bf16=True),
-        "equigrid": DenoiserStage(images, labels, spec, classes=CLASSES, seed=0, device=device).advance,
+        "fp32 eager": lambda: PlainTraining(images, labels, spec, device, bf16=False),
+        "bf16 eager": lambda: PlainTraining(images, labels, spec, device, bf16=True),
+        "equigrid": lambda: own_training(images, labels, spec, device),
     }
-    weights = {name: value.cpu() for name, value in fresh(spec, images.shape[1:]).state_dict().items()}
+    weights = fresh(spec, shape).state_dict()
     samples = {
-        "fp32 eager": plain_sampler(weights, spec, images.shape[1:], device, bf16=False),
-        "bf16 eager": plain_sampler(weights, spec, images.shape[1:], device, bf16=True),
-        "equigrid": own_sampler(weights, spec, images.shape[1:], device),
+        "fp32 eager": (sampling_batch, lambda: plain_sampler(weights, spec, shape, device, bf16=False)),
+        "bf16 eager": (sampling_batch, lambda: plain_sampler(weights, spec, shape, device, bf16=True)),
+        "equigrid": (size["shard"], lambda: own_sampler(weights, spec, shape, device, size["shard"])),
     }
-    batch = spec.training.batch
-    training = rates(trains, batch, device, size)
-    sampling = rates(samples, spec.sampler.batch, device, {**size, "steps": 1})
+    found = {name: training_rate(make, batch, device, size) for name, make in trains.items()}
+    for name, (nimg, make) in samples.items():
+        found[name]["sampling"] = rate(make(), nimg, device, {**size, "steps": 1})
+        free_memory(device)
     return {
-        "rates": {name: {"training": training[name], "sampling": sampling[name]} for name in trains},
-        "forward_flops_per_image": forward_flops(spec, images.shape[1:]),
+        "rates": found,
+        "forward_flops_per_image": forward_flops(spec, shape),
         "matmul_flops_per_s": matmul_rate(device),
         "evaluations_per_sample": spec.sampler.evaluations,
         "batch": batch,
-        "sampling_batch": spec.sampler.batch,
+        "sampling_batch": sampling_batch,
     }
+
+
+def training_rate(make: Callable, batch: int, device: torch.device, size: dict) -> dict:
+    """Images per second of what `make` returns, and how many it took at once; alone on the device."""
+    training = make()
+    found = {"training": rate(training.advance, batch, device, size), "at_once": training.microbatch}
+    del training
+    free_memory(device)
+    return found
+
+
+def rate(work: Callable[[], None], images: int, device: torch.device, size: dict) -> float:
+    return rates({"alone": work}, images, device, size)["alone"]
+
+
+def free_memory(device: torch.device) -> None:
+    backends.release()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def fresh(spec: EDMConfig, shape: tuple[int, int, int]) -> EDMNetwork:
@@ -87,35 +117,58 @@ def torch_dropout():
         network_module.drop = own
 
 
-def plain_step(images, labels, spec: EDMConfig, device: torch.device, *, bf16: bool) -> Callable[[], None]:
-    """A training step as one would first write it."""
-    network = fresh(spec, images.shape[1:]).to(device)
-    if bf16:
-        network = network.to(memory_format=torch.channels_last)
-    average = [p.detach().clone() for p in network.parameters()]
-    training = spec.training
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    optimizer = kind(network.parameters(), lr=training.lr)
-    data = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
-    steps = iter(range(10**9))
+class PlainTraining:
+    """Training steps as one would first write them; `microbatch` images at once."""
 
-    def step() -> None:
-        number = next(steps)
-        nimg = number * training.batch
-        batch = batch_of(*data, spec, seed=0, step=number, part=slice(0, training.batch))
-        noisy = batch.noisy.contiguous(memory_format=torch.channels_last) if bf16 else batch.noisy
-        optimizer.param_groups[0]["lr"] = learning_rate(training, nimg)
-        optimizer.zero_grad()
-        with torch_dropout(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            denoised = network(noisy, batch.sigma, batch.labels, batch.augment, batch.dropout_keys)
-        (losses(denoised, batch, spec.network.sigma_data).sum() / training.batch).backward()
-        optimizer.step()
+    def __init__(self, images, labels, spec: EDMConfig, device: torch.device, *, bf16: bool):
+        self.spec, self.device, self.bf16 = spec, device, bf16
+        self.layout = torch.channels_last if bf16 else torch.contiguous_format
+        self.network = fresh(spec, images.shape[1:]).to(device, memory_format=self.layout)
+        self.average = [p.detach().clone() for p in self.network.parameters()]
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.training.optimizer]
+        self.optimizer = kind(self.network.parameters(), lr=spec.training.lr)
+        self.data = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+        self.number, self.microbatch = 0, spec.training.batch
+
+    def advance(self) -> None:
+        training, nimg = self.spec.training, self.number * self.spec.training.batch
+        batch = batch_of(*self.data, self.spec, seed=0, step=self.number, part=slice(0, training.batch))
+        while not self.fits(batch):
+            self.microbatch = -(-self.microbatch // 2)
+            free_memory(self.device)
+        self.optimizer.param_groups[0]["lr"] = learning_rate(training, nimg)
+        self.optimizer.step()
         beta = ema_decay(training, nimg)
         with torch.no_grad():
-            for mean, p in zip(average, network.parameters()):
+            for mean, p in zip(self.average, self.network.parameters()):
                 mean.copy_(p.lerp(mean, beta))
+        self.number += 1
 
-    return step
+    def fits(self, batch: Batch) -> bool:
+        """Whether the memory suffices for the gradients of a batch, which are then there."""
+        self.optimizer.zero_grad()
+        try:
+            for first in range(0, len(batch.clean), self.microbatch):
+                self.add_gradients(sliced(batch, slice(first, first + self.microbatch)))
+        except torch.OutOfMemoryError:
+            if self.microbatch == 1:
+                raise
+            return False
+        return True
+
+    def add_gradients(self, part: Batch) -> None:
+        noisy = part.noisy.contiguous(memory_format=self.layout)
+        with torch_dropout(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            denoised = self.network(noisy, part.sigma, part.labels, part.augment, part.dropout_keys)
+        loss = losses(denoised, part, self.spec.network.sigma_data).sum() / self.spec.training.batch
+        loss.backward()
+
+
+def own_training(images, labels, spec: EDMConfig, device: torch.device) -> DenoiserStage:
+    """As `generators.edm.training` begins it."""
+    stage = DenoiserStage(images, labels, spec, classes=CLASSES, seed=0, device=device)
+    stage.prepare()
+    return stage
 
 
 def plain_sampler(weights, spec: EDMConfig, shape, device: torch.device, *, bf16: bool) -> Callable[[], None]:
@@ -127,15 +180,6 @@ def plain_sampler(weights, spec: EDMConfig, shape, device: torch.device, *, bf16
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             return network(x.contiguous(memory_format=layout), sigma, labels)
 
-    return sampler_of(evaluate, spec, shape, device)
-
-
-def own_sampler(weights, spec: EDMConfig, shape, device: torch.device) -> Callable[[], None]:
-    network = ready(weights, spec, classes=CLASSES, shape=shape, device=device)
-    return sampler_of(compiled(network, spec, nimg=50_000, device=device), spec, shape, device)
-
-
-def sampler_of(evaluate: Callable, spec: EDMConfig, shape, device: torch.device) -> Callable[[], None]:
     height, width, channels = shape
     n = spec.sampler.batch
     labels = torch.arange(n, device=device) % CLASSES
@@ -146,6 +190,12 @@ def sampler_of(evaluate: Callable, spec: EDMConfig, shape, device: torch.device)
             heun(lambda x, sigma: evaluate(x, sigma, labels), lambda: noise, spec.sampler)
 
     return once
+
+
+def own_sampler(weights, spec: EDMConfig, shape, device: torch.device, nimg: int) -> Callable[[], None]:
+    """As the grid has a shard made, over and over."""
+    options = {"classes": CLASSES, "shape": shape, "seed": 0, "start": 0, "stop": nimg, "device": device}
+    return lambda: backends.sample(weights, spec, **options)
 
 
 def forward_flops(spec: EDMConfig, shape: tuple[int, int, int]) -> int:
@@ -184,7 +234,8 @@ def table(report: dict) -> str:
             value = found[what]
             ratio = value / base[what]
             cells += [f"{value:.4g}", f"{ratio:.2f}", f"{100 * value * needed[what] / peak:.1f}"]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        parts = "" if found["at_once"] == report["batch"] else f", {found['at_once']} images at once in training"
+        lines.append(f"| {name}{parts} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

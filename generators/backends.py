@@ -1,5 +1,6 @@
 """From a configuration to the code that trains and samples its kind of generator, imported when it is needed."""
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
@@ -34,6 +35,7 @@ BACKENDS = {
     "cifake": Backend("imported"),
     "stable-diffusion": Backend("stable_diffusion"),
 }
+_KEEPERS = ("generators.devices", "generators.stable_diffusion.models")
 
 
 def train(images: np.ndarray, labels: np.ndarray, config: GeneratorConfig, **options) -> "dict[str, torch.Tensor]":
@@ -58,12 +60,24 @@ def sample(weights: "dict[str, torch.Tensor]", config: GeneratorConfig, **option
 
     Noise and label of image i come from (seed, i) alone.  Batches begin at multiples of sampler.batch, counted from
     image 0, and are always computed whole: so pixels are bitwise equal however the pool is cut into calls, on one
-    device with one thread count and the same versions; another batch size or device changes them by rounding.  (A
-    sampler.batch that divides the shard's size computes nothing twice.)
+    device with one thread count, the same versions and compute; another batch size or device, or a network compiled
+    or not, changes them by rounding.  (A sampler.batch that divides the shard's size computes nothing twice.)
+
+    A compiled network and pre-trained parts are kept for the next call, until `release`.
 
     Raises ValueError for weights that do not fit the configuration.
     """
     return _module(config, "sampling").sample(weights, config, SampleCall(**options))
+
+
+def release() -> None:
+    """Let go of all that sampling keeps in this process from call to call, so that other work has the memory.
+
+    That is pre-trained parts and a compiled network.  The next `sample` loads or compiles them anew.
+    """
+    for name in _KEEPERS:
+        if name in sys.modules:  # what nobody imported keeps nothing
+            sys.modules[name].release()
 
 
 def reconstructs(kind: str | None) -> bool:

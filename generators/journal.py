@@ -1,4 +1,4 @@
-"""The training log: reads losses, stops at one that is not finite, and writes rows of equal keys."""
+"""The training log: stops at a loss or a weight that is not finite, and writes rows of equal keys."""
 
 import math
 import time
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from generators.calls import State
 from generators.stages import Stage
 
 LOG_EVERY = 50
@@ -14,12 +15,13 @@ LOG_EVERY = 50
 
 
 class LossNotFinite(ValueError):
-    """The loss of a step was infinite or not a number; training stopped there."""
+    """The loss of a step, or a weight that it made, was infinite or not a number; training stopped there."""
 
-    def __init__(self, step: int, loss: float, saved: int | None):
+    def __init__(self, what: str, step: int, saved: int | None):
+        """what: such as "loss inf in"; saved: steps done in the last good state, None if there is none."""
         last = "no state was saved before" if saved is None else f"the last good state is that after step {saved}"
         super().__init__(
-            f"loss {loss} in step {step} is not finite ({last}); "
+            f"{what} step {step} is not finite ({last}); "
             "a lower training.lr may be right, or compute.training_precision fp32"
         )
         self.step, self.saved = step, saved
@@ -28,12 +30,12 @@ class LossNotFinite(ValueError):
 class Journal:
     """Rows of one stage after another."""
 
-    def __init__(self, log: Callable[[dict], None], columns: tuple[str, ...]):
+    def __init__(self, log: Callable[[dict], None], columns: tuple[str, ...], *, resume: State | None):
         """columns: losses and measures of all stages, so that every row has all of them."""
         self.log, self.columns = log, columns
         self.stage: Stage | None = None
-        self.saved: int | None = None
-        """Steps done in the last state that was saved."""
+        self.saved: int | None = None if resume is None else resume["step"]
+        """Steps done in the last state that was saved, or gone on from."""
 
     def begin(self, stage: Stage, *, name: str | None = None, before: int = 0) -> None:
         """name: the column `stage` of its rows, where there are several stages; before: steps of earlier ones."""
@@ -68,12 +70,21 @@ class Journal:
         for i, row in enumerate(rows):
             for value in row:
                 if not math.isfinite(value):
-                    raise LossNotFinite(first + i, value, self.saved)
+                    raise LossNotFinite(f"loss {value} in", first + i, self.saved)
         self.seen += rows
+
+    def vouch(self) -> None:
+        """LossNotFinite unless all losses so far, and the weights as they are, are finite.
+
+        A finite loss may have gradients that are not, whose weights the next step's loss alone would show.
+        """
+        self.look()
+        if not all(learner.finite() for learner in self.stage.learners.values()):
+            raise LossNotFinite("a weight after", self.step, self.saved)
 
     def end(self) -> None:
         """A last row, if steps were done since the one before; the stage's networks make room for the next stage's."""
-        self.look()
+        self.vouch()
         if self.seen:
             self.row()
         self.stage = None

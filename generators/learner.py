@@ -1,5 +1,6 @@
 """A network with its optimiser and, where one is wanted, the average of its weights."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -64,6 +65,12 @@ class Learner:
         """The averaged weights, copied to the CPU."""
         return copied(self.average)
 
+    def finite(self) -> bool:
+        """Whether every weight is a finite number; waits for the device."""
+        with torch.no_grad():
+            largest = torch._foreach_norm(list(self.parameters.values()), math.inf)
+        return bool(torch.stack(largest).isfinite().all())
+
     def state(self) -> State:
         """A copy on the CPU of all that later steps depend on."""
         moments = self.optimizer.state_dict()["state"]
@@ -83,7 +90,20 @@ class Learner:
             for own, saved in ((self.parameters, state["weights"]), (self.average, state["average"])):
                 for name, value in own.items():
                     value.copy_(saved[name])
-        moments = {i: state["moments"][name] for i, name in enumerate(self.parameters) if name in state["moments"]}
+        moments = {
+            i: {key: _beside(p, value) for key, value in state["moments"][name].items()}
+            for i, (name, p) in enumerate(self.parameters.items())
+            if name in state["moments"]
+        }
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.scaler.load_state_dict(state["scaler"])
+
+
+def _beside(parameter: nn.Parameter, saved: torch.Tensor) -> torch.Tensor:
+    """A copy of a parameter's saved moment, or of its count of steps.
+
+    A moment gets the parameter's layout in memory, which states do not keep: fused optimisers walk through the
+    memory of both side by side.
+    """
+    return torch.empty_like(parameter).copy_(saved) if saved.shape == parameter.shape else saved.clone()

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -74,7 +75,7 @@ class Stage(ABC):
 
     def advance(self) -> torch.Tensor:
         """One step; the losses over this rank's images, (len(COLUMNS),) on the device."""
-        batch = self.batch()
+        batch = self._batch_beside()
         while True:
             try:
                 losses = self._gradients(batch)
@@ -92,6 +93,29 @@ class Stage(ABC):
 
     def autocast(self) -> AbstractContextManager:
         return autocast(self.precision, self.device)
+
+    def _batch_beside(self) -> NamedTuple:
+        """`batch`, on a CUDA device made on a stream of its own.
+
+        A batch's many small draws are copied from the host, and each copy waits for its stream: on this one for
+        nothing but the batch, while the device is still busy with the step before.
+        """
+        if self.device.type != "cuda":
+            return self.batch()
+        stream = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._side_stream):
+            batch = self.batch()
+        stream.wait_stream(self._side_stream)
+        for values in batch:
+            if values is not None:
+                values.record_stream(stream)  # else its memory might go to a later batch while this step reads it
+        return batch
+
+    @cached_property
+    def _side_stream(self) -> torch.cuda.Stream:
+        stream = torch.cuda.Stream(self.device, priority=-1)  # small work that a step waits for: ahead of large
+        stream.wait_stream(torch.cuda.current_stream(self.device))  # which may still be putting the images there
+        return stream
 
     def _gradients(self, batch: NamedTuple) -> torch.Tensor:
         """Gradients of the mean over the global batch, part by part; each loss's mean over this rank's images."""

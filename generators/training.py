@@ -14,7 +14,7 @@ def run(stage: Stage, journal: Journal, checkpoint: Callable, make_state: Callab
     """Take a stage that the journal has begun to its last step, with log rows and checkpoints."""
 
     def good_state() -> State:
-        journal.look()  # a state after a bad loss would be no good state
+        journal.vouch()
         state = make_state()
         journal.saved = journal.step
         return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,22 @@ def _load(config: ZeroShotConfig):
 
 
 def _from_hub(source: str, revision: str) -> str:
-    from huggingface_hub import snapshot_download
+    """The folder of a hub id in the cache, downloaded if need be; the cache's own if the hub does not answer.
 
-    return snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"])
+    Raises OSError with what went wrong at the hub if the cache does not have it either.  (generators/ goes by the
+    same rule; neither room may import the other.)
+    """
+    from huggingface_hub import constants, model_info, snapshot_download
+    from huggingface_hub.errors import HTTPError  # the HTTP library's own: its timeouts are no OSErrors
+
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    download = partial(snapshot_download, source, revision=revision, allow_patterns=patterns)
+    try:
+        # Asked first because it takes a time limit: the download would wait for an answer for ever.
+        model_info(source, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        return download()
+    except (HTTPError, OSError) as error:
+        try:
+            return download(local_files_only=True)
+        except OSError:
+            raise OSError(f"{type(error).__name__}: {error}") from error

@@ -225,7 +225,7 @@ class DiTConfig(GeneratorConfig):
             )
 
     def _check_released(self, classes: int) -> None:
-        released.files(self)
+        released.latent_scale(self)  # which looks for all of the files
         if self.class_indices is not None and len(self.class_indices) != classes:
             raise ValueError(f"class_indices has {len(self.class_indices)} entries, the dataset {classes} classes")
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from generators.devices import compiles
+from generators.devices import compiles_training
 from generators.dit.config import DiTConfig
 from generators.dit.diffusion import TRAIN_STEPS, diffusion
 from generators.dit.latents import Latents
@@ -49,7 +49,7 @@ class TransformerStage(DiTStage):
         network = transformer(config.network, side=side, channels=channels, classes=classes)
         initialise(network, torch.Generator().manual_seed(seed_of(self.seed, "initial weights")))
         self.checkpointed = network
-        compiled = compiles(config.compute, device, training.steps * training.batch)
+        compiled = compiles_training(config.compute, device, training.steps * training.batch)
         self.learners = {"transformer": self.learner(network, averages=True, compiled=compiled)}
 
     def batch(self) -> Noised:

@@ -8,7 +8,7 @@ import torch
 
 from generators import pools
 from generators.calls import SampleCall
-from generators.devices import autocast, compiles, precision_of
+from generators.devices import autocast, compiles_sampling, kept, precision_of
 from generators.dit.autoencoding import Autoencoder
 from generators.dit.config import DiTConfig, Sampler
 from generators.dit.diffusion import Diffusion, diffusion
@@ -25,8 +25,7 @@ def sample(
     weights: dict[str, torch.Tensor], config: DiTConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
     """See `generators.backends.sample`; all noise of an image, 250 draws and more, comes from one stream."""
-    nimg, device = call.stop - call.start, torch.device(call.device)
-    painter = Painter(weights, config, shape=call.shape, device=device, nimg=nimg)
+    painter = Painter(weights, config, shape=call.shape, device=torch.device(call.device))
     return pools.in_batches(partial(painter.batch, call.seed), call, batch=config.sampler.batch)
 
 
@@ -51,16 +50,15 @@ class Painter:
         *,
         shape: tuple[int, int, int],
         device: torch.device,
-        nimg: int,
     ):
-        """shape: (H, W, C) of the images; nimg: how many are about to be made."""
+        """shape: (H, W, C) of the images."""
         self.config, self.device, self.side = config, device, config.latent_side(*shape[:2])
         self.precision = precision_of(config.compute.sampling_precision, device, auto="fp16")
         network = loaded(part_of(weights, "dit"), config, side=self.side)
         self.unlabelled = network.config.num_embeds_ada_norm
-        network = network.to(device).eval().requires_grad_(False)
-        compiled = compiles(config.compute, device, nimg * config.sampler.evaluations)
-        self.forward = torch.compile(network) if compiled else network
+        self.forward = network = network.to(device).eval().requires_grad_(False)
+        if compiles_sampling(config.compute, device, sum(p.numel() for p in network.parameters())):
+            self.forward = kept.compiled(network, (config, self.unlabelled, self.side, device))
         self.coder = _coder(weights, config, shape, device)
         self.scale = float(weights["measured.scale"])
 

@@ -30,8 +30,8 @@ def train(images: np.ndarray, labels: np.ndarray, config: DiTConfig, call: Train
     if config.weights is not None:
         return from_files(config, shape=images.shape[1:], classes=call.classes)
     config, device = config.for_images(len(images)), torch.device(call.device)
-    journal, checkpoint = Journal(on_rank_0(call.log), COLUMNS), on_rank_0(call.checkpoint)
-    before, resume = config.vae.training.steps, call.resume
+    before, resume, checkpoint = config.vae.training.steps, call.resume, on_rank_0(call.checkpoint)
+    journal = Journal(on_rank_0(call.log), COLUMNS, resume=resume)
     if resume is not None and resume["stage"] == TRANSFORMER:
         vae = part_of(resume["average"], "vae")
     else:

@@ -36,7 +36,8 @@ class Network(Part):
     embedding_mult: int = Field(4, ge=1)
     num_blocks: int = Field(4, ge=0)
     attn_resolutions: tuple[int, ...] = (16,)
-    """Heights, in pixels, of the levels with self-attention (the middle block always has it)."""
+    """Heights, in pixels (in patches where patch is above 1), of the levels with self-attention; the middle block
+    always has it."""
     dropout: float = Field(0.13, ge=0, lt=1)
     patch: int = Field(1, ge=1)
     """Squares of patch x patch pixels enter and leave as channels: 2 makes the network 4 times cheaper.

@@ -47,7 +47,10 @@ def layout(
     num_blocks: int,
     attn_resolutions: tuple[int, ...],
 ) -> Layout:
-    """The blocks in order of computation.  Raises ValueError for a size the network cannot take."""
+    """The blocks in order of computation.
+
+    Raises ValueError for a size the network cannot take, and for one of attn_resolutions that is no level's height.
+    """
     levels = len(channel_mult)
     factor = 2 ** (levels - 1)
     if height % factor or width % factor or min(height, width) < 8:
@@ -55,12 +58,17 @@ def layout(
             f"image size {height}x{width}: an EDM network of {levels} levels takes heights and widths from 8 up "
             f"that are divisible by {factor}"
         )
+    heights = [height >> level for level in range(levels)]
+    for resolution in attn_resolutions:
+        if resolution not in heights:
+            have = ", ".join(map(str, heights))
+            raise ValueError(f"attn_resolutions {resolution}: no level has this height; the levels have {have}")
 
     def size(level: int) -> str:
         return f"{height >> level}x{width >> level}"
 
     def attends(level: int) -> bool:
-        return height >> level in attn_resolutions
+        return heights[level] in attn_resolutions
 
     encoder: list[Block] = []
     channels = model_channels

@@ -187,8 +187,9 @@ def attention(qkv: torch.Tensor) -> torch.Tensor:
     Query, key and value alternate along the channels: q0 k0 v0 q1 k1 v1 ...
     """
     n, channels, height, width = qkv.shape
-    q, k, v = qkv.reshape(n, 1, channels // 3, 3, height * width).unbind(3)  # each (N, 1, C, HW)
-    out = F.scaled_dot_product_attention(q.mT, k.mT, v.mT)  # (N, 1, HW, C), scaled by 1 / sqrt(C)
+    parts = qkv.reshape(n, 1, channels // 3, 3, height * width).permute(3, 0, 1, 4, 2)  # (3, N, 1, HW, C)
+    q, k, v = parts.contiguous()  # fused kernels want a pixel's channels side by side in memory
+    out = F.scaled_dot_product_attention(q, k, v)  # (N, 1, HW, C), scaled by 1 / sqrt(C)
     return out.mT.reshape(n, channels // 3, height, width)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from generators import pools
 from generators.calls import SampleCall
-from generators.devices import autocast, compiles, memory_format, precision_of
+from generators.devices import autocast, compiles_sampling, kept, memory_format, precision_of
 from generators.edm.config import EDMConfig, Sampler
 from generators.edm.network import EDMNetwork
 from generators.edm.weights import load, network_for
@@ -27,8 +27,7 @@ def sample(
 ) -> tuple[np.ndarray, np.ndarray]:
     """See `generators.backends.sample`."""
     device, (height, width, channels) = torch.device(call.device), call.shape
-    network = ready(weights, config, classes=call.classes, shape=call.shape, device=device)
-    evaluate = compiled(network, config, nimg=call.stop - call.start, device=device)
+    evaluate = evaluator(weights, config, classes=call.classes, shape=call.shape, device=device)
 
     def make(numbers: range, labels: np.ndarray) -> np.ndarray:
         of = torch.from_numpy(labels).to(device)
@@ -56,11 +55,21 @@ def ready(
     return network.to(device, memory_format=memory_format(precision, device)).eval().requires_grad_(False)
 
 
-def compiled(network: EDMNetwork, config: EDMConfig, *, nimg: int, device: torch.device) -> Callable:
-    """The network, compiled where that pays, in the precision that the device has."""
-    forward = network
-    if compiles(config.compute, device, nimg * config.sampler.evaluations):
-        forward = torch.compile(network, mode="reduce-overhead" if device.type == "cuda" else "default")
+def evaluator(
+    weights: dict[str, torch.Tensor],
+    config: EDMConfig,
+    *,
+    classes: int,
+    shape: tuple[int, int, int],
+    device: torch.device,
+) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """(images, sigma, labels) -> denoised, as in `EDMNetwork.forward`, in the precision that the device has.
+
+    Compiled, with CUDA graphs, where `compiles_sampling` says so; then what it returns holds until its next call.
+    """
+    forward = network = ready(weights, config, classes=classes, shape=shape, device=device)
+    if compiles_sampling(config.compute, device, sum(p.numel() for p in network.parameters())):
+        forward = kept.compiled(network, (config, classes, shape, device), graphs=device.type == "cuda")
     precision = precision_of(config.compute.sampling_precision, device, auto=SAMPLING_PRECISION)
 
     def evaluate(images: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from generators.devices import compiles, memory_format
+from generators.devices import compiles_training, memory_format
 from generators.edm.config import EDMConfig, Training
 from generators.edm.network import EDMNetwork, initialise
 from generators.edm.schedules import ema_decay, learning_rate
@@ -44,7 +44,7 @@ class DenoiserStage(Stage):
             _optimizer(network, training),
             precision=self.precision,
             averages=True,
-            compiled=compiles(config.compute, device, training.total_nimg),
+            compiled=compiles_training(config.compute, device, training.total_nimg),
         )
         self.learners = {"denoiser": self.learner}
 

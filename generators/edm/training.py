@@ -27,7 +27,7 @@ def train(images: np.ndarray, labels: np.ndarray, config: EDMConfig, call: Train
         stage.learner.restore(call.resume)
         stage.step = call.resume["step"]
     stage.prepare()
-    journal = Journal(on_rank_0(call.log), stage.COLUMNS)
+    journal = Journal(on_rank_0(call.log), stage.COLUMNS, resume=call.resume)
     journal.begin(stage)
     run(stage, journal, on_rank_0(call.checkpoint), lambda: {"step": stage.step, **stage.learner.state()})
     return stage.learner.averaged()

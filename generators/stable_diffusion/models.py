@@ -68,7 +68,8 @@ def _load_pipeline(source: str, revision: str, precision: str, device: str) -> A
         folder = source
         if not sources.is_folder("pipeline", source):
             # Of a repository's many variants, this fetches what the pipeline needs.
-            folder = diffusers.DiffusionPipeline.download(source, revision=revision, use_safetensors=True)
+            download = diffusers.DiffusionPipeline.download
+            folder = sources.fetched(download, source, revision=revision, use_safetensors=True)
         name = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
         made_by = getattr(diffusers, str(name), None)
         if made_by is None or _CALLED_WITH - set(signature(made_by.__call__).parameters):

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,4 +66,23 @@ def local(key: str, source: str, revision: str) -> str:
         return source
     from huggingface_hub import snapshot_download
 
-    return snapshot_download(source, revision=revision, allow_patterns=[f"*{end}" for end in _READ])
+    return fetched(snapshot_download, source, revision=revision, allow_patterns=[f"*{end}" for end in _READ])
+
+
+def fetched(download: Callable[..., str], source: str, *, revision: str, **options) -> str:
+    """The folder that download(source, revision=..., **options) returns: the cache's own if the hub does not answer.
+
+    Raises OSError with what went wrong at the hub if the cache does not have it either.
+    """
+    from huggingface_hub import constants, model_info
+    from huggingface_hub.errors import HTTPError  # the HTTP library's own: its timeouts are no OSErrors
+
+    try:
+        # Asked first because it takes a time limit: what downloads would wait for an answer for ever.
+        model_info(source, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        return download(source, revision=revision, **options)
+    except (HTTPError, OSError) as error:
+        try:
+            return download(source, revision=revision, local_files_only=True, **options)
+        except OSError:
+            raise OSError(f"{type(error).__name__}: {error}") from error

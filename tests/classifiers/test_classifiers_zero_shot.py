@@ -277,6 +277,16 @@ class TestTextEncoder:
         with pytest.raises(ValueError, match="features of width 16; set text_width: 16"):  # before anything is trained
             ZeroShotConfig(text_encoder=bert).check(names, 4)
 
+    def test_a_hub_that_never_answers(self, bert, cached):
+        from classifiers.zero_shot.text import text_features
+
+        own = ZeroShotConfig(text_encoder=cached(bert), text_width=16)
+        local = own.model_copy(update={"text_encoder": bert})
+        assert np.array_equal(text_features(("cat", "owl"), own), text_features(("cat", "owl"), local))
+        with pytest.raises(ValueError, match=r"text_encoder 'no/such' could not be loaded \(ReadTimeout.*HF_HOME") as error:
+            text_features(("cat", "owl"), own.model_copy(update={"text_encoder": "no/such"}))
+        assert "\n" not in str(error.value)
+
     def test_a_folder_without_weights(self, bert, tmp_path):
         subprocess.run(["cp", "-r", bert, tmp_path / "bare"], check=True)
         (tmp_path / "bare" / "model.safetensors").unlink()

@@ -17,25 +17,6 @@ NAMES = ("owl", "sea lion")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def language_model(tmp_path_factory):
-    """A folder with a GPT-2 of two layers that writes printable characters, one a token."""
-    from tokenizers import Regex, Tokenizer, decoders
-    from tokenizers import models as parts
-    from tokenizers import pre_tokenizers as cut
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("language-model")
-    characters = ["\n", *(chr(c) for c in range(32, 127)), "<|end|>"]
-    own = Tokenizer(parts.WordLevel({c: i for i, c in enumerate(characters)}, unk_token="?"))
-    own.pre_tokenizer, own.decoder = cut.Split(Regex("[\\s\\S]"), "isolated"), decoders.Fuse()
-    PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<|end|>").save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"n_positions": 1024, "n_embd": 16, "n_layer": 2, "n_head": 2}
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(characters), **sizes, bos_token_id=96, eos_token_id=96)).save_pretrained(folder)
-    return str(folder)
-
-
 def captioner(language_model, seed=3, **changes):
     own = {"max_new_tokens": 12, "examples_per_caption": 2, **changes}
     return Captioner(Captions(language_model=language_model, **own), NAMES, seed=seed, device=CPU)

@@ -86,6 +86,7 @@ class TestErrors:
         [
             ((30, 32, 3, 10, 500), "image size 30x32: .* divisible by 4"),
             ((4, 4, 3, 10, 500), "from 8 up"),
+            ((28, 28, 3, 8, 500), "attn_resolutions 16: no level has this height; the levels have 28, 14, 7"),
             ((32, 32, 4, 10, 500), "1 or 3 channels, got 4"),
             ((32, 32, 3, 0, 500), "classes"),
             ((32, 32, 3, 10, 0), "no images"),
@@ -94,6 +95,11 @@ class TestErrors:
     def test_datasets_that_do_not_fit(self, size, message):
         with pytest.raises(ValueError, match=message):
             edm().check(*size)
+
+    def test_attention_counts_patches(self):
+        edm(network={"patch": 2, "attn_resolutions": [16, 4]}).check(32, 32, 3, 10, 500)
+        with pytest.raises(ValueError, match="attn_resolutions 32: no level has this height; the levels have 16, 8, 4"):
+            edm(network={"patch": 2, "attn_resolutions": [16, 32]}).check(32, 32, 3, 10, 500)
 
     def test_widths_that_cannot_be_normalised(self):
         with pytest.raises(ValueError, match="132 channels"):

@@ -22,95 +22,6 @@ NAMES = ("owl", "sea_lion", "fox")
 SIDE = 16  # of the images that the small pipelines make
 
 
-def clip_tokenizer():
-    """One token a character: an owl is o, w, l</w>."""
-    from transformers import CLIPTokenizer
-
-    letters = [chr(c) for c in range(33, 127)]
-    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=48)
-
-
-def text_sizes(tokenizer):
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    return {"vocab_size": len(tokenizer), "max_position_embeddings": 48, "projection_dim": 16, **sizes, **special}
-
-
-def autoencoder(**extra):
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=SIDE, **extra,
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def sd(tmp_path_factory):
-    """A pipeline laid out as Stable Diffusion 1 and 2, with a safety checker that must not be loaded."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    folder, tokenizer = tmp_path_factory.mktemp("sd"), clip_tokenizer()
-    unet = UNet2DConditionModel(
-        sample_size=SIDE // 2, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16, attention_head_dim=2,
-    )  # fmt: skip
-    StableDiffusionPipeline(
-        vae=autoencoder(), text_encoder=CLIPTextModel(CLIPTextConfig(**text_sizes(tokenizer))), tokenizer=tokenizer,
-        unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
-    ).save_pretrained(folder)  # fmt: skip
-    index = folder / "model_index.json"
-    parts = json.loads(index.read_text()) | {
-        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True,
-    }  # fmt: skip
-    index.write_text(json.dumps(parts))
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def sd3(tmp_path_factory):
-    """A pipeline laid out as Stable Diffusion 3, with its three text encoders."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
-
-    torch.manual_seed(0)
-    folder, tokenizer = tmp_path_factory.mktemp("sd3"), clip_tokenizer()
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *((f"▁{chr(c)}", -3.0) for c in range(97, 123)),
-              *((chr(c), -2.0) for c in range(97, 123))]  # fmt: skip
-    t5 = T5Config(vocab_size=160, d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    encoders = [CLIPTextModelWithProjection(CLIPTextConfig(**text_sizes(tokenizer))) for _ in range(2)]
-    transformer = SD3Transformer2DModel(
-        sample_size=SIDE // 2, patch_size=2, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
-        num_attention_heads=2, caption_projection_dim=16, joint_attention_dim=32, pooled_projection_dim=32,
-    )  # fmt: skip
-    StableDiffusion3Pipeline(
-        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=autoencoder(shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=encoders[0], tokenizer=tokenizer, text_encoder_2=encoders[1], tokenizer_2=clip_tokenizer(),
-        text_encoder_3=T5EncoderModel(t5), tokenizer_3=T5Tokenizer(vocab=pieces, extra_ids=0),
-    ).save_pretrained(folder)  # fmt: skip
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
-
-    torch.manual_seed(0)
-    folder, tokenizer = tmp_path_factory.mktemp("clip"), clip_tokenizer()
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision = {"image_size": SIDE, "patch_size": 4, "projection_dim": 16, **sizes}
-    CLIPModel(CLIPConfig(text_config=text_sizes(tokenizer), vision_config=vision, projection_dim=16)).save_pretrained(folder)
-    processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE)
-    CLIPProcessor(processor, tokenizer).save_pretrained(folder)
-    return str(folder)
-
-
 def made(pipeline, **changes):
     """A configuration of two steps."""
     sampler = {"steps": 2, "batch": 4, **changes.pop("sampler", {})}
@@ -497,16 +408,64 @@ class TestErrors:
         with pytest.raises(ValueError, match="clip_filter.model: 'no/such' is no folder here, .*HF_HOME"):
             backends.train(None, None, chosen, classes=3, seed=1, class_names=NAMES)
 
+    def test_a_hub_that_never_answers(self, sd, clip, language_model, cached):
+        def loaded(pipeline, **changes):
+            models.release()
+            return backends.train(None, None, made(pipeline, **changes), classes=3, seed=1, class_names=NAMES)
+
+        missing = "'no/such' is no folder here, and could not be had from the hub .*Timeout.*HF_HOME"
+        captions = {"prompt": None, "captions": {"language_model": "no/such"}}
+        for changes, key in [({"clip_filter": {"model": "no/such"}}, "clip_filter.model"), (captions, "captions.language_model")]:
+            with pytest.raises(ValueError, match=f"^{key}: {missing}"):
+                loaded(sd, **changes)
+        with pytest.raises(ValueError, match=f"^pipeline: {missing}") as error:
+            loaded("no/such")
+        assert "\n" not in str(error.value)
+
+        captions = {"language_model": cached(language_model), "max_new_tokens": 4}
+        clip_filter = {"model": cached(clip), "calibration_per_class": 2}
+        weights = loaded(cached(sd), prompt=None, captions=captions, clip_filter=clip_filter)
+        assert weights["confidence"].shape == (3, 2)
+
+    def test_a_hub_that_is_lost_in_mid_download(self, sd, cached, monkeypatch):
+        """Its first answer came; then packets are dropped, which diffusers has no ear for."""
+        from diffusers.pipelines import pipeline_utils
+        from huggingface_hub.utils import httpx
+
+        def lost(*_, **__):
+            raise httpx.ConnectTimeout("timed out")
+
+        monkeypatch.setattr("huggingface_hub.model_info", lambda *_, **__: None)
+        monkeypatch.setattr(pipeline_utils, "model_info", lost)
+        monkeypatch.setattr(pipeline_utils, "_resolve_revision", lambda *_, revision, **__: revision)
+        models.release()
+        assert models.pipeline(made(cached(sd)), torch.device("cpu"))
+        with pytest.raises(ValueError, match=r"^pipeline: 'no/such' is no folder here, .*\(ConnectTimeout: timed out\)"):
+            models.pipeline(made("no/such"), torch.device("cpu"))
+
 
 def test_names_and_articles():
     assert prompts.names(("sea_lion", "  snowy   owl"), {"sea_lion": "walrus"}, 2) == ("walrus", "snowy owl")
     assert [prompts.article(word) for word in ("owl", "Egyptian cat", "fox")] == ["an", "an", "a"]
 
 
-def test_presets_are_the_papers():
-    two, three = (config({"kind": "stable-diffusion", "preset": name}) for name in ("sd2", "sd3"))
-    assert (two.sampler.steps, two.sampler.guidance) == (50, 7.5)
-    assert prompts.prompt(two.prompt, "hare") == "High-quality photo of a hare."
+@pytest.mark.parametrize(
+    ("name", "steps", "guidance", "prompt"),
+    [
+        ("sd1.4", 50, 7.5, "High-quality photo of a hare."),
+        ("sd2", 50, 7.5, "High-quality photo of a hare."),
+        ("sd3-blood", 28, 2.0, "A highly detailed, realistic microscopic image of hare"),
+    ],
+)
+def test_presets_with_one_prompt_are_the_papers(name, steps, guidance, prompt):
+    chosen = config({"kind": "stable-diffusion", "preset": name})
+    assert (chosen.sampler.steps, chosen.sampler.guidance) == (steps, guidance)
+    assert prompts.prompt(chosen.prompt, "hare") == prompt
+    assert (chosen.captions, chosen.clip_filter) == (None, None)
+
+
+def test_the_preset_with_captions_is_the_papers():
+    three = config({"kind": "stable-diffusion", "preset": "sd3"})
     assert (three.sampler.steps, three.sampler.guidance, three.captions.images_per_caption) == (28, 2.0, 5)
     assert (three.clip_filter.drop, three.clip_filter.scope) == (0.2, "class")
     assert three.captions.templates == ("c", "c,bg", "c,rel")

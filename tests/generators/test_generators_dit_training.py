@@ -1,6 +1,9 @@
 """Training and sampling a DiT: by hand, repeat, resume, memory, workers, pools, released weights, learning."""
 
 import io
+import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,14 @@ from generators.dit.autoencoding import AutoencoderStage
 from generators.dit.config import Training
 from generators.dit.denoising import TransformerStage
 from generators.dit.latents import Latents
+from generators.dit.released import WEIGHTS_NAME
 from generators.dit.schedules import ema_decay, learning_rate
 from generators.dit.weights import from_files, loaded, part_of
 from generators.journal import LossNotFinite
 from generators.learner import Learner
 from generators.random_draws import seed_of
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "dit.md"
 CPU = torch.device("cpu")
 CLASSES, SHAPE = 5, (8, 8, 1)
 
@@ -387,8 +392,6 @@ class TestReleased:
         assert equal(self.taken(self.released(file, vae=vae)), self.taken(self.released(folder)))
 
     def test_the_ids_follow_the_files_not_the_paths(self, folder, tmp_path):
-        import shutil
-
         copy = shutil.copytree(folder, tmp_path / "copy")
         one, two = self.released(folder).training_payload(), self.released(copy).training_payload()
         assert one == two and set(one["files_sha256"]) == {"transformer", "vae", "vae_config"}
@@ -414,6 +417,37 @@ class TestReleased:
             self.taken(self.released(folder, network={"depth": 3, "width": 16, "heads": 2}))
         with pytest.raises(ValueError, match="autoencoder: .*has shape"):
             self.taken(self.released(folder, vae={**tiny().vae.model_dump(), "base_channels": 12}))
+
+    def test_pickles_converted_as_the_documentation_says(self, folder, tmp_path, monkeypatch):
+        """Files as released: pickles, embeddings that share their memory, no scaling_factor."""
+        from safetensors.torch import load_file
+
+        (text,) = re.findall(r"```python\n(import json.*?)```", DOCUMENTATION.read_text(), flags=re.DOTALL)
+        first, second = (f"transformer_blocks.{i}.norm1.emb." for i in (0, 1))
+        for part in ("transformer", "vae"):
+            (tmp_path / part).mkdir()
+            weights = load_file(folder / part / WEIGHTS_NAME)
+            weights = {name: weights[name.replace(second, first)] for name in weights}
+            torch.save(weights, tmp_path / part / "diffusion_pytorch_model.bin")
+        facts = json.loads((folder / "vae" / "config.json").read_text())
+        (tmp_path / "vae" / "config.json").write_text(json.dumps({k: v for k, v in facts.items() if k != "scaling_factor"}))
+        with pytest.raises(ValueError, match="no file .*transformer.*safetensors'; docs/dit.md says how to convert"):
+            self.released(tmp_path).check(8, 8, 1, 5, 0)
+        monkeypatch.chdir(tmp_path)
+        exec(text, {})
+        self.released(tmp_path).check(8, 8, 1, 5, 0)
+        have, want = self.taken(self.released(tmp_path)), self.taken(self.released(folder))
+        assert float(have.pop("measured.scale")) == pytest.approx(0.18215)
+        del want["measured.scale"]
+        assert equal(have, want)
+
+    @pytest.mark.parametrize("scale", [None, 0, "0.3"])
+    def test_a_scaling_factor_that_is_none(self, folder, tmp_path, scale):
+        copy = shutil.copytree(folder, tmp_path / "copy")
+        facts = json.loads((copy / "vae" / "config.json").read_text()) | {"scaling_factor": scale}
+        (copy / "vae" / "config.json").write_text(json.dumps(facts))
+        with pytest.raises(ValueError, match=f"scaling_factor {scale!r}; write the positive factor .*0.18215"):
+            self.released(copy).check(8, 8, 1, 5, 0)
 
     def test_blocks_with_embeddings_of_their_own(self, folder, tmp_path):
         from safetensors.torch import load_file, save_file

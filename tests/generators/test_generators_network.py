@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from generators import config
 from generators.edm import network as net
@@ -168,11 +169,15 @@ def reference(
 class TestPublishedEquations:
     """Parameters are of size 1, so each wrong constant or order changes the output by far more than rounding."""
 
-    @pytest.mark.parametrize("augmented", [False, True])
-    def test_network_equals_the_equations(self, augmented):
+    @pytest.mark.parametrize(
+        ("augmented", "layout"),
+        [(False, torch.contiguous_format), (True, torch.contiguous_format), (True, torch.channels_last)],
+    )
+    def test_network_equals_the_equations(self, augmented, layout):
         made, blocks = small()
+        made = made.to(memory_format=layout)
         generator = torch.Generator().manual_seed(2)
-        x = 3 * torch.randn(4, 3, 16, 16, generator=generator)
+        x = 3 * torch.randn(4, 3, 16, 16, generator=generator).contiguous(memory_format=layout)
         sigma = torch.tensor([0.002, 0.3, 2.0, 80.0])
         labels = torch.tensor([0, 4, 2, 1])
         augment = torch.randn(4, 9, generator=generator) if augmented else None
@@ -208,6 +213,25 @@ class TestPublishedEquations:
 
     def test_groups_are_of_four_channels_and_at_most_32(self):
         assert [groups(c) for c in (16, 48, 128, 256, 512)] == [4, 12, 32, 32, 32]
+
+
+class TestAttention:
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_a_fused_kernel_takes_it(self, layout, monkeypatch):
+        """The kernels refuse inputs whose channels do not lie side by side, and say so to nobody."""
+        seen, real = [], F.scaled_dot_product_attention
+        qkv = torch.randn(2, 3 * 16, 4, 8, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+
+        def watched(q, k, v):
+            seen.append(torch._fused_sdp_choice(q, k, v))
+            return real(q, k, v)
+
+        monkeypatch.setattr(net.F, "scaled_dot_product_attention", watched)
+        have = net.attention(qkv)
+        assert seen == [1]  # flash attention; 0 is the plain products
+        q, k, v = (qkv[:, i::3].flatten(2) for i in range(3))  # (N, C, HW)
+        weights = (q.mT @ k / 4).softmax(2)  # 4: the root of 16 channels
+        assert torch.allclose(have.flatten(2), v @ weights.mT, atol=1e-5)
 
 
 class TestPatches:

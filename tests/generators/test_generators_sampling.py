@@ -1,13 +1,16 @@
 """The sampler against closed forms and against Algorithm 2 written out; pools against their cutting."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from generators import config, pools
+from generators import backends, config, pools
 from generators.backends import sample
+from generators.devices import compiles_sampling
 from generators.edm.config import Sampler
 from generators.edm.network import initialise
 from generators.edm.sampling import heun, sigmas
@@ -165,3 +168,97 @@ class TestPools:
         weights, chosen = model
         with pytest.raises(ValueError, match=r"model\.map_label\.weight has shape \[16, 10\].*\[16, 7\]"):
             sample(weights, chosen, classes=7, shape=(8, 8, 1), seed=5, start=0, stop=8)
+
+
+class Compilations(list):
+    """Stands in for torch.compile: notes each call's options, and whether a compiler's caches were cleared."""
+
+    resets = 0
+
+    def compile(self, network, *, options):
+        self.append(options)
+        return network
+
+    def reset(self):
+        self.resets += 1
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    noted = Compilations()
+    monkeypatch.setattr(torch, "compile", noted.compile)
+    monkeypatch.setattr(torch.compiler, "reset", noted.reset)
+    yield noted
+    backends.release()
+
+
+def compiled(model, start=0, stop=8, weights=None, **changes):
+    chosen = model[1].model_copy(update={"compute": model[1].compute.model_copy(update={"compile": "on"})})
+    return made((weights or model[0], chosen), start, stop, **changes)[0]
+
+
+class TestCompiling:
+    @pytest.mark.parametrize(
+        ("mapping", "shape", "large"),
+        [
+            ({"kind": "edm", "preset": "cifar10"}, (32, 32, 3), True),
+            ({"kind": "edm", "preset": "cifar10-2cores"}, (32, 32, 3), False),
+            ({"kind": "edm", "preset": "digits"}, (8, 8, 1), False),
+            ({"kind": "dit", "preset": "dit-xl2"}, (256, 256, 3), True),
+            ({"kind": "dit", "preset": "digits"}, (8, 8, 1), False),
+        ],
+    )
+    def test_auto_goes_by_network_and_device(self, mapping, shape, large):
+        chosen = config(mapping)
+        parameters = chosen.cost_facts(*shape, 10, None)["parameters"]
+        assert compiles_sampling(chosen.compute, torch.device("cuda"), parameters) == large
+        assert not compiles_sampling(chosen.compute, torch.device("cpu"), parameters)
+
+    def test_one_compilation_serves_shard_after_shard_of_pool_after_pool(self, model, compilations):
+        others = {name: -value for name, value in model[0].items()}
+        whole, of_others = made(model, 0, 16)[0], made((others, model[1]), 0, 8)[0]
+        assert np.array_equal(compiled(model), whole[:8])
+        assert np.array_equal(compiled(model, 8, 16), whole[8:])
+        assert np.array_equal(compiled(model, weights=others), of_others)
+        assert np.array_equal(compiled(model), whole[:8])
+        assert all(torch.equal(value, -others[name]) for name, value in model[0].items())
+        assert compilations == [{"deterministic": True, "triton.cudagraphs": False}]
+
+    def test_another_sampler_is_compiled_anew_and_one_is_kept(self, model, compilations):
+        for steps in (4, 3, 4):
+            compiled(model, steps=steps)
+        assert (len(compilations), compilations.resets) == (3, 2)
+
+    def test_what_is_not_compiled_is_not_kept(self, model, compilations):
+        made(model, 0, 8)
+        backends.release()
+        assert (len(compilations), compilations.resets) == (0, 0)
+
+    def test_release_lets_all_go(self, model, compilations, monkeypatch):
+        released = []
+        parts = SimpleNamespace(release=lambda: released.append("pre-trained parts"))
+        monkeypatch.setitem(sys.modules, "generators.stable_diffusion.models", parts)
+        compiled(model)
+        backends.release()
+        backends.release()
+        assert compilations.resets == 1
+        assert released == ["pre-trained parts"] * 2
+        compiled(model)
+        assert len(compilations) == 2
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager(model):
+    """But for rounding, as between batches; and other weights, or a later shard, need no second compilation."""
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    others = {name: -value for name, value in model[0].items()}
+    wanted = [made((weights, model[1]), 0, 40)[0].astype(int) for weights in (model[0], others)]
+    for weights, want in zip((model[0], others, model[0]), (*wanted, wanted[0])):
+        have = np.concatenate([compiled(model, 0, 16, weights), compiled(model, 16, 40, weights)]).astype(int)
+        assert abs(have - want).max() <= 1
+        assert (have != want).mean() < 0.01
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+    backends.release()

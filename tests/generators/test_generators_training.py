@@ -18,17 +18,20 @@ from generators.random_draws import order
 from generators.stages import sliced
 
 
-def tiny(steps: int = 6, **training):
+def tiny(steps: int = 6, compute: dict | None = None, **training):
     """A network of 8 channels with dropout and every augmentation, batch 8."""
     kinds = ["x_flip", "y_flip", "scale", "rotate", "stretch", "translate", "shift"]
     return config(
         {
             "kind": "edm",
-            "network": {"model_channels": 8, "channel_mult": [1, 1], "num_blocks": 0, "dropout": 0.1},
+            "network": {
+                "model_channels": 8, "channel_mult": [1, 1], "num_blocks": 0, "attn_resolutions": [], "dropout": 0.1,
+            },
             "training": {
                 "total_nimg": 8 * steps, "batch": 8, "lr_rampup_nimg": 16, "ema_halflife_nimg": 40,
                 "ema_rampup_ratio": 0.5, "augmentation": {"kinds": kinds, "probability": 0.5}, **training,
             },
+            "compute": compute or {},
         }
     )  # fmt: skip
 
@@ -145,19 +148,32 @@ class TestLoop:
         assert equal(one, trained(tiny()))
         assert not equal(one, train(*data(), tiny(), classes=5, seed=4))
 
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     @pytest.mark.parametrize("stop", [1, 4])
-    def test_resumed_equals_uninterrupted(self, stop):
-        saved = io.BytesIO()
+    def test_resumed_equals_uninterrupted(self, stop, precision):
+        """Also where weights lie channels-last in memory, as in bf16: states do not say how they lay."""
+        saved, chosen = io.BytesIO(), tiny(compute={"training_precision": precision})
 
         def keep(step, make_state):
             if step == stop:
                 torch.save(make_state(), saved)
 
-        whole = trained(tiny(), checkpoint=keep)
-        saved.seek(0)
-        state = torch.load(saved, weights_only=True)
+        whole = trained(chosen, checkpoint=keep)
+        state = torch.load(io.BytesIO(saved.getvalue()), weights_only=True)
         assert state["step"] == stop
-        assert equal(trained(tiny(), resume=state), whole)
+        assert equal(trained(chosen, resume=state), whole)
+        unchanged = torch.load(io.BytesIO(saved.getvalue()), weights_only=True)["moments"]
+        assert all(equal(state["moments"][name], moments) for name, moments in unchanged.items())
+
+    def test_moments_lie_in_memory_as_their_weights_do(self):
+        """Else an optimiser that walks through both side by side pairs moments with the wrong weights."""
+        chosen = tiny(compute={"training_precision": "bf16"})
+        stage, again = (DenoiserStage(*data(), chosen, classes=5, seed=3, device=torch.device("cpu")) for _ in range(2))
+        stage.advance()
+        again.learner.restore(stage.learner.state())
+        for name, p in again.learner.parameters.items():
+            assert p.stride() == stage.learner.parameters[name].stride()
+            assert all(again.learner.optimizer.state[p][key].stride() == p.stride() for key in ("exp_avg", "exp_avg_sq"))
 
     def test_the_last_state_resumes_to_the_result(self):
         states = []
@@ -193,7 +209,7 @@ class TestLoop:
 class TestMemory:
     def test_accumulation_changes_by_rounding_alone(self):
         whole = trained(tiny())
-        parts = trained(tiny().model_copy(update={"compute": tiny().compute.model_copy(update={"microbatch": 3})}))
+        parts = trained(tiny(compute={"microbatch": 3}))
         # Adam divides by the gradient's size, which for near-zero gradients enlarges rounding.
         assert furthest(whole, parts) < 1e-4
 
@@ -260,10 +276,37 @@ class TestLossGivesOut:
             trained(steep, checkpoint=keep)
         assert (error.value.step, error.value.saved) == (bad, 1)
 
+    def test_a_state_gone_on_from_is_good(self):
+        states = []
+        trained(tiny(steps=1), checkpoint=lambda step, make_state: states.append(make_state()))
+        with pytest.raises(LossNotFinite, match="last good state is that after step 1"):
+            trained(tiny(steps=60, lr=1e30, lr_rampup_nimg=0), resume=states[0])
+
+    @pytest.mark.parametrize("bad", [4, 6])
+    def test_weights_from_bad_gradients_are_neither_saved_nor_returned(self, monkeypatch, bad):
+        """The loss of the step is finite, its gradients are not; step 6 is the last."""
+        real, saved = DenoiserStage.losses_of, []
+
+        def astray(self, part, share, **options):
+            losses = real(self, part, share, **options)
+            if self.step + 1 == bad:
+                self.learner.parameters["model.map_layer0.bias"].grad[3] = math.inf
+            return losses
+
+        def keep(step, make_state):
+            if step in (2, 4):
+                saved.append(make_state()["step"])
+
+        monkeypatch.setattr(DenoiserStage, "losses_of", astray)
+        with pytest.raises(LossNotFinite, match=f"a weight after step {bad} is not finite .*that after step") as error:
+            trained(tiny(), checkpoint=keep)
+        assert error.value.step == bad
+        assert error.value.saved == saved[-1] == (2 if bad == 4 else 4)
+
 
 def test_two_workers_equal_one(in_two_workers):
     """Equal to one process but for the order of sums; a worker group's state resumes in one process."""
-    parts = tiny().model_copy(update={"compute": tiny().compute.model_copy(update={"microbatch": 3})})
+    parts = tiny(compute={"microbatch": 3})
     zero, one = in_two_workers(parts, data(), classes=5, seed=3)
     alone = trained(tiny())
     assert equal(zero["weights"], one["weights"])
@@ -291,9 +334,8 @@ def test_compiled_equals_eager():
     """One graph without breaks, dropout included; rounding differs where operations are fused."""
     from torch._dynamo.utils import counters
 
-    compiled = tiny().model_copy(update={"compute": tiny().compute.model_copy(update={"compile": "on"})})
     counters.clear()
-    made = trained(compiled)
+    made = trained(tiny(compute={"compile": "on"}))
     assert counters["stats"]["unique_graphs"] == 1
     assert not counters["graph_break"]
     assert furthest(made, trained(tiny())) < 1e-5

@@ -1,0 +1,150 @@
+"""What several rooms' tests load through the real loading code: small pre-trained parts of random weights, written to
+disk as the released ones are laid out, and a hub that does not answer.
+"""
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+SIDE = 16  # of the images that the small pipelines make
+
+
+def clip_tokenizer():
+    """One token a character: an owl is o, w, l</w>."""
+    from transformers import CLIPTokenizer
+
+    letters = [chr(c) for c in range(33, 127)]
+    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=48)
+
+
+def text_sizes(tokenizer):
+    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return {"vocab_size": len(tokenizer), "max_position_embeddings": 48, "projection_dim": 16, **sizes, **special}
+
+
+def autoencoder(**extra):
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, layers_per_block=1,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=SIDE, **extra,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def sd(tmp_path_factory):
+    """A pipeline laid out as Stable Diffusion 1 and 2, with a safety checker that must not be loaded."""
+    import torch
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    folder, tokenizer = tmp_path_factory.mktemp("sd"), clip_tokenizer()
+    unet = UNet2DConditionModel(
+        sample_size=SIDE // 2, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=2,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=autoencoder(), text_encoder=CLIPTextModel(CLIPTextConfig(**text_sizes(tokenizer))), tokenizer=tokenizer,
+        unet=unet, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        scheduler=DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1),
+    ).save_pretrained(folder)  # fmt: skip
+    index = folder / "model_index.json"
+    parts = json.loads(index.read_text()) | {
+        "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True,
+    }  # fmt: skip
+    index.write_text(json.dumps(parts))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def sd3(tmp_path_factory):
+    """A pipeline laid out as Stable Diffusion 3, with its three text encoders."""
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+
+    torch.manual_seed(0)
+    folder, tokenizer = tmp_path_factory.mktemp("sd3"), clip_tokenizer()
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *((f"▁{chr(c)}", -3.0) for c in range(97, 123)),
+              *((chr(c), -2.0) for c in range(97, 123))]  # fmt: skip
+    t5 = T5Config(vocab_size=160, d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    encoders = [CLIPTextModelWithProjection(CLIPTextConfig(**text_sizes(tokenizer))) for _ in range(2)]
+    transformer = SD3Transformer2DModel(
+        sample_size=SIDE // 2, patch_size=2, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
+        num_attention_heads=2, caption_projection_dim=16, joint_attention_dim=32, pooled_projection_dim=32,
+    )  # fmt: skip
+    StableDiffusion3Pipeline(
+        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=autoencoder(shift_factor=0.06, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=encoders[0], tokenizer=tokenizer, text_encoder_2=encoders[1], tokenizer_2=clip_tokenizer(),
+        text_encoder_3=T5EncoderModel(t5), tokenizer_3=T5Tokenizer(vocab=pieces, extra_ids=0),
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """A CLIP model and its processor."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    torch.manual_seed(0)
+    folder, tokenizer = tmp_path_factory.mktemp("clip"), clip_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {"image_size": SIDE, "patch_size": 4, "projection_dim": 16, **sizes}
+    CLIPModel(CLIPConfig(text_config=text_sizes(tokenizer), vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE)
+    CLIPProcessor(processor, tokenizer).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory):
+    """A folder with a GPT-2 of two layers that writes printable characters, one a token."""
+    import torch
+    from tokenizers import Regex, Tokenizer, decoders
+    from tokenizers import models as parts
+    from tokenizers import pre_tokenizers as cut
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("language-model")
+    characters = ["\n", *(chr(c) for c in range(32, 127)), "<|end|>"]
+    own = Tokenizer(parts.WordLevel({c: i for i, c in enumerate(characters)}, unk_token="?"))
+    own.pre_tokenizer, own.decoder = cut.Split(Regex("[\\s\\S]"), "isolated"), decoders.Fuse()
+    PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<|end|>").save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"n_positions": 1024, "n_embd": 16, "n_layer": 2, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(characters), **sizes, bos_token_id=96, eos_token_id=96)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Puts a folder into the hub's cache and returns its hub id; the hub takes connections and never answers."""
+    from huggingface_hub import constants, hf_api
+
+    hub = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{hub.getsockname()[1]}"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(hf_api.api, "endpoint", address)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.1)
+
+    def put(folder: str) -> str:
+        name, commit = Path(folder).name, 40 * "a"
+        place = tmp_path / f"models--cached--{name}"
+        shutil.copytree(folder, place / "snapshots" / commit)
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text(commit)
+        return f"cached/{name}"
+
+    with hub:
+        yield put

@@ -31,7 +31,7 @@ class Compute(Part):
     sampling_precision: Precision = "auto"
     """auto is fp16 on a CUDA device, fp32 on a CPU.  Never that of the sampler's state, which is float64."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto is on for CUDA devices and long trainings."""
+    """torch.compile; auto is on for CUDA devices, in long trainings and in sampling from large networks."""
     microbatch: int | None = Field(None, ge=1)
     """Most images of a training step that a device takes at once; null for its whole part of the batch.
     Halved by itself when memory does not suffice."""

@@ -313,10 +313,11 @@ class _Run:
         self.pool.resize(len(self.ready) + on_slots)
         while self.ready and self._affordable(self._next_job()):
             kind = self.plan.jobs[self.ready[0][-1]].kind
-            # Only short jobs queue behind another: one behind a generator would wait while other slots idle.
+            # Trials queue behind trials and nothing else does: behind a generator they would wait while slots idle.
             if kind in MEASURES and self.packing and self.pool.gpus < 1:
                 return  # a measure has a whole device, once the last trials have left it
-            slot = self.pool.idle(DEPTH if kind == "trial" and len(self.ready) > len(self.pool.slots) else 1)
+            deep = kind == "trial" and len(self.ready) > len(self.pool.slots)
+            slot = self.pool.idle(DEPTH if deep else 1, lambda ref: self.running[ref].job.kind == "trial")
             if slot is None:
                 return
             job = self.plan.jobs[heapq.heappop(self.ready)[-1]]

@@ -183,9 +183,11 @@ class SlotPool:
         while len(self.slots) < min(wanted, self.target):
             self._create()
 
-    def idle(self, depth: int) -> ray.actor.ActorHandle | None:
-        """The slot that is up with the fewest requests, if that is fewer than `depth`."""
-        fit = [slot for slot in self._node if self._holds[slot] == self.gpus]
+    def idle(
+        self, depth: int, is_short: Callable[[ray.ObjectRef], bool] = lambda ref: True
+    ) -> ray.actor.ActorHandle | None:
+        """The slot that is up with the fewest requests, if that is fewer than `depth` and all of them are short."""
+        fit = [slot for slot in self._node if self._holds[slot] == self.gpus and all(map(is_short, self.slots[slot]))]
         if not fit or len(self.slots) > self.target:
             return None
         slot = min(fit, key=lambda s: len(self.slots[s]))

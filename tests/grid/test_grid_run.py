@@ -319,9 +319,19 @@ def test_trials_share_a_device_but_what_comes_before_and_after_does_not(mini, st
     assert shares == {"generator": {1.0}, "shard": {1.0}, "reference": {1.0}, "trial": {0.5}, "quality": {1.0}}
 
 
-def test_more_slots_than_the_nodes_hold_keep_no_work_waiting(finished_mini, mini, store, quiet, outcomes):
+def test_no_work_waits_for_slots_to_come_or_for_generators(finished_mini, mini, store, quiet, outcomes, monkeypatch):
+    """More slots than the nodes hold, and trials that could run while generators train: they wait behind trials only."""
+    before = []
+    sent = driver._Run._sent
+
+    def watch(self, ref, job, request, slot):
+        before.extend(self.running[other].job.kind for other in self.pool.slots[slot] if other != ref)
+        sent(self, ref, job, request, slot)
+
+    monkeypatch.setattr(driver._Run, "_sent", watch)
     mini["execution"]["slots"] = 6
     summary, _ = run(mini, store, quiet)
+    assert set(before) == {"trial"}
     assert not summary.failures
     assert summary.device_s < 3 * summary.seconds  # two came up
     assert outcomes(store) == outcomes(finished_mini[0])

@@ -48,7 +48,7 @@ def in_group(*errors: Exception) -> Exception:
         (ControllerError(NodeDiedError("n")), "NodeDiedError: n", True),
         (ControllerError(TypeError("t")), "TypeError: t", False),
     ],
-    ids=lambda value: one_line(value) if isinstance(value, Exception) else None,
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,  # no process ids in a test's name
 )
 def test_the_cause_decides(error, cause, again):
     found = cause_of(error)

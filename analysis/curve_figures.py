@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from analysis.curve import equivalent_ratio
 from analysis.equivalence import Analysis, BaseFit, CurveResult
 from analysis.ratio import ImprovementRatio
-from analysis.style import FONT, GENERATOR_LOOKS, empty_figure, panels, thousands, tidy
+from analysis.style import FONT, GENERATOR_LOOKS, empty_figure, legend_below, panels, thousands, tidy
 
 _BAND_POINTS = 60
 _MEASURES = {
@@ -111,7 +111,7 @@ def equivalence_curves(curve: CurveResult) -> Figure:
         figure.supylabel("equivalent synthetic / base", fontsize=9)
         title = f"{curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}: {curve.status}"
         figure.suptitle(title, fontsize=10.5)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, handles.values(), handles.keys())
     return figure
 
 
@@ -165,7 +165,7 @@ def improvement_ratio_figure(ratios: list[ImprovementRatio]) -> Figure:
             axes.set_title(f"{group[0]}, {group[1]}\n{group[2]} / {group[3]}", fontsize=9)
         figure.supylabel(f"gain closed / gain open, at 1:{drawable[0].scale:g}", fontsize=9)
         if len(handles) > 1:
-            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+            legend_below(figure, handles.values(), handles.keys())
     return figure
 
 
@@ -207,7 +207,7 @@ def fit_residuals(curve: CurveResult) -> Figure:
             axes.set_xlabel("fitted accuracy (%)")
         figure.supylabel("measured - fitted (points)", fontsize=9)
         figure.suptitle(f"Residuals: {curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}", fontsize=10.5)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, handles.values(), handles.keys())
     return figure
 
 

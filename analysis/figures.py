@@ -20,7 +20,17 @@ from analysis.curve_figures import (
     quality_against_gain,
 )
 from analysis.image_figures import class_gain_figure, sample_sheet
-from analysis.style import COPIES_LOOK, FONT, GENERATOR_LOOKS, REAL_LOOK, empty_figure, panels, thousands, tidy
+from analysis.style import (
+    COPIES_LOOK,
+    FONT,
+    GENERATOR_LOOKS,
+    REAL_LOOK,
+    empty_figure,
+    legend_below,
+    panels,
+    thousands,
+    tidy,
+)
 from analysis.summary import cell_means, families, fixed_synthetic
 
 __all__ = [
@@ -89,7 +99,7 @@ def accuracy_curves(
         figure.supylabel(METRIC_NAMES[metric], fontsize=9)
         dataset, classifier, recipe = family
         figure.suptitle(f"{dataset}, {classifier} (recipe {recipe})", fontsize=10.5)
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
+        legend_below(figure, handles.values(), handles.keys())
     return figure
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.style import COPIES_LOOK, FONT, GENERATOR_LOOKS, REAL_LOOK, empty_figure, tidy
+from analysis.style import COPIES_LOOK, FONT, GENERATOR_LOOKS, REAL_LOOK, empty_figure, legend_below, tidy
 
 _SHEET_PANELS = 3  # beside each other
 _IMAGE_INCHES = 0.3
@@ -77,6 +77,6 @@ def class_gain_figure(gains: pd.DataFrame, class_names: list[str] | None = None)
         axes.set_ylabel("class")
         first = gains.iloc[0]
         axes.set_title(f"base {first['n_nominal']:,.0f} images, added images {first['scale']:g} times the base")
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, *axes.get_legend_handles_labels())
         tidy(axes)
     return figure

@@ -1,6 +1,7 @@
 """How figures look: one palette that colour-blind readers can tell apart, a marker and a line style per series."""
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # Okabe and Ito (2008), "Color Universal Design".
@@ -41,6 +42,16 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     for axes in grid[count:]:
         axes.axis("off")
     return figure, list(grid[:count])
+
+
+def legend_below(figure: Figure, handles, labels) -> None:
+    """One legend under the panels, in as many columns as its figure is wide enough for, four at most."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for columns in (4, 3, 2, 1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        if columns == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def empty_figure(message: str) -> Figure:

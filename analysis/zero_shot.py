@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.estimates import Estimate, student_estimate
-from analysis.style import FONT, GENERATOR_LOOKS, panels, tidy
+from analysis.style import FONT, GENERATOR_LOOKS, legend_below, panels, tidy
 
 MEASURES = {
     "among_unseen": "unseen classes, among themselves",  # the paper's, as we read it
@@ -63,7 +63,7 @@ def _figure(means: list[dict]) -> Figure:
             tidy(axes)
         figure.supylabel("top-1 accuracy (%)", fontsize=9)
         handles, labels = grid[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+        legend_below(figure, handles, labels)
     return figure
 
 

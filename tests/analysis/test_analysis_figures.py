@@ -77,6 +77,22 @@ def test_accuracy_curves_show_intervals_and_the_control(planted):
     assert max(np.ptp(segment[:, 1]) for segment in segments) > 0.1
 
 
+def test_a_legend_of_many_series_stays_within_a_figure_of_one_panel(planted):
+    table = planted[0]
+    table = table[table["n_base"] == table["n_base"].min()]
+    synthetic = table[table["arm"] == "syn"]
+    others = [synthetic.assign(generator=name) for name in ("stable-diffusion-3", "a generator of a rather long name")]
+    figure = figures.accuracy_curves(pd.concat([table, *others]))
+    assert len(panel_titles(figure)) == 1
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 5
+    box = legend.get_window_extent(canvas.get_renderer())
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_contours_have_levels_and_every_measured_cell(published):
     curve = next(c for c in published[1].curves if c.key.generator == "edm" and c.key.dataset == "cifar10")
     figure = figures.equivalence_contours(curve)

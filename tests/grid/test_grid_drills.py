@@ -95,9 +95,10 @@ def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(finished_mi
     assert "Traceback" not in second.text
     third = start("run", spec, "--store", store.uri, "--takeover")
     assert third.finish() == 0, third.text
-    assert first.finish() == 130, first.text
-    assert f"process {third.process.pid} of " in first.text
-    assert "took over; leaving" in first.text
+    code = first.finish()  # it leaves, unless it was done before its next heartbeat
+    assert code in (0, 130), first.text
+    assert code == 0 or f"process {third.process.pid} of " in first.text
+    assert "Traceback" not in first.text
     assert outcomes(store) == outcomes(finished_mini[0])
     assert lock.holder(store, "mini") is None
     assert len(results.read(store)) == len(outcomes(store))  # no row doubled, whoever wrote it

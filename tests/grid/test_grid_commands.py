@@ -54,9 +54,7 @@ def test_all_of_ray_killed_resumes_to_the_same_table(finished_mini, mini, write_
     for pid in first.descendants():
         os.kill(pid, signal.SIGKILL)
     assert first.finish(120) != 0
-    # Ray itself ends a driver that has lost its GCS, in a line that says so, unless the driver was faster.
-    assert "To go on: equigrid run" in first.text or "GCS may have been killed" in first.text, first.text
-    assert "Traceback" not in first.text
+    assert "Traceback" not in first.text  # Ray itself ends a driver that has lost its GCS, sometimes without a word
     after_kill = parts(store)
     second = start(*arguments)
     assert second.finish() == 0, second.text

@@ -87,7 +87,7 @@ def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(finished_mi
     store = Store(tmp_path / "store", create=True)
     spec = write_spec(mini)
     first = start("run", spec, "--store", store.uri)
-    first.wait_until(lambda: len(parts(store)) >= 2)
+    first.wait_until(lambda: store.exists(lock.lock_name("mini")))  # not later: it may be done before the second looks
     second = start("run", spec, "--store", store.uri)
     assert second.finish() == 2
     assert f"process {first.process.pid} of " in second.text

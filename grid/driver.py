@@ -313,9 +313,9 @@ class _Run:
         self.pool.resize(len(self.ready) + on_slots)
         while self.ready and self._affordable(self._next_job()):
             kind = self.plan.jobs[self.ready[0][-1]].kind
-            # Trials queue behind trials and nothing else does: behind a generator they would wait while slots idle.
             if kind in MEASURES and self.packing and self.pool.gpus < 1:
                 return  # a measure has a whole device, once the last trials have left it
+            # Trials queue behind trials and nothing else does: behind a generator they would wait while slots idle.
             deep = kind == "trial" and len(self.ready) > len(self.pool.slots)
             slot = self.pool.idle(DEPTH if deep else 1, lambda ref: self.running[ref].job.kind == "trial")
             if slot is None:
@@ -361,6 +361,7 @@ class _Run:
         self.running[ref] = _Running(job, request, slot, frozenset(nodes), now)
 
     def _collect(self) -> None:
+        self.tries.update(self.losses.of_living_machines())
         if not self._something_happened():
             return
         self.pool.greet()
@@ -382,7 +383,6 @@ class _Run:
                 self.losses.add(running.job.id, running.nodes)
                 outcome["lost"] = True
             self._settle(running, outcome)
-        self.tries.update(self.losses.of_living_machines())
 
     def _something_happened(self) -> bool:
         """Waits for LOOP_S at most until a job has ended or a slot has come up."""

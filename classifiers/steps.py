@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,11 @@ from torch import nn
 from classifiers import augment, draws
 from classifiers.feeds import Batch
 from classifiers.recipes import ResolvedRecipe
+
+if TYPE_CHECKING:  # members are made of steps
+    from classifiers.members import Member
+
+log = logging.getLogger("equigrid.classifiers")
 
 
 class Step:
@@ -131,3 +138,39 @@ class GraphedSteps(Steps):
         stream = torch.cuda.current_stream()
         with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
             self.losses = self._branches(own)
+
+
+class WhileRecordable:
+    """Graphed steps, or from a recording that fails on the ordinary ones, from the state before it.
+
+    Which network waits for the device inside, say, and so cannot be recorded, only a recording tells.
+    """
+
+    def __init__(self, steps: GraphedSteps, members: Sequence[Member]):
+        self.steps, self.members = steps, members
+
+    def __call__(self, batches: Sequence[Batch], number: int, lr: float) -> list[torch.Tensor]:
+        """As `Steps`."""
+        if not self._may_record_now():
+            return self.steps(batches, number, lr)
+        before = [member.state() for member in self.members]
+        try:
+            return self.steps(batches, number, lr)
+        except RuntimeError as error:
+            log.warning("this training goes on without CUDA graphs: %s", _cause(error))
+            self.steps = Steps(self.steps.members)
+        # Only here is the error gone, and with it all that held the broken graph and its memory.
+        for member, state in zip(self.members, before):
+            member.load(state)
+        return self.steps(batches, number, lr)
+
+    def _may_record_now(self) -> bool:
+        steps = self.steps
+        return isinstance(steps, GraphedSteps) and steps.graph is None and steps.full_batches == steps.WARM_UP_STEPS
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the first error: ending a recording that failed raises another in its wake."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
+    return str(error).partition("\n")[0]

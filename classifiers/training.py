@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +17,12 @@ from torch import nn
 from classifiers import workers
 from classifiers.data import Mix, as_mix, check_labels
 from classifiers.evaluation import Evaluation
-from classifiers.feeds import Batch, Resident
+from classifiers.feeds import Resident
 from classifiers.members import Member
 from classifiers.models import Head
 from classifiers.recipes import ResolvedRecipe
 from classifiers.speed import Speed
-from classifiers.steps import GraphedSteps, Steps
+from classifiers.steps import GraphedSteps, Steps, WhileRecordable
 from classifiers.stream import Streamed, StreamedMix
 from classifiers.watch import LossWatch, NotFinite
 
@@ -33,8 +32,6 @@ State = dict[str, Any]
 Images = np.ndarray | Mix | StreamedMix
 Checkpoint = Callable[[int, Callable[[], State]], None]
 Log = Callable[[dict[str, Any]], None]
-
-_LOG = logging.getLogger("equigrid.classifiers")
 
 
 def ignore(*_: Any) -> None:
@@ -181,7 +178,7 @@ class _Loop:
             self._load(resume)
         self.make_step = GraphedSteps(steps) if graphs else Steps(steps)
         if graphs and speed.graphs is None:
-            self.make_step = _WhileRecordable(self.make_step, members)
+            self.make_step = WhileRecordable(self.make_step, members)
 
     def _against_graphs(self) -> str | None:
         """Why this training's steps cannot be replayed, if so."""
@@ -262,42 +259,6 @@ class _Loop:
         self.step, self.seconds_before = state["step"], state["seconds"]
         for member, own in zip(self.members, state["members"]):
             member.load(own)
-
-
-class _WhileRecordable:
-    """Graphed steps, or from a recording that fails on the ordinary ones, from the state before it.
-
-    Which network waits for the device inside, say, and so cannot be recorded, only a recording tells.
-    """
-
-    def __init__(self, steps: GraphedSteps, members: Sequence[Member]):
-        self.steps, self.members = steps, members
-
-    def __call__(self, batches: Sequence[Batch], number: int, lr: float) -> list[torch.Tensor]:
-        """As `Steps`."""
-        if not self._may_record_now():
-            return self.steps(batches, number, lr)
-        before = [member.state() for member in self.members]
-        try:
-            return self.steps(batches, number, lr)
-        except RuntimeError as error:
-            _LOG.warning("this training goes on without CUDA graphs: %s", _cause(error))
-            self.steps = Steps(self.steps.members)
-        # Only here is the error gone, and with it all that held the broken graph and its memory.
-        for member, state in zip(self.members, before):
-            member.load(state)
-        return self.steps(batches, number, lr)
-
-    def _may_record_now(self) -> bool:
-        steps = self.steps
-        return isinstance(steps, GraphedSteps) and steps.graph is None and steps.full_batches == steps.WARM_UP_STEPS
-
-
-def _cause(error: BaseException) -> str:
-    """The first line of the first error: ending a recording that failed raises another in its wake."""
-    while isinstance(error.__context__, RuntimeError):
-        error = error.__context__
-    return str(error).partition("\n")[0]
 
 
 @contextlib.contextmanager

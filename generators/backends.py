@@ -35,7 +35,7 @@ BACKENDS = {
     "cifake": Backend("imported"),
     "stable-diffusion": Backend("stable_diffusion"),
 }
-_KEEPERS = ("generators.devices", "generators.stable_diffusion.models")
+_KEEPERS = ("generators.compilation", "generators.stable_diffusion.models")
 
 
 def train(images: np.ndarray, labels: np.ndarray, config: GeneratorConfig, **options) -> "dict[str, torch.Tensor]":

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from generators.devices import compiles_training
+from generators.compilation import compiles_training
 from generators.dit.config import DiTConfig
 from generators.dit.diffusion import TRAIN_STEPS, diffusion
 from generators.dit.latents import Latents

@@ -8,7 +8,8 @@ import torch
 
 from generators import pools
 from generators.calls import SampleCall
-from generators.devices import autocast, compiles_sampling, kept, precision_of
+from generators.compilation import compiles_sampling, kept
+from generators.devices import autocast, precision_of
 from generators.dit.autoencoding import Autoencoder
 from generators.dit.config import DiTConfig, Sampler
 from generators.dit.diffusion import Diffusion, diffusion

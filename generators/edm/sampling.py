@@ -8,7 +8,8 @@ import torch
 
 from generators import pools
 from generators.calls import SampleCall
-from generators.devices import autocast, compiles_sampling, kept, memory_format, precision_of
+from generators.compilation import compiles_sampling, kept
+from generators.devices import autocast, memory_format, precision_of
 from generators.edm.config import EDMConfig, Sampler
 from generators.edm.network import EDMNetwork
 from generators.edm.weights import load, network_for

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from generators.devices import compiles_training, memory_format
+from generators.compilation import compiles_training
+from generators.devices import memory_format
 from generators.edm.config import EDMConfig, Training
 from generators.edm.network import EDMNetwork, initialise
 from generators.edm.schedules import ema_decay, learning_rate

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from generators import backends, config
-from generators.devices import kept
+from generators.compilation import kept
 from generators.edm import network as net
 from generators.edm.stage import DenoiserStage
 

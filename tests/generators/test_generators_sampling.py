@@ -10,7 +10,7 @@ import torch
 
 from generators import backends, config, pools
 from generators.backends import sample
-from generators.devices import compiles_sampling
+from generators.compilation import compiles_sampling
 from generators.edm.config import Sampler
 from generators.edm.network import initialise
 from generators.edm.sampling import heun, sigmas

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,64 @@ def planned(tmp_path):
         store = Store(tmp_path / name, create=True)
         resolved = resolve(load(spec), store)
         return store, plan(resolved.with_dataset(ingest.ingest(store, resolved.source)))
+
+    return make
+
+
+# Sizes as the sources say them; ImageNet's are the usual list's, which has fewer images than the paper rounds to.
+PRESET_SHAPES = {
+    "imagenet100": ([f"class {i}" for i in range(100)], 256, [1267] * 89 + [1266] * 11, [50] * 100),
+    "imagenet10": ([f"class {i}" for i in range(10)], 256, [1300] * 10, [50] * 10),
+}
+
+
+@pytest.fixture
+def plan_of(tmp_path, monkeypatch):
+    """Plans a preset as on a machine that has its files: every folder that it names is made, with next to nothing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    from grid import sources
+    from grid.plan import plan
+    from grid.resolve import resolve
+    from grid.sources.base import Shape
+    from grid.sources.imagenet import read_list
+    from grid.spec import load
+
+    picture = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(picture, "PNG")
+
+    def write(name: str, content: bytes) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    for name in PRESET_SHAPES:
+        for wnid in read_list(Path(sources.__file__).with_name(f"{name}.txt")):
+            for split in ("train", "val"):
+                write(f"imagenet/{split}/{wnid}/a.JPEG", picture.getvalue())
+    for i in range(10):  # ten images stand for CIFAKE's 50,000: their content is hashed, not decoded
+        write(f"cifake/train/FAKE/{f'1 ({i + 1})' if i else 1}.jpg", b"an image")
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        write(f"bert/{name}", b"{}")
+    write("weights.safetensors", b"weights")
+    column = pa.array([{"bytes": picture.getvalue(), "path": None}] * 5_000)
+    for split in ("train", "test"):
+        table = pa.table({"img": column, "label": [i % 10 for i in range(5_000)]})
+        pq.write_table(table, tmp_path / f"{split}-0.parquet")
+    places = {"IMAGENET": "imagenet", "CIFAKE": "cifake", "CACHE": "cache", "CIFAR10": "", "EDM": "weights.safetensors"}
+    for name, place in {**places, "TEXT_ENCODER": "bert"}.items():
+        monkeypatch.setenv(f"EQUIGRID_{name}", str(tmp_path / place))
+
+    def make(name: str):
+        resolved = resolve(load(name), None)
+        if known := PRESET_SHAPES.get(name.removesuffix("-zero-shot")):
+            classes, side, train, test = known
+            resolved = replace(resolved, shape=Shape(tuple(classes), side, side, 3, tuple(train), tuple(test)))
+        for choice in resolved.generators.values():
+            monkeypatch.setattr(type(choice.config), "capacity", lambda self, names: None)
+        return plan(resolved)
 
     return make
 

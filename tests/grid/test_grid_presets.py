@@ -1,31 +1,14 @@
 """The paper's presets have the paper's cells: counted against its tables, as the analysis holds them."""
 
-import io
 import re
 from collections import Counter
-from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from analysis import paper
-from grid import sources
-from grid.plan import plan
-from grid.resolve import resolve
-from grid.sources.base import Shape
-from grid.sources.cifar10 import CLASSES
-from grid.sources.imagenet import read_list
-from grid.spec import load, presets
+from grid.spec import presets
 
-# Sizes as the sources say them; ImageNet's are the usual list's, which has fewer images than the paper rounds to.
-SHAPES = {
-    "imagenet100": Shape(tuple(f"class {i}" for i in range(100)), 256, 256, 3, (1267,) * 89 + (1266,) * 11, (50,) * 100),
-    "imagenet10": Shape(tuple(f"class {i}" for i in range(10)), 256, 256, 3, (1300,) * 10, (50,) * 10),
-}
 TABLES = {
     "cifar10": ("cifar10", (9, 10, 11)),
     "bloodmnist": ("bloodmnist", (12, 13)),
@@ -44,35 +27,6 @@ NETWORKS = {
     "cifar10-2cores": {("edm", 32, ()), ("dit", 32, 8)},
     **dict.fromkeys((f"cifar10-{name}-2cores" for name in ("table6", "table20", "zero-shot")), {("edm", 32, ())}),
 }
-
-
-@pytest.fixture
-def plan_of(tmp_path, monkeypatch):
-    """Plans a preset as on a machine that has its files: every folder that it names is made, with next to nothing."""
-    imagenet, cifake = tmp_path / "imagenet", tmp_path / "cifake"
-    picture = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(picture, "JPEG")
-    for name in ("imagenet100", "imagenet10"):
-        for wnid in read_list(Path(sources.__file__).with_name(f"{name}.txt")):
-            for split in ("train", "val"):
-                (imagenet / split / wnid).mkdir(parents=True, exist_ok=True)
-                (imagenet / split / wnid / "a.JPEG").write_bytes(picture.getvalue())
-    (cifake / "train" / "FAKE").mkdir(parents=True)
-    for i in range(len(CLASSES)):
-        (cifake / "train" / "FAKE" / (f"1 ({i + 1}).jpg" if i else "1.jpg")).write_bytes(picture.getvalue())
-    monkeypatch.setenv("EQUIGRID_IMAGENET", str(imagenet))
-    monkeypatch.setenv("EQUIGRID_CIFAKE", str(cifake))
-    monkeypatch.setenv("EQUIGRID_CACHE", str(tmp_path / "cache"))
-
-    def make(name: str):
-        resolved = resolve(load(name), None)
-        if shape := SHAPES.get(name.removesuffix("-zero-shot")):
-            resolved = replace(resolved, shape=shape)
-        for choice in resolved.generators.values():  # ten images stand for CIFAKE's 50,000
-            monkeypatch.setattr(type(choice.config), "capacity", lambda self, names: None)
-        return plan(resolved)
-
-    return make
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -153,30 +107,12 @@ def test_table_6_has_its_four_settings(plan_of):
     }  # fmt: skip
 
 
-@pytest.fixture
-def reduced(tmp_path, monkeypatch):
-    """Plans a preset for two cores beside the files that it names: images, weights and a text encoder."""
-    buffer = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(buffer, "PNG")
-    column = pa.array([{"bytes": buffer.getvalue(), "path": None}] * 5_000)
-    for split in ("train", "test"):
-        pq.write_table(pa.table({"img": column, "label": [i % 10 for i in range(5_000)]}), tmp_path / f"{split}-0.parquet")
-    (tmp_path / "weights.safetensors").write_bytes(b"weights")
-    (tmp_path / "bert").mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
-        (tmp_path / "bert" / name).write_text("{}")
-    monkeypatch.setenv("EQUIGRID_CIFAR10", str(tmp_path))
-    monkeypatch.setenv("EQUIGRID_EDM", str(tmp_path / "weights.safetensors"))
-    monkeypatch.setenv("EQUIGRID_TEXT_ENCODER", str(tmp_path / "bert"))
-    return lambda name: plan(resolve(load(name), None))
-
-
-def test_presets_for_two_cores_mirror_the_papers(reduced):
+def test_presets_for_two_cores_mirror_the_papers(plan_of):
     """Cells by arm, generator and recipe, without the three seeds."""
     seeds = 3
 
     def cells(name: str, *fields: str) -> Counter:
-        return Counter(tuple(getattr(cell, field) for field in fields) for cell in reduced(name).cells)
+        return Counter(tuple(getattr(cell, field) for field in fields) for cell in plan_of(name).cells)
 
     assert cells("cifar10-smoke", "arm") == {("base",): seeds, ("real",): 2 * seeds}
     assert cells("cifar10-2cores", "arm", "generator") == {
@@ -192,14 +128,14 @@ def test_presets_for_two_cores_mirror_the_papers(reduced):
     assert cells("cifar10-zero-shot-2cores", "n_base", "n_syn") == {(500, n): seeds for n in (0, 100, 500)}
 
 
-def test_presets_of_one_store_share_what_is_alike(reduced):
+def test_presets_of_one_store_share_what_is_alike(plan_of):
     """The EDM of cifar10-2cores serves its Table 6, and its real trials are those of cifar10-smoke."""
-    main, table6, smoke = (reduced(f"cifar10-{name}") for name in ("2cores", "table6-2cores", "smoke"))
+    main, table6, smoke = (plan_of(f"cifar10-{name}") for name in ("2cores", "table6-2cores", "smoke"))
     assert {job.id for job in table6.of_kind("generator")} < {job.id for job in main.of_kind("generator")}
     assert {cell.trial_id for cell in smoke.cells} < {cell.trial_id for cell in main.cells}
 
 
-def test_networks_are_made_for_the_images_of_their_grids(plan_of, reduced):
+def test_networks_are_made_for_the_images_of_their_grids(plan_of):
     found = {name: _networks(plan_of(name).resolved) for name in presets()}
     assert {name: networks for name, networks in found.items() if networks} == NETWORKS
 

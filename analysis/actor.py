@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pandas as pd
 import ray
 
-from analysis.equivalence import Analysis, analyse
-from analysis.settings import DEFAULTS, Settings
+from equigrid.analysis.conclusions.equivalence import Analysis, analyse
+from equigrid.analysis.settings import DEFAULTS, Settings
 
 CURVES = "curves.json"
 

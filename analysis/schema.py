@@ -15,25 +15,55 @@ SETTINGS = ("closed", "open")
 # (name, type, nullable, meaning). Nullable columns are those that an arm or a failed attempt lacks.
 COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("trial_id", pa.string(), False, "Hash of everything that determines the trial's outcome."),
-    ("attempt", pa.string(), False, "Identifier of this attempt at the trial; unique within the trial."),
+    (
+        "attempt",
+        pa.string(),
+        False,
+        "Identifier of this attempt at the trial; unique within the trial.",
+    ),
     ("status", pa.string(), False, "'ok' or 'failed'."),
     ("error", pa.string(), True, "Traceback of a failed attempt; null when ok."),
     ("grid", pa.string(), False, "Name of the grid (the spec) that asked for the cell."),
     ("dataset", pa.string(), False, "Name of the labelled image dataset."),
     ("fingerprint", pa.string(), False, "Hash of the dataset's content."),
-    ("arm", pa.string(), False, "'base', 'real', 'syn' or 'copies': what was added to the base set."),
-    ("setting", pa.string(), True, "'closed' or 'open' (what the generator may have seen); null without one."),
+    (
+        "arm",
+        pa.string(),
+        False,
+        "'base', 'real', 'syn' or 'copies': what was added to the base set.",
+    ),
+    (
+        "setting",
+        pa.string(),
+        True,
+        "'closed' or 'open' (what the generator may have seen); null without one.",
+    ),
     ("generator", pa.string(), True, "Name of the generator in the spec; null in the other arms."),
     ("classifier", pa.string(), False, "Name of the classifier."),
     ("recipe", pa.string(), False, "Name of the training recipe."),
     ("n_total", pa.int64(), False, "Images in the mix: n_base + n_real_added + n_syn + n_copies."),
     ("n_base", pa.int64(), False, "Real images in the base subset."),
-    ("n_nominal", pa.int64(), False, "Nominal base size, for ratios and tau; n_base unless the spec rounds."),
+    (
+        "n_nominal",
+        pa.int64(),
+        False,
+        "Nominal base size, for ratios and tau; n_base unless the spec rounds.",
+    ),
     ("n_real_added", pa.int64(), False, "Real images added to the base subset."),
     ("n_syn", pa.int64(), False, "Synthetic images added."),
-    ("n_copies", pa.int64(), False, "Repeated base images added (the control for the number of steps)."),
+    (
+        "n_copies",
+        pa.int64(),
+        False,
+        "Repeated base images added (the control for the number of steps).",
+    ),
     ("subset_seed", pa.int64(), False, "Seed of the order in which real images are drawn."),
-    ("generator_seed", pa.int64(), True, "Seed of the generator's training; null in arms without one."),
+    (
+        "generator_seed",
+        pa.int64(),
+        True,
+        "Seed of the generator's training; null in arms without one.",
+    ),
     ("seed", pa.int64(), False, "Seed of the trial (initialisation, batch order, augmentation)."),
     ("rev", pa.int64(), False, "Hand-bumped revision of the trial's code."),
     ("epochs", pa.float64(), True, "Passes over the mix."),
@@ -43,10 +73,20 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("per_class", pa.list_(pa.float64()), True, "Top-1 accuracy of each class, percent."),
     ("confusion", pa.list_(pa.int64()), True, "Counts, true class by predicted class, row-major."),
     ("loss", pa.float64(), True, "Mean cross-entropy on the evaluation set, nats."),
-    ("val_top1", pa.float64(), True, "Top-1 accuracy on held-out training images, percent, where there are any."),
+    (
+        "val_top1",
+        pa.float64(),
+        True,
+        "Top-1 accuracy on held-out training images, percent, where there are any.",
+    ),
     ("seconds", pa.float64(), True, "Wall time of the training and its evaluation."),
     ("images_per_s", pa.float64(), True, "Training throughput."),
-    ("peak_device_bytes", pa.int64(), True, "Peak memory on the device; null where it is not measured."),
+    (
+        "peak_device_bytes",
+        pa.int64(),
+        True,
+        "Peak memory on the device; null where it is not measured.",
+    ),
     ("device", pa.string(), True, "Device, in words."),
     ("world_size", pa.int64(), True, "Devices that trained together."),
     ("threads", pa.int64(), True, "CPU threads of the training process."),
@@ -61,7 +101,10 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
 DESCRIPTIONS: dict[str, str] = {name: meaning for name, _, _, meaning in COLUMNS}
 
 SCHEMA: pa.Schema = pa.schema(
-    [pa.field(name, kind, nullable, metadata={"description": meaning}) for name, kind, nullable, meaning in COLUMNS],
+    [
+        pa.field(name, kind, nullable, metadata={"description": meaning})
+        for name, kind, nullable, meaning in COLUMNS
+    ],
     metadata={"schema_version": str(SCHEMA_VERSION)},
 )
 

@@ -11,18 +11,24 @@ import numpy as np
 import torch
 
 
-def main(doc: str, sizes: dict[str, dict], measure: Callable[[dict, torch.device], dict], table: Callable) -> None:
+def main(
+    doc: str, sizes: dict[str, dict], measure: Callable[[dict, torch.device], dict], table: Callable
+) -> None:
     """The command line of a script: measures one of `sizes`, prints the table, and keeps the figures if asked to."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default)
     parser.add_argument("--size", choices=sizes, default="full" if default == "cuda" else "small")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads, torch's default if not given")
+    parser.add_argument(
+        "--threads", type=int, default=None, help="CPU threads, torch's default if not given"
+    )
     parser.add_argument("--json", default=None, help="write the figures to this file too")
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 means fp32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        False  # fp32 means fp32
+    )
     device = torch.device(given.device)
     report = {**measure(sizes[given.size], device), **machine(device), "size": given.size}
     print(table(report))
@@ -34,7 +40,9 @@ def main(doc: str, sizes: dict[str, dict], measure: Callable[[dict, torch.device
 def machine(device: torch.device) -> dict:
     """What the figures depend on beside the code."""
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -50,7 +58,9 @@ def headline(report: dict) -> str:
     )
 
 
-def rates(work: dict[str, Callable[[], None]], images: int, device: torch.device, size: dict) -> dict[str, float]:
+def rates(
+    work: dict[str, Callable[[], None]], images: int, device: torch.device, size: dict
+) -> dict[str, float]:
     """Images per second of each, the fastest of size["rounds"] of size["steps"] calls that take `images` each.
 
     They take turns, so that a noisy machine is fair.

@@ -16,21 +16,27 @@ import torch
 from comparing import rates
 from diffusers import AutoencoderKL, DDPMScheduler, DiTPipeline, DiTTransformer2DModel
 
-from generators import config
-from generators.dit.autoencoding import AutoencoderStage
-from generators.dit.config import DiTConfig
-from generators.dit.denoising import TransformerStage
-from generators.dit.diffusion import TRAIN_STEPS, diffusion
-from generators.dit.latents import Latents
-from generators.dit.network import autoencoder
-from generators.dit.sampling import Painter
-from generators.dit.weights import joined
-from generators.pixels import to_float
+from equigrid.generators.common.pixels import to_float
+from equigrid.generators.dit.autoencoding import AutoencoderTrainer
+from equigrid.generators.dit.config import DiTConfig
+from equigrid.generators.dit.denoising import TransformerTrainer
+from equigrid.generators.dit.diffusion import TRAIN_STEPS, diffusion
+from equigrid.generators.dit.latents import Latents
+from equigrid.generators.dit.network import autoencoder
+from equigrid.generators.dit.sampling import Painter
+from equigrid.generators.dit.weights import joined
+from equigrid.generators.registry import config
 
 CLASSES = 1000
 """What diffusers' pipeline takes for granted."""
 
-REDUCED = {"downsample": 4, "base_channels": 16, "layers_per_block": 1, "norm_groups": 8, "attention": False}
+REDUCED = {
+    "downsample": 4,
+    "base_channels": 16,
+    "layers_per_block": 1,
+    "norm_groups": 8,
+    "attention": False,
+}
 SIZES = {
     "full": {
         "side": 256, "images": 256, "steps": 10, "rounds": 3,
@@ -58,20 +64,26 @@ def measure(size: dict, device: torch.device) -> dict:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (size["images"], size["side"], size["side"], 3), dtype=np.uint8)
     labels = rng.integers(0, CLASSES, len(images))
-    vae = AutoencoderStage(images, spec, seed=0, device=torch.device("cpu")).weights()
+    vae = AutoencoderTrainer(images, spec, seed=0, device=torch.device("cpu")).weights()
     latents = Latents(images, spec, vae, {}, device=device)
-    own = TransformerStage(latents, torch.from_numpy(labels), spec, classes=CLASSES, seed=0, device=device)
+    own = TransformerTrainer(
+        latents, torch.from_numpy(labels), spec, classes=CLASSES, seed=0, device=device
+    )
     own.prepare()
     weights = joined(dit=own.learners["transformer"].averaged(), vae=vae, measured=latents.measured)
     trains = {
-        "fp32 eager, encoding each step": plain_step(images, labels, vae, spec, device, latents=None),
+        "fp32 eager, encoding each step": plain_step(
+            images, labels, vae, spec, device, latents=None
+        ),
         "fp32 eager, latents kept": plain_step(images, labels, vae, spec, device, latents=latents),
         "equigrid": own.advance,
     }
     painter = Painter(weights, spec, shape=images.shape[1:], device=device)
     samples = {
         "fp32 eager, DiTPipeline": plain_sampler(vae, spec, size["side"], device),
-        "equigrid": lambda: painter.batch(0, range(spec.sampler.batch), labels[: spec.sampler.batch]),
+        "equigrid": lambda: painter.batch(
+            0, range(spec.sampler.batch), labels[: spec.sampler.batch]
+        ),
     }
     return {
         "training": rates(trains, spec.training.batch, device, size),
@@ -119,9 +131,13 @@ def plain_step(
         chosen = torch.randint(0, len(images), (n,))
         if latents is None:
             with torch.no_grad():
-                drawn = vae.encode(to_float(torch.tensor(images[chosen.numpy()], device=device))).latent_dist.sample()
+                drawn = vae.encode(
+                    to_float(torch.tensor(images[chosen.numpy()], device=device))
+                ).latent_dist.sample()
             return drawn, chosen
-        noise = torch.randn(n, latents.moments.shape[2] // 2, *latents.moments.shape[3:], device=device)
+        noise = torch.randn(
+            n, latents.moments.shape[2] // 2, *latents.moments.shape[3:], device=device
+        )
         return latents.drawn(chosen, torch.zeros(n, dtype=torch.bool), noise), chosen
 
     def step() -> None:
@@ -141,14 +157,19 @@ def plain_step(
     return step
 
 
-def plain_sampler(vae_weights, spec: DiTConfig, side: int, device: torch.device) -> Callable[[], None]:
+def plain_sampler(
+    vae_weights, spec: DiTConfig, side: int, device: torch.device
+) -> Callable[[], None]:
     network = plain_transformer(spec, side).to(device).eval()
     scheduler = DDPMScheduler(beta_start=1e-4, beta_end=0.02, clip_sample=False)
     pipeline = DiTPipeline(network, plain_vae(vae_weights, spec, side, device), scheduler)
     pipeline.set_progress_bar_config(disable=True)
     classes = [i % CLASSES for i in range(spec.sampler.batch)]
     return lambda: pipeline(
-        classes, guidance_scale=spec.sampler.guidance, num_inference_steps=spec.sampler.steps, output_type="np"
+        classes,
+        guidance_scale=spec.sampler.guidance,
+        num_inference_steps=spec.sampler.steps,
+        output_type="np",
     )
 
 
@@ -159,7 +180,10 @@ def table(report: dict) -> str:
         f"{comparing.headline(report)}, training batch {report['batch']} (equigrid: {how}), sampling batch "
         f"{report['sampling_batch']}, {report['sampling_steps']} steps",
     ]
-    headers = {"training": "| training | images/s | steps/s | x |", "sampling": "| sampling | images/s | x |"}
+    headers = {
+        "training": "| training | images/s | steps/s | x |",
+        "sampling": "| sampling | images/s | x |",
+    }
     for what, header in headers.items():
         lines += ["", header, "|---" * (header.count("|") - 1) + "|"]
         base = next(iter(report[what].values()))

@@ -20,19 +20,26 @@ import torch
 import torch.nn.functional as F
 from comparing import rates
 
-from generators import backends, config, pools
-from generators.edm import network as network_module
-from generators.edm.config import EDMConfig
-from generators.edm.network import EDMNetwork, initialise
-from generators.edm.sampling import heun, ready
-from generators.edm.schedules import ema_decay, learning_rate
-from generators.edm.stage import DenoiserStage
-from generators.edm.steps import Batch, batch_of, losses
-from generators.edm.weights import network_for
-from generators.stages import sliced
+from equigrid.generators import registry
+from equigrid.generators.common import pools
+from equigrid.generators.edm import network as network_module
+from equigrid.generators.edm.config import EDMConfig
+from equigrid.generators.edm.network import EDMNetwork, initialise
+from equigrid.generators.edm.sampling import heun, ready
+from equigrid.generators.edm.schedules import ema_decay, learning_rate
+from equigrid.generators.edm.steps import Batch, batch_of, losses
+from equigrid.generators.edm.trainer import DenoiserTrainer
+from equigrid.generators.edm.weights import network_for
+from equigrid.generators.registry import config
+from equigrid.generators.trainer.trainer import sliced
 
 CLASSES = 10
-REDUCED = {"model_channels": 32, "channel_mult": [1, 2, 2], "num_blocks": 1, "attn_resolutions": [16]}
+REDUCED = {
+    "model_channels": 32,
+    "channel_mult": [1, 2, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [16],
+}
 SIZES = {
     "full": {
         "side": 32, "sampling_batch": 512, "shard": pools.shard_size(32, 32, 3), "steps": 10, "rounds": 3,
@@ -49,7 +56,9 @@ SIZES = {
 
 def measure(size: dict, device: torch.device) -> dict:
     spec = config({"kind": "edm", **size["spec"]})
-    spec = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"batch": size["sampling_batch"]})})
+    spec = spec.model_copy(
+        update={"sampler": spec.sampler.model_copy(update={"batch": size["sampling_batch"]})}
+    )
     rng = np.random.default_rng(0)
     side, channels = size["side"], 3
     images = rng.integers(0, 256, (2048, side, side, channels), dtype=np.uint8)
@@ -62,9 +71,18 @@ def measure(size: dict, device: torch.device) -> dict:
     }
     weights = fresh(spec, shape).state_dict()
     samples = {
-        "fp32 eager": (sampling_batch, lambda: plain_sampler(weights, spec, shape, device, bf16=False)),
-        "bf16 eager": (sampling_batch, lambda: plain_sampler(weights, spec, shape, device, bf16=True)),
-        "equigrid": (size["shard"], lambda: own_sampler(weights, spec, shape, device, size["shard"])),
+        "fp32 eager": (
+            sampling_batch,
+            lambda: plain_sampler(weights, spec, shape, device, bf16=False),
+        ),
+        "bf16 eager": (
+            sampling_batch,
+            lambda: plain_sampler(weights, spec, shape, device, bf16=True),
+        ),
+        "equigrid": (
+            size["shard"],
+            lambda: own_sampler(weights, spec, shape, device, size["shard"]),
+        ),
     }
     found = {name: training_rate(make, batch, device, size) for name, make in trains.items()}
     for name, (nimg, make) in samples.items():
@@ -83,7 +101,10 @@ def measure(size: dict, device: torch.device) -> dict:
 def training_rate(make: Callable, batch: int, device: torch.device, size: dict) -> dict:
     """Images per second of what `make` returns, and how many it took at once; alone on the device."""
     training = make()
-    found = {"training": rate(training.advance, batch, device, size), "at_once": training.microbatch}
+    found = {
+        "training": rate(training.advance, batch, device, size),
+        "at_once": training.microbatch,
+    }
     del training
     free_memory(device)
     return found
@@ -94,7 +115,7 @@ def rate(work: Callable[[], None], images: int, device: torch.device, size: dict
 
 
 def free_memory(device: torch.device) -> None:
-    backends.release()
+    registry.release()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -110,7 +131,9 @@ def fresh(spec: EDMConfig, shape: tuple[int, int, int]) -> EDMNetwork:
 def torch_dropout():
     """torch's own dropout in place of the project's, which pays for its reproducibility when not compiled."""
     own = network_module.drop
-    network_module.drop = lambda x, probability, keys: F.dropout(x, probability) if keys is not None else x
+    network_module.drop = lambda x, probability, keys: (
+        F.dropout(x, probability) if keys is not None else x
+    )
     try:
         yield
     finally:
@@ -132,7 +155,9 @@ class PlainTraining:
 
     def advance(self) -> None:
         training, nimg = self.spec.training, self.number * self.spec.training.batch
-        batch = batch_of(*self.data, self.spec, seed=0, step=self.number, part=slice(0, training.batch))
+        batch = batch_of(
+            *self.data, self.spec, seed=0, step=self.number, part=slice(0, training.batch)
+        )
         while not self.fits(batch):
             self.microbatch = -(-self.microbatch // 2)
             free_memory(self.device)
@@ -164,14 +189,16 @@ class PlainTraining:
         loss.backward()
 
 
-def own_training(images, labels, spec: EDMConfig, device: torch.device) -> DenoiserStage:
-    """As `generators.edm.training` begins it."""
-    stage = DenoiserStage(images, labels, spec, classes=CLASSES, seed=0, device=device)
+def own_training(images, labels, spec: EDMConfig, device: torch.device) -> DenoiserTrainer:
+    """As `equigrid.generators.edm.training` begins it."""
+    stage = DenoiserTrainer(images, labels, spec, classes=CLASSES, seed=0, device=device)
     stage.prepare()
     return stage
 
 
-def plain_sampler(weights, spec: EDMConfig, shape, device: torch.device, *, bf16: bool) -> Callable[[], None]:
+def plain_sampler(
+    weights, spec: EDMConfig, shape, device: torch.device, *, bf16: bool
+) -> Callable[[], None]:
     network = ready(weights, spec, classes=CLASSES, shape=shape, device=device)
     layout = torch.channels_last if bf16 else torch.contiguous_format
     network = network.to(memory_format=layout)
@@ -192,10 +219,19 @@ def plain_sampler(weights, spec: EDMConfig, shape, device: torch.device, *, bf16
     return once
 
 
-def own_sampler(weights, spec: EDMConfig, shape, device: torch.device, nimg: int) -> Callable[[], None]:
+def own_sampler(
+    weights, spec: EDMConfig, shape, device: torch.device, nimg: int
+) -> Callable[[], None]:
     """As the grid has a shard made, over and over."""
-    options = {"classes": CLASSES, "shape": shape, "seed": 0, "start": 0, "stop": nimg, "device": device}
-    return lambda: backends.sample(weights, spec, **options)
+    options = {
+        "classes": CLASSES,
+        "shape": shape,
+        "seed": 0,
+        "start": 0,
+        "stop": nimg,
+        "device": device,
+    }
+    return lambda: registry.sample(weights, spec, **options)
 
 
 def forward_flops(spec: EDMConfig, shape: tuple[int, int, int]) -> int:
@@ -205,7 +241,11 @@ def forward_flops(spec: EDMConfig, shape: tuple[int, int, int]) -> int:
     height, width, channels = shape
     network = network_for(spec, shape=shape, classes=CLASSES)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, channels, height, width), torch.empty(1), torch.empty(1, dtype=torch.int64))
+        network(
+            torch.empty(1, channels, height, width),
+            torch.empty(1),
+            torch.empty(1, dtype=torch.int64),
+        )
     return counter.get_total_flops()
 
 
@@ -213,7 +253,9 @@ def matmul_rate(device: torch.device) -> float:
     """bf16 operations per second of one large matrix product: what the device gives at best."""
     side = 8192 if device.type == "cuda" else 1024
     a, b = torch.randn(2, side, side, device=device, dtype=torch.bfloat16)
-    return rates({"product": lambda: a @ b}, 2 * side**3, device, {"steps": 10, "rounds": 3})["product"]
+    return rates({"product": lambda: a @ b}, 2 * side**3, device, {"steps": 10, "rounds": 3})[
+        "product"
+    ]
 
 
 def table(report: dict) -> str:
@@ -234,7 +276,11 @@ def table(report: dict) -> str:
             value = found[what]
             ratio = value / base[what]
             cells += [f"{value:.4g}", f"{ratio:.2f}", f"{100 * value * needed[what] / peak:.1f}"]
-        parts = "" if found["at_once"] == report["batch"] else f", {found['at_once']} images at once in training"
+        parts = (
+            ""
+            if found["at_once"] == report["batch"]
+            else f", {found['at_once']} images at once in training"
+        )
         lines.append(f"| {name}{parts} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

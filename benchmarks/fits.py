@@ -17,11 +17,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis import paper
-from analysis.equivalence import analyse
-from analysis.planted import LIKE_CIFAR10, Planted, coverage
-from analysis.schema import SCHEMA
-from analysis.summary import cell_means
+from equigrid.analysis.conclusions.equivalence import analyse
+from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted, coverage
+from equigrid.analysis.data.summary import cell_means
+from equigrid.analysis.paper import published
+from equigrid.analysis.schema import SCHEMA
 
 SIXTY = Planted(
     {**LIKE_CIFAR10, 2_000: (8.0, 0.1, 5.0, -35.0), 10_000: (5.0, 0.1, 3.0, 12.0)},
@@ -32,7 +32,7 @@ SIXTY = Planted(
 def paper_seconds() -> float:
     """Re-fitting the seven published equations, intervals included."""
     start = time.perf_counter()
-    paper.refit()
+    published.refit()
     return time.perf_counter() - start
 
 
@@ -56,7 +56,9 @@ def reading_seconds(rows: int = 100_000) -> float:
     """Parquet to DataFrame to cell means."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.parquet"
-        pq.write_table(pa.Table.from_pandas(large_table(rows), schema=SCHEMA, preserve_index=False), path)
+        pq.write_table(
+            pa.Table.from_pandas(large_table(rows), schema=SCHEMA, preserve_index=False), path
+        )
         start = time.perf_counter()
         cell_means(pq.read_table(path).to_pandas())
         return time.perf_counter() - start
@@ -74,12 +76,14 @@ def analyst_seconds(rows: int = 10_000, batch: int = 20) -> dict[str, float]:
     """Rows handed to the actor in batches, as the driver does: the driver's own time, and until all are fitted."""
     import ray
 
-    from analysis.actor import Analyst
+    from equigrid.analysis.actor import Analyst
 
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         table = SIXTY.table(0)
-        actor = Analyst.remote(lambda: table, lambda name, data: None, SIXTY.settings(replicates=200))
+        actor = Analyst.remote(
+            lambda: table, lambda name, data: None, SIXTY.settings(replicates=200)
+        )
         ray.get(actor.status.remote())  # the process is up
         start = time.perf_counter()
         for i in range(rows // batch):
@@ -111,7 +115,12 @@ def coverage_study(tables: int, replicates: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("speed", "coverage"), nargs="?", default="speed")
-    parser.add_argument("--tables", type=int, default=1000, help="simulated tables per condition of the coverage study")
+    parser.add_argument(
+        "--tables",
+        type=int,
+        default=1000,
+        help="simulated tables per condition of the coverage study",
+    )
     parser.add_argument("--replicates", type=int, default=300)
     arguments = parser.parse_args()
     if arguments.what == "coverage":

@@ -21,16 +21,22 @@ DISTINCT = 400  # JPEGs that are really encoded; the rest are copies under other
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
     small_command = commands.add_parser("small")
-    small_command.add_argument("place", help="a folder or URI with train-*.parquet and test-*.parquet")
+    small_command.add_argument(
+        "place", help="a folder or URI with train-*.parquet and test-*.parquet"
+    )
     small_command.set_defaults(run=lambda arguments: small(arguments.place))
     large_command = commands.add_parser("large")
     large_command.add_argument("--images", type=int, default=20_000)
     large_command.set_defaults(run=lambda arguments: large(arguments.images))
     arguments = parser.parse_args()
-    print(f"load average at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+    print(
+        f"load average at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True
+    )
     arguments.run(arguments)
 
 
@@ -50,16 +56,19 @@ def large(images: int) -> None:
 
 
 def tell(what: str, *cells) -> None:
-    print(f"{what:22}" + "".join(f"{cell:>12}" for cell in cells[:-1]) + f"  {cells[-1]}", flush=True)
+    print(
+        f"{what:22}" + "".join(f"{cell:>12}" for cell in cells[:-1]) + f"  {cells[-1]}", flush=True
+    )
 
 
 def measured(spec: dict, cpus: int) -> tuple:
     """Images, wall seconds, CPU seconds, images per second and peak MiB of an ingest into an empty store."""
-    from grid import cluster, datasets, ingest
-    from grid.store import Store
+    from equigrid.grid.datasets import catalogue, ingest
+    from equigrid.grid.running import cluster
+    from equigrid.grid.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
-        store, source = Store(f"{folder}/store", create=True), datasets.source(spec)
+        store, source = Store(f"{folder}/store", create=True), catalogue.source(spec)
         if not cpus:
             began, began_cpu = time.perf_counter(), time.process_time()
             dataset = ingest.ingest(store, source)
@@ -124,7 +133,10 @@ def workers() -> set[int]:
 
 def peak_mib(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text()
-    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0) / 1024
+    return (
+        next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+        / 1024
+    )
 
 
 def cpu_s(pid: int) -> float:
@@ -145,7 +157,10 @@ def make_folder(root: Path, images: int) -> None:
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(buffer, format="JPEG", quality=90)
         encoded.append(buffer.getvalue())
     test = images // 20
-    for split, n, pictures in (("train", images - test, encoded[:380]), ("test", test, encoded[380:])):
+    for split, n, pictures in (
+        ("train", images - test, encoded[:380]),
+        ("test", test, encoded[380:]),
+    ):
         for i in range(n):
             path = root / split / f"class{i % 10}" / f"{i:06d}.jpg"
             if i < 10:

@@ -26,7 +26,9 @@ BASE = {
 }
 WIDE = {  # 20 cells per seed
     **BASE,
-    "blocks": [{"n_base": [100, 200], "real": [1, 2, 3], "syn": {"edm": [1, 2, 3, 5]}, "copies": [1, 3]}],
+    "blocks": [
+        {"n_base": [100, 200], "real": [1, 2, 3], "syn": {"edm": [1, 2, 3, 5]}, "copies": [1, 3]}
+    ],
 }
 
 
@@ -35,9 +37,9 @@ def tell(name: str, **figures) -> None:
 
 
 def planned(spec: dict, store=None):
-    from grid.plan import plan
-    from grid.resolve import resolve
-    from grid.spec import load
+    from equigrid.grid.planning.planner import plan
+    from equigrid.grid.planning.resolve import resolve
+    from equigrid.grid.spec import load
 
     return plan(resolve(load(spec), store))
 
@@ -51,16 +53,21 @@ def expand() -> None:
             began = time.perf_counter()
             the_plan = planned(WIDE | {"seeds": list(range(seeds))})
             times.append(time.perf_counter() - began)
-        tell("expand", cells=len(the_plan.cells), seconds_median=statistics.median(times), seconds_max=max(times))
+        tell(
+            "expand",
+            cells=len(the_plan.cells),
+            seconds_median=statistics.median(times),
+            seconds_max=max(times),
+        )
 
 
 def finished_store(folder: Path, seeds: int, *, compacted: bool):
     """A store in which every job of a grid has an output that planning believes."""
-    from grid import datasets, ingest, results
-    from grid.store import Store
+    from equigrid.grid.datasets import catalogue, ingest
+    from equigrid.grid.store import Store, results
 
     store, spec = Store(folder, create=True), WIDE | {"seeds": list(range(seeds))}
-    ingest.ingest(store, datasets.source("digits"))
+    ingest.ingest(store, catalogue.source("digits"))
     the_plan = planned(spec, store)
     for job in the_plan.of_kind("generator"):
         store.put_json(f"generators/{job.id}/manifest.json", {"train_seconds": 1.0, "values": 1})
@@ -69,7 +76,12 @@ def finished_store(folder: Path, seeds: int, *, compacted: bool):
     now = datetime.now(UTC)
     for trial_id, (cell, *_) in the_plan.cells_by_trial().items():
         labels = {k: v for k, v in cell._asdict().items() if k != "trial_id"}
-        facts = {"top1": 90.0, "per_class": [90.0] * 10, "confusion": [6] * 100, "shards": ["0" * 32] * 6}
+        facts = {
+            "top1": 90.0,
+            "per_class": [90.0] * 10,
+            "confusion": [6] * 100,
+            "shards": ["0" * 32] * 6,
+        }
         results.write_part(store, {
             **labels, **facts, "trial_id": trial_id, "attempt": "a", "status": "ok", "grid": "bench",
             "dataset": "digits", "fingerprint": "f", "n_total": cell.n_total, "rev": 1, "steps": 300,
@@ -89,12 +101,14 @@ def resume() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             # Uncompacted is what a killed driver can leave at most: it compacts every thousand parts.
-            store, spec, the_plan = finished_store(folder / "store", 500 if compacted else 50, compacted=compacted)
+            store, spec, the_plan = finished_store(
+                folder / "store", 500 if compacted else 50, compacted=compacted
+            )
             (folder / "spec.yaml").write_text(yaml.safe_dump(spec))
             report = folder / "out" / "report.html"  # as a finished grid has it
             report.parent.mkdir()
             report.write_text("")
-            command = [sys.executable, "-m", "grid.cli", "run", str(folder / "spec.yaml")]
+            command = [sys.executable, "-m", "equigrid.grid.cli", "run", str(folder / "spec.yaml")]
             command += ["--store", store.uri, "--out", str(report.parent)]
             times = []
             for _ in range(3):
@@ -102,7 +116,12 @@ def resume() -> None:
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 times.append(time.perf_counter() - began)
             assert "nothing to do" in done.stderr, done.stderr
-            tell("resume", cells=len(the_plan.cells), compacted=compacted, seconds_median=statistics.median(times))
+            tell(
+                "resume",
+                cells=len(the_plan.cells),
+                compacted=compacted,
+                seconds_median=statistics.median(times),
+            )
 
 
 def overhead() -> None:
@@ -111,13 +130,15 @@ def overhead() -> None:
 
     from rich.console import Console
 
-    from grid import cluster, driver
-    from grid.spec import load
-    from grid.store import Store
+    from equigrid.grid.running import cluster, driver
+    from equigrid.grid.spec import load
+    from equigrid.grid.store import Store
 
     spec = {**BASE, "blocks": [{"n_base": [100], "real": [1]}], "seeds": list(range(60))}
     with tempfile.TemporaryDirectory() as scratch, cluster.connected("local", dashboard=False):
-        summary, _ = driver.run(load(spec), Store(scratch, create=True), console=Console(file=io.StringIO()))
+        summary, _ = driver.run(
+            load(spec), Store(scratch, create=True), console=Console(file=io.StringIO())
+        )
     warm = sorted(summary.trial_overheads_s[8:])  # the first few of each slot import and allocate
     training = summary.training_s / summary.jobs["trial"]
     tell(
@@ -132,8 +153,8 @@ def memory() -> None:
 import io, json, sys, tempfile
 from rich.console import Console
 from grid import cluster, driver
-from grid.spec import load
-from grid.store import Store
+from equigrid.grid.spec import load
+from equigrid.grid.store import Store
 spec = json.loads(sys.argv[1])
 rss = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20
 with tempfile.TemporaryDirectory() as scratch, cluster.connected("local", dashboard=False):
@@ -144,7 +165,12 @@ with tempfile.TemporaryDirectory() as scratch, cluster.connected("local", dashbo
 """
     recipe = {"extends": "digits", "steps": 1}
     for seeds in (50, 500):
-        spec = {**BASE, "recipe": recipe, "blocks": [{"n_base": [100], "real": [1]}], "seeds": list(range(seeds))}
+        spec = {
+            **BASE,
+            "recipe": recipe,
+            "blocks": [{"n_base": [100], "real": [1]}],
+            "seeds": list(range(seeds)),
+        }
         command = [sys.executable, "-c", code, json.dumps(spec)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         tell("memory", **json.loads(done.stdout.strip().splitlines()[-1]))
@@ -153,7 +179,9 @@ with tempfile.TemporaryDirectory() as scratch, cluster.connected("local", dashbo
 BENCHMARKS = {"expand": expand, "resume": resume, "overhead": overhead, "memory": memory}
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("which", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all without")
     for name in parser.parse_args().which or BENCHMARKS:
         BENCHMARKS[name]()

@@ -27,10 +27,11 @@ import ray
 from ray.cluster_utils import Cluster
 from rich.console import Console
 
-from grid import driver, results, slots, tasks
-from grid.cluster import STARTUP_ENVIRONMENT
-from grid.spec import load
-from grid.store import Store
+from equigrid.grid import jobs
+from equigrid.grid.running import driver, slots
+from equigrid.grid.running.cluster import STARTUP_ENVIRONMENT
+from equigrid.grid.spec import load
+from equigrid.grid.store import Store, results
 
 WATCH_EVERY_S = 2.0
 # Ray's published scalability envelope (release/benchmarks/README.md): head m5.16xlarge, tests of trivial work.
@@ -78,7 +79,7 @@ class SleepingSlot(slots.Slot):
 
     def __init__(self, store: Store, memory_fraction: float | None):
         self.store, self.busy = store, False
-        tasks.trials.fit = _sleep
+        jobs.trials.fit = _sleep
 
 
 def _sleep(loop, config: dict, **_) -> dict:
@@ -101,7 +102,10 @@ def simulated(nodes: int, slots_a_node: int):
     Gives the process id of the head's global control service.
     """
     # All nodes share this machine: their processes take long to start, and none is started that no slot needs.
-    crowded = {"RAY_worker_register_timeout_seconds": "600", "RAY_prestart_worker_first_driver": "0"}
+    crowded = {
+        "RAY_worker_register_timeout_seconds": "600",
+        "RAY_prestart_worker_first_driver": "0",
+    }
     for name, value in (STARTUP_ENVIRONMENT | crowded).items():
         os.environ.setdefault(name, value)
     head = {"num_cpus": 0, "object_store_memory": 200 * 2**20, "include_dashboard": False}
@@ -119,11 +123,18 @@ def simulated(nodes: int, slots_a_node: int):
 
 
 # What a process is, by its command line; Ray names its workers by what they run.
-ROLES = {"gcs_server": "head", "raylet/raylet": "raylets", "ray::SleepingSlot": "slots", "ray::trial": "slots"}
+ROLES = {
+    "gcs_server": "head",
+    "raylet/raylet": "raylets",
+    "ray::SleepingSlot": "slots",
+    "ray::trial": "slots",
+}
 
 
 def rss_mib(pid: int | str = "self") -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return (
+        int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    )
 
 
 def cpu_s() -> Counter:
@@ -147,7 +158,9 @@ def cpu_s() -> Counter:
         if pid == ours:
             total["driver"] += seconds
         elif line == ours:
-            total[next((role for text, role in ROLES.items() if text in command), "rest")] += seconds
+            total[next((role for text, role in ROLES.items() if text in command), "rest")] += (
+                seconds
+            )
     return total
 
 
@@ -155,7 +168,9 @@ def object_store() -> dict:
     """What the nodes' object stores hold now, and all that was ever written into one of them, copies counted."""
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
-    stats = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address)).store_stats
+    stats = get_memory_info_reply(
+        get_state_from_address(ray.get_runtime_context().gcs_address)
+    ).store_stats
     return {
         "objects": stats.num_local_objects, "held_mib": stats.object_store_bytes_used / 2**20,
         "written_mib": stats.cumulative_created_bytes / 2**20, "spilled_mib": stats.spilled_bytes_total / 2**20,
@@ -200,16 +215,24 @@ class Watch(threading.Thread):
         row = {"trials": self.done, "seconds": time.monotonic() - self.began_s}
         row |= {"driver_mib": rss_mib(), "head_mib": rss_mib(self.head)}
         seconds = cpu_s()
-        row |= {f"{role}_cpu_s": seconds[role] for role in ("driver", "head", "raylets", "slots", "rest")}
+        row |= {
+            f"{role}_cpu_s": seconds[role]
+            for role in ("driver", "head", "raylets", "slots", "rest")
+        }
         row |= {f"store_{name}": value for name, value in object_store().items()}
         self.rows.append(row)
         self.lines.tell("scale.watch", **{key: round(value, 1) for key, value in row.items()})
 
 
-def measure(trials: int, nodes: int, slots_a_node: int, sleep_s: float, uri: str, images: str, lines: Lines) -> dict:
+def measure(
+    trials: int, nodes: int, slots_a_node: int, sleep_s: float, uri: str, images: str, lines: Lines
+) -> dict:
     slots.Slot = SleepingSlot
     store, count = Store(uri, create=True), nodes * slots_a_node
-    with simulated(nodes, slots_a_node) as head, Watch(head, max(1, min(1000, trials // 10)), lines) as watch:
+    with (
+        simulated(nodes, slots_a_node) as head,
+        Watch(head, max(1, min(1000, trials // 10)), lines) as watch,
+    ):
         console, spec = Console(file=watch, width=200), load(grid_of(images, trials, sleep_s))
         summary, the_plan = driver.run(spec, store, console=console)
     began = time.perf_counter()
@@ -219,7 +242,10 @@ def measure(trials: int, nodes: int, slots_a_node: int, sleep_s: float, uri: str
     steady = [row for row in watch.rows if row["slots_cpu_s"]]
     if len(steady) < 3:
         raise SystemExit(f"{done} trials in {summary.seconds:.0f} s: too few to say what one costs")
-    first, last = steady[len(steady) // 4], steady[-1]  # once all slots are up and warm, and before they go
+    first, last = (
+        steady[len(steady) // 4],
+        steady[-1],
+    )  # once all slots are up and warm, and before they go
     between = max(1, last["trials"] - first["trials"])
     roles = [name.removesuffix("_cpu_s") for name in last if name.endswith("_cpu_s")]
     dataset = the_plan.resolved.dataset
@@ -249,13 +275,22 @@ def model(found: dict, lines: Lines) -> None:
     driver_s, head_s = (found["cpu_ms_per_trial"][who] / 1000 for who in ("driver", "head"))
     for trial_s in (1, 10, 60, 600, 3600):
         by_driver, by_head = int(BUSY * trial_s / driver_s), int(BUSY * trial_s / max(head_s, 1e-6))
-        limits = {"driver": by_driver, "head": by_head, "ray_actors": RAY_ACTORS, "ray_running_tasks": RAY_TASKS}
+        limits = {
+            "driver": by_driver,
+            "head": by_head,
+            "ray_actors": RAY_ACTORS,
+            "ray_running_tasks": RAY_TASKS,
+        }
         first = min(limits, key=limits.get)
-        lines.tell("scale.model", trial_s=trial_s, most_slots=limits[first], reached_first=first, **limits)
+        lines.tell(
+            "scale.model", trial_s=trial_s, most_slots=limits[first], reached_first=first, **limits
+        )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--nodes", type=int, default=16)
     parser.add_argument("--slots", type=int, default=4, help="a node")
@@ -267,6 +302,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="equigrid-scale-") as scratch:
         where = chosen.store or f"{scratch}/store"
         images = write_images(scratch)
-        measured = measure(chosen.trials, chosen.nodes, chosen.slots, chosen.seconds, where, images, told)
+        measured = measure(
+            chosen.trials, chosen.nodes, chosen.slots, chosen.seconds, where, images, told
+        )
     told.tell("scale", **measured)
     model(measured, told)

@@ -20,14 +20,15 @@ import numpy as np
 import ray
 import torch
 
-from classifiers.recipes import ResolvedRecipe, recipe, resolve
-from classifiers.stream import Streamed, StreamedMix
-from generators import pools
-from grid import cluster, shards
-from grid.plan import WINDOW_BYTES
-from grid.slots import ShardCache
-from grid.store import Store
-from grid.tasks import mixes
+from equigrid.classifiers.data.stream import Streamed, StreamedMix
+from equigrid.classifiers.recipes import ResolvedRecipe, recipe, resolve
+from equigrid.generators.common import pools
+from equigrid.grid.datasets import shards
+from equigrid.grid.jobs import inputs
+from equigrid.grid.planning.planner import WINDOW_BYTES
+from equigrid.grid.running import cluster
+from equigrid.grid.running.slots import ShardCache
+from equigrid.grid.store import Store
 
 SIDE = 256
 
@@ -35,9 +36,13 @@ SIDE = 256
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--store-mb", type=int, default=400, help="Ray's object store")
-    parser.add_argument("--times-store", type=float, default=4, help="the set's size in object stores")
+    parser.add_argument(
+        "--times-store", type=float, default=4, help="the set's size in object stores"
+    )
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--window-mb", type=int, default=WINDOW_BYTES // 2**20, help="images at hand at once")
+    parser.add_argument(
+        "--window-mb", type=int, default=WINDOW_BYTES // 2**20, help="images at hand at once"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "store", create=True)
@@ -55,14 +60,18 @@ def write_set(store: Store, total_bytes: float) -> list[shards.ShardRef]:
     refs = []
     for j in range(count):
         labels = rng.integers(0, 100, size)
-        refs.append(shards.write(store, f"datasets/x/train-{j:05d}.json", np.roll(images, j, axis=0), labels))
+        refs.append(
+            shards.write(
+                store, f"datasets/x/train-{j:05d}.json", np.roll(images, j, axis=0), labels
+            )
+        )
     return refs
 
 
 def measure(store: Store, refs: list[shards.ShardRef], options) -> None:
     cache = ShardCache(store)
     handles = [cache.handle(ref, "random") for ref in refs]
-    parts = mixes.fetchers([(handle, np.arange(ref.n)) for handle, ref in zip(handles, refs)])
+    parts = inputs.fetchers([(handle, np.arange(ref.n)) for handle, ref in zip(handles, refs)])
     shard_bytes = refs[0].n * SIDE * SIDE * 3
     window = max(1, options.window_mb * 2**20 // shard_bytes)
     mix = StreamedMix(parts, (SIDE, SIDE, 3), window=window)
@@ -73,7 +82,9 @@ def measure(store: Store, refs: list[shards.ShardRef], options) -> None:
         for epoch, seconds, images in epochs(feed, options.epochs):
             mib_per_s = images * SIDE * SIDE * 3 / 2**20 / seconds
             print(f"epoch {epoch}: {images / seconds:,.0f} images/s, {mib_per_s:,.0f} MiB/s")
-    print(f"object store at most {watch.peak_mb:,.0f} MiB; spilled {watch.spilled_mb:,.0f} MiB to disk")
+    print(
+        f"object store at most {watch.peak_mb:,.0f} MiB; spilled {watch.spilled_mb:,.0f} MiB to disk"
+    )
     own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"this process at most {own_mib:,.0f} MiB, shared pages counted")
 

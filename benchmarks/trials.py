@@ -31,15 +31,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from classifiers import models
-from classifiers.evaluation import evaluate
-from classifiers.network import Classifier, statistics
-from classifiers.recipes import ResolvedRecipe, recipe, resolve
-from classifiers.speed import cpu_has_bf16
-from classifiers.training import train, train_together
+from equigrid.classifiers import models
+from equigrid.classifiers.compute import cpu_has_bf16
+from equigrid.classifiers.evaluation import evaluate
+from equigrid.classifiers.models.network import Classifier, statistics
+from equigrid.classifiers.recipes import ResolvedRecipe, recipe, resolve
+from equigrid.classifiers.training.loop import train, train_together
 
 # Dense bf16 by the makers' data sheets, without sparsity.
-DATASHEET_FLOPS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}
+DATASHEET_FLOPS = {
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+}
 
 
 @dataclass(frozen=True)
@@ -108,10 +112,15 @@ def usual_loop(task: Task, seed: int) -> Classifier:
 def tuned_loop(task: Task, seed: int) -> Classifier:
     """Images on the device, augmented there; bf16 where the hardware has it, channels last; eager."""
     torch.manual_seed(seed)
-    pixels, labels = torch.from_numpy(task.images).to(task.device), torch.from_numpy(task.labels).to(task.device)
+    pixels, labels = (
+        torch.from_numpy(task.images).to(task.device),
+        torch.from_numpy(task.labels).to(task.device),
+    )
     mean, std = statistics(pixels)
     data = pixels.permute(0, 3, 1, 2).float().div_(255)
-    centre, spread = (torch.tensor(value, device=task.device).view(-1, 1, 1) for value in (mean, std))
+    centre, spread = (
+        torch.tensor(value, device=task.device).view(-1, 1, 1) for value in (mean, std)
+    )
     data = (data - centre) / spread
     network, optimizer = _network(task)
     network = network.to(memory_format=torch.channels_last)
@@ -122,7 +131,9 @@ def tuned_loop(task: Task, seed: int) -> Classifier:
         order = torch.randperm(n, device=task.device)
         for start in range(0, n, batch):
             index = order[start : start + batch]
-            x = _crop_flip(data[index], task.recipe.augmentation).contiguous(memory_format=torch.channels_last)
+            x = _crop_flip(data[index], task.recipe.augmentation).contiguous(
+                memory_format=torch.channels_last
+            )
             with _bf16(task.device):
                 loss = F.cross_entropy(network(x), labels[index])
             optimizer.zero_grad()
@@ -138,8 +149,12 @@ def _crop_flip(x: torch.Tensor, augmentation) -> torch.Tensor:
     pad = augmentation.crop_padding_px
     if not pad:
         return x
-    rows = torch.randint(0, 2 * pad + 1, (n, 1), device=x.device) + torch.arange(height, device=x.device)
-    columns = torch.randint(0, 2 * pad + 1, (n, 1), device=x.device) + torch.arange(width, device=x.device)
+    rows = torch.randint(0, 2 * pad + 1, (n, 1), device=x.device) + torch.arange(
+        height, device=x.device
+    )
+    columns = torch.randint(0, 2 * pad + 1, (n, 1), device=x.device) + torch.arange(
+        width, device=x.device
+    )
     padded = F.pad(x, (pad,) * 4).permute(0, 2, 3, 1)
     index = torch.arange(n, device=x.device)
     return padded[index[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
@@ -147,7 +162,9 @@ def _crop_flip(x: torch.Tensor, augmentation) -> torch.Tensor:
 
 def _network(task: Task):
     height, width, channels = task.images.shape[1:]
-    network = models.build(task.model, classes=task.classes, height=height, width=width, channels=channels)
+    network = models.build(
+        task.model, classes=task.classes, height=height, width=width, channels=channels
+    )
     network = network.to(task.device)
     settings = {"momentum": task.recipe.momentum, "weight_decay": task.recipe.weight_decay}
     return network, torch.optim.SGD(network.parameters(), lr=task.recipe.lr, **settings)
@@ -215,7 +232,7 @@ def _slot(task: Task, share: float, seeds: range) -> tuple[float, float, list[fl
         torch.set_num_threads(1)
         if task.device.type == "cuda":
             with torch.cuda.device(task.device):
-                torch.cuda.set_per_process_memory_fraction(share)  # as grid/slots.py does
+                torch.cuda.set_per_process_memory_fraction(share)  # as grid/running/slots.py does
         _warm_up(task)
         _barrier.wait()
         started = time.monotonic()
@@ -247,13 +264,18 @@ def _warm_up(task: Task) -> None:
 
 
 def _accuracy(task: Task, module: Classifier) -> float:
-    return evaluate(module, task.test_images, task.test_labels, classes=task.classes, device=task.device).top1
+    return evaluate(
+        module, task.test_images, task.test_labels, classes=task.classes, device=task.device
+    ).top1
 
 
 def compare(task: Task, repeats: int, together: int) -> list[dict]:
     """A row per contender with the least seconds of a trial; repeats alternate, so that drifts hit all."""
     contenders = {"usual loop": usual_loop, "tuned loop": tuned_loop, "equigrid": ours}
-    rows = [{"contender": name, "seconds": math.inf, "cpu_s": math.inf, "accuracies": []} for name in contenders]
+    rows = [
+        {"contender": name, "seconds": math.inf, "cpu_s": math.inf, "accuracies": []}
+        for name in contenders
+    ]
     _warm_up(task)
     for seed in range(repeats):
         for row, contender in zip(rows, contenders.values()):
@@ -269,7 +291,14 @@ def compare(task: Task, repeats: int, together: int) -> list[dict]:
             f"equigrid, train_together of {together}": in_one_graph(task, together),
         }
         for name, (seconds, found) in packed.items():
-            rows.append({"contender": name, "seconds": seconds / len(found), "cpu_s": None, "accuracies": found})
+            rows.append(
+                {
+                    "contender": name,
+                    "seconds": seconds / len(found),
+                    "cpu_s": None,
+                    "accuracies": found,
+                }
+            )
     flops = train_flops(task)
     for row in rows:
         row["trials_per_hour"] = 3600 / row["seconds"]
@@ -290,7 +319,9 @@ def train_flops(task: Task) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     height, width, channels = task.images.shape[1:]
-    network = models.build(task.model, classes=task.classes, height=height, width=width, channels=channels).eval()
+    network = models.build(
+        task.model, classes=task.classes, height=height, width=width, channels=channels
+    ).eval()
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network(torch.zeros(1, channels, height, width))
     return 3.0 * counter.get_total_flops() * len(task.labels) * task.epochs
@@ -312,15 +343,20 @@ def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 def loader(images_per_shard: int = 128, side: int = 256, batch: int = 192, steps: int = 60) -> dict:
     """Images/s per core of the streaming loader, and what a ResNet-50 step needs if there is a GPU."""
-    from classifiers.stream import Streamed, StreamedMix
+    from equigrid.classifiers.data.stream import Streamed, StreamedMix
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     shards = [
-        (rng.integers(0, 256, (images_per_shard, side, side, 3), np.uint8), rng.integers(0, 10, images_per_shard))
+        (
+            rng.integers(0, 256, (images_per_shard, side, side, 3), np.uint8),
+            rng.integers(0, 10, images_per_shard),
+        )
         for _ in range(12)
     ]
-    mix = StreamedMix([(lambda s=s: s, np.arange(images_per_shard)) for s in shards], (side, side, 3), window=8)
+    mix = StreamedMix(
+        [(lambda s=s: s, np.arange(images_per_shard)) for s in shards], (side, side, 3), window=8
+    )
     own = recipe({"extends": "paper/imagenet", "steps": steps, "batch": batch})
     own = resolve(own, n_base=1, n_total=mix.n_total, n_dataset=1, classifier="resnet50")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -365,10 +401,18 @@ def read_digits(limit: int | None) -> tuple[np.ndarray, ...]:
 def make_task(args: argparse.Namespace) -> Task:
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if args.data == "digits":
-        arrays, model, padding, flip = read_digits(args.images), args.model or "digits-cnn", 1, False
+        arrays, model, padding, flip = (
+            read_digits(args.images),
+            args.model or "digits-cnn",
+            1,
+            False,
+        )
     else:
         folder = Path(args.data)
-        arrays = (*read_parquet(folder, "train", args.images), *read_parquet(folder, "test", args.test_images))
+        arrays = (
+            *read_parquet(folder, "train", args.images),
+            *read_parquet(folder, "test", args.test_images),
+        )
         model, padding, flip = args.model or "resnet110", 4, True
     own = recipe(
         {"extends": "paper/cifar10", "epochs": args.epochs, "batch": args.batch,
@@ -398,7 +442,9 @@ def print_table(task: Task, rows: list[dict]) -> None:
         f"{task.epochs} epochs of batch {task.recipe.batch}; large product in {'bf16' if bf16 else 'float32'}: "
         f"{peak / 1e12:.2f} TFLOP/s" + (f", data sheet {sheet / 1e12:.0f}" if sheet else "") + "\n"
     )
-    print("| loop | s per trial | processor s | trials/h | × usual | × tuned | % of large product | top-1 |")
+    print(
+        "| loop | s per trial | processor s | trials/h | × usual | × tuned | % of large product | top-1 |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
         cells = [
@@ -415,7 +461,9 @@ def print_table(task: Task, rows: list[dict]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="digits", help="digits, or a folder of Parquet files")
     parser.add_argument("--model")
     parser.add_argument("--images", type=int, default=1_000)
@@ -423,9 +471,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--together", type=int, default=os.cpu_count(), help="trials at once in each packed row")
+    parser.add_argument(
+        "--together", type=int, default=os.cpu_count(), help="trials at once in each packed row"
+    )
     parser.add_argument("--device")
-    parser.add_argument("--threads", type=int, help="of each process in the single contenders; default: all cores")
+    parser.add_argument(
+        "--threads", type=int, help="of each process in the single contenders; default: all cores"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--loader", action="store_true", help="the streaming loader alone")
     args = parser.parse_args()

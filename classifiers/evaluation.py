@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classifiers.data import Mix, as_mix, check_labels
+from equigrid.classifiers.data.mix import Mix, as_mix, check_labels
 
 TOP_K = 5
 
@@ -66,7 +66,9 @@ def evaluate_blocks(
 
 
 @torch.inference_mode()
-def _evaluate(module: nn.Module, mixes: Iterable[Mix], *, classes: int, device, batch: int) -> Evaluation:
+def _evaluate(
+    module: nn.Module, mixes: Iterable[Mix], *, classes: int, device, batch: int
+) -> Evaluation:
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     was_training, n = module.training, 0
@@ -96,7 +98,9 @@ class _Totals:
     def add(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
         """logits: (B, classes) float32. targets: (B,) int64."""
         if logits.shape[1] != self.classes:
-            raise ValueError(f"the module gives {logits.shape[1]} logits, expected {self.classes} classes")
+            raise ValueError(
+                f"the module gives {logits.shape[1]} logits, expected {self.classes} classes"
+            )
         rank = _rank(logits, targets)
         self.hits += torch.stack([(rank < 1).sum(), (rank < min(TOP_K, self.classes)).sum()])
         cells = targets * self.classes + logits.argmax(1)
@@ -107,12 +111,16 @@ class _Totals:
     def result(self, n: int) -> Evaluation:
         loss = self.loss.item() / n
         if not self.finite.item():
-            raise FloatingPointError(f"evaluation: the classifier gives logits that are not finite (loss {loss})")
+            raise FloatingPointError(
+                f"evaluation: the classifier gives logits that are not finite (loss {loss})"
+            )
         top1, top5 = (100 * hits / n for hits in self.hits.tolist())
         confusion = self.confusion.view(self.classes, self.classes).cpu().numpy()
         counts = confusion.sum(1)
         hits = confusion.diagonal()
-        per_class = [100 * int(hit) / int(count) if count else math.nan for hit, count in zip(hits, counts)]
+        per_class = [
+            100 * int(hit) / int(count) if count else math.nan for hit, count in zip(hits, counts)
+        ]
         return Evaluation(top1, top5, per_class, confusion.ravel().tolist(), loss)
 
 
@@ -121,4 +129,3 @@ def _rank(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     own = logits.gather(1, targets[:, None])  # (B, 1)
     lower = torch.arange(logits.shape[1], device=logits.device) < targets[:, None]  # (B, classes)
     return ((logits > own) | ((logits == own) & lower)).sum(1)
-

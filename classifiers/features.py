@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from classifiers import models
-from classifiers.data import from_numpy
-from classifiers.network import Classifier
+from equigrid.classifiers import models
+from equigrid.classifiers.data.mix import from_numpy
+from equigrid.classifiers.models.network import Classifier
 
 
 def rebuilt(
@@ -23,12 +23,18 @@ def rebuilt(
 
     input_size: (height, width) that the network sees. Raises ValueError for weights of another classifier.
     """
-    network = models.build(model, classes=classes, height=input_size[0], width=input_size[1], channels=channels)
-    module = Classifier(network, [0.0] * channels, [1.0] * channels, input_size)  # its statistics are in the weights
+    network = models.build(
+        model, classes=classes, height=input_size[0], width=input_size[1], channels=channels
+    )
+    module = Classifier(
+        network, [0.0] * channels, [1.0] * channels, input_size
+    )  # its statistics are in the weights
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"these weights are not {model}'s: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(
+            f"these weights are not {model}'s: {' '.join(str(error).split())[:200]}"
+        ) from error
     return module.to(device).eval()
 
 
@@ -38,13 +44,17 @@ class Features:
     def __init__(self, module: Classifier, device: torch.device | str, *, batch: int = 512):
         self.module, self.device, self.batch = module, torch.device(device), batch
         self._seen: list[torch.Tensor] = []
-        models.last_layer(module.network).register_forward_pre_hook(lambda _, inputs: self._seen.append(inputs[0]))
+        models.last_layer(module.network).register_forward_pre_hook(
+            lambda _, inputs: self._seen.append(inputs[0])
+        )
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
         found = []
         for start in range(0, len(images), self.batch):
-            pixels = from_numpy(np.ascontiguousarray(images[start : start + self.batch])).to(self.device)
+            pixels = from_numpy(np.ascontiguousarray(images[start : start + self.batch])).to(
+                self.device
+            )
             self._seen.clear()
             self.module(pixels.permute(0, 3, 1, 2))
             found.append(self._seen.pop().flatten(1).float().cpu().numpy())

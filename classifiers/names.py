@@ -11,12 +11,18 @@ CIFAR_RESNET_DEPTHS = {f"resnet{depth}": depth for depth in (20, 32, 44, 56, 110
 # name -> what it is
 MODELS: dict[str, str] = {
     "digits-cnn": "four small layers for 8×8 digits",
-    **{name: f"ResNet-{depth} for 32×32 (option A shortcuts)" for name, depth in CIFAR_RESNET_DEPTHS.items()},
+    **{
+        name: f"ResNet-{depth} for 32×32 (option A shortcuts)"
+        for name, depth in CIFAR_RESNET_DEPTHS.items()
+    },
     "resnet50": "timm's ResNet-50, from scratch",
     "vit_base_patch32_224": "timm's ViT-B/32, from scratch",
 }
-ALIASES = {"vit-b32": "vit_base_patch32_224", "timm/resnet50": "resnet50",
-           "timm/vit_base_patch32_224": "vit_base_patch32_224"}
+ALIASES = {
+    "vit-b32": "vit_base_patch32_224",
+    "timm/resnet50": "resnet50",
+    "timm/vit_base_patch32_224": "vit_base_patch32_224",
+}
 TIMM = ("resnet50", "vit_base_patch32_224")
 
 # The smallest side at which a network's last feature map still has a pixel and its strides make sense.
@@ -44,10 +50,14 @@ def check(name: str, height: int, width: int, channels: int, classes: int) -> No
         _check_timm(name, height, width, channels)
     elif name not in MODELS:
         near = difflib.get_close_matches(name, [*MODELS, *ALIASES], n=3, cutoff=0.4)
-        raise ValueError(f"unknown classifier {name!r}; nearest: {', '.join(near or MODELS)}, or timm/NAME")
+        raise ValueError(
+            f"unknown classifier {name!r}; nearest: {', '.join(near or MODELS)}, or timm/NAME"
+        )
     least = _SIDE_MIN_PX.get(name, 1)
     if min(height, width) < least:
-        raise ValueError(f"{name} takes images of at least {least}×{least} pixels, got {height}×{width}")
+        raise ValueError(
+            f"{name} takes images of at least {least}×{least} pixels, got {height}×{width}"
+        )
     if name == "vit_base_patch32_224" and (height % VIT_PATCH_PX or width % VIT_PATCH_PX):
         raise ValueError(
             f"{name} takes sides that are multiples of {VIT_PATCH_PX} (the paper: 224×224), got {height}×{width}"
@@ -61,16 +71,22 @@ def _check_timm(name: str, height: int, width: int, channels: int) -> None:
     bare = name.removeprefix("timm/")
     if not timm.is_model(bare):
         near = difflib.get_close_matches(bare, timm.list_models(), n=3, cutoff=0.4)
-        raise ValueError(f"timm has no model {bare!r}; nearest: {', '.join(f'timm/{n}' for n in near) or 'none'}")
+        raise ValueError(
+            f"timm has no model {bare!r}; nearest: {', '.join(f'timm/{n}' for n in near) or 'none'}"
+        )
     config = timm.models.get_pretrained_cfg(bare)
-    own = config.input_size[1:] if config else None  # None: a model of the user's, registered without one
+    own = (
+        config.input_size[1:] if config else None
+    )  # None: a model of the user's, registered without one
     if own == (height, width):
         return
     try:
         _run_without_numbers(bare, height, width, channels)
     except Exception as error:  # each of timm's networks refuses in a way of its own
         own_text = f", timm has it for {own[0]}×{own[1]}" if own else ""
-        raise ValueError(f"{name} cannot take {height}×{width}×{channels} images{own_text}: {_line(error)}") from error
+        raise ValueError(
+            f"{name} cannot take {height}×{width}×{channels} images{own_text}: {_line(error)}"
+        ) from error
 
 
 def _run_without_numbers(bare: str, height: int, width: int, channels: int) -> None:

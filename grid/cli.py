@@ -11,8 +11,10 @@ from typing import Annotated
 
 import typer
 
+from equigrid.grid.errors import UserError
+
 # Anything heavier than this is imported inside the commands: `--help` must answer at once.
-from grid.spec import PRESETS, GridSpec, SpecError
+from equigrid.grid.spec import PRESETS, GridSpec
 
 app = typer.Typer(
     name="equigrid",
@@ -24,16 +26,25 @@ app = typer.Typer(
 )
 
 DEFAULT_STORE = "equigrid-store"
-Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A preset's name or a YAML file.", show_default=False)]
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A preset's name or a YAML file.", show_default=False)
+]
 RanSpec = Annotated[
-    str, typer.Argument(metavar="SPEC", help="The name of a grid in the store, a preset's name, or a YAML file.")
+    str,
+    typer.Argument(
+        metavar="SPEC", help="The name of a grid in the store, a preset's name, or a YAML file."
+    ),
 ]
 StoreOption = Annotated[
-    str, typer.Option("--store", envvar="EQUIGRID_STORE", metavar="URI", help="A folder, or s3://… or gs://…")
+    str,
+    typer.Option(
+        "--store", envvar="EQUIGRID_STORE", metavar="URI", help="A folder, or s3://… or gs://…"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Out = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Folder for figures and report [equigrid-out/GRID].")
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Folder for figures and report [equigrid-out/GRID]."),
 ]
 
 
@@ -48,11 +59,11 @@ def main() -> None:
 
 @contextmanager
 def _bad_input():
-    from grid.store import StoreError
+    from equigrid.grid.errors import StoreError
 
     try:
         yield
-    except (SpecError, StoreError) as error:
+    except (UserError, StoreError) as error:
         print(f"equigrid: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
 
@@ -62,17 +73,20 @@ def _print_json(content) -> None:
 
 
 def _open(store: str, *, create: bool = False):
-    from grid.store import Store, StoreError
+    from equigrid.grid.errors import StoreError
+    from equigrid.grid.store import Store
 
     opened = Store(store, create=create)
     if not create and not any(True for _ in opened.list("grids")):
-        raise StoreError(f"store {store}: holds no grid yet; run one first, or name another with --store")
+        raise StoreError(
+            f"store {store}: holds no grid yet; run one first, or name another with --store"
+        )
     return opened
 
 
 def _ran(spec: str, store):
     """A spec as it was last run in `store`, by its grid's name; else as a preset or file says."""
-    from grid.spec import load
+    from equigrid.grid.spec import load
 
     recorded = None
     if not spec.endswith((".yaml", ".yml")) and "/" not in spec:
@@ -83,8 +97,8 @@ def _ran(spec: str, store):
 
 
 def _planned(spec: str, store):
-    from grid.plan import plan
-    from grid.resolve import resolve
+    from equigrid.grid.planning.planner import plan
+    from equigrid.grid.planning.resolve import resolve
 
     return plan(resolve(_ran(spec, store), store))
 
@@ -95,14 +109,14 @@ def _planned(spec: str, store):
 @app.command()
 def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
     """Show what would run, what is done already, and what it would take."""
-    from grid import screens
+    from equigrid.grid.reporting import console as screens
 
     with _bad_input():
-        from grid import estimate
-        from grid import plan as planning
-        from grid.resolve import resolve
-        from grid.spec import load
-        from grid.store import Store
+        from equigrid.grid.planning import planner as planning
+        from equigrid.grid.planning.resolve import resolve
+        from equigrid.grid.reporting import estimate
+        from equigrid.grid.spec import load
+        from equigrid.grid.store import Store
 
         loaded = load(spec)
         opened = Store(store)
@@ -132,45 +146,68 @@ def run(
     store: StoreOption = DEFAULT_STORE,
     out: Out = None,
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT); without it, RAY_ADDRESS or a local one.")
+        str | None,
+        typer.Option(
+            help="A Ray cluster (auto, HOST:PORT); without it, RAY_ADDRESS or a local one."
+        ),
     ] = None,
     dashboard: Annotated[bool, typer.Option(help="Ray's dashboard, for a local cluster.")] = True,
     max_gpu_hours: Annotated[
-        float | None, typer.Option(min=0, help="Stop before holding devices for longer (a CPU slot counts as one).")
+        float | None,
+        typer.Option(
+            min=0, help="Stop before holding devices for longer (a CPU slot counts as one)."
+        ),
     ] = None,
     slots: Annotated[
-        int | None, typer.Option(min=1, help="Slots at once, also beyond the present nodes: an autoscaler adds them.")
+        int | None,
+        typer.Option(
+            min=1, help="Slots at once, also beyond the present nodes: an autoscaler adds them."
+        ),
     ] = None,
     gpus: Annotated[
-        float | None, typer.Option(min=0, max=1, help="GPUs of a slot, 1 or a fraction: where no node is up yet.")
+        float | None,
+        typer.Option(
+            min=0, max=1, help="GPUs of a slot, 1 or a fraction: where no node is up yet."
+        ),
     ] = None,
-    takeover: Annotated[bool, typer.Option("--takeover", help="Take the place of a driver that runs it.")] = False,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Take the place of a driver that runs it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run a grid, or whatever is left of it; then fit, and write figures and a report."""
-    from grid import screens
+    from equigrid.grid.reporting import console as screens
 
     with _bad_input():
-        from grid.spec import load
-        from grid.store import Store
-        from grid.summary import closing_line, nothing_done
+        from equigrid.grid.reporting.summary import closing_line, nothing_done
+        from equigrid.grid.spec import load
+        from equigrid.grid.store import Store
 
         loaded, opened, console = load(spec), Store(store, create=True), screens.progress_console()
-        chosen = {name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None}
+        chosen = {
+            name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None
+        }
         loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update=chosen)})
         opened.check()
         if not as_json:
-            console.print(f"grid {loaded.name} → store {opened.uri}", highlight=False, soft_wrap=True)
+            console.print(
+                f"grid {loaded.name} → store {opened.uri}", highlight=False, soft_wrap=True
+            )
         if (plan_now := _nothing_to_do(loaded, opened)) is not None:
             summary, the_plan = nothing_done(opened, plan_now), plan_now
         else:
-            from grid import cluster, driver, lock
-            from grid.analysts import start_analyst
+            from equigrid.grid.reporting.analysis_bridge import start_analyst
+            from equigrid.grid.running import cluster, driver
+            from equigrid.grid.store import lock
 
             tell = partial(console.print, highlight=False, soft_wrap=True)
             held = lock.acquire(opened, loaded.name, takeover=takeover, tell=tell)
             with held, cluster.connected(address, dashboard=dashboard):
-                options = {"analyst": start_analyst, "max_device_hours": max_gpu_hours, "lock": held}
+                options = {
+                    "analyst": start_analyst,
+                    "max_device_hours": max_gpu_hours,
+                    "lock": held,
+                }
                 summary, the_plan = driver.run(loaded, opened, console=console, **options)
         again = shlex.join(["equigrid", *sys.argv[1:]])
         console.print(closing_line(summary, again), highlight=False, soft_wrap=True)
@@ -194,17 +231,19 @@ def run(
 def status(
     spec: RanSpec,
     store: StoreOption = DEFAULT_STORE,
-    watch: Annotated[bool, typer.Option("--watch", help="Show again every few seconds until all is done.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show again every few seconds until all is done.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show how far a grid is, running or not, and what failed in it: from the store alone."""
     import time
 
-    from grid import screens
+    from equigrid.grid.reporting import console as screens
 
     with _bad_input():
-        from grid import results
-        from grid import status as state
+        from equigrid.grid.reporting import status as state
+        from equigrid.grid.store import results
 
         opened = _open(store)
         reader = results.Reader(opened, state.COLUMNS)
@@ -226,10 +265,10 @@ def status(
 def fit(spec: RanSpec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
     """Fit the equivalence anew from the store, and print it with its interval, or why there is none."""
     with _bad_input():
-        from grid import analysts
+        from equigrid.grid.reporting import analysis_bridge
 
         opened = _open(store)
-        table, analysis = analysts.fit(opened, _planned(spec, opened))
+        table, analysis = analysis_bridge.fit(opened, _planned(spec, opened))
     if as_json:
         _print_json(analysis.to_json())
     else:
@@ -237,7 +276,9 @@ def fit(spec: RanSpec, store: StoreOption = DEFAULT_STORE, as_json: Json = False
 
 
 @app.command()
-def report(spec: RanSpec, store: StoreOption = DEFAULT_STORE, out: Out = None, as_json: Json = False) -> None:
+def report(
+    spec: RanSpec, store: StoreOption = DEFAULT_STORE, out: Out = None, as_json: Json = False
+) -> None:
     """Write the figures and the HTML report anew from the store."""
     with _bad_input():
         opened = _open(store)
@@ -251,13 +292,14 @@ def report(spec: RanSpec, store: StoreOption = DEFAULT_STORE, out: Out = None, a
 @app.command()
 def paper(
     as_printed: Annotated[
-        bool, typer.Option("--as-printed", help="Table 9's contradictory row as printed, not corrected.")
+        bool,
+        typer.Option("--as-printed", help="Table 9's contradictory row as printed, not corrected."),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Re-fit the seven published equations from the paper's own tables, beside the published coefficients."""
-    from analysis import paper as published
-    from grid import screens
+    from equigrid.analysis.paper import published as published
+    from equigrid.grid.reporting import console as screens
 
     rows = published.refit(as_printed=as_printed)
     if as_json:
@@ -270,11 +312,19 @@ def paper(
 def equiv(
     n_base: Annotated[int, typer.Option(help="Real images there are.")],
     n_real: Annotated[int, typer.Option(help="Real images one could add.")],
-    spec: Annotated[str | None, typer.Argument(metavar="[SPEC]", help="A grid's name, preset or file.")] = None,
+    spec: Annotated[
+        str | None, typer.Argument(metavar="[SPEC]", help="A grid's name, preset or file.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
-    from_paper: Annotated[bool, typer.Option("--paper", help="Ask the paper's tables, not a grid.")] = False,
-    cost_real: Annotated[float | None, typer.Option(help="What labelling one real image costs.")] = None,
-    cost_syn: Annotated[float | None, typer.Option(help="What making one synthetic image costs.")] = None,
+    from_paper: Annotated[
+        bool, typer.Option("--paper", help="Ask the paper's tables, not a grid.")
+    ] = False,
+    cost_real: Annotated[
+        float | None, typer.Option(help="What labelling one real image costs.")
+    ] = None,
+    cost_syn: Annotated[
+        float | None, typer.Option(help="What making one synthetic image costs.")
+    ] = None,
     target: Annotated[float | None, typer.Option(help="An accuracy to reach, in percent.")] = None,
     budget: Annotated[float | None, typer.Option(help="The most to spend.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only this dataset's curve.")] = None,
@@ -285,11 +335,15 @@ def equiv(
     """Answer: N more real images are worth how many synthetic ones, with an interval, and what would each cost?"""
     with _bad_input():
         if from_paper and spec is not None:
-            raise SpecError("equiv: name a grid that has run, or ask the paper's tables with --paper, not both")
+            raise UserError(
+                "equiv: name a grid that has run, or ask the paper's tables with --paper, not both"
+            )
         if not from_paper and spec is None:
             spec = _only_grid(store)
         only = {"dataset": dataset, "classifier": classifier, "generator": generator}
-        answer = _answer_of(spec, store, (n_base, n_real, cost_real, cost_syn, target, budget), only)
+        answer = _answer_of(
+            spec, store, (n_base, n_real, cost_real, cost_syn, target, budget), only
+        )
     if as_json:
         _print_json(answer.to_json())
     else:
@@ -297,34 +351,38 @@ def equiv(
 
 
 def _only_grid(store: str) -> str:
-    """The name of the store's grid if it holds one. Raises SpecError if it holds several, StoreError if none."""
+    """The name of the store's grid if it holds one. Raises UserError if it holds several, StoreError if none."""
     names = sorted({name.split("/")[1] for name in _open(store).list("grids")})
     if len(names) > 1:
-        raise SpecError(f"equiv: store {store} holds several grids: name one of {', '.join(names)}, or give --paper")
+        raise UserError(
+            f"equiv: store {store} holds several grids: name one of {', '.join(names)}, or give --paper"
+        )
     return names[0]
 
 
 def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict):
-    """The answer from a grid's results, or from the paper's tables where `spec` is None. Raises SpecError."""
-    from analysis.answer import equiv as ask
+    """The answer from a grid's results, or from the paper's tables where `spec` is None. Raises UserError."""
+    from equigrid.analysis.answer.practical import equiv as ask
 
     if spec is None:
-        from analysis import paper as published
-        from analysis.equivalence import analyse
+        from equigrid.analysis.conclusions.equivalence import analyse
+        from equigrid.analysis.paper import published as published
 
         table = published.results()
         if only["dataset"]:  # the others would be fitted for nothing
             table = table[table["dataset"] == only["dataset"]]
-        analysis = analyse(table[table["recipe"] != "paper/zero-shot"], settings=published.settings())
+        analysis = analyse(
+            table[table["recipe"] != "paper/zero-shot"], settings=published.settings()
+        )
     else:
-        from grid import analysts
+        from equigrid.grid.reporting import analysis_bridge
 
         opened = _open(store)
-        _, analysis = analysts.fit(opened, _planned(spec, opened))
+        _, analysis = analysis_bridge.fit(opened, _planned(spec, opened))
     try:
         return ask(analysis, *amounts, **only)
     except ValueError as error:
-        raise SpecError(f"equiv: {error}") from error
+        raise UserError(f"equiv: {error}") from error
 
 
 @app.command()
@@ -334,10 +392,10 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Show what a store holds that no grid in it needs; with --delete, remove it. Results are never touched."""
-    from grid import screens
+    from equigrid.grid.reporting import console as screens
 
     with _bad_input():
-        from grid import gc as collecting
+        from equigrid.grid import gc as collecting
 
         opened = _open(store)
         garbage = collecting.plan_gc(opened, collecting.recorded(opened))
@@ -351,9 +409,12 @@ def gc(
 @app.command()
 def presets(as_json: Json = False) -> None:
     """List the presets."""
-    from grid.spec import presets as names
+    from equigrid.grid.spec import presets as names
 
-    about = {name: (PRESETS / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ") for name in names()}
+    about = {
+        name: (PRESETS / f"{name}.yaml").read_text().splitlines()[0].lstrip("# ")
+        for name in names()
+    }
     if as_json:
         _print_json(about)
     else:
@@ -365,9 +426,9 @@ def presets(as_json: Json = False) -> None:
 
 def _nothing_to_do(spec: GridSpec, store):
     """The plan of a grid that has no work left, or None: then Ray need not start."""
-    from grid.plan import plan as make_plan
-    from grid.resolve import resolve
-    from grid.state import pending
+    from equigrid.grid.planning.pending import pending
+    from equigrid.grid.planning.planner import plan as make_plan
+    from equigrid.grid.planning.resolve import resolve
 
     resolved = resolve(spec, store)
     the_plan = make_plan(resolved)
@@ -376,15 +437,17 @@ def _nothing_to_do(spec: GridSpec, store):
     return None if pending(store, the_plan)[0] else the_plan
 
 
-def _analyse(the_plan, store, out: Path | None, *, as_json: bool, summary: dict | None = None) -> dict:
+def _analyse(
+    the_plan, store, out: Path | None, *, as_json: bool, summary: dict | None = None
+) -> dict:
     """Fits, prints the table unless `as_json`, and writes figures and report. Returns what was written."""
-    from grid import analysts
+    from equigrid.grid.reporting import analysis_bridge
 
     directory = _report_path(the_plan, out).parent
-    table, analysis = analysts.fit(store, the_plan)
+    table, analysis = analysis_bridge.fit(store, the_plan)
     if not as_json:
         _show_analysis(table, analysis)
-    path = analysts.write_report(store, the_plan, table, analysis, directory, summary)
+    path = analysis_bridge.write_report(store, the_plan, table, analysis, directory, summary)
     if not as_json:
         print(f"report: {path}")
     return {"report": str(path), "analysis": analysis.to_json()}
@@ -395,8 +458,8 @@ def _report_path(the_plan, out: Path | None) -> Path:
 
 
 def _show_analysis(table, analysis) -> None:
-    from analysis.terminal import summary_table
-    from grid import screens
+    from equigrid.analysis.report.terminal import summary_table
+    from equigrid.grid.reporting import console as screens
 
     screens.screen().print(summary_table(table, analysis))
 
@@ -405,10 +468,12 @@ def _slots_here(spec: GridSpec) -> tuple[int, float]:
     """Slots of a local run on this machine (or the spec's own number), and GPUs per slot if they were GPUs."""
     import os
 
-    from grid.estimate import gpus_of_a_slot
+    from equigrid.grid.reporting.estimate import gpus_of_a_slot
 
     execution = spec.execution
-    return execution.slots or max(1, int((os.cpu_count() or 1) / execution.cpus)), gpus_of_a_slot(execution)
+    return execution.slots or max(1, int((os.cpu_count() or 1) / execution.cpus)), gpus_of_a_slot(
+        execution
+    )
 
 
 def _sum(values):

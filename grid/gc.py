@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from grid import lock, results
-from grid.plan import Plan, plan
-from grid.resolve import resolve
-from grid.spec import GridSpec, SpecError
-from grid.state import done_jobs
-from grid.store import Entry, Store
+from equigrid.grid.errors import UserError
+from equigrid.grid.planning.pending import done_jobs
+from equigrid.grid.planning.planner import Plan, plan
+from equigrid.grid.planning.resolve import resolve
+from equigrid.grid.spec import GridSpec
+from equigrid.grid.store import Entry, Store, lock, results
 
 YOUNG_S = 3600.0
 # Of a generator or reference that is done: what only its training needed.
@@ -37,7 +37,7 @@ class Garbage(NamedTuple):
 
 
 def recorded(store: Store) -> list[Plan]:
-    """The plans of all grids in the store. Raises SpecError if one cannot be planned: then nothing may go."""
+    """The plans of all grids in the store. Raises UserError if one cannot be planned: then nothing may go."""
     plans = []
     for name in sorted(name for name in store.list("grids") if name.endswith("/spec.json")):
         right = f"run it again, or remove {name} if it is not wanted any more"
@@ -45,12 +45,16 @@ def recorded(store: Store) -> list[Plan]:
             the_plan = plan(resolve(GridSpec.model_validate(store.get_json(name)), store))
         except ValueError as error:
             why = "; ".join(str(error).splitlines()[:3])
-            raise SpecError(f"gc: {name}: {why}; what it needs is not known: {right}") from error
+            raise UserError(f"gc: {name}: {why}; what it needs is not known: {right}") from error
         if the_plan.resolved.dataset is None:
-            raise SpecError(f"gc: {name}: its dataset is not in the store; what it needs is not known: {right}")
+            raise UserError(
+                f"gc: {name}: its dataset is not in the store; what it needs is not known: {right}"
+            )
         plans.append(the_plan)
     if not plans:
-        raise SpecError(f"gc: store {store.uri} records no grid, so all of it would go; remove it yourself if you like")
+        raise UserError(
+            f"gc: store {store.uri} records no grid, so all of it would go; remove it yourself if you like"
+        )
     return plans
 
 
@@ -64,7 +68,11 @@ def plan_gc(store: Store, plans: list[Plan], *, now: float | None = None) -> lis
         why = dict(reasons(needs, entries))
         asides = dict.fromkeys(store.asides(prefix), UNFINISHED)
         candidates = {entry: why[entry.name] for entry in entries if entry.name in why} | asides
-        found += [Garbage(e.name, e.bytes, word) for e, word in candidates.items() if now - e.modified_s >= YOUNG_S]
+        found += [
+            Garbage(e.name, e.bytes, word)
+            for e, word in candidates.items()
+            if now - e.modified_s >= YOUNG_S
+        ]
     return sorted(found)
 
 
@@ -84,7 +92,9 @@ class _Needs:
         self.store = store
         self.jobs = {job_id for the_plan in plans for job_id in the_plan.jobs}
         self.done = {job_id for the_plan in plans for job_id in done_jobs(store, the_plan)}
-        self.busy = {job_id for the_plan in plans if _runs(store, the_plan) for job_id in the_plan.jobs}
+        self.busy = {
+            job_id for the_plan in plans if _runs(store, the_plan) for job_id in the_plan.jobs
+        }
         self.datasets = {folder for the_plan in plans for folder in _dataset_folders(the_plan)}
         self.replaced = set(results.replaced(store))
 
@@ -101,7 +111,9 @@ class _Needs:
             elif job_id in self.done - self.busy and part in TRAINING_ONLY:
                 yield entry.name, TRAINED
         weights = [entry.name for entry in entries if "/weights-" in entry.name]
-        yield from self._leftovers(weights, lambda name: name.rsplit("/", 1)[0], "{}/manifest.json", "weights")
+        yield from self._leftovers(
+            weights, lambda name: name.rsplit("/", 1)[0], "{}/manifest.json", "weights"
+        )
 
     def of_pools(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
         for entry in entries:
@@ -109,9 +121,13 @@ class _Needs:
                 yield entry.name, NOT_NEEDED
         for ending, key in ((".safetensors", "data"), (".parquet", "columns")):
             data = [entry.name for entry in entries if entry.name.endswith(ending)]
-            yield from self._leftovers(data, lambda name: f"pools/{_shard_of(name)}", "{}.json", key)
+            yield from self._leftovers(
+                data, lambda name: f"pools/{_shard_of(name)}", "{}.json", key
+            )
 
-    def _leftovers(self, names: list[str], place_of: Callable, manifest: str, key: str) -> Iterator[tuple[str, str]]:
+    def _leftovers(
+        self, names: list[str], place_of: Callable, manifest: str, key: str
+    ) -> Iterator[tuple[str, str]]:
         """Of jobs that are done: files beside the one that the manifest names under `key`."""
         by_place: dict[str, list[str]] = {}
         for name in names:

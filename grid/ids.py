@@ -10,12 +10,22 @@ import secrets
 from datetime import UTC, datetime
 
 # Raised by hand, per kind of job, when a fix changes what that kind of job produces.
-REVISIONS = {"ingest": 1, "generator": 1, "pool": 2, "trial": 1, "reference": 1, "quality": 1, "domain": 2}
+REVISIONS = {
+    "ingest": 1,
+    "generator": 1,
+    "pool": 2,
+    "trial": 1,
+    "reference": 1,
+    "quality": 1,
+    "domain": 2,
+}
 
 
 def canonical_json(value) -> str:
     """JSON with sorted keys and no spaces. Raises ValueError for NaN and infinities, TypeError for odd types."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
 
 
 def content_id(kind: str, payload: dict) -> str:

@@ -18,13 +18,26 @@ def clip_tokenizer():
 
     letters = [chr(c) for c in range(33, 127)]
     words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=48)
+    return CLIPTokenizer(
+        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=48
+    )
 
 
 def text_sizes(tokenizer):
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    return {"vocab_size": len(tokenizer), "max_position_embeddings": 48, "projection_dim": 16, **sizes, **special}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    return {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 48,
+        "projection_dim": 16,
+        **sizes,
+        **special,
+    }
 
 
 def autoencoder(**extra):
@@ -67,15 +80,27 @@ def sd(tmp_path_factory):
 def sd3(tmp_path_factory):
     """A pipeline laid out as Stable Diffusion 3, with its three text encoders."""
     import torch
-    from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-    from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModelWithProjection,
+        T5Config,
+        T5EncoderModel,
+        T5Tokenizer,
+    )
 
     torch.manual_seed(0)
     folder, tokenizer = tmp_path_factory.mktemp("sd3"), clip_tokenizer()
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -9.0), *((f"▁{chr(c)}", -3.0) for c in range(97, 123)),
               *((chr(c), -2.0) for c in range(97, 123))]  # fmt: skip
     t5 = T5Config(vocab_size=160, d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    encoders = [CLIPTextModelWithProjection(CLIPTextConfig(**text_sizes(tokenizer))) for _ in range(2)]
+    encoders = [
+        CLIPTextModelWithProjection(CLIPTextConfig(**text_sizes(tokenizer))) for _ in range(2)
+    ]
     transformer = SD3Transformer2DModel(
         sample_size=SIDE // 2, patch_size=2, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
         num_attention_heads=2, caption_projection_dim=16, joint_attention_dim=32, pooled_projection_dim=32,
@@ -97,9 +122,16 @@ def clip(tmp_path_factory):
 
     torch.manual_seed(0)
     folder, tokenizer = tmp_path_factory.mktemp("clip"), clip_tokenizer()
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     vision = {"image_size": SIDE, "patch_size": 4, "projection_dim": 16, **sizes}
-    CLIPModel(CLIPConfig(text_config=text_sizes(tokenizer), vision_config=vision, projection_dim=16)).save_pretrained(folder)
+    CLIPModel(
+        CLIPConfig(text_config=text_sizes(tokenizer), vision_config=vision, projection_dim=16)
+    ).save_pretrained(folder)
     processor = CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SIDE)
     CLIPProcessor(processor, tokenizer).save_pretrained(folder)
     return str(folder)
@@ -121,7 +153,9 @@ def language_model(tmp_path_factory):
     PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<|end|>").save_pretrained(folder)
     torch.manual_seed(0)
     sizes = {"n_positions": 1024, "n_embd": 16, "n_layer": 2, "n_head": 2}
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(characters), **sizes, bos_token_id=96, eos_token_id=96)).save_pretrained(folder)
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(characters), **sizes, bos_token_id=96, eos_token_id=96)
+    ).save_pretrained(folder)
     return str(folder)
 
 

@@ -44,7 +44,10 @@ def test_the_rule_would_catch_a_late_import(tmp_path):
     assert imported(path) == {"torch", "ray"}
 
 
-@pytest.mark.parametrize("package", ["grid.plan", "generators", "classifiers.recipes", "analysis"])
+@pytest.mark.parametrize(
+    "package",
+    ["equigrid.grid.planning.planner", "generators", "equigrid.classifiers.recipes", "analysis"],
+)
 def test_importing_does_nothing_heavy(package):
     code = f"import sys, {package}; print(*sorted({{'torch', 'ray', 'transformers', 'diffusers'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -72,20 +75,32 @@ def test_the_readme_names_files_that_exist():
 
 def test_the_readme_commands_work(tmp_path):
     """Each `equigrid` line of the README, short of the run itself, beside a store that holds the digits and their spec."""
-    from grid import ingest
-    from grid.resolve import resolve
-    from grid.spec import load
-    from grid.store import Store
+    from equigrid.grid.datasets import ingest
+    from equigrid.grid.planning.resolve import resolve
+    from equigrid.grid.spec import load
+    from equigrid.grid.store import Store
 
     store, spec = Store(tmp_path / "equigrid-store", create=True), load("digits")
     store.put_json("grids/digits/spec.json", spec.model_dump(mode="json"))
     ingest.ingest(store, resolve(spec, store).source)
     lines = re.findall(r"^equigrid ([^#\n]+)", code_blocks("README.md"), flags=re.MULTILINE)
-    assert [line.split()[0] for line in lines] == ["plan", "run", "status", "fit", "report", "equiv", "gc", "paper", "equiv"]
+    assert [line.split()[0] for line in lines] == [
+        "plan",
+        "run",
+        "status",
+        "fit",
+        "report",
+        "equiv",
+        "gc",
+        "paper",
+        "equiv",
+    ]
     for line in lines:
         if line.split()[0] != "run":
-            command = [sys.executable, "-m", "grid.cli", *line.split()]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+            command = [sys.executable, "-m", "equigrid.grid.cli", *line.split()]
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=tmp_path, check=False
+            )
             assert done.returncode == 0, f"{line}: {done.stderr}"
 
 
@@ -93,10 +108,10 @@ def test_the_readme_spec_is_a_spec(tmp_path):
     import numpy as np
     import yaml
 
-    from grid.plan import plan
-    from grid.resolve import resolve
-    from grid.spec import load
-    from grid.store import Store
+    from equigrid.grid.planning.planner import plan
+    from equigrid.grid.planning.resolve import resolve
+    from equigrid.grid.spec import load
+    from equigrid.grid.store import Store
 
     (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     spec = yaml.safe_load(text)
@@ -109,7 +124,9 @@ def test_the_readme_spec_is_a_spec(tmp_path):
     store = Store(tmp_path / "store", create=True)
     resolved = resolve(load(spec), store)
     assert resolved.dataset is None
-    assert len(plan(resolved).cells) == 2 * 9 * 9  # two bases; base, 3 real, 3 synthetic, 2 copies; 3 subsets, 3 seeds
+    assert (
+        len(plan(resolved).cells) == 2 * 9 * 9
+    )  # two bases; base, 3 real, 3 synthetic, 2 copies; 3 subsets, 3 seeds
 
 
 def test_pins_name_no_address():

@@ -44,7 +44,9 @@ class ZeroShotConfig(BaseModel):
         except ValueError:
             fields = []
         if set(fields) != {"c"}:
-            raise ValueError(f"template {template!r} must hold {{c}}, the class's name, and no other braces")
+            raise ValueError(
+                f"template {template!r} must hold {{c}}, the class's name, and no other braces"
+            )
         return template
 
     def unseen_labels(self, class_names: Sequence[str], classes: int) -> tuple[int, ...]:
@@ -56,10 +58,15 @@ class ZeroShotConfig(BaseModel):
         if not self.unseen:
             labels = list(range(classes - classes // 2, classes))
         else:
-            known = {**{label: label for label in range(classes)}, **{n: i for i, n in enumerate(class_names)}}
+            known = {
+                **{label: label for label in range(classes)},
+                **{n: i for i, n in enumerate(class_names)},
+            }
             for one in self.unseen:
                 if one not in known:
-                    raise ValueError(f"unseen: there is no class {one!r}; name labels 0..{classes - 1} or class names")
+                    raise ValueError(
+                        f"unseen: there is no class {one!r}; name labels 0..{classes - 1} or class names"
+                    )
             labels = sorted({known[one] for one in self.unseen})
         return check_split(labels, classes)
 
@@ -72,8 +79,12 @@ class ZeroShotConfig(BaseModel):
             )
         for name in class_names:
             if _NO_WORD.fullmatch(name):
-                raise ValueError(f"class name {name!r} says nothing to a text encoder; give the dataset `class_names`")
-        return tuple(self.template.format(c=" ".join(name.replace("_", " ").split())) for name in class_names)
+                raise ValueError(
+                    f"class name {name!r} says nothing to a text encoder; give the dataset `class_names`"
+                )
+        return tuple(
+            self.template.format(c=" ".join(name.replace("_", " ").split())) for name in class_names
+        )
 
     def check(self, class_names: Sequence[str], classes: int) -> None:
         """Raise ValueError, one line, if no such trial can be made of a dataset."""
@@ -97,10 +108,16 @@ class ZeroShotConfig(BaseModel):
     def _check_folder(self, folder: Path) -> None:
         """What can be told before a trial: whether the files are there, and how wide the features are."""
         if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            raise ValueError(f"text_encoder: {str(folder)!r} does not hold {ENCODER_FILES}; place them there")
-        width = json.loads((folder / "config.json").read_bytes()).get("hidden_size", self.text_width)
+            raise ValueError(
+                f"text_encoder: {str(folder)!r} does not hold {ENCODER_FILES}; place them there"
+            )
+        width = json.loads((folder / "config.json").read_bytes()).get(
+            "hidden_size", self.text_width
+        )
         if width != self.text_width:
-            raise ValueError(f"text_encoder: {str(folder)!r} gives features of width {width}; set text_width: {width}")
+            raise ValueError(
+                f"text_encoder: {str(folder)!r} gives features of width {width}; set text_width: {width}"
+            )
 
     def _encoder(self) -> dict:
         """A hub id and its revision, or the SHA-256 of the folder's files."""
@@ -115,7 +132,11 @@ class ZeroShotConfig(BaseModel):
 
 def check_split(unseen: Sequence[int], classes: int) -> tuple[int, ...]:
     """`unseen` itself; ValueError unless these are labels, at least two, and at least two others are left."""
-    if len(set(unseen)) < 2 or classes - len(set(unseen)) < 2 or not set(unseen) <= set(range(classes)):
+    if (
+        len(set(unseen)) < 2
+        or classes - len(set(unseen)) < 2
+        or not set(unseen) <= set(range(classes))
+    ):
         raise ValueError(
             f"a split needs two seen and two unseen classes of 0..{classes - 1}, got unseen {list(unseen)}"
         )
@@ -127,7 +148,9 @@ def _digest(stamps: tuple[tuple[str, int], ...]) -> str:
     total = hashlib.sha256()
     for path, _ in stamps:
         with open(path, "rb") as file:
-            total.update(f"{Path(path).name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(
+                f"{Path(path).name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
     return total.hexdigest()
 
 

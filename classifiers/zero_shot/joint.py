@@ -24,12 +24,22 @@ class JointSpace(nn.Module):
     Logits of classes that are no candidates are -10,000.
     """
 
-    def __init__(self, width: int, texts: torch.Tensor, *, joint: int, temperature: float, candidates: Sequence[int]):
+    def __init__(
+        self,
+        width: int,
+        texts: torch.Tensor,
+        *,
+        joint: int,
+        temperature: float,
+        candidates: Sequence[int],
+    ):
         """texts: (classes, text width) float32."""
         super().__init__()
         self.image, self.text = nn.Linear(width, joint), nn.Linear(texts.shape[1], joint)
         self.log_scale_start = -math.log(temperature)
-        self.scale_change = nn.Parameter(torch.zeros(()))  # its change, so that weight decay draws it to the start
+        self.scale_change = nn.Parameter(
+            torch.zeros(())
+        )  # its change, so that weight decay draws it to the start
         self.register_buffer("texts", texts)
         self.register_buffer("absent", torch.ones(len(texts), dtype=torch.bool))
         self.choose(candidates)

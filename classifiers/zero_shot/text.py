@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classifiers.zero_shot.config import ENCODER_FILES, ZeroShotConfig
+from equigrid.classifiers.zero_shot.config import ENCODER_FILES, ZeroShotConfig
 
 
 def text_features(
@@ -28,7 +28,9 @@ def text_features(
     with torch.inference_mode():
         for text in texts:
             tokens = tokenizer(text, return_tensors="pt", truncation=True).to(device)
-            rows.append(encoder(**tokens).last_hidden_state[0].mean(0).float().cpu())  # (tokens, width) -> (width,)
+            rows.append(
+                encoder(**tokens).last_hidden_state[0].mean(0).float().cpu()
+            )  # (tokens, width) -> (width,)
     features = torch.stack(rows).numpy()
     if features.shape[1] != config.text_width:
         raise ValueError(
@@ -45,8 +47,14 @@ def _load(config: ZeroShotConfig):
     try:
         folder = source if Path(source).is_dir() else _from_hub(source, config.revision)
         # Safetensors alone, never a pickle; no code of a repository is run.
-        return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:  # the libraries differ in what they raise for bad files
+        return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(
+            folder, use_safetensors=True
+        )
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # the libraries differ in what they raise for bad files
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         raise ValueError(
             f"text_encoder {source!r} could not be loaded ({reason}); name a folder with {ENCODER_FILES}, "
@@ -61,7 +69,9 @@ def _from_hub(source: str, revision: str) -> str:
     same rule; neither room may import the other.)
     """
     from huggingface_hub import constants, model_info, snapshot_download
-    from huggingface_hub.errors import HTTPError  # the HTTP library's own: its timeouts are no OSErrors
+    from huggingface_hub.errors import (
+        HTTPError,  # the HTTP library's own: its timeouts are no OSErrors
+    )
 
     patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     download = partial(snapshot_download, source, revision=revision, allow_patterns=patterns)

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from classifiers.data import Mix
-from classifiers.evaluation import Evaluation, evaluate
-from classifiers.recipes import ResolvedRecipe
-from classifiers.speed import Speed
-from classifiers.stream import StreamedMix
-from classifiers.training import Checkpoint, Log, State, Trained, ignore, train
-from classifiers.zero_shot.config import ZeroShotConfig, check_split
-from classifiers.zero_shot.joint import JointSpace
+from equigrid.classifiers.compute import Speed
+from equigrid.classifiers.data.mix import Mix
+from equigrid.classifiers.data.stream import StreamedMix
+from equigrid.classifiers.evaluation import Evaluation, evaluate
+from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.classifiers.training.loop import Checkpoint, Log, State, Trained, ignore, train
+from equigrid.classifiers.zero_shot.config import ZeroShotConfig, check_split
+from equigrid.classifiers.zero_shot.joint import JointSpace
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def zero_shot(
     Both with the dataset's labels. text_features: (classes, width) float32, in the order of labels, frozen.
     model: any classifier; its last layer gives way to the joint space. candidates: the classes that compete in
     training, None for those that the mix holds (which a StreamedMix does not tell).
-    The rest as `classifiers.training.train`, whose loop this is: cross-entropy over cosine similarities.
+    The rest as `equigrid.classifiers.training.loop.train`, whose loop this is: cross-entropy over cosine similarities.
 
     Raises ValueError as `train` does, for features that do not fit, and for a split without two classes either side.
     """
@@ -72,11 +72,15 @@ def zero_shot(
             raise ValueError("a StreamedMix does not tell its classes: give candidates")
         candidates = np.unique(mix.labels()).tolist()
     if recipe.label_smoothing and len(candidates) < classes:
-        raise ValueError(f"label_smoothing {recipe.label_smoothing} would teach classes without images: set it to 0")
+        raise ValueError(
+            f"label_smoothing {recipe.label_smoothing} would teach classes without images: set it to 0"
+        )
     texts = torch.tensor(text_features, dtype=torch.float32)
 
     def head(width: int) -> JointSpace:
-        return JointSpace(width, texts, joint=config.joint, temperature=config.temperature, candidates=candidates)
+        return JointSpace(
+            width, texts, joint=config.joint, temperature=config.temperature, candidates=candidates
+        )
 
     trained = train(
         mix, model=model, recipe=recipe, classes=classes, seed=seed, device=device, head=head,
@@ -88,13 +92,17 @@ def zero_shot(
 def _classes(text_features: np.ndarray, config: ZeroShotConfig) -> int:
     if text_features.ndim != 2 or text_features.shape[1] != config.text_width:
         shape = list(text_features.shape)
-        raise ValueError(f"text_features are (classes, text_width {config.text_width}), got {shape}")
+        raise ValueError(
+            f"text_features are (classes, text_width {config.text_width}), got {shape}"
+        )
     if not np.isfinite(text_features).all():
         raise ValueError("text_features hold values that are not finite")
     return len(text_features)
 
 
-def _tested(trained: Trained, test: Mix, unseen: Sequence[int], classes: int, device, n_train: int) -> ZeroShot:
+def _tested(
+    trained: Trained, test: Mix, unseen: Sequence[int], classes: int, device, n_train: int
+) -> ZeroShot:
     space = next(part for part in trained.module.modules() if isinstance(part, JointSpace))
     everything, seen = range(classes), sorted(set(range(classes)) - set(unseen))
     theirs, others = rows(test, unseen), rows(test, seen)

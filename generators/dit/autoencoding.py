@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import nn
 
-from generators.devices import autocast, precision_of
-from generators.dit.config import DiTConfig
-from generators.dit.network import autoencoder, discriminator
-from generators.dit.stage import DiTStage
-from generators.pixels import to_float, to_uint8
-from generators.random_draws import order, seed_of
+from equigrid.generators.common.pixels import to_float, to_uint8
+from equigrid.generators.common.rng import order, seed_of
+from equigrid.generators.dit.config import DiTConfig
+from equigrid.generators.dit.network import autoencoder, discriminator
+from equigrid.generators.dit.trainer import DiTTrainer
+from equigrid.generators.trainer.devices import autocast, precision_of
 
 AT_ONCE = 16
 """Images that pass the autoencoder at once outside its training: fixed, so that no result depends on it."""
@@ -33,13 +33,19 @@ class Autoencoding(nn.Module):
         super().__init__()
         self.vae = vae
 
-    def forward(self, clean: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(
+        self, clean: torch.Tensor, noise: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         latents = self.vae.encode(clean).latent_dist
         mean, log_variance = latents.mean.float(), latents.logvar.float()
-        return self.vae.decode(mean + torch.exp(0.5 * log_variance) * noise).sample.float(), mean, log_variance
+        return (
+            self.vae.decode(mean + torch.exp(0.5 * log_variance) * noise).sample.float(),
+            mean,
+            log_variance,
+        )
 
 
-class AutoencoderStage(DiTStage):
+class AutoencoderTrainer(DiTTrainer):
     """Rombach et al. 2022, Appendix G, without the loss in a pre-trained network's features.
 
     Per image: |x - x'| summed over its values, plus kl_weight times the divergence of its latents from a standard
@@ -56,9 +62,13 @@ class AutoencoderStage(DiTStage):
         side, channels = images.shape[1], images.shape[3]
         self.latent_shape = (config.vae.latent_channels, *[side // config.vae.downsample] * 2)
         self.starts_at = round(training.discriminator.starts_at_part * training.steps)
-        vae = autoencoder(config.vae, side=side, channels=channels, seed=seed_of(self.seed, "initial weights"))
+        vae = autoencoder(
+            config.vae, side=side, channels=channels, seed=seed_of(self.seed, "initial weights")
+        )
         judge = discriminator(
-            training.discriminator, channels=channels, seed=seed_of(self.seed, "initial discriminator")
+            training.discriminator,
+            channels=channels,
+            seed=seed_of(self.seed, "initial discriminator"),
         )
         self.checkpointed = vae
         self.learners = {
@@ -71,7 +81,9 @@ class AutoencoderStage(DiTStage):
         chosen = order(len(self.images), self.seed, self.step * n, n)[self.part]
         few = torch.Generator().manual_seed(seed_of(self.seed, "training", self.step))
         mirrored = torch.rand(n, generator=few) < (0.5 if self.flips else 0.0)
-        many = torch.Generator(self.device).manual_seed(seed_of(self.seed, "training noise", self.step))
+        many = torch.Generator(self.device).manual_seed(
+            seed_of(self.seed, "training noise", self.step)
+        )
         noise = torch.randn(n, *self.latent_shape, generator=many, device=self.device)
         clean = to_float(torch.tensor(self.images[chosen], device=self.device))
         mirrored = mirrored[self.part].to(self.device)[:, None, None, None]
@@ -141,7 +153,9 @@ class Autoencoder:
     def decode(self, latents: torch.Tensor) -> np.ndarray:
         """Latents (N, latent channels, h, w) float32, unscaled, to images (N, H, W, C) uint8."""
         with torch.no_grad(), autocast(self.precision, self.device):
-            parts = [to_uint8(self.vae.decode(part).sample.float()) for part in latents.split(AT_ONCE)]
+            parts = [
+                to_uint8(self.vae.decode(part).sample.float()) for part in latents.split(AT_ONCE)
+            ]
         return torch.cat(parts).cpu().numpy()
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:

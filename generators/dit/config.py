@@ -1,16 +1,16 @@
 """The DiT generator's configuration: frozen, validated where it is built, free of torch.
 
 The defaults are DiT-XL/2 (Peebles and Xie 2023, Tables 1 and 4) on an autoencoder of the size of Stable Diffusion's
-(Rombach et al. 2022, KL, f = 8), which is trained here too; `generators.dit.presets` names the other sizes.
+(Rombach et al. 2022, KL, f = 8), which is trained here too; `equigrid.generators.dit.presets` names the other sizes.
 """
 
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from generators import configuration
-from generators.configuration import Betas, GeneratorConfig, Part
-from generators.dit import released, sizes
+from equigrid.generators import base_config
+from equigrid.generators.base_config import Betas, GeneratorConfig, Part
+from equigrid.generators.dit import released, sizes
 
 LEVEL_WIDTHS = {1: (1,), 2: (1, 2), 4: (1, 2, 4), 8: (1, 2, 4, 4)}
 """For each downsampling of the autoencoder, its levels' widths in units of base_channels (Rombach et al. 2022)."""
@@ -32,7 +32,9 @@ class Network(Part):
         if self.width % self.heads:
             raise ValueError(f"width {self.width} must be divisible by the {self.heads} heads")
         if self.width % 4:
-            raise ValueError(f"width {self.width} must be divisible by 4 (sines and cosines of rows and columns)")
+            raise ValueError(
+                f"width {self.width} must be divisible by 4 (sines and cosines of rows and columns)"
+            )
         return self
 
 
@@ -125,7 +127,9 @@ class VAE(Part):
     @model_validator(mode="after")
     def _groups_fit(self) -> "VAE":
         if self.base_channels % self.norm_groups:
-            raise ValueError(f"base_channels {self.base_channels} must be divisible by norm_groups {self.norm_groups}")
+            raise ValueError(
+                f"base_channels {self.base_channels} must be divisible by norm_groups {self.norm_groups}"
+            )
         return self
 
     @property
@@ -152,7 +156,7 @@ class Sampler(Part):
         return self.steps * (1 if self.guidance == 1 else 2)
 
 
-class Compute(configuration.Compute):
+class Compute(base_config.Compute):
     """How, not what, is computed: changes results by rounding alone and never enters an id."""
 
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
@@ -189,11 +193,15 @@ class DiTConfig(GeneratorConfig):
                         "leave it out, or write setting: open"
                     )
         if self.setting == "open" and self.weights is None:
-            raise ValueError("setting 'open' needs 'weights': a DiT trained here sees the base subset only")
+            raise ValueError(
+                "setting 'open' needs 'weights': a DiT trained here sees the base subset only"
+            )
         if self.class_indices is not None and self.weights is None:
             raise ValueError("class_indices are for released 'weights'")
         if self.sampler.guidance != 1 and self.weights is None and self.training.label_dropout == 0:
-            raise ValueError("guidance needs a label_dropout above 0: without, the network knows no image unlabelled")
+            raise ValueError(
+                "guidance needs a label_dropout above 0: without, the network knows no image unlabelled"
+            )
         return self
 
     def latent_side(self, height: int, width: int) -> int:
@@ -209,7 +217,13 @@ class DiTConfig(GeneratorConfig):
         return height // self.vae.downsample
 
     def check_own(
-        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...]
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        classes: int,
+        n_images: int,
+        class_names: tuple[str, ...],
     ) -> None:
         self.latent_side(height, width)
         if self.weights is not None:
@@ -227,21 +241,27 @@ class DiTConfig(GeneratorConfig):
     def _check_released(self, classes: int) -> None:
         released.latent_scale(self)  # which looks for all of the files
         if self.class_indices is not None and len(self.class_indices) != classes:
-            raise ValueError(f"class_indices has {len(self.class_indices)} entries, the dataset {classes} classes")
+            raise ValueError(
+                f"class_indices has {len(self.class_indices)} entries, the dataset {classes} classes"
+            )
 
     def for_images(self, n_images: int) -> "DiTConfig":
         """The configuration with the durations that a base of n_images gets; `train` uses it by itself."""
         vae = self.vae.model_copy(update={"training": self.vae.training.for_images(n_images)})
         return self.model_copy(update={"training": self.training.for_images(n_images), "vae": vae})
 
-    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int | None) -> dict[str, int]:
+    def cost_facts(
+        self, height: int, width: int, channels: int, classes: int, n_images: int | None
+    ) -> dict[str, int]:
         """parameters, training_* and evaluations are the transformer's, guidance included.
 
         Beside them autoencoder_parameters (the discriminator apart), autoencoder_batch, autoencoder_steps and
         autoencoder_nimg.
         """
         facts = {
-            "parameters": sizes.transformer(self.network, channels=self.vae.latent_channels, classes=classes),
+            "parameters": sizes.transformer(
+                self.network, channels=self.vae.latent_channels, classes=classes
+            ),
             "autoencoder_parameters": sizes.autoencoder(self.vae, channels=channels),
             "sampling_batch": self.sampler.batch,
             "sampler_steps": self.sampler.steps,
@@ -250,7 +270,11 @@ class DiTConfig(GeneratorConfig):
         if self.weights is None and n_images is not None:
             chosen = self.for_images(n_images)
             for name, of in (("training", chosen.training), ("autoencoder", chosen.vae.training)):
-                facts |= {f"{name}_batch": of.batch, f"{name}_steps": of.steps, f"{name}_nimg": of.steps * of.batch}
+                facts |= {
+                    f"{name}_batch": of.batch,
+                    f"{name}_steps": of.steps,
+                    f"{name}_nimg": of.steps * of.batch,
+                }
         return facts
 
     def training_payload(self) -> dict:
@@ -258,7 +282,9 @@ class DiTConfig(GeneratorConfig):
         if self.weights is not None:
             return {"kind": self.kind, "files_sha256": released.digests(self)}
         parts = self.model_dump(
-            mode="json", include={"kind", "network", "training", "flips", "vae"}, exclude={"vae": {"weights"}}
+            mode="json",
+            include={"kind", "network", "training", "flips", "vae"},
+            exclude={"vae": {"weights"}},
         )
         return {**parts, "rev": TRAINING_REV}
 
@@ -267,7 +293,12 @@ class DiTConfig(GeneratorConfig):
         sampler = self.sampler.model_dump(mode="json", exclude={"batch"})
         vae = self.vae.model_dump(mode="json", exclude={"training", "weights"})
         network = self.network.model_dump(mode="json")
-        parts = {"network": network, "vae": vae, "sampler": sampler, "class_indices": self.class_indices}
+        parts = {
+            "network": network,
+            "vae": vae,
+            "sampler": sampler,
+            "class_indices": self.class_indices,
+        }
         return {"kind": self.kind, **parts, "rev": SAMPLING_REV}
 
 

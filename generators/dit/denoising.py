@@ -4,14 +4,14 @@ from typing import NamedTuple
 
 import torch
 
-from generators.compilation import compiles_training
-from generators.dit.config import DiTConfig
-from generators.dit.diffusion import TRAIN_STEPS, diffusion
-from generators.dit.latents import Latents
-from generators.dit.network import initialise, transformer
-from generators.dit.schedules import ema_decay
-from generators.dit.stage import DiTStage
-from generators.random_draws import order, seed_of
+from equigrid.generators.common.rng import order, seed_of
+from equigrid.generators.dit.config import DiTConfig
+from equigrid.generators.dit.diffusion import TRAIN_STEPS, diffusion
+from equigrid.generators.dit.latents import Latents
+from equigrid.generators.dit.network import initialise, transformer
+from equigrid.generators.dit.schedules import ema_decay
+from equigrid.generators.dit.trainer import DiTTrainer
+from equigrid.generators.trainer.compilation import compiles_training
 
 
 class Noised(NamedTuple):
@@ -25,7 +25,7 @@ class Noised(NamedTuple):
     """(n,) int64; the number of classes where the label is dropped."""
 
 
-class TransformerStage(DiTStage):
+class TransformerTrainer(DiTTrainer):
     """Peebles and Xie 2023, Section 4, with the hybrid loss of improved DDPM."""
 
     COLUMNS = ("loss", "mse", "vb")
@@ -60,9 +60,13 @@ class TransformerStage(DiTStage):
         dropped = torch.rand(n, generator=few) < self.label_dropout
         t = torch.randint(0, TRAIN_STEPS, (n,), generator=few)
         labels = torch.where(dropped, self.classes, self.labels[chosen])
-        many = torch.Generator(self.device).manual_seed(seed_of(self.seed, "training noise", self.step))
+        many = torch.Generator(self.device).manual_seed(
+            seed_of(self.seed, "training noise", self.step)
+        )
         shape = (n, self.latents.moments.shape[2] // 2, *self.latents.moments.shape[3:])
-        spread, noise = (torch.randn(shape, generator=many, device=self.device)[part] for _ in range(2))
+        spread, noise = (
+            torch.randn(shape, generator=many, device=self.device)[part] for _ in range(2)
+        )
         clean = self.latents.drawn(chosen[part], mirrored[part], spread)
         return Noised(clean, noise, t[part].to(self.device), labels[part].to(self.device))
 
@@ -71,7 +75,9 @@ class TransformerStage(DiTStage):
         noisy = self.diffusion.noised(part.clean, part.noise, part.t)
         with self.autocast():
             output = learner.forward(noisy, timestep=part.t, class_labels=part.labels).sample
-        squared, bound = self.diffusion.losses(output.float(), part.clean, part.noise, noisy, part.t)
+        squared, bound = self.diffusion.losses(
+            output.float(), part.clean, part.noise, noisy, part.t
+        )
         mse, vb = squared.mean(), bound.mean()
         learner.backward(share * (mse + vb))
         return share * torch.stack([mse + vb, mse, vb]).detach()

@@ -49,7 +49,10 @@ class Diffusion:
 
     def noised(self, clean: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """x_t (DDPM, Eq. 4): (N, C, H, W) of clean and noise (N, C, H, W), t (N,) int64."""
-        return _at(self.alpha_bars.sqrt(), t, clean) * clean + _at((1 - self.alpha_bars).sqrt(), t, noise) * noise
+        return (
+            _at(self.alpha_bars.sqrt(), t, clean) * clean
+            + _at((1 - self.alpha_bars).sqrt(), t, noise) * noise
+        )
 
     def clean_of(self, x: torch.Tensor, epsilon: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """x_0 as x_t and its noise say: `noised` solved for `clean`."""
@@ -67,13 +70,20 @@ class Diffusion:
         part = (v + 1) / 2
         return part * _at(self.betas.log(), t, v) + (1 - part) * _at(self.least_log_variances, t, v)
 
-    def reverse(self, x: torch.Tensor, output: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def reverse(
+        self, x: torch.Tensor, output: torch.Tensor, t: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and logarithm of the variance of x_{t-1}, each (N, C, H, W), of the network's output (N, 2C, H, W)."""
         epsilon, v = output.chunk(2, dim=1)
         return self.posterior_mean(self.clean_of(x, epsilon, t), x, t), self.log_variance(v, t)
 
     def losses(
-        self, output: torch.Tensor, clean: torch.Tensor, noise: torch.Tensor, x: torch.Tensor, t: torch.Tensor
+        self,
+        output: torch.Tensor,
+        clean: torch.Tensor,
+        noise: torch.Tensor,
+        x: torch.Tensor,
+        t: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The two parts of the hybrid loss (ID, Eq. 16), each (N,) means over latent values.
 
@@ -96,21 +106,34 @@ def diffusion(steps: int = TRAIN_STEPS) -> Diffusion:
     if not 1 <= steps <= TRAIN_STEPS:
         raise ValueError(f"steps lie in 1..{TRAIN_STEPS}, got {steps}")
     stride = (TRAIN_STEPS - 1) / max(steps - 1, 1)
-    kept = torch.tensor([round(i * stride) for i in range(steps)] if steps > 1 else [TRAIN_STEPS - 1])
+    kept = torch.tensor(
+        [round(i * stride) for i in range(steps)] if steps > 1 else [TRAIN_STEPS - 1]
+    )
     alpha_bars = torch.cumprod(1 - betas, 0)[kept]
     before = torch.cat([alpha_bars.new_ones(1), alpha_bars[:-1]])
     return Diffusion(kept, 1 - alpha_bars / before)
 
 
 def gaussian_kl(
-    mean: torch.Tensor, log_variance: torch.Tensor, other_mean: torch.Tensor, other_log_variance: torch.Tensor
+    mean: torch.Tensor,
+    log_variance: torch.Tensor,
+    other_mean: torch.Tensor,
+    other_log_variance: torch.Tensor,
 ) -> torch.Tensor:
     """Divergence of the second normal distribution from the first, value by value, in nats."""
     squared = (mean - other_mean).square() * torch.exp(-other_log_variance)
-    return 0.5 * (other_log_variance - log_variance + torch.exp(log_variance - other_log_variance) + squared - 1)
+    return 0.5 * (
+        other_log_variance
+        - log_variance
+        + torch.exp(log_variance - other_log_variance)
+        + squared
+        - 1
+    )
 
 
-def discretised_log_likelihood(x: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+def discretised_log_likelihood(
+    x: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor
+) -> torch.Tensor:
     """Logarithm of a normal distribution's mass in the level around x, value by value, in nats (DDPM, Eq. 13).
 
     Levels are 2/255 wide; the lowest and the highest of [-1, 1] reach to infinity.

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from generators.calls import Artefacts
-from generators.devices import group
-from generators.dit.autoencoding import Autoencoder
-from generators.dit.config import DiTConfig
-from generators.quality.statistics import psnr_db
+from equigrid.generators.calls import Artefacts
+from equigrid.generators.dit.autoencoding import Autoencoder
+from equigrid.generators.dit.config import DiTConfig
+from equigrid.generators.quality.statistics import psnr_db
+from equigrid.generators.trainer.devices import group
 
 SHARD_IMAGES = 4096
 RECONSTRUCTED = 1000
@@ -42,11 +42,22 @@ class Latents:
         self.device = device
         side, channels = images.shape[1], images.shape[3]
         coder = Autoencoder(
-            weights, config, side=side, channels=channels, device=device, precision=config.compute.training_precision
+            weights,
+            config,
+            side=side,
+            channels=channels,
+            device=device,
+            precision=config.compute.training_precision,
         )
         shards = _Shards(images, config, coder, artefacts, _digest(weights))
         latent_side = side // config.vae.downsample
-        shape = (len(images), len(shards.views), 2 * config.vae.latent_channels, latent_side, latent_side)
+        shape = (
+            len(images),
+            len(shards.views),
+            2 * config.vae.latent_channels,
+            latent_side,
+            latent_side,
+        )
         self.moments = torch.empty(shape, dtype=torch.float16, device=_home(shape, device))
         sums, first = _Sums(config.vae.latent_channels), 0
         for moments in shards:
@@ -55,15 +66,21 @@ class Latents:
             first += len(moments)
         self.measured = {**sums.result(), **_reconstruction(images, coder)}
 
-    def drawn(self, chosen: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def drawn(
+        self, chosen: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor
+    ) -> torch.Tensor:
         """A draw from each chosen image's latents, scaled: (n, latent channels, h, w) float32 on the device.
 
         chosen (n,) int64 and mirrored (n,) bool on the CPU; noise as the result.
         """
         home = self.moments.device
-        moments = self.moments[chosen.to(home), mirrored.to(home).long()].to(self.device, torch.float32)
+        moments = self.moments[chosen.to(home), mirrored.to(home).long()].to(
+            self.device, torch.float32
+        )
         mean, log_variance = moments.chunk(2, dim=1)
-        return (mean + torch.exp(0.5 * log_variance) * noise) * self.measured["scale"].to(self.device)
+        return (mean + torch.exp(0.5 * log_variance) * noise) * self.measured["scale"].to(
+            self.device
+        )
 
 
 class _Sums:
@@ -91,7 +108,12 @@ class _Shards:
     """Moments by shards, made where they are missing or another autoencoder's."""
 
     def __init__(
-        self, images: np.ndarray, config: DiTConfig, coder: Autoencoder, artefacts: Artefacts, made_by: np.ndarray
+        self,
+        images: np.ndarray,
+        config: DiTConfig,
+        coder: Autoencoder,
+        artefacts: Artefacts,
+        made_by: np.ndarray,
     ):
         self.images, self.coder, self.artefacts, self.made_by = images, coder, artefacts, made_by
         self.views = (False, True) if config.flips else (False,)
@@ -124,7 +146,9 @@ class _Shards:
             parts.append(torch.stack(seen, dim=1).to("cpu", torch.float16).numpy())
         moments = np.concatenate(parts)
         if not np.isfinite(moments).all():
-            raise ValueError("latents are not finite in float16: the autoencoder's training went astray")
+            raise ValueError(
+                "latents are not finite in float16: the autoencoder's training went astray"
+            )
         return moments
 
 
@@ -138,14 +162,19 @@ def _digest(weights: dict[str, torch.Tensor]) -> np.ndarray:
 
 def _home(shape: tuple[int, ...], device: torch.device) -> torch.device:
     """Where latents of a shape are kept."""
-    if device.type == "cuda" and 2 * np.prod(shape) < _FREE_PART * torch.cuda.mem_get_info(device)[0]:
+    if (
+        device.type == "cuda"
+        and 2 * np.prod(shape) < _FREE_PART * torch.cuda.mem_get_info(device)[0]
+    ):
         return device
     return torch.device("cpu")
 
 
 def _reconstruction(images: np.ndarray, coder: Autoencoder) -> dict[str, torch.Tensor]:
     """Peak signal-to-noise ratio of the mean squared error over all, and mean absolute error, in levels of 255."""
-    chosen = np.linspace(0, len(images) - 1, min(RECONSTRUCTED, len(images))).round().astype(np.int64)
+    chosen = (
+        np.linspace(0, len(images) - 1, min(RECONSTRUCTED, len(images))).round().astype(np.int64)
+    )
     squared = absolute = 0.0
     for first in range(0, len(chosen), 64):
         some = images[chosen[first : first + 64]]

@@ -7,12 +7,14 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel
 from diffusers.models.embeddings import PatchEmbed
 from torch import nn
 
-from generators.dit.config import VAE, Discriminator, Network
+from equigrid.generators.dit.config import VAE, Discriminator, Network
 
 _QKV = ("to_q", "to_k", "to_v")
 
 
-def transformer(network: Network, *, side: int, channels: int, classes: int) -> DiTTransformer2DModel:
+def transformer(
+    network: Network, *, side: int, channels: int, classes: int
+) -> DiTTransformer2DModel:
     """A DiT for latents (N, channels, side, side), its parameters without values, on the CPU.
 
     Class number `classes` stands for no label.
@@ -42,7 +44,11 @@ def transformer(network: Network, *, side: int, channels: int, classes: int) -> 
     made.to_empty(device="cpu")
     with torch.random.fork_rng(devices=[]):  # the one part with a table of its own, of positions
         made.pos_embed = PatchEmbed(
-            height=side, width=side, patch_size=network.patch, in_channels=channels, embed_dim=network.width
+            height=side,
+            width=side,
+            patch_size=network.patch,
+            in_channels=channels,
+            embed_dim=network.width,
         )
     made.pos_embed.register_forward_hook(_to_float32)
     return made
@@ -102,7 +108,10 @@ def discriminator(config: Discriminator, *, channels: int, seed: int) -> nn.Sequ
     widths = [config.base_channels * min(2**i, 8) for i in range(config.layers + 1)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(channels, widths[0], 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2),
+        ]
         for i, (before, after) in enumerate(zip(widths[:-1], widths[1:])):
             stride = 2 if i + 2 <= config.layers else 1
             conv = nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False)

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generators.digests import sha256
+from equigrid.generators.common.digests import sha256
 
 if TYPE_CHECKING:
-    from generators.dit.config import DiTConfig
+    from equigrid.generators.dit.config import DiTConfig
 
 WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
 
@@ -25,7 +25,9 @@ def files(config: "DiTConfig") -> dict[str, Path]:
     elif (given / "vae").is_dir():
         vae = given / "vae"
     else:
-        raise ValueError(f"weights: {config.weights!r} holds no vae/; name the autoencoder's folder as vae.weights")
+        raise ValueError(
+            f"weights: {config.weights!r} holds no vae/; name the autoencoder's folder as vae.weights"
+        )
     folder = given / "transformer" if (given / "transformer").is_dir() else given
     found = {
         "transformer": folder / WEIGHTS_NAME if given.is_dir() else given,
@@ -34,7 +36,9 @@ def files(config: "DiTConfig") -> dict[str, Path]:
     }
     for path in found.values():
         if not path.is_file():
-            raise ValueError(f"weights: there is no file {str(path)!r}; docs/dit.md says how to convert a released one")
+            raise ValueError(
+                f"weights: there is no file {str(path)!r}; docs/dit.md says how to convert a released one"
+            )
     return found
 
 

@@ -6,15 +6,15 @@ from functools import partial
 import numpy as np
 import torch
 
-from generators import pools
-from generators.calls import SampleCall
-from generators.compilation import compiles_sampling, kept
-from generators.devices import autocast, precision_of
-from generators.dit.autoencoding import Autoencoder
-from generators.dit.config import DiTConfig, Sampler
-from generators.dit.diffusion import Diffusion, diffusion
-from generators.dit.weights import loaded, part_of
-from generators.noise import streams
+from equigrid.generators.calls import SampleCall
+from equigrid.generators.common import pools
+from equigrid.generators.common.noise import streams
+from equigrid.generators.dit.autoencoding import Autoencoder
+from equigrid.generators.dit.config import DiTConfig, Sampler
+from equigrid.generators.dit.diffusion import Diffusion, diffusion
+from equigrid.generators.dit.weights import loaded, part_of
+from equigrid.generators.trainer.compilation import compiles_sampling, kept
+from equigrid.generators.trainer.devices import autocast, precision_of
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(latents (N, C, h, w) float32, the network's step (N,) int64) -> noise and v (N, 2C, h, w) float32."""
@@ -25,20 +25,28 @@ _GUIDED_CHANNELS = {"all": None, "three": 3}
 def sample(
     weights: dict[str, torch.Tensor], config: DiTConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `generators.backends.sample`; all noise of an image, 250 draws and more, comes from one stream."""
+    """See `equigrid.generators.registry.sample`; all noise of an image, 250 draws and more, comes from one stream."""
     painter = Painter(weights, config, shape=call.shape, device=torch.device(call.device))
     return pools.in_batches(partial(painter.batch, call.seed), call, batch=config.sampler.batch)
 
 
 def reconstructor(
-    weights: dict[str, torch.Tensor], config: DiTConfig, *, shape: tuple[int, int, int], device: str | torch.device
+    weights: dict[str, torch.Tensor],
+    config: DiTConfig,
+    *,
+    shape: tuple[int, int, int],
+    device: str | torch.device,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """See `generators.backends.reconstructor`."""
+    """See `equigrid.generators.registry.reconstructor`."""
     return _coder(weights, config, shape, torch.device(device)).reconstruct
 
 
-def _coder(weights: dict, config: DiTConfig, shape: tuple[int, int, int], device: torch.device) -> Autoencoder:
-    return Autoencoder(part_of(weights, "vae"), config, side=shape[0], channels=shape[2], device=device)
+def _coder(
+    weights: dict, config: DiTConfig, shape: tuple[int, int, int], device: torch.device
+) -> Autoencoder:
+    return Autoencoder(
+        part_of(weights, "vae"), config, side=shape[0], channels=shape[2], device=device
+    )
 
 
 class Painter:
@@ -69,7 +77,9 @@ class Painter:
         if self.config.class_indices is not None:
             labels = torch.tensor(self.config.class_indices)[labels]
         labels = labels.to(self.device)
-        noise = streams(seed, numbers, (self.config.vae.latent_channels, self.side, self.side), self.device)
+        noise = streams(
+            seed, numbers, (self.config.vae.latent_channels, self.side, self.side), self.device
+        )
         with torch.no_grad():
             latents = ancestral(self.guided(labels), noise, diffusion(self.config.sampler.steps))
         return self.coder.decode((latents / self.scale).to(torch.float32))
@@ -100,10 +110,14 @@ def guide(labelled: torch.Tensor, unlabelled: torch.Tensor, sampler: Sampler) ->
     channels = labelled.shape[1] // 2
     guided = min(_GUIDED_CHANNELS[sampler.guidance_channels] or channels, channels)
     with_label, without = labelled[:, :guided], unlabelled[:, :guided]
-    return torch.cat([without + sampler.guidance * (with_label - without), labelled[:, guided:]], dim=1)
+    return torch.cat(
+        [without + sampler.guidance * (with_label - without), labelled[:, guided:]], dim=1
+    )
 
 
-def ancestral(denoise: Denoiser, noise: Callable[[], torch.Tensor], chain: Diffusion) -> torch.Tensor:
+def ancestral(
+    denoise: Denoiser, noise: Callable[[], torch.Tensor], chain: Diffusion
+) -> torch.Tensor:
     """From noise to latents, (N, C, h, w) float64 (DDPM, Algorithm 2, with the learned variance).
 
     The state is float64; the denoiser is given float32.  The last step adds no noise.

@@ -1,6 +1,6 @@
 """Learning rate and decay of the average as functions of the steps done."""
 
-from generators.dit.config import Schedule, Training
+from equigrid.generators.dit.config import Schedule, Training
 
 
 def learning_rate(schedule: Schedule, step: int) -> float:

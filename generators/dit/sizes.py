@@ -3,30 +3,39 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from generators.dit.config import VAE, Network
+    from equigrid.generators.dit.config import VAE, Network
 
 _FREQUENCIES = 256
 """Sines and cosines of a step's number, from which its embedding is made."""
 
 
 def transformer(network: "Network", *, channels: int, classes: int) -> int:
-    """Of `generators.dit.network.transformer` on latents of `channels`; one row of the table of labels is for none."""
+    """Of `equigrid.generators.dit.network.transformer` on latents of `channels`; one row of the table of labels is for none."""
     width, patch = network.width, network.patch**2 * channels
     embedding = _linear(_FREQUENCIES, width) + _linear(width, width) + (classes + 1) * width
-    attention, mlp = 4 * _linear(width, width), _linear(width, 4 * width) + _linear(4 * width, width)
-    block = _linear(width, 6 * width) + attention + mlp  # the first: shifts, scales and gates of the block's parts
+    attention, mlp = (
+        4 * _linear(width, width),
+        _linear(width, 4 * width) + _linear(4 * width, width),
+    )
+    block = (
+        _linear(width, 6 * width) + attention + mlp
+    )  # the first: shifts, scales and gates of the block's parts
     last = _linear(width, 2 * width) + _linear(width, 2 * patch)
     return _linear(patch, width) + embedding + network.depth * block + last
 
 
 def autoencoder(vae: "VAE", *, channels: int) -> int:
-    """Of `generators.dit.network.autoencoder` for images of `channels`; the discriminator is no part of it."""
+    """Of `equigrid.generators.dit.network.autoencoder` for images of `channels`; the discriminator is no part of it."""
     latent, first, last = vae.latent_channels, vae.widths[0], vae.widths[-1]
-    middle = 2 * _residual(last, last) + (2 * last + 4 * _linear(last, last) if vae.attention else 0)
+    middle = 2 * _residual(last, last) + (
+        2 * last + 4 * _linear(last, last) if vae.attention else 0
+    )
     encoder = _conv(channels, first) + _levels(vae.widths, vae.layers_per_block) + middle
     encoder += 2 * last + _conv(last, 2 * latent) + _linear(2 * latent, 2 * latent)
     decoder = _linear(latent, latent) + _conv(latent, last) + middle
-    decoder += _levels(vae.widths[::-1], vae.layers_per_block + 1) + 2 * first + _conv(first, channels)
+    decoder += (
+        _levels(vae.widths[::-1], vae.layers_per_block + 1) + 2 * first + _conv(first, channels)
+    )
     return encoder + decoder
 
 

@@ -7,10 +7,10 @@ sampling uses `measured.scale` alone).
 import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel
 
-from generators.dit import released
-from generators.dit.config import DiTConfig
-from generators.dit.network import autoencoder, transformer
-from generators.weights import check_names, read
+from equigrid.generators.common.weights import check_names, read
+from equigrid.generators.dit import released
+from equigrid.generators.dit.config import DiTConfig
+from equigrid.generators.dit.network import autoencoder, transformer
 
 _TABLE = "transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight"
 _FIRST, _EMBEDDING = "transformer_blocks.0.norm1.emb.", ".norm1.emb."
@@ -18,12 +18,18 @@ _FIRST, _EMBEDDING = "transformer_blocks.0.norm1.emb.", ".norm1.emb."
 
 def joined(**parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """One mapping of several, each name led by its mapping's."""
-    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+    return {
+        f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()
+    }
 
 
 def part_of(weights: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
     """The mapping that `joined` was given as `part`."""
-    return {name.removeprefix(f"{part}."): value for name, value in weights.items() if name.startswith(f"{part}.")}
+    return {
+        name.removeprefix(f"{part}."): value
+        for name, value in weights.items()
+        if name.startswith(f"{part}.")
+    }
 
 
 def classes_of(weights: dict[str, torch.Tensor]) -> int:
@@ -33,7 +39,9 @@ def classes_of(weights: dict[str, torch.Tensor]) -> int:
     return len(weights[_TABLE]) - 1
 
 
-def loaded(weights: dict[str, torch.Tensor], config: DiTConfig, *, side: int) -> DiTTransformer2DModel:
+def loaded(
+    weights: dict[str, torch.Tensor], config: DiTConfig, *, side: int
+) -> DiTTransformer2DModel:
     """The configured transformer with weights, on the CPU; ValueError that names the first difference."""
     channels = config.vae.latent_channels
     network = transformer(config.network, side=side, channels=channels, classes=classes_of(weights))
@@ -45,19 +53,25 @@ def loaded(weights: dict[str, torch.Tensor], config: DiTConfig, *, side: int) ->
     return network
 
 
-def from_files(config: DiTConfig, *, shape: tuple[int, int, int], classes: int) -> dict[str, torch.Tensor]:
+def from_files(
+    config: DiTConfig, *, shape: tuple[int, int, int], classes: int
+) -> dict[str, torch.Tensor]:
     """The released weights that a configuration names, float32, checked against the configured networks."""
     files = released.files(config)
     dit = _one_embedding(read(str(files["transformer"])))
     known = classes_of(dit)
     for index in config.class_indices or (classes - 1,):
         if not 0 <= index < known:
-            raise ValueError(f"class {index} is not one of the network's {known}; class_indices says which to take")
+            raise ValueError(
+                f"class {index} is not one of the network's {known}; class_indices says which to take"
+            )
     loaded(dit, config, side=config.latent_side(*shape[:2]))
     with torch.device("meta"):
         wanted = autoencoder(config.vae, side=shape[0], channels=shape[2], seed=0).state_dict()
     # Old files name the attention's layers otherwise; diffusers knows how.
-    model = AutoencoderKL.from_pretrained(files["vae"].parent, local_files_only=True, use_safetensors=True)
+    model = AutoencoderKL.from_pretrained(
+        files["vae"].parent, local_files_only=True, use_safetensors=True
+    )
     vae = {name: value.float().contiguous() for name, value in model.state_dict().items()}
     check_names("autoencoder", wanted, vae)
     return joined(dit=dit, vae=vae, measured={"scale": torch.tensor(released.latent_scale(config))})
@@ -70,7 +84,9 @@ def _one_embedding(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if _EMBEDDING in name and not name.startswith(_FIRST):
             first = _FIRST + name.split(_EMBEDDING)[1]
             if first not in weights or not torch.equal(value, weights[first]):
-                raise ValueError(f"weights: {name} differs from {first}; in a DiT all blocks share one embedding")
+                raise ValueError(
+                    f"weights: {name} differs from {first}; in a DiT all blocks share one embedding"
+                )
         else:
             kept[name] = value.float().contiguous()
     return kept

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from generators.edm.config import Augmentation
+from equigrid.generators.edm.config import Augmentation
 
 SCALE_OCTAVES = 0.2  # deviation of the logarithm (base 2) of size, and of stretch
 TRANSLATE_SIDES = 0.125  # deviation of a translation, in image sides
@@ -43,10 +43,18 @@ class Drawn:
     """(n, 2) int64: pixels to the right and down."""
 
     def part(self, which: slice) -> "Drawn":
-        return Drawn(self.labels[which], self.flip_x[which], self.flip_y[which], self.inverse[which], self.shift[which])
+        return Drawn(
+            self.labels[which],
+            self.flip_x[which],
+            self.flip_y[which],
+            self.inverse[which],
+            self.shift[which],
+        )
 
 
-def draw(augmentation: Augmentation, n: int, height: int, width: int, generator: torch.Generator) -> Drawn:
+def draw(
+    augmentation: Augmentation, n: int, height: int, width: int, generator: torch.Generator
+) -> Drawn:
     """Parameters of n images of height x width; `generator` is a CPU generator."""
 
     def normal() -> torch.Tensor:
@@ -84,12 +92,16 @@ def draw(augmentation: Augmentation, n: int, height: int, width: int, generator:
             turned = uniform() < TURNED_STRETCHES
             angle = torch.where(turned, (2 * uniform() - 1) * math.pi, torch.zeros(n))
             stretch = torch.exp2(SCALE_OCTAVES * octaves)
-            inverse = inverse @ _rotation(-angle) @ _scaling(1 / stretch, stretch) @ _rotation(angle)
+            inverse = (
+                inverse @ _rotation(-angle) @ _scaling(1 / stretch, stretch) @ _rotation(angle)
+            )
             labels += [octaves * angle.cos(), octaves * angle.sin()]
         elif kind == "translate":
             on = enabled(torch.ones(n))
             right, down = on * normal(), on * normal()
-            inverse = inverse @ _translation(-right * TRANSLATE_SIDES * width, -down * TRANSLATE_SIDES * height)
+            inverse = inverse @ _translation(
+                -right * TRANSLATE_SIDES * width, -down * TRANSLATE_SIDES * height
+            )
             labels += [right, down]
         elif kind == "shift":
             most = augmentation.shift_pixels
@@ -109,7 +121,9 @@ def apply(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
         images = torch.where(drawn.flip_y.to(device)[:, None, None, None], images.flip(2), images)
     if drawn.shift.any():
         images = _shifted(images, drawn.shift)
-    moved = ((drawn.inverse - torch.eye(3)).abs() > 1e-6).any(dim=2).any(dim=1)  # by more than rounding
+    moved = (
+        ((drawn.inverse - torch.eye(3)).abs() > 1e-6).any(dim=2).any(dim=1)
+    )  # by more than rounding
     if moved.any():
         warped = _warped(images, drawn.inverse)
         images = torch.where(moved.to(device)[:, None, None, None], warped, images)
@@ -144,7 +158,9 @@ def _shifted(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     columns = torch.arange(width) + most - shift[:, :1]  # (n, W)
     image = torch.arange(n)[:, None, None]
     place = [index.to(images.device) for index in (image, rows[:, :, None], columns[:, None, :])]
-    return padded.permute(0, 2, 3, 1)[tuple(place)].permute(0, 3, 1, 2)  # (n, H, W, C) -> (n, C, H, W)
+    return padded.permute(0, 2, 3, 1)[tuple(place)].permute(
+        0, 3, 1, 2
+    )  # (n, H, W, C) -> (n, C, H, W)
 
 
 def _warped(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
@@ -167,7 +183,9 @@ def _warped(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     y = (torch.arange(2 * height + len(SYM6) - 2) - _SYM6_CENTRE) / 2 - (height - 1) / 2
     x = (torch.arange(2 * width + len(SYM6) - 2) - _SYM6_CENTRE) / 2 - (width - 1) / 2
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-    points = torch.stack([grid_x, grid_y, torch.ones_like(grid_x)], dim=2).to(device)  # (2H + 10, 2W + 10, 3)
+    points = torch.stack([grid_x, grid_y, torch.ones_like(grid_x)], dim=2).to(
+        device
+    )  # (2H + 10, 2W + 10, 3)
     source = torch.einsum("nij,hwj->nhwi", inverse[:, :2].to(device), points)
     centre = torch.tensor([(width - 1) / 2 + pad_x, (height - 1) / 2 + pad_y], device=device)
     index = 2 * (source + centre) + _SYM6_CENTRE

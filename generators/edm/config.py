@@ -1,7 +1,7 @@
 """The EDM generator's configuration: frozen, validated where it is built, free of torch.
 
 The defaults are the published class-conditional CIFAR-10 setting (Karras et al. 2022, Table 1, Table 7
-"DDPM++ cond. CIFAR-10", Appendix F); `generators.edm.presets` names the others.
+"DDPM++ cond. CIFAR-10", Appendix F); `equigrid.generators.edm.presets` names the others.
 """
 
 from pathlib import Path
@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from generators.configuration import Betas, Compute, GeneratorConfig, Part
-from generators.digests import sha256
-from generators.edm.layout import Layout, layout, parameters
+from equigrid.generators.base_config import Betas, Compute, GeneratorConfig, Part
+from equigrid.generators.common.digests import sha256
+from equigrid.generators.edm.layout import Layout, layout, parameters
 
 AUGMENTATION_LABELS = {
     "x_flip": 1,
@@ -49,7 +49,9 @@ class Network(Part):
     @classmethod
     def _levels(cls, mult: tuple[int, ...]) -> tuple[int, ...]:
         if not mult or min(mult) < 1:
-            raise ValueError(f"{list(mult)}: one positive whole number per level, such as [2, 2, 2]")
+            raise ValueError(
+                f"{list(mult)}: one positive whole number per level, such as [2, 2, 2]"
+            )
         return mult
 
 
@@ -67,7 +69,9 @@ class Augmentation(Part):
     def _known(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
         for kind in kinds:
             if kind not in AUGMENTATION_LABELS:
-                raise ValueError(f"{kind!r} is not a kind of augmentation; there are {', '.join(AUGMENTATION_LABELS)}")
+                raise ValueError(
+                    f"{kind!r} is not a kind of augmentation; there are {', '.join(AUGMENTATION_LABELS)}"
+                )
         if len(set(kinds)) != len(kinds):
             raise ValueError(f"{list(kinds)} names a kind twice")
         return tuple(kind for kind in AUGMENTATION_LABELS if kind in kinds)
@@ -138,7 +142,9 @@ class Sampler(Part):
     @model_validator(mode="after")
     def _ordered(self) -> "Sampler":
         if not self.sigma_min < self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max}")
+            raise ValueError(
+                f"sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max}"
+            )
         return self
 
     @property
@@ -163,14 +169,18 @@ class EDMConfig(GeneratorConfig):
     @model_validator(mode="after")
     def _setting_fits(self) -> "EDMConfig":
         if self.weights is None and self.setting == "open":
-            raise ValueError("setting 'open' needs 'weights': an EDM trained here sees the base subset only")
+            raise ValueError(
+                "setting 'open' needs 'weights': an EDM trained here sees the base subset only"
+            )
         return self
 
     def layout(self, height: int, width: int) -> Layout:
         """The network's blocks at an image size; ValueError if it cannot take it."""
         patch = self.network.patch
         if height % patch or width % patch:
-            raise ValueError(f"image size {height}x{width} does not divide into patches of {patch}x{patch} pixels")
+            raise ValueError(
+                f"image size {height}x{width} does not divide into patches of {patch}x{patch} pixels"
+            )
         return layout(
             height=height // patch,
             width=width // patch,
@@ -181,7 +191,13 @@ class EDMConfig(GeneratorConfig):
         )
 
     def check_own(
-        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...]
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        classes: int,
+        n_images: int,
+        class_names: tuple[str, ...],
     ) -> None:
         self.layout(height, width)
         if n_images < 1 and self.weights is None:
@@ -193,7 +209,9 @@ class EDMConfig(GeneratorConfig):
         """The configuration with the durations that a base of n_images gets; `train` uses it by itself."""
         return self.model_copy(update={"training": self.training.for_images(n_images)})
 
-    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int | None) -> dict[str, int]:
+    def cost_facts(
+        self, height: int, width: int, channels: int, classes: int, n_images: int | None
+    ) -> dict[str, int]:
         facts = {
             "parameters": parameters(
                 self.layout(height, width),

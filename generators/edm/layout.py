@@ -62,7 +62,9 @@ def layout(
     for resolution in attn_resolutions:
         if resolution not in heights:
             have = ", ".join(map(str, heights))
-            raise ValueError(f"attn_resolutions {resolution}: no level has this height; the levels have {have}")
+            raise ValueError(
+                f"attn_resolutions {resolution}: no level has this height; the levels have {have}"
+            )
 
     def size(level: int) -> str:
         return f"{height >> level}x{width >> level}"
@@ -79,7 +81,9 @@ def layout(
             skips.append(channels)
         for i in range(num_blocks):
             c_out = model_channels * mult
-            encoder.append(Block(f"{size(level)}_block{i}", channels, c_out, attention=attends(level)))
+            encoder.append(
+                Block(f"{size(level)}_block{i}", channels, c_out, attention=attends(level))
+            )
             channels = c_out
             skips.append(channels)
 
@@ -96,7 +100,9 @@ def layout(
             attention = i == num_blocks and attends(level)
             c_out = model_channels * mult
             name = f"{size(level)}_block{i}"
-            decoder.append(Block(name, channels + skips.pop(), c_out, attention=attention, skip=True))
+            decoder.append(
+                Block(name, channels + skips.pop(), c_out, attention=attention, skip=True)
+            )
             channels = c_out
     for block in (*encoder, *decoder):
         _check_groups(block.c_in)
@@ -111,19 +117,31 @@ def layout(
     )
 
 
-def parameters(blocks: Layout, *, image_channels: int, classes: int, augment_labels: int, embedding_mult: int) -> int:
+def parameters(
+    blocks: Layout, *, image_channels: int, classes: int, augment_labels: int, embedding_mult: int
+) -> int:
     """Trained values of the network with these blocks; image_channels are those of the stem."""
     embedding = blocks.width * embedding_mult
     count = _linear(classes, blocks.width) + augment_labels * blocks.width
     count += _linear(blocks.width, embedding) + _linear(embedding, embedding)
-    count += _linear(9 * image_channels, blocks.width)  # a 3x3 convolution is a linear map of 9 pixels
+    count += _linear(
+        9 * image_channels, blocks.width
+    )  # a 3x3 convolution is a linear map of 9 pixels
     count += 2 * blocks.width_out + _linear(9 * blocks.width_out, image_channels)
-    return count + sum(_block_parameters(block, embedding) for block in (*blocks.encoder, *blocks.decoder))
+    return count + sum(
+        _block_parameters(block, embedding) for block in (*blocks.encoder, *blocks.decoder)
+    )
 
 
 def _block_parameters(block: Block, embedding: int) -> int:
     c_in, c_out = block.c_in, block.c_out
-    count = 2 * c_in + _linear(9 * c_in, c_out) + _linear(embedding, c_out) + 2 * c_out + _linear(9 * c_out, c_out)
+    count = (
+        2 * c_in
+        + _linear(9 * c_in, c_out)
+        + _linear(embedding, c_out)
+        + 2 * c_out
+        + _linear(9 * c_out, c_out)
+    )
     if c_in != c_out or block.resample is not None:
         count += _linear(c_in, c_out)
     if block.attention:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from generators.edm.layout import Block, Layout, groups
+from equigrid.generators.edm.layout import Block, Layout, groups
 
 NORM_EPS = 1e-6
 SKIP_SCALE = math.sqrt(0.5)
@@ -122,17 +122,25 @@ class UNet(nn.Module):
                 x = torch.cat([x, skips.pop()], dim=1)
             x = self.dec[block.name](x, embedding, fold(dropout_keys, depth))
         x = F.silu(self.dec[f"{self.layout.head}_norm"](x))
-        return F.pixel_shuffle(self.dec[f"{self.layout.head}_conv"](x), self.patch)  # (N, C, patch * H, patch * W)
+        return F.pixel_shuffle(
+            self.dec[f"{self.layout.head}_conv"](x), self.patch
+        )  # (N, C, patch * H, patch * W)
 
-    def embed(self, c_noise: torch.Tensor, labels: torch.Tensor, augment: torch.Tensor | None) -> torch.Tensor:
+    def embed(
+        self, c_noise: torch.Tensor, labels: torch.Tensor, augment: torch.Tensor | None
+    ) -> torch.Tensor:
         """Noise level, class and augmentation as one vector: (N, embedding)."""
         classes = self.map_label.in_features
         # One-hot vectors scaled to unit mean square: sqrt(classes).
         one_hot = F.one_hot(labels, classes).to(self.map_label.weight.dtype) * math.sqrt(classes)
-        embedding = positional(c_noise, self.map_layer0.in_features).to(one_hot.dtype) + self.map_label(one_hot)
+        embedding = positional(c_noise, self.map_layer0.in_features).to(
+            one_hot.dtype
+        ) + self.map_label(one_hot)
         if augment is not None:
             if self.map_augment is None:
-                raise ValueError("augmentation labels given to a network that was built without them")
+                raise ValueError(
+                    "augmentation labels given to a network that was built without them"
+                )
             embedding = embedding + self.map_augment(augment.to(one_hot.dtype))
         return F.silu(self.map_layer1(F.silu(self.map_layer0(embedding))))
 
@@ -155,7 +163,9 @@ class UNetBlock(nn.Module):
             self.qkv = nn.Conv2d(block.c_out, 3 * block.c_out, 1)
             self.proj = nn.Conv2d(block.c_out, block.c_out, 1)
 
-    def forward(self, x: torch.Tensor, embedding: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, embedding: torch.Tensor, keys: torch.Tensor | None
+    ) -> torch.Tensor:
         y = self.conv0(resampled(F.silu(self.norm0(x)), self.resample))
         y = y + self.affine(embedding)[:, :, None, None]
         y = drop(F.silu(self.norm1(y)), self.dropout, keys)
@@ -187,7 +197,9 @@ def attention(qkv: torch.Tensor) -> torch.Tensor:
     Query, key and value alternate along the channels: q0 k0 v0 q1 k1 v1 ...
     """
     n, channels, height, width = qkv.shape
-    parts = qkv.reshape(n, 1, channels // 3, 3, height * width).permute(3, 0, 1, 4, 2)  # (3, N, 1, HW, C)
+    parts = qkv.reshape(n, 1, channels // 3, 3, height * width).permute(
+        3, 0, 1, 4, 2
+    )  # (3, N, 1, HW, C)
     q, k, v = parts.contiguous()  # fused kernels want a pixel's channels side by side in memory
     out = F.scaled_dot_product_attention(q, k, v)  # (N, 1, HW, C), scaled by 1 / sqrt(C)
     return out.mT.reshape(n, channels // 3, height, width)

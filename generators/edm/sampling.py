@@ -6,15 +6,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from generators import pools
-from generators.calls import SampleCall
-from generators.compilation import compiles_sampling, kept
-from generators.devices import autocast, memory_format, precision_of
-from generators.edm.config import EDMConfig, Sampler
-from generators.edm.network import EDMNetwork
-from generators.edm.weights import load, network_for
-from generators.noise import streams
-from generators.pixels import to_uint8
+from equigrid.generators.calls import SampleCall
+from equigrid.generators.common import pools
+from equigrid.generators.common.noise import streams
+from equigrid.generators.common.pixels import to_uint8
+from equigrid.generators.edm.config import EDMConfig, Sampler
+from equigrid.generators.edm.network import EDMNetwork
+from equigrid.generators.edm.weights import load, network_for
+from equigrid.generators.trainer.compilation import compiles_sampling, kept
+from equigrid.generators.trainer.devices import autocast, memory_format, precision_of
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(images (N, C, H, W) float32, sigma (N,) float32) -> denoised (N, C, H, W) float32."""
@@ -26,7 +26,7 @@ SAMPLING_PRECISION = "fp16"
 def sample(
     weights: dict[str, torch.Tensor], config: EDMConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `generators.backends.sample`."""
+    """See `equigrid.generators.registry.sample`."""
     device, (height, width, channels) = torch.device(call.device), call.shape
     evaluate = evaluator(weights, config, classes=call.classes, shape=call.shape, device=device)
 
@@ -53,7 +53,11 @@ def ready(
     network = network_for(config, shape=shape, classes=classes)
     load(network, weights)
     precision = precision_of(config.compute.sampling_precision, device, auto=SAMPLING_PRECISION)
-    return network.to(device, memory_format=memory_format(precision, device)).eval().requires_grad_(False)
+    return (
+        network.to(device, memory_format=memory_format(precision, device))
+        .eval()
+        .requires_grad_(False)
+    )
 
 
 def evaluator(
@@ -70,7 +74,9 @@ def evaluator(
     """
     forward = network = ready(weights, config, classes=classes, shape=shape, device=device)
     if compiles_sampling(config.compute, device, sum(p.numel() for p in network.parameters())):
-        forward = kept.compiled(network, (config, classes, shape, device), graphs=device.type == "cuda")
+        forward = kept.compiled(
+            network, (config, classes, shape, device), graphs=device.type == "cuda"
+        )
     precision = precision_of(config.compute.sampling_precision, device, auto=SAMPLING_PRECISION)
 
     def evaluate(images: torch.Tensor, sigma: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

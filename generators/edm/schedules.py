@@ -1,6 +1,6 @@
 """Learning rate and EMA decay as functions of the images seen before the step."""
 
-from generators.edm.config import Training
+from equigrid.generators.edm.config import Training
 
 
 def learning_rate(training: Training, nimg: int) -> float:

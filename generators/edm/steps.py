@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import torch
 
-from generators.edm import augmentation
-from generators.edm.config import EDMConfig
-from generators.pixels import to_float
-from generators.random_draws import order, seed_of
+from equigrid.generators.common.pixels import to_float
+from equigrid.generators.common.rng import order, seed_of
+from equigrid.generators.edm import augmentation
+from equigrid.generators.edm.config import EDMConfig
 
 
 class Batch(NamedTuple):
@@ -45,7 +45,9 @@ def batch_of(
     n, height, width, channels = training.batch, *images.shape[1:]
     few = torch.Generator().manual_seed(seed_of(seed, "training", step))
     chosen = torch.from_numpy(order(len(images), seed, step * n, n)[part]).to(device)
-    sigma = (training.P_mean + training.P_std * torch.randn(n, generator=few)).exp()[part].to(device)
+    sigma = (
+        (training.P_mean + training.P_std * torch.randn(n, generator=few)).exp()[part].to(device)
+    )
     drawn = augmentation.draw(training.augmentation, n, height, width, few).part(part)
     keys = (
         torch.randint(-(2**31), 2**31, (n,), generator=few, dtype=torch.int32)[part].to(device)

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from generators.weights import check_names, read
+from equigrid.generators.common.weights import check_names, read
 
 if TYPE_CHECKING:
     import torch
 
-    from generators.edm.config import EDMConfig
-    from generators.edm.network import EDMNetwork
+    from equigrid.generators.edm.config import EDMConfig
+    from equigrid.generators.edm.network import EDMNetwork
 
 _RESAMPLE_FILTER = ".resample_filter"
 
@@ -17,7 +17,7 @@ def network_for(config: "EDMConfig", *, shape: tuple[int, int, int], classes: in
     """The network of a configuration for images of `shape` (H, W, C), on the meta device, without values."""
     import torch
 
-    from generators.edm.network import EDMNetwork
+    from equigrid.generators.edm.network import EDMNetwork
 
     height, width, channels = shape
     with torch.device("meta"):
@@ -45,13 +45,19 @@ def load(network: "EDMNetwork", weights: "dict[str, torch.Tensor]") -> None:
     filters = {name for name in weights if name.endswith(_RESAMPLE_FILTER)}
     for name in sorted(filters):
         if weights[name].shape != (1, 1, 2, 2) or not torch.all(weights[name].float() == 0.25):
-            raise ValueError(f"weights: {name} is not the 2x2 mean filter of DDPM++, the only one built in")
-    check_names("weights", wanted, {name: value for name, value in weights.items() if name not in filters})
+            raise ValueError(
+                f"weights: {name} is not the 2x2 mean filter of DDPM++, the only one built in"
+            )
+    check_names(
+        "weights", wanted, {name: value for name, value in weights.items() if name not in filters}
+    )
     given = {name: weights[name].detach().to(torch.float32) for name in wanted}
     network.load_state_dict(given, strict=True, assign=True)
 
 
-def from_file(config: "EDMConfig", *, shape: tuple[int, int, int], classes: int) -> "dict[str, torch.Tensor]":
+def from_file(
+    config: "EDMConfig", *, shape: tuple[int, int, int], classes: int
+) -> "dict[str, torch.Tensor]":
     """The weights that config.weights names, float32, checked against the configured network."""
     network = network_for(config, shape=shape, classes=classes)
     load(network, read(config.weights))

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
-from generators.configuration import GeneratorConfig
-from generators.imported.listing import Listing, listing
-from generators.imported.order import capacity
+from equigrid.generators.base_config import GeneratorConfig
+from equigrid.generators.imported.listing import Listing, listing
+from equigrid.generators.imported.order import capacity
 
 
 class ImportedConfig(GeneratorConfig):
@@ -47,14 +47,27 @@ class ImportedConfig(GeneratorConfig):
     def listing(self) -> Listing:
         """The set's images by class; ValueError if there is no such set."""
         renamed = tuple(sorted(self.rename.items()))
-        return listing(self.kind, self.path, split=self.split, image=self.image, label=self.label, rename=renamed)
+        return listing(
+            self.kind,
+            self.path,
+            split=self.split,
+            image=self.image,
+            label=self.label,
+            rename=renamed,
+        )
 
     def capacity(self, class_names: tuple[str, ...]) -> int | None:
         """Images that are balanced over the classes: as many of each as the rarest has."""
         return capacity(self.listing(), class_names)
 
     def check_own(
-        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...]
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        classes: int,
+        n_images: int,
+        class_names: tuple[str, ...],
     ) -> None:
         names = class_names or tuple(map(str, range(classes)))
         if len(names) != classes:
@@ -69,7 +82,9 @@ class ImportedConfig(GeneratorConfig):
         """How they are brought to the dataset's size."""
         return {"kind": "imported", "rev": DECODING_REV}
 
-    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int | None) -> dict[str, int]:
+    def cost_facts(
+        self, height: int, width: int, channels: int, classes: int, n_images: int | None
+    ) -> dict[str, int]:
         """Nothing is trained or computed."""
         return {}
 

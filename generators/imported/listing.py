@@ -63,14 +63,20 @@ class Folder(Listing):
             try:
                 yield i, Path(self.root, place).read_bytes()
             except OSError as error:
-                raise ValueError(f"path: {place} in {self.root} cannot be read: {error.strerror}") from error
+                raise ValueError(
+                    f"path: {place} in {self.root} cannot be read: {error.strerror}"
+                ) from error
 
 
 @lru_cache(maxsize=8)  # a plan asks more than once; by size and time, so that a change is seen
 def _digest(root: str, stamps: tuple[tuple[str, str, int, int], ...]) -> str:
     whole = hashlib.blake2b(digest_size=16)
-    with ThreadPoolExecutor(_HASHING_THREADS) as threads:  # reading and hashing release the interpreter's lock
-        digests = threads.map(lambda stamp: content_of(os.path.join(root, stamp[0])), stamps, chunksize=256)
+    with ThreadPoolExecutor(
+        _HASHING_THREADS
+    ) as threads:  # reading and hashing release the interpreter's lock
+        digests = threads.map(
+            lambda stamp: content_of(os.path.join(root, stamp[0])), stamps, chunksize=256
+        )
         for (place, label, _, _), digest in zip(stamps, digests):
             whole.update(f"{place}\0{label}\0{digest}\0".encode(errors="surrogateescape"))
     return whole.hexdigest()
@@ -88,21 +94,29 @@ def content_of(path: str) -> str:
     return digest.hexdigest()
 
 
-@lru_cache(maxsize=4)  # asked for capacity, check and payload; a folder that changes in between is not looked for
-def listing(kind: str, path: str, *, split: str | None, image: str | None, label: str | None, rename: tuple) -> Listing:
+@lru_cache(
+    maxsize=4
+)  # asked for capacity, check and payload; a folder that changes in between is not looked for
+def listing(
+    kind: str, path: str, *, split: str | None, image: str | None, label: str | None, rename: tuple
+) -> Listing:
     """The images of the set at `path`; ValueError, one line, if there is none or it has another form."""
     if kind == "cifake":
         found = _cifake(path, split or "train")
     elif folders := _class_folders(path, split):
         found = _folders(_root(path, split), folders)
     elif "://" in path or os.path.isdir(os.path.expanduser(path)):
-        from generators.imported.parquet import parquet
+        from equigrid.generators.imported.parquet import parquet
 
         return parquet(path, split=split, image=image, label=label, rename=dict(rename))
     else:
-        raise ValueError(f"path: there is no folder {path!r}; name one with CLASS/* in it, or with Parquet files")
+        raise ValueError(
+            f"path: there is no folder {path!r}; name one with CLASS/* in it, or with Parquet files"
+        )
     if image or label:
-        raise ValueError("image and label name columns of Parquet files, and there are folders of images")
+        raise ValueError(
+            "image and label name columns of Parquet files, and there are folders of images"
+        )
     names = dict(rename)
     root, images = found
     return Folder(root, (Image(one.place, names.get(one.label, one.label)) for one in images))
@@ -118,7 +132,9 @@ def _class_folders(path: str, split: str | None) -> list[str]:
     root = _root(path, split)
     if "://" in path or not os.path.isdir(root):
         return []
-    return sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not _hidden(entry.name))
+    return sorted(
+        entry.name for entry in os.scandir(root) if entry.is_dir() and not _hidden(entry.name)
+    )
 
 
 def _folders(root: str, names: list[str]) -> tuple[str, list[Image]]:
@@ -130,20 +146,24 @@ def _cifake(path: str, split: str) -> tuple[str, list[Image]]:
     """Kaggle's tree: SPLIT/FAKE/N.jpg is class 1 of CIFAR-10's order, "N (2).jpg" class 2, up to "N (10).jpg"."""
     root = os.path.join(_root(path, None), split, "FAKE")
     if not os.path.isdir(root):
-        raise ValueError(f"path: {path} has no folder {split}/FAKE; name the folder that Kaggle's CIFAKE unpacks to")
+        raise ValueError(
+            f"path: {path} has no folder {split}/FAKE; name the folder that Kaggle's CIFAKE unpacks to"
+        )
     images = []
     for file in _files(root):
         matched = _CIFAKE_NAME.fullmatch(os.path.basename(file))
         number = int(matched[1] or 1) if matched else 0
         if not 1 <= number <= len(CIFAR10):
-            raise ValueError(f"path: {file} has no class of CIFAR-10 in its name, as in '0001 (7).jpg'")
+            raise ValueError(
+                f"path: {file} has no class of CIFAR-10 in its name, as in '0001 (7).jpg'"
+            )
         images.append(Image(os.path.relpath(file, root), CIFAR10[number - 1]))
     return root, images
 
 
 def _files(folder: str) -> list[str]:
     """Image files below a folder, sorted."""
-    from generators.decoding import is_image_name
+    from equigrid.generators.common.decoding import is_image_name
 
     found = []
     for entry in os.scandir(folder):

@@ -4,8 +4,8 @@ import difflib
 
 import numpy as np
 
-from generators.imported.listing import Listing
-from generators.random_draws import permutation
+from equigrid.generators.common.rng import permutation
+from equigrid.generators.imported.listing import Listing
 
 
 def by_class(listing: Listing, class_names: tuple[str, ...]) -> list[np.ndarray]:
@@ -22,7 +22,11 @@ def by_class(listing: Listing, class_names: tuple[str, ...]) -> list[np.ndarray]
     for label in listing.labels:
         if label not in place:
             near = difflib.get_close_matches(label, names, n=1)
-            right = f"did you mean {near[0]!r}? Set rename" if near else f"it has {_some(names)}; set rename"
+            right = (
+                f"did you mean {near[0]!r}? Set rename"
+                if near
+                else f"it has {_some(names)}; set rename"
+            )
             raise ValueError(f"class {label!r} of {listing.root} is not in the dataset: {right}")
     classes = np.array([place[image.label] for image in listing.images])
     found = [np.flatnonzero(classes == k) for k in range(len(names))]
@@ -45,7 +49,9 @@ def accepted(listing: Listing, class_names: tuple[str, ...], seed: int) -> np.nd
     within themselves, so that neighbours in the pool are read together.
     """
     groups = np.array([image.group for image in listing.images])
-    rank = permutation(seed, "imported groups", 0, int(groups.max()) + 1)  # the same for all classes
+    rank = permutation(
+        seed, "imported groups", 0, int(groups.max()) + 1
+    )  # the same for all classes
     columns = []
     for label, positions in enumerate(by_class(listing, class_names)):
         shuffled = positions[permutation(seed, "imported order", label, len(positions))]

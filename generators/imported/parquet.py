@@ -11,32 +11,44 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from generators.imported.listing import Image, Listing
+from equigrid.generators.imported.listing import Image, Listing
 
 _LABELS = ("label", "labels")
 _FOOTER_END = 8  # the footer's length in 4 bytes, and PAR1
 _BUFFER_BYTES = 4 * 2**20
 
 
-def parquet(path: str, *, split: str | None, image: str | None, label: str | None, rename: dict) -> "ParquetListing":
+def parquet(
+    path: str, *, split: str | None, image: str | None, label: str | None, rename: dict
+) -> "ParquetListing":
     """The rows of the files; labels are read, images are not.  ValueError, one line, for another form."""
     if "://" in path and "@" in urlsplit(path).netloc:  # it would stand in errors
-        raise ValueError("path: the address holds credentials; put them into AWS_ACCESS_KEY_ID and so on")
+        raise ValueError(
+            "path: the address holds credentials; put them into AWS_ACCESS_KEY_ID and so on"
+        )
     try:
         return _parquet(path, split, image, label, rename)
     except (OSError, pa.ArrowException) as error:
-        raise ValueError(f"path: {path} cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(
+            f"path: {path} cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
-def _parquet(path: str, split: str | None, image: str | None, label: str | None, rename: dict) -> "ParquetListing":
+def _parquet(
+    path: str, split: str | None, image: str | None, label: str | None, rename: dict
+) -> "ParquetListing":
     place = path if "://" in path else os.path.abspath(os.path.expanduser(path))
     filesystem, root = _filesystem(place)
-    names = sorted(info.base_name for info in filesystem.get_file_info(fs.FileSelector(root)) if info.is_file)
+    names = sorted(
+        info.base_name for info in filesystem.get_file_info(fs.FileSelector(root)) if info.is_file
+    )
     starts = tuple(f"{split}{mark}" for mark in "-.") if split else ("",)
     files = [name for name in names if name.endswith(".parquet") and name.startswith(starts)]
     if not files:
         wanted = f"{split}-*.parquet" if split else "folders of classes and no *.parquet"
-        raise ValueError(f"path: {path} has no {wanted}; it has {', '.join(names[:5]) or 'nothing'}")
+        raise ValueError(
+            f"path: {path} has no {wanted}; it has {', '.join(names[:5]) or 'nothing'}"
+        )
     with filesystem.open_input_file(f"{root}/{files[0]}") as file:
         schema = pq.ParquetFile(file).schema_arrow
     image = _column(schema, image, "image", _is_image)
@@ -49,9 +61,14 @@ def _parquet(path: str, split: str | None, image: str | None, label: str | None,
             for i in range(opened.num_row_groups):
                 labels = opened.read_row_group(i, columns=[label])[label]
                 if labels.null_count:
-                    raise ValueError(f"path: {name} has rows without {label}; every image needs a class")
+                    raise ValueError(
+                        f"path: {name} has rows without {label}; every image needs a class"
+                    )
                 found = _named(labels.to_pylist(), schema, label)
-                images += [Image(f"{name}#{rows + j}", rename.get(one, one), group) for j, one in enumerate(found)]
+                images += [
+                    Image(f"{name}#{rows + j}", rename.get(one, one), group)
+                    for j, one in enumerate(found)
+                ]
                 rows, group = rows + len(found), group + 1
     return ParquetListing(place, images, files, image)
 
@@ -95,7 +112,9 @@ class ParquetListing(Listing):
                 with filesystem.open_input_file(f"{root}/{name}") as file:
                     yield from self._rows(pq.ParquetFile(file, buffer_size=_BUFFER_BYTES), rows)
             except (OSError, pa.ArrowException) as error:
-                raise ValueError(f"path: {name} in {self.root} cannot be read: {str(error)[:200]}") from error
+                raise ValueError(
+                    f"path: {name} in {self.root} cannot be read: {str(error)[:200]}"
+                ) from error
 
     def _rows(self, file: pq.ParquetFile, rows: dict[int, int]) -> Iterator[tuple[int, bytes]]:
         first = 0
@@ -110,7 +129,9 @@ class ParquetListing(Listing):
 
 
 def _filesystem(place: str) -> tuple[fs.FileSystem, str]:
-    filesystem, root = fs.FileSystem.from_uri(place) if "://" in place else (fs.LocalFileSystem(), place)
+    filesystem, root = (
+        fs.FileSystem.from_uri(place) if "://" in place else (fs.LocalFileSystem(), place)
+    )
     return filesystem, root.rstrip("/")
 
 
@@ -122,12 +143,16 @@ def _is_class(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _column(schema: pa.Schema, wanted: str | None, what: str, fits, usual: tuple[str, ...] = ()) -> str:
+def _column(
+    schema: pa.Schema, wanted: str | None, what: str, fits, usual: tuple[str, ...] = ()
+) -> str:
     """The column asked for, else the one of a usual name, else the only one of the right type."""
     candidates = [field.name for field in schema if fits(field.type)]
     if wanted is not None:
         if wanted not in candidates:
-            raise ValueError(f"{what}: {wanted!r} is no such column; there are {', '.join(candidates) or 'none'}")
+            raise ValueError(
+                f"{what}: {wanted!r} is no such column; there are {', '.join(candidates) or 'none'}"
+            )
         return wanted
     named = [name for name in usual if name in candidates] or candidates
     if len(named) != 1 and not any(name in usual for name in named):
@@ -143,6 +168,8 @@ def _named(labels: list, schema: pa.Schema, label: str) -> list[str]:
     if names and all(isinstance(one, int) for one in labels):
         if labels and not 0 <= min(labels) <= max(labels) < len(names):
             found = f"{min(labels)} to {max(labels)}"
-            raise ValueError(f"label: {label} runs from {found}, and the file names {len(names)} classes")
+            raise ValueError(
+                f"label: {label} runs from {found}, and the file names {len(names)} classes"
+            )
         return [names[one] for one in labels]
     return [str(one) for one in labels]

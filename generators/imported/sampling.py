@@ -4,17 +4,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from generators import pools
-from generators.calls import SampleCall
-from generators.decoding import BrokenImage, decode
-from generators.imported.config import ImportedConfig
-from generators.imported.training import digest_of, places_of
+from equigrid.generators.calls import SampleCall
+from equigrid.generators.common import pools
+from equigrid.generators.common.decoding import BrokenImage, decode
+from equigrid.generators.imported.config import ImportedConfig
+from equigrid.generators.imported.training import digest_of, places_of
 
 
 def sample(
     weights: dict[str, torch.Tensor], config: ImportedConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images `start` to `stop - 1` of a pool, fewer where it ends; see `generators.backends.sample`.
+    """The images `start` to `stop - 1` of a pool, fewer where it ends; see `equigrid.generators.registry.sample`.
 
     The r-th image of a class is the r-th of the persisted order, whatever the pool's seed.  Images are resized to
     cover (H, W), bicubic with antialiasing, the centre cropped; for one channel they become grey (ITU-R 601 luma).
@@ -23,7 +23,9 @@ def sample(
     """
     digests, shape, classes = weights["digests"].numpy(), call.shape, call.classes
     if digests.shape[1] != classes:
-        raise ValueError(f"the imported order is that of {digests.shape[1]} classes, not of {classes}")
+        raise ValueError(
+            f"the imported order is that of {digests.shape[1]} classes, not of {classes}"
+        )
     start, stop = call.start, min(call.stop, digests.size)
     if start >= stop:
         return np.empty((0, *shape), np.uint8), np.empty(0, np.int64)
@@ -36,11 +38,15 @@ def sample(
     images = np.empty((stop - start, *shape), np.uint8)
     for i, data in listing.read(places):
         if digest_of(data) != digests.ravel()[positions[i]]:
-            raise ValueError(f"path: {places[i]} in {listing.root} is not the image it was when the pool was made")
+            raise ValueError(
+                f"path: {places[i]} in {listing.root} is not the image it was when the pool was made"
+            )
         try:
             images[i] = fitted(decode(data), shape)
         except BrokenImage as error:
-            raise ValueError(f"path: {places[i]} in {listing.root} is broken, remove it: {error}") from error
+            raise ValueError(
+                f"path: {places[i]} in {listing.root} is broken, remove it: {error}"
+            ) from error
     return images, labels
 
 

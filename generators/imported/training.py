@@ -6,16 +6,18 @@ import json
 import numpy as np
 import torch
 
-from generators.calls import TrainCall
-from generators.devices import on_rank_0
-from generators.imported.config import ImportedConfig
-from generators.imported.listing import Listing
-from generators.imported.order import accepted
+from equigrid.generators.calls import TrainCall
+from equigrid.generators.imported.config import ImportedConfig
+from equigrid.generators.imported.listing import Listing
+from equigrid.generators.imported.order import accepted
+from equigrid.generators.trainer.devices import on_rank_0
 
 _READ_AT_ONCE = 4096
 
 
-def train(images: np.ndarray, labels: np.ndarray, config: ImportedConfig, call: TrainCall) -> dict[str, torch.Tensor]:
+def train(
+    images: np.ndarray, labels: np.ndarray, config: ImportedConfig, call: TrainCall
+) -> dict[str, torch.Tensor]:
     """The order in which the pool takes the set's images; the dataset's own images are not looked at.
 
     Returns `places`, uint8: JSON, a list of as many places as the pool has images, in their order by class, the
@@ -33,12 +35,16 @@ def train(images: np.ndarray, labels: np.ndarray, config: ImportedConfig, call: 
 
 def digest_of(data: bytes | None) -> int:
     """Of an image's encoded bytes, as an int64."""
-    return int.from_bytes(hashlib.blake2b(data or b"", digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(data or b"", digest_size=8).digest(), "little", signed=True
+    )
 
 
 def _digests(listing: Listing, places: list[str]) -> np.ndarray:
     found = np.zeros(len(places), np.int64)
-    order = sorted(range(len(places)), key=places.__getitem__)  # neighbours in a file are read together
+    order = sorted(
+        range(len(places)), key=places.__getitem__
+    )  # neighbours in a file are read together
     for first in range(0, len(order), _READ_AT_ONCE):
         some = order[first : first + _READ_AT_ONCE]
         for i, data in listing.read([places[j] for j in some]):

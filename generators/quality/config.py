@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from generators.configuration import Part
-from generators.digests import sha256
-from generators.quality.names import INCEPTION, VIT
+from equigrid.generators.base_config import Part
+from equigrid.generators.common.digests import sha256
+from equigrid.generators.quality.names import INCEPTION, VIT
 
 LEAST_SIDE = 28
 """Networks of ImageNet are not asked, unless told to, about images that are smaller than this, or grey."""
@@ -38,7 +38,10 @@ class QualityConfig(Part):
         """Options of `measure.load_networks` for such images: True for a download, a path, or False for none."""
         sensible = min(height, width) >= LEAST_SIDE and channels == 3
         chosen = {"auto": sensible, "off": False}
-        return {name: chosen.get(value, value) for name, value in (("inception", self.inception), ("vit", self.vit))}
+        return {
+            name: chosen.get(value, value)
+            for name, value in (("inception", self.inception), ("vit", self.vit))
+        }
 
     def payload(self, height: int, width: int, channels: int) -> dict:
         """What determines a row beside the images and the classifier: networks by name, files by SHA-256."""
@@ -46,8 +49,15 @@ class QualityConfig(Part):
         identities = {}
         for name, wanted in self.networks(height, width, channels).items():
             is_path = isinstance(wanted, str)
-            identities[name] = {"sha256": sha256(wanted, name)} if is_path else (names[name] if wanted else None)
-        return {**identities, "features": self.features, "neighbours": self.neighbours, "rev": QUALITY_REV}
+            identities[name] = (
+                {"sha256": sha256(wanted, name)} if is_path else (names[name] if wanted else None)
+            )
+        return {
+            **identities,
+            "features": self.features,
+            "neighbours": self.neighbours,
+            "rev": QUALITY_REV,
+        }
 
 
 QUALITY_REV = 1

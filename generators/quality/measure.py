@@ -7,8 +7,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from generators.quality.neighbours import nearest
-from generators.quality.statistics import Diversity, Gaussian, InceptionScore, Moments, frechet_distance, psnr_db
+from equigrid.generators.quality.neighbours import nearest
+from equigrid.generators.quality.statistics import (
+    Diversity,
+    Gaussian,
+    InceptionScore,
+    Moments,
+    frechet_distance,
+    psnr_db,
+)
 
 Part = tuple[np.ndarray, np.ndarray]
 """Images (n, H, W, C) uint8 and labels (n,) int64: a shard."""
@@ -33,9 +40,9 @@ class Networks:
     """What to measure with; None leaves its columns empty, `missing` says why."""
 
     inception: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
-    """Images -> (features, class probabilities): `generators.quality.networks.Inception`."""
+    """Images -> (features, class probabilities): `equigrid.generators.quality.networks.Inception`."""
     vit: Features | None = None
-    """Images -> features: `generators.quality.networks.ViT`."""
+    """Images -> features: `equigrid.generators.quality.networks.ViT`."""
     features: Features | None = None
     """Images -> features: of the grid's own classifier, where Inception makes no sense."""
     missing: tuple[str, ...] = ()
@@ -59,7 +66,7 @@ def load_networks(
     *, inception: str | bool = False, vit: str | bool = False, features=None, device: str = "cpu"
 ) -> Networks:
     """The networks asked for: True for a download, a path for a file; those not to be had become messages."""
-    from generators.quality.networks import Inception, NetworkMissing, ViT
+    from equigrid.generators.quality.networks import Inception, NetworkMissing, ViT
 
     found, missing = {}, []
     for name, make, wanted in (("inception", Inception, inception), ("vit", ViT, vit)):
@@ -72,7 +79,12 @@ def load_networks(
 
 
 def summarise(
-    parts: Iterable[Part], networks: Networks, *, classes: int, total: int | None = None, batch: int = 64
+    parts: Iterable[Part],
+    networks: Networks,
+    *,
+    classes: int,
+    total: int | None = None,
+    batch: int = 64,
 ) -> Summary:
     """Running statistics over all parts; with `total`, the number of images, also the Inception Score."""
     summary = Summary(classes, diversity=Diversity(classes), feature_diversity=Diversity(classes))
@@ -114,7 +126,11 @@ class Reference:
         for name in ("inception", "features"):
             if gaussian := getattr(self, name):
                 arrays |= {f"{name}_mean": gaussian.mean, f"{name}_covariance": gaussian.covariance}
-        numbers = {"n": self.n, "diversity": self.diversity, "feature_diversity": self.feature_diversity}
+        numbers = {
+            "n": self.n,
+            "diversity": self.diversity,
+            "feature_diversity": self.feature_diversity,
+        }
         file = io.BytesIO()
         np.savez(file, numbers=np.frombuffer(json.dumps(numbers).encode(), np.uint8), **arrays)
         return file.getvalue()
@@ -124,7 +140,10 @@ class Reference:
         with np.load(io.BytesIO(content)) as arrays:
             numbers = json.loads(arrays["numbers"].tobytes())
             names = [name for name in ("inception", "features") if f"{name}_mean" in arrays.files]
-            found = {name: Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_covariance"]) for name in names}
+            found = {
+                name: Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_covariance"])
+                for name in names
+            }
         return Reference(**numbers, **found)
 
 
@@ -165,7 +184,11 @@ def quality(
     fake = summarise(pool(), networks, classes=classes, total=n_pool)
     if fake.n != n_pool:
         raise ValueError(f"the pool has {fake.n} images, not the {n_pool} announced")
-    real = reference if isinstance(reference, Reference) else measured((reference or base)(), networks, classes=classes)
+    real = (
+        reference
+        if isinstance(reference, Reference)
+        else measured((reference or base)(), networks, classes=classes)
+    )
     row: dict = dict.fromkeys(COLUMNS)
     row |= {"n_images": fake.n, "n_real": real.n, "diversity_real": real.diversity}
     row["feature_diversity_real"] = real.feature_diversity
@@ -173,7 +196,9 @@ def quality(
     notes = list(networks.missing)
     for column, name in _DISTANCES.items():
         if getattr(networks, name) and row[column] is None:
-            notes.append(f"the real images were measured without {name}: measure them again for {column}")
+            notes.append(
+                f"the real images were measured without {name}: measure them again for {column}"
+            )
     if networks.inception:
         row["inception_score"], row["inception_score_std"] = fake.score.score()
     if networks.vit:
@@ -186,7 +211,11 @@ def quality(
 
 
 def reconstruction(
-    base: Parts, reconstruct: Callable[[np.ndarray], np.ndarray], networks: Networks, *, classes: int
+    base: Parts,
+    reconstruct: Callable[[np.ndarray], np.ndarray],
+    networks: Networks,
+    *,
+    classes: int,
 ) -> dict:
     """What an autoencoder makes of the generator's own training images: the columns reconstruction_*.
 
@@ -203,8 +232,14 @@ def reconstruction(
             yield made, labels
 
     used = replace(networks, vit=None)
-    seen, real = summarise(returned(), used, classes=classes), measured(base(), used, classes=classes)
-    found = {"psnr_db": psnr_db(float(np.concatenate(errors).mean())), **_distances(seen, real, used)}
+    seen, real = (
+        summarise(returned(), used, classes=classes),
+        measured(base(), used, classes=classes),
+    )
+    found = {
+        "psnr_db": psnr_db(float(np.concatenate(errors).mean())),
+        **_distances(seen, real, used),
+    }
     return {f"reconstruction_{name}": value for name, value in found.items()}
 
 
@@ -230,7 +265,7 @@ def _neighbours(pool: Parts, base: Parts, n: int) -> dict:
 
 def neighbour_picture(pool: Parts, base: Parts, *, n: int = 40, columns: int = 20) -> bytes:
     """The pool's first n samples, each above its nearest training image, as a PNG."""
-    from generators.sheets import neighbour_sheet
+    from equigrid.generators.sheets import neighbour_sheet
 
     samples = first_images(pool(), n)
     places = nearest(samples, (images for images, _ in base())).indices[:, 0]

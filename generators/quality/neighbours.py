@@ -40,11 +40,18 @@ def nearest(samples: np.ndarray, training: Iterable[np.ndarray]) -> Neighbours:
     seen = 0
     for part in training:
         others = _flat(part)
-        squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T  # (n, m)
+        squares = (
+            (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T
+        )  # (n, m)
         candidates = np.concatenate([best, squares], axis=1)
-        numbers = np.concatenate([where, np.broadcast_to(seen + np.arange(len(others)), squares.shape)], axis=1)
+        numbers = np.concatenate(
+            [where, np.broadcast_to(seen + np.arange(len(others)), squares.shape)], axis=1
+        )
         order = np.argsort(candidates, axis=1, kind="stable")[:, :2]
-        best, where = np.take_along_axis(candidates, order, 1), np.take_along_axis(numbers, order, 1)
+        best, where = (
+            np.take_along_axis(candidates, order, 1),
+            np.take_along_axis(numbers, order, 1),
+        )
         seen += len(others)
     if seen < 2:
         raise ValueError(f"nearest neighbours need at least 2 training images, got {seen}")

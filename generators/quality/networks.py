@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from generators.quality.names import VIT
+from equigrid.generators.quality.names import VIT
 
 Features = Callable[[np.ndarray], np.ndarray]
 """(n, H, W, C) uint8 -> (n, d) float32."""
@@ -61,7 +61,9 @@ class Inception:
 class ViT:
     """An ImageNet classifier of timm: its features before the last layer."""
 
-    def __init__(self, name: str = VIT, weights: str | None = None, device: str | torch.device = "cpu"):
+    def __init__(
+        self, name: str = VIT, weights: str | None = None, device: str | torch.device = "cpu"
+    ):
         """weights: a state dict of timm's model `name` (.pth or .safetensors); None for timm's download."""
         import timm
 
@@ -69,19 +71,25 @@ class ViT:
         try:
             network = timm.create_model(name, pretrained=weights is None)
         except (OSError, RuntimeError) as error:  # what the hub raises without a network
-            raise NetworkMissing(f"the weights of timm's {name} could not be downloaded ({_first(error)})") from error
+            raise NetworkMissing(
+                f"the weights of timm's {name} could not be downloaded ({_first(error)})"
+            ) from error
         if weights is not None:
             _load(network, _state_dict(weights))
         given = timm.data.resolve_model_data_config(network)
         self.size = given["input_size"][1:]
-        self.mean, self.std = (torch.tensor(given[key]).view(1, 3, 1, 1).to(self.device) for key in ("mean", "std"))
+        self.mean, self.std = (
+            torch.tensor(given[key]).view(1, 3, 1, 1).to(self.device) for key in ("mean", "std")
+        )
         self.network = network.to(self.device).eval().requires_grad_(False)
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Features (n, d) of (n, H, W, C) uint8 images, resized bicubically to the network's input."""
         x = _unit(images, self.device)
-        x = F.interpolate(x, size=self.size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 1)
+        x = F.interpolate(
+            x, size=self.size, mode="bicubic", align_corners=False, antialias=True
+        ).clamp(0, 1)
         x = self.network.forward_features((x - self.mean) / self.std)
         return self.network.forward_head(x, pre_logits=True).cpu().numpy()
 
@@ -111,7 +119,9 @@ def _downloaded() -> dict[str, torch.Tensor]:
     from pytorch_fid.inception import FID_WEIGHTS_URL
 
     try:
-        return torch.hub.load_state_dict_from_url(FID_WEIGHTS_URL, progress=False, map_location="cpu")
+        return torch.hub.load_state_dict_from_url(
+            FID_WEIGHTS_URL, progress=False, map_location="cpu"
+        )
     except (URLError, OSError) as error:
         raise NetworkMissing(
             f"pytorch-fid's Inception weights could not be downloaded ({_first(error)}); give the path of the file "
@@ -133,7 +143,9 @@ def _load(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"these weights are not this network's: {' '.join(str(error).split())[:300]}") from error
+        raise ValueError(
+            f"these weights are not this network's: {' '.join(str(error).split())[:300]}"
+        ) from error
 
 
 def _first(error: BaseException) -> str:

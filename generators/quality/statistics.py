@@ -48,7 +48,9 @@ class Gaussian:
     def from_npz(content: bytes) -> "Gaussian":
         with np.load(io.BytesIO(content)) as arrays:
             if not {"mu", "sigma"} <= set(arrays.files):
-                raise ValueError(f"a statistics file holds mu and sigma, this one {sorted(arrays.files)}")
+                raise ValueError(
+                    f"a statistics file holds mu and sigma, this one {sorted(arrays.files)}"
+                )
             return Gaussian(arrays["mu"].astype(np.float64), arrays["sigma"].astype(np.float64))
 
 
@@ -60,7 +62,9 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     make the covariances singular.
     """
     if one.mean.shape != other.mean.shape:
-        raise ValueError(f"features of {one.mean.size} and of {other.mean.size} dimensions cannot be compared")
+        raise ValueError(
+            f"features of {one.mean.size} and of {other.mean.size} dimensions cannot be compared"
+        )
     values, vectors = np.linalg.eigh(one.covariance)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     product = root @ other.covariance @ root
@@ -72,7 +76,9 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
 def psnr_db(squared_error: float) -> float:
     """Peak signal-to-noise ratio of pixel values from 0 to 255 with this mean squared error, in decibels."""
-    return float(10 * np.log10(255**2 / max(squared_error, 1e-10)))  # a perfect copy has no finite ratio
+    return float(
+        10 * np.log10(255**2 / max(squared_error, 1e-10))
+    )  # a perfect copy has no finite ratio
 
 
 class InceptionScore:

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from generators.pixels import to_uint8
-from generators.random_draws import seed_of
-from generators.stable_diffusion import models, prompts
-from generators.stable_diffusion.captions import Captioner
-from generators.stable_diffusion.clip_filter import Scorer
-from generators.stable_diffusion.config import StableDiffusionConfig
+from equigrid.generators.common.pixels import to_uint8
+from equigrid.generators.common.rng import seed_of
+from equigrid.generators.stable_diffusion import models, prompts
+from equigrid.generators.stable_diffusion.captions import Captioner
+from equigrid.generators.stable_diffusion.clip_filter import Scorer
+from equigrid.generators.stable_diffusion.config import StableDiffusionConfig
 
 
 class Wanted(NamedTuple):
@@ -41,13 +41,22 @@ class Candidate(NamedTuple):
 class Candidates:
     """Makes candidates of one pool."""
 
-    def __init__(self, config: StableDiffusionConfig, names: tuple[str, ...], *, seed: int, device: torch.device):
+    def __init__(
+        self,
+        config: StableDiffusionConfig,
+        names: tuple[str, ...],
+        *,
+        seed: int,
+        device: torch.device,
+    ):
         """names: the classes in words, in the order of labels.  Loads all pre-trained parts."""
         self.config, self.names, self.seed = config, names, seed
         self.batch = config.sampler.batch
         self.pipeline = models.pipeline(config, device)
         self.size = _size(self.pipeline, config)
-        self.captioner = config.captions and Captioner(config.captions, names, seed=seed, device=device)
+        self.captioner = config.captions and Captioner(
+            config.captions, names, seed=seed, device=device
+        )
         self.scorer = config.clip_filter and Scorer(config.clip_filter, names, device)
 
     def make(self, wanted: Sequence[Wanted]) -> Iterator[Candidate]:
@@ -61,7 +70,9 @@ class Candidates:
                 if len(part) == 1:
                     raise
                 made = None
-            if made is None:  # outside the handler, whose exception holds the failed batch's tensors
+            if (
+                made is None
+            ):  # outside the handler, whose exception holds the failed batch's tensors
                 self.batch = -(-len(part) // 2)
                 torch.cuda.empty_cache()
                 continue
@@ -86,7 +97,9 @@ class Candidates:
             width=self.size[1],
             num_inference_steps=self.config.sampler.steps,
             guidance_scale=self.config.sampler.guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],  # the CPU's, on every device
+            generator=[
+                torch.Generator().manual_seed(seed) for seed in seeds
+            ],  # the CPU's, on every device
             output_type="pt",
         )
         return made.images.float().cpu()
@@ -98,7 +111,11 @@ class Candidates:
         before = wanted.number // len(self.names)
         number = before // self.config.captions.images_per_caption
         text = self.captioner.caption(wanted.label, number, wanted.attempt)
-        return {"prompt": text, "template": self.captioner.template(number, wanted.attempt), "caption": number}
+        return {
+            "prompt": text,
+            "template": self.captioner.template(number, wanted.attempt),
+            "caption": number,
+        }
 
 
 def _size(pipeline, config: StableDiffusionConfig) -> tuple[int | None, int | None]:
@@ -107,5 +124,7 @@ def _size(pipeline, config: StableDiffusionConfig) -> tuple[int | None, int | No
     for key in ("height", "width"):
         value = getattr(config.sampler, key)
         if value is not None and value % multiple:
-            raise ValueError(f"sampler.{key} {value}: this pipeline's autoencoder takes multiples of {multiple}")
+            raise ValueError(
+                f"sampler.{key} {value}: this pipeline's autoencoder takes multiples of {multiple}"
+            )
     return config.sampler.height, config.sampler.width

@@ -7,10 +7,10 @@ from functools import lru_cache
 
 import torch
 
-from generators.random_draws import permutation, seed_of
-from generators.stable_diffusion import models
-from generators.stable_diffusion.config import Captions, Template
-from generators.stable_diffusion.words import Words
+from equigrid.generators.common.rng import permutation, seed_of
+from equigrid.generators.stable_diffusion import models
+from equigrid.generators.stable_diffusion.config import Captions, Template
+from equigrid.generators.stable_diffusion.words import Words
 
 _ASK = "A caption for each of these, in one sentence:\n"
 _TRIES = 8
@@ -20,7 +20,9 @@ _TRIES = 8
 class Captioner:
     """Writes the captions of one pool."""
 
-    def __init__(self, config: Captions, names: tuple[str, ...], *, seed: int, device: torch.device):
+    def __init__(
+        self, config: Captions, names: tuple[str, ...], *, seed: int, device: torch.device
+    ):
         """names: the classes in words, in the order of labels."""
         self.config, self.names, self.seed, self.device = config, names, seed, device
         self.words = config.words()
@@ -41,15 +43,21 @@ class Captioner:
             text = _completed(self.config, str(self.device), prompt, draw).strip(" \t\"'")
             if text:
                 return text
-        raise ValueError(f"captions.language_model writes nothing for class {self.names[label]!r} in {_TRIES} draws")
+        raise ValueError(
+            f"captions.language_model writes nothing for class {self.names[label]!r} in {_TRIES} draws"
+        )
 
     def prompt(self, label: int, number: int, attempt: int) -> str:
         """What the model continues: examples of the caption's template, then the class."""
         template = self.template(number, attempt)
         draw = seed_of(self.seed, "caption words", label, number, attempt)
-        examples = _some("examples", self.words.examples[template], self.config.examples_per_caption, draw)
+        examples = _some(
+            "examples", self.words.examples[template], self.config.examples_per_caption, draw
+        )
         given = ", ".join([self.names[label], *_second(template, self.words, draw)])
-        return "".join([_ASK, *(f"{one} => {caption}\n" for one, caption in examples), f"{given} =>"])
+        return "".join(
+            [_ASK, *(f"{one} => {caption}\n" for one, caption in examples), f"{given} =>"]
+        )
 
 
 def _second(template: Template, words: Words, draw: int) -> list[str]:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from generators.stable_diffusion import models, prompts
-from generators.stable_diffusion.config import ClipFilter
+from equigrid.generators.stable_diffusion import models, prompts
+from equigrid.generators.stable_diffusion.config import ClipFilter
 
 
 class Scorer:
@@ -19,7 +19,9 @@ class Scorer:
         self.processor, self.model = models.clip(config, device)
         texts = [prompts.prompt(config.prompt, name) for name in names]
         with torch.inference_mode():
-            tokens = self.processor(text=texts, padding=True, truncation=True, return_tensors="pt").to(device)
+            tokens = self.processor(
+                text=texts, padding=True, truncation=True, return_tensors="pt"
+            ).to(device)
             pooled = self.model.text_model(**tokens).pooler_output
             self.texts = F.normalize(self.model.text_projection(pooled), dim=1)  # (classes, d)
 
@@ -29,7 +31,9 @@ class Scorer:
 
         The softmax over all classes of CLIP's scaled cosine similarities.
         """
-        pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"].to(self.device)
+        pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"].to(
+            self.device
+        )
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
         features = F.normalize(self.model.visual_projection(pooled), dim=1)  # (n, d)
         logits = self.model.logit_scale.exp() * features @ self.texts.T  # (n, classes)

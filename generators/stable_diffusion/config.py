@@ -1,15 +1,15 @@
 """The Stable Diffusion generator's configuration: frozen, validated where it is built, free of torch.
 
 The defaults are the paper's: five images per caption, the bottom 20% by CLIP's zero-shot confidence dropped.
-`generators.stable_diffusion.presets` names the versions.
+`equigrid.generators.stable_diffusion.presets` names the versions.
 """
 
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from generators.configuration import GeneratorConfig, Part, Precision
-from generators.stable_diffusion import prompts, sources, words
+from equigrid.generators.base_config import GeneratorConfig, Part, Precision
+from equigrid.generators.stable_diffusion import prompts, sources, words
 
 Template = Literal["c", "c,bg", "c,rel"]
 
@@ -92,13 +92,19 @@ class ClipFilter(Part):
     @classmethod
     def _keeps_some(cls, drop: float) -> float:
         if not 0 <= drop < 1:
-            raise ValueError("a filter that drops this part keeps nothing; drop lies in [0, 1), such as 0.2")
+            raise ValueError(
+                "a filter that drops this part keeps nothing; drop lies in [0, 1), such as 0.2"
+            )
         return drop
 
     def payload(self) -> dict:
         """What determines an image's confidence, and how many images calibrate it."""
         identity = sources.identity("clip_filter.model", self.model, self.revision)
-        return {"model": identity, "prompt": self.prompt, "calibration_per_class": self.calibration_per_class}
+        return {
+            "model": identity,
+            "prompt": self.prompt,
+            "calibration_per_class": self.calibration_per_class,
+        }
 
 
 class Compute(Part):
@@ -130,7 +136,9 @@ class StableDiffusionConfig(GeneratorConfig):
     @classmethod
     def _open(cls, setting: str) -> str:
         if setting == "closed":
-            raise ValueError("the pipeline was trained on other images than the base subset; Stable Diffusion is open")
+            raise ValueError(
+                "the pipeline was trained on other images than the base subset; Stable Diffusion is open"
+            )
         return setting
 
     @field_validator("prompt")
@@ -142,7 +150,9 @@ class StableDiffusionConfig(GeneratorConfig):
     def _one_prompt(self) -> "StableDiffusionConfig":
         if (self.prompt is None) == (self.captions is None):
             have = "neither" if self.prompt is None else "both"
-            raise ValueError(f"prompts come from either 'prompt' or 'captions', got {have}; set one, null the other")
+            raise ValueError(
+                f"prompts come from either 'prompt' or 'captions', got {have}; set one, null the other"
+            )
         return self
 
     def names(self, class_names: tuple[str, ...], classes: int) -> tuple[str, ...]:
@@ -150,14 +160,24 @@ class StableDiffusionConfig(GeneratorConfig):
         return prompts.names(class_names, self.rename, classes)
 
     def check_own(
-        self, height: int, width: int, channels: int, classes: int, n_images: int, class_names: tuple[str, ...]
+        self,
+        height: int,
+        width: int,
+        channels: int,
+        classes: int,
+        n_images: int,
+        class_names: tuple[str, ...],
     ) -> None:
         self.names(class_names, classes)
         if self.clip_filter is not None and classes < 2:
-            raise ValueError(f"clip_filter: confidence among {classes} class tells nothing; drop the filter")
+            raise ValueError(
+                f"clip_filter: confidence among {classes} class tells nothing; drop the filter"
+            )
         self.sampling_payload()  # every file named is looked up
 
-    def cost_facts(self, height: int, width: int, channels: int, classes: int, n_images: int | None) -> dict[str, int]:
+    def cost_facts(
+        self, height: int, width: int, channels: int, classes: int, n_images: int | None
+    ) -> dict[str, int]:
         """Evaluations are two a step with guidance."""
         steps, guided = self.sampler.steps, self.sampler.guidance > 1
         facts = {"sampling_batch": self.sampler.batch, "sampler_steps": steps}
@@ -171,7 +191,9 @@ class StableDiffusionConfig(GeneratorConfig):
 
     def sampling_payload(self) -> dict:
         """All that determines candidates, and which of them are kept."""
-        kept = self.clip_filter and self.clip_filter.model_dump(mode="json", include={"drop", "scope"})
+        kept = self.clip_filter and self.clip_filter.model_dump(
+            mode="json", include={"drop", "scope"}
+        )
         return {**self._images_payload(), "kept": kept}
 
     def _images_payload(self) -> dict:

@@ -12,12 +12,20 @@ from typing import Any
 
 import torch
 
-from generators.devices import precision_of
-from generators.stable_diffusion import sources
-from generators.stable_diffusion.config import Captions, ClipFilter, StableDiffusionConfig
+from equigrid.generators.stable_diffusion import sources
+from equigrid.generators.stable_diffusion.config import Captions, ClipFilter, StableDiffusionConfig
+from equigrid.generators.trainer.devices import precision_of
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_CALLED_WITH = {"prompt", "height", "width", "num_inference_steps", "guidance_scale", "generator", "output_type"}
+_CALLED_WITH = {
+    "prompt",
+    "height",
+    "width",
+    "num_inference_steps",
+    "guidance_scale",
+    "generator",
+    "output_type",
+}
 
 
 class _Kept:
@@ -70,14 +78,20 @@ def _load_pipeline(source: str, revision: str, precision: str, device: str) -> A
             # Of a repository's many variants, this fetches what the pipeline needs.
             download = diffusers.DiffusionPipeline.download
             folder = sources.fetched(download, source, revision=revision, use_safetensors=True)
-        name = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+        name = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8")).get(
+            "_class_name"
+        )
         made_by = getattr(diffusers, str(name), None)
         if made_by is None or _CALLED_WITH - set(signature(made_by.__call__).parameters):
-            raise ValueError(f"{name} is no text-to-image pipeline, such as StableDiffusionPipeline")
+            raise ValueError(
+                f"{name} is no text-to-image pipeline, such as StableDiffusionPipeline"
+            )
         no_checker = {"safety_checker": None, "requires_safety_checker": False}
         taken = signature(made_by.__init__).parameters
         options = {option: value for option, value in no_checker.items() if option in taken}
-        made = made_by.from_pretrained(folder, torch_dtype=_DTYPES[precision], use_safetensors=True, **options)
+        made = made_by.from_pretrained(
+            folder, torch_dtype=_DTYPES[precision], use_safetensors=True, **options
+        )
     for part in made.components.values():
         # Without accelerate, diffusers leaves some parts (Stable Diffusion 3's transformer) as their files have them.
         # Text encoders keep what transformers gave them: T5 needs some layers in float32.
@@ -91,21 +105,31 @@ def _load_language_model(source: str, revision: str, device: str) -> tuple[Any, 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     precision = precision_of("auto", torch.device(device), auto="bf16")
-    with sources.loading("captions.language_model", source, "config.json, a tokenizer and safetensors weights"):
+    with sources.loading(
+        "captions.language_model", source, "config.json, a tokenizer and safetensors weights"
+    ):
         folder = sources.local("captions.language_model", source, revision)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[precision], use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=_DTYPES[precision], use_safetensors=True
+        )
     return tokenizer, model.to(device).eval()
 
 
 def _load_clip(source: str, revision: str, device: str) -> tuple[Any, Any]:
     from transformers import CLIPModel, CLIPProcessor
 
-    with sources.loading("clip_filter.model", source, "config.json, a processor and safetensors weights"):
+    with sources.loading(
+        "clip_filter.model", source, "config.json, a processor and safetensors weights"
+    ):
         folder = sources.local("clip_filter.model", source, revision)
         processor = CLIPProcessor.from_pretrained(folder)
         model = CLIPModel.from_pretrained(folder, use_safetensors=True)
     return processor, model.to(device).eval()
 
 
-_pipelines, _language_models, _clips = _Kept(_load_pipeline), _Kept(_load_language_model), _Kept(_load_clip)
+_pipelines, _language_models, _clips = (
+    _Kept(_load_pipeline),
+    _Kept(_load_language_model),
+    _Kept(_load_clip),
+)

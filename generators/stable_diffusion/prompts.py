@@ -14,7 +14,9 @@ def checked_template(template: str) -> str:
     except ValueError:
         fields = [""]
     if "c" not in fields or set(fields) - {"a", "c"}:
-        raise ValueError("a prompt holds {c}, the class's name, and perhaps {a}, its article; no other braces")
+        raise ValueError(
+            "a prompt holds {c}, the class's name, and perhaps {a}, its article; no other braces"
+        )
     return template
 
 
@@ -36,10 +38,14 @@ def names(class_names: tuple[str, ...], rename: dict[str, str], classes: int) ->
     """
     if len(class_names) != classes:
         given = f"{len(class_names)} names for {classes} classes" if class_names else "none"
-        raise ValueError(f"prompts need the classes' names, got {given}; give the dataset `class_names`")
+        raise ValueError(
+            f"prompts need the classes' names, got {given}; give the dataset `class_names`"
+        )
     for name in rename:
         if name not in class_names:
-            raise ValueError(f"rename: there is no class {name!r}; there are {', '.join(class_names)}")
+            raise ValueError(
+                f"rename: there is no class {name!r}; there are {', '.join(class_names)}"
+            )
     made = tuple(" ".join(rename.get(name, name).replace("_", " ").split()) for name in class_names)
     for given, name in zip(class_names, made):
         if _NUMBER.fullmatch(name) or _WORDNET.fullmatch(name):

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from generators.digests import sha256
+from equigrid.generators.common.digests import sha256
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _READ = (".json", ".txt", ".model", ".safetensors")
@@ -24,12 +24,16 @@ def identity(key: str, source: str, revision: str) -> dict:
     if not is_folder(key, source):
         return {"hub": source, "revision": revision}
     folder = Path(source)
-    files = sorted(path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.suffix in _READ)
+    files = sorted(
+        path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.suffix in _READ
+    )
     if not files:
         raise ValueError(f"{key}: the folder {source!r} holds no safetensors or json files")
     with ThreadPoolExecutor() as threads:  # gigabytes, once per process
         digests = list(threads.map(lambda path: sha256(str(path), key), files))
-    lines = [f"{path.relative_to(folder).as_posix()} {digest}" for path, digest in zip(files, digests)]
+    lines = [
+        f"{path.relative_to(folder).as_posix()} {digest}" for path, digest in zip(files, digests)
+    ]
     return {"sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
@@ -50,10 +54,16 @@ def loading(key: str, source: str, wanted: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:  # libraries differ in what they raise for bad files
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # libraries differ in what they raise for bad files
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         if Path(source).is_dir():
-            raise ValueError(f"{key}: {source!r} could not be loaded ({reason}); it must hold {wanted}") from error
+            raise ValueError(
+                f"{key}: {source!r} could not be loaded ({reason}); it must hold {wanted}"
+            ) from error
         raise ValueError(
             f"{key}: {source!r} is no folder here, and could not be had from the hub ({reason}); "
             f"name a folder with {wanted}, or download it into the cache that HF_HOME names"
@@ -66,7 +76,9 @@ def local(key: str, source: str, revision: str) -> str:
         return source
     from huggingface_hub import snapshot_download
 
-    return fetched(snapshot_download, source, revision=revision, allow_patterns=[f"*{end}" for end in _READ])
+    return fetched(
+        snapshot_download, source, revision=revision, allow_patterns=[f"*{end}" for end in _READ]
+    )
 
 
 def fetched(download: Callable[..., str], source: str, *, revision: str, **options) -> str:
@@ -75,7 +87,9 @@ def fetched(download: Callable[..., str], source: str, *, revision: str, **optio
     Raises OSError with what went wrong at the hub if the cache does not have it either.
     """
     from huggingface_hub import constants, model_info
-    from huggingface_hub.errors import HTTPError  # the HTTP library's own: its timeouts are no OSErrors
+    from huggingface_hub.errors import (
+        HTTPError,  # the HTTP library's own: its timeouts are no OSErrors
+    )
 
     try:
         # Asked first because it takes a time limit: what downloads would wait for an answer for ever.

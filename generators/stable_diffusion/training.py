@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from generators import pools
-from generators.calls import State, TrainCall
-from generators.devices import group, on_rank_0
-from generators.stable_diffusion.candidates import Candidates, Wanted
-from generators.stable_diffusion.clip_filter import least
-from generators.stable_diffusion.config import StableDiffusionConfig
+from equigrid.generators.calls import State, TrainCall
+from equigrid.generators.common import pools
+from equigrid.generators.stable_diffusion.candidates import Candidates, Wanted
+from equigrid.generators.stable_diffusion.clip_filter import least
+from equigrid.generators.stable_diffusion.config import StableDiffusionConfig
+from equigrid.generators.trainer.devices import group, on_rank_0
 
 
 def train(
@@ -42,14 +42,22 @@ def train(
     of = pools.labels(call.seed, 0, total, classes)
     done = list(call.resume["confidence"].tolist()) if call.resume else []
     if len(done) > total:
-        raise ValueError(f"the saved state is that of {len(done)} calibration images, this one takes {total}")
+        raise ValueError(
+            f"the saved state is that of {len(done)} calibration images, this one takes {total}"
+        )
     log, checkpoint = on_rank_0(call.log), on_rank_0(call.checkpoint)
     while len(done) < total:
         clock = time.perf_counter()
         made = _step(candidates, of, len(done), device)
         done += made
         seconds = time.perf_counter() - clock
-        log({"step": len(done), "confidence": float(np.mean(made)), "images_per_s": len(made) / seconds})
+        log(
+            {
+                "step": len(done),
+                "confidence": float(np.mean(made)),
+                "images_per_s": len(made) / seconds,
+            }
+        )
         checkpoint(len(done), partial(_state, done))
     confidence = np.array(done, np.float32)[np.argsort(of, kind="stable")].reshape(classes, -1)
     least(confidence, config.clip_filter, names)
@@ -60,7 +68,9 @@ def _state(done: list[float]) -> State:
     return {"confidence": torch.tensor(done)}
 
 
-def _step(candidates: Candidates, labels: np.ndarray, first: int, device: torch.device) -> list[float]:
+def _step(
+    candidates: Candidates, labels: np.ndarray, first: int, device: torch.device
+) -> list[float]:
     """Confidences of the next batch of each rank, in the order of images."""
     rank, world = group()
     batch = candidates.config.sampler.batch

@@ -37,7 +37,18 @@ def missing() -> str | None:
     if lacking:
         return f"test hosts need {', '.join(lacking)} (iproute2, util-linux, openssh-server, openssh-client, rsync)"
     probe = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && ip link add eqprobe type veth peer name eqpeer"
-    command = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]
+    command = [
+        "unshare",
+        "--net",
+        "--mount",
+        "--uts",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "sh",
+        "-c",
+    ]
     tried = subprocess.run([*command, probe], capture_output=True, text=True, timeout=60)
     return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else None
 
@@ -94,7 +105,16 @@ class Hosts:
 
     # What a test does with a host -----------------------------------------------------------------------------------
 
-    def run(self, host: str, command, *, timeout_s: float = 120, check: bool = True, cwd="/root", env=None):
+    def run(
+        self,
+        host: str,
+        command,
+        *,
+        timeout_s: float = 120,
+        check: bool = True,
+        cwd="/root",
+        env=None,
+    ):
         """Runs a command (a list, or a string for bash) in `host` and returns the CompletedProcess, output as text.
 
         Not by ssh: it works while the network is cut. `env` is added to a clean environment.
@@ -104,7 +124,9 @@ class Hosts:
             self._inside(host, command, cwd), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, timeout=timeout_s, env={**_environment(), **(env or {})},
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"{host}: {command} → {done.returncode}\n{done.stdout}"
+        assert not check or done.returncode == 0, (
+            f"{host}: {command} → {done.returncode}\n{done.stdout}"
+        )
         return done
 
     def start(self, host: str, command, log: Path, *, cwd="/root", env=None) -> subprocess.Popen:
@@ -141,7 +163,12 @@ class Hosts:
             if entry.name.isdigit():
                 try:
                     if os.readlink(entry / "ns/pid") == namespace:
-                        line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                        line = (
+                            (entry / "cmdline")
+                            .read_bytes()
+                            .replace(b"\0", b" ")
+                            .decode(errors="replace")
+                        )
                         found[int(entry.name)] = line.strip()
                 except OSError:
                     continue  # it has ended
@@ -160,7 +187,12 @@ class Hosts:
     def _make_files(self) -> None:
         names = [*self.addresses, LAPTOP]
         for name in names:
-            for part, mode in (("root", 0o700), ("root/.ssh", 0o700), ("tmp", 0o1777), ("etc", 0o755)):
+            for part, mode in (
+                ("root", 0o700),
+                ("root/.ssh", 0o700),
+                ("tmp", 0o1777),
+                ("etc", 0o755),
+            ):
                 (self.folder / name / part).mkdir(parents=True)
                 (self.folder / name / part).chmod(mode)
             # Where Debian's own files would send a login; Ray's launcher appends to ~/.bashrc and sources it.
@@ -168,19 +200,34 @@ class Hosts:
             (self.folder / name / "root/.bashrc").touch()
             hosts = "".join(f"{address} {host}\n" for host, address in self.addresses.items())
             (self.folder / name / "etc/hosts").write_text(f"127.0.0.1 localhost {name}\n{hosts}")
-            (self.folder / name / "etc/resolv.conf").touch()  # no name server: look-ups fail at once, not after 10 s
+            (
+                self.folder / name / "etc/resolv.conf"
+            ).touch()  # no name server: look-ups fail at once, not after 10 s
         private = self.folder / LAPTOP / "root/.ssh/hosts"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", private], check=True)
         for name in self.addresses:
             ssh = self.folder / name / "root/.ssh"
             shutil.copy(private.with_suffix(".pub"), ssh / "authorized_keys")
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", ssh / "host_key"], check=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", ssh / "host_key"], check=True
+            )
 
     def _boot(self, name: str, last: str) -> None:
         folder = self.folder / name
         script = folder / "boot.sh"
-        script.write_text("\n".join(["set -e", *_mounts(folder, self.shared), f"hostname {name}", last, ""]))
-        unshare = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        script.write_text(
+            "\n".join(["set -e", *_mounts(folder, self.shared), f"hostname {name}", last, ""])
+        )
+        unshare = [
+            "unshare",
+            "--net",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]
         with open(folder / "log.txt", "w") as log:
             self._processes[name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", *unshare, "bash", script],
@@ -197,14 +244,18 @@ class Hosts:
 
     def _connect(self, name: str, address: str) -> None:
         pid = self._processes[name].pid
-        self._on_bridge(f"ip link add {name} type veth peer name eth0 netns {pid}; ip link set {name} master bridge up")
+        self._on_bridge(
+            f"ip link add {name} type veth peer name eth0 netns {pid}; ip link set {name} master bridge up"
+        )
         inside = f"ip addr add {address}/24 dev eth0; ip link set eth0 up; ip link set lo up"
         # The default route is how Ray finds out which of its addresses is the node's.
         self._in_network(name, f"{inside}; ip route add default via {NETWORK}.254")
 
     def _answers(self, name: str) -> bool:
         assert self._processes[name].poll() is None, f"{name} did not start: {self.log(name)}"
-        options = shlex.split("-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5")
+        options = shlex.split(
+            "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5"
+        )
         ssh = ["ssh", "-q", "-i", str(self.key), *options, f"root@{self.addresses[name]}", "true"]
         return self.run(LAPTOP, ssh, check=False).returncode == 0
 
@@ -214,14 +265,26 @@ class Hosts:
         return f"/proc/{self._processes[host].pid}/ns/pid_for_children"
 
     def _inside(self, host: str, command, cwd="/root") -> list[str]:
-        argv = ["bash", "-c", command] if isinstance(command, str) else [str(part) for part in command]
+        argv = (
+            ["bash", "-c", command] if isinstance(command, str) else [str(part) for part in command]
+        )
         pid = str(self._processes[host].pid)
-        enter = ["nsenter", "--target", pid, "--net", "--mount", "--uts", f"--pid={self._pid_namespace(host)}"]
+        enter = [
+            "nsenter",
+            "--target",
+            pid,
+            "--net",
+            "--mount",
+            "--uts",
+            f"--pid={self._pid_namespace(host)}",
+        ]
         return ["setpriv", "--pdeathsig", "KILL", *enter, f"--wdns={cwd}", "--", *argv]
 
     def _in_network(self, host: str, command: str) -> None:
         pid = str(self._processes[host].pid)
-        subprocess.run(["nsenter", "--target", pid, "--net", "sh", "-ec", command], check=True, timeout=60)
+        subprocess.run(
+            ["nsenter", "--target", pid, "--net", "sh", "-ec", command], check=True, timeout=60
+        )
 
     def _on_bridge(self, command: str) -> None:
         self._in_network(LAPTOP, command)
@@ -230,7 +293,11 @@ class Hosts:
 def environment_folders() -> tuple[Path, ...]:
     """The folders that this Python needs: its environment, the installation below it, and this checkout."""
     prefixes = [Path(sys.prefix), Path(sys.base_prefix)]  # either may be reached through a link
-    return *prefixes, *(prefix.resolve() for prefix in prefixes), Path(__file__).resolve().parents[2]
+    return (
+        *prefixes,
+        *(prefix.resolve() for prefix in prefixes),
+        Path(__file__).resolve().parents[2],
+    )
 
 
 def _hidden(path: Path) -> bool:
@@ -241,7 +308,9 @@ def _mounts(folder: Path, shared: tuple[str, ...]) -> list[str]:
     """Shell commands that give a host its own folders. Shared ones are held in /run while /tmp and /root are hidden."""
     quote = shlex.quote
     held = [(quote(path), f"/run/shared/{number}") for number, path in enumerate(shared)]
-    files = [(quote(str(folder / "etc" / name)), f"/etc/{name}") for name in ("hosts", "resolv.conf")]
+    files = [
+        (quote(str(folder / "etc" / name)), f"/etc/{name}") for name in ("hosts", "resolv.conf")
+    ]
     return [
         "mount --make-rprivate /",
         *(f"mount --bind {ours} {theirs}" for ours, theirs in files if Path(theirs).exists()),
@@ -263,9 +332,15 @@ def _sshd_command() -> str:
         "HostKey=/root/.ssh/host_key", "PermitRootLogin=yes", "StrictModes=no", "UsePAM=no", "PidFile=none",
         "PasswordAuthentication=no", "MaxSessions=100", "MaxStartups=100",
     )  # fmt: skip
-    return " ".join(["exec", _sshd(), "-D", "-e", "-f", "/dev/null", *(f"-o {setting}" for setting in settings)])
+    return " ".join(
+        ["exec", _sshd(), "-D", "-e", "-f", "/dev/null", *(f"-o {setting}" for setting in settings)]
+    )
 
 
 def _environment() -> dict[str, str]:
     """A clean one: nothing of the test's own environment (tokens, proxies, Ray's variables) reaches a host."""
-    return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+    }

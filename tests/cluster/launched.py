@@ -13,12 +13,15 @@ import pyarrow as pa
 import yaml
 from hosts import LAPTOP, Hosts, wait_until
 
-from grid import results
-from grid.store import Store
+from equigrid.grid.store import Store, results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-CHECKOUT, CONFIG, TOKEN = "/root/checkout", "/root/checkout/cluster-local.yaml", "/root/.ray/auth_token"
+CHECKOUT, CONFIG, TOKEN = (
+    "/root/checkout",
+    "/root/checkout/cluster-local.yaml",
+    "/root/.ray/auth_token",
+)
 DASHBOARD = "http://localhost:8265"
 # With the second version the local provider brings up one worker and adds the rest for ever.
 UP = {"RAY_UP_enable_autoscaler_v2": "0"}
@@ -57,14 +60,18 @@ class Cluster:
         config["provider"].update(head_ip=head, worker_ips=workers)
         config["auth"].update(ssh_user="root", ssh_private_key=str(self.hosts.key))
         (checkout / "cluster-local.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        installed = "".join((REPOSITORY / name).read_text() for name in ("requirements.txt", "pyproject.toml"))
+        installed = "".join(
+            (REPOSITORY / name).read_text() for name in ("requirements.txt", "pyproject.toml")
+        )
         for name in self.hosts.addresses:
             project = self.hosts.path(name, "/root/equigrid")
             project.mkdir()
             (project / ".venv").symlink_to(sys.prefix)
             (project / ".installed").write_text(installed)
             # All hosts are one machine with one memory: Ray's monitor would blame each for what the others hold.
-            self.hosts.path(name, "/root/.bashrc").write_text("export RAY_memory_monitor_refresh_ms=0\n")
+            self.hosts.path(name, "/root/.bashrc").write_text(
+                "export RAY_memory_monitor_refresh_ms=0\n"
+            )
         self.hosts.run(LAPTOP, f"umask 077 && {BIN}/ray get-auth-token --generate")
 
     @property
@@ -76,7 +83,11 @@ class Cluster:
         command = [BIN / "ray", "up", "-y", "--no-config-cache", CONFIG]
         self.hosts.run(LAPTOP, command, cwd=CHECKOUT, env=UP, timeout_s=timeout_s)
         self.open_dashboard()
-        wait_until(lambda: self.nodes() == set(self.hosts.addresses.values()), timeout_s, "all nodes to join")
+        wait_until(
+            lambda: self.nodes() == set(self.hosts.addresses.values()),
+            timeout_s,
+            "all nodes to join",
+        )
 
     def open_dashboard(self) -> None:
         """(Again) the tunnel to the head's dashboard; it lasts as long as the head."""
@@ -87,26 +98,44 @@ class Cluster:
         self.tunnel = self.hosts.start(
             LAPTOP, [BIN / "ray", "dashboard", "--no-config-cache", CONFIG], log, cwd=CHECKOUT
         )
-        wait_until(lambda: self.ask(f"{DASHBOARD}/api/version", self.token)[0] == 200, 120, "the dashboard")
+        wait_until(
+            lambda: self.ask(f"{DASHBOARD}/api/version", self.token)[0] == 200, 120, "the dashboard"
+        )
 
     def nodes(self) -> set[str | None]:
         """Addresses of the nodes that are alive."""
         status, body = self.ask(f"{DASHBOARD}/nodes?view=summary", self.token)
         assert status == 200, body
         summary = json.loads(body)["data"]["summary"]
-        return {node.get("ip") for node in summary if node["raylet"].get("state") == "ALIVE"}  # one just joined: None
+        return {
+            node.get("ip") for node in summary if node["raylet"].get("state") == "ALIVE"
+        }  # one just joined: None
 
-    def ask(self, url: str, token: str | None = None, data: str | None = None, *, host: str = LAPTOP):
+    def ask(
+        self, url: str, token: str | None = None, data: str | None = None, *, host: str = LAPTOP
+    ):
         """Status and body of an HTTP answer, asked for on `host`; (None, why) if there is no connection."""
         argument = json.dumps([url, token, data])
-        return tuple(json.loads(self.hosts.run(host, [sys.executable, "-I", "-c", ASK, argument]).stdout))
+        return tuple(
+            json.loads(self.hosts.run(host, [sys.executable, "-I", "-c", ASK, argument]).stdout)
+        )
 
     def submit(self, name: str, *command, wait: bool = True, timeout_s: float = 600) -> str:
         """`ray job submit` of `command` from the laptop's checkout under the id `name`; returns the log.
 
         Waits for the job's end, and raises AssertionError with the log if it fails; not so without `wait`.
         """
-        submit = [BIN / "ray", "job", "submit", "--address", DASHBOARD, "--submission-id", name, "--working-dir", "."]
+        submit = [
+            BIN / "ray",
+            "job",
+            "submit",
+            "--address",
+            DASHBOARD,
+            "--submission-id",
+            name,
+            "--working-dir",
+            ".",
+        ]
         job = [*submit, *([] if wait else ["--no-wait"]), "--", *command]
         return self.hosts.run(LAPTOP, job, cwd=CHECKOUT, env=CLIENT, timeout_s=timeout_s).stdout
 
@@ -123,7 +152,9 @@ class Cluster:
 
     def log(self, name: str) -> str:
         """What a job has printed so far, and what Ray says about it."""
-        answers = [self.ask(f"{DASHBOARD}/api/jobs/{name}{part}", self.token)[1] for part in ("/logs", "")]
+        answers = [
+            self.ask(f"{DASHBOARD}/api/jobs/{name}{part}", self.token)[1] for part in ("/logs", "")
+        ]
         return "\n".join([*(json.loads(answers[0]).get("logs") or "").splitlines(), answers[1]])
 
     def down(self) -> None:
@@ -131,10 +162,25 @@ class Cluster:
         self.hosts.run(LAPTOP, [BIN / "ray", "down", "-y", CONFIG], cwd=CHECKOUT, timeout_s=180)
 
     def ray_processes(self, host: str) -> list[str]:
-        return [line for line in self.hosts.processes(host).values() if "raylet" in line or "gcs_server" in line]
+        return [
+            line
+            for line in self.hosts.processes(host).values()
+            if "raylet" in line or "gcs_server" in line
+        ]
 
 
-SAME = ["trial_id", "arm", "top1", "top5", "per_class", "confusion", "loss", "shards", "steps", "threads"]
+SAME = [
+    "trial_id",
+    "arm",
+    "top1",
+    "top5",
+    "per_class",
+    "confusion",
+    "loss",
+    "shards",
+    "steps",
+    "threads",
+]
 
 
 def same_columns(store: Store) -> pa.Table:

@@ -20,8 +20,7 @@ import yaml
 from hosts import LAPTOP, wait_until
 from launched import BIN, CHECKOUT, REPOSITORY, Cluster, cores, same_columns
 
-from grid import lock, results
-from grid.store import Store
+from equigrid.grid.store import Store, lock, results
 
 pytestmark = pytest.mark.slow
 
@@ -32,14 +31,25 @@ SPEC = {
     "recipe": {"extends": "digits", "steps": 1200},  # long enough to be met
     "classifiers": ["digits-cnn"],
     "generators": {
-        "edm": {"kind": "edm", "preset": "digits", "training": {"total_nimg": 25_600}, "sampler": {"steps": 4}},
+        "edm": {
+            "kind": "edm",
+            "preset": "digits",
+            "training": {"total_nimg": 25_600},
+            "sampler": {"steps": 4},
+        },
     },
     "subset_seeds": [0, 1],
     "seeds": [0],
     "quality": "off",
     "blocks": [{"n_base": 100, "real": [1], "syn": {"edm": [1, 2]}, "copies": [1]}],
     # A slot as large as a host, so that each host gets one.
-    "execution": {"gpus": 0, "cpus": cores(), "threads": 1, "retries": 0, "checkpoint_every_s": 3600},
+    "execution": {
+        "gpus": 0,
+        "cpus": cores(),
+        "threads": 1,
+        "retries": 0,
+        "checkpoint_every_s": 3600,
+    },
 }
 JOBS = {"generator": 2, "shard": 2, "trial": 10}
 TRIALS = JOBS["trial"]
@@ -49,7 +59,7 @@ RAY = r"\bray|gcs_server"
 TAKE_OVER = """
 import os, sys, time
 from grid import lock
-from grid.store import Store
+from equigrid.grid.store import Store
 began_s = time.monotonic()
 lock.acquire(Store(sys.argv[1]), sys.argv[2], tell=lambda text: print(text, flush=True))
 print(f"taken over after {time.monotonic() - began_s:.0f} s", flush=True)
@@ -105,7 +115,11 @@ class Drill:
             for host in workers:
                 said = [line for line in self.said() if line.host == host]
                 begun = [line for line in said if line.begins and line.kind == kind]
-                if len(begun) >= nth and said[-1] is begun[-1] and time.time() - said[-1].at_s >= after_s:
+                if (
+                    len(begun) >= nth
+                    and said[-1] is begun[-1]
+                    and time.time() - said[-1].at_s >= after_s
+                ):
                     found.append(said[-1])
             return bool(found)
 
@@ -130,7 +144,11 @@ class Drill:
         """The second beginning of a job, after the blow."""
 
         def again() -> list[Said]:
-            return [line for line in self.said() if line.begins and line.id == job.id and line.at_s > self.struck_s]
+            return [
+                line
+                for line in self.said()
+                if line.begins and line.id == job.id and line.at_s > self.struck_s
+            ]
 
         wait_until(again, 300, f"{job.kind} {job.id} to begin again")
         self.tell(f"{job.kind} begun again on {again()[0].host}", again()[0].at_s)
@@ -157,7 +175,11 @@ class Drill:
 
     def finished(self) -> dict[str, set[str]]:
         """Ids of the jobs that have their output in the store, by kind."""
-        generators = {name.split("/")[1] for name in self.store.list("generators") if name.endswith("/manifest.json")}
+        generators = {
+            name.split("/")[1]
+            for name in self.store.list("generators")
+            if name.endswith("/manifest.json")
+        }
         pools = {name for name in self.store.list("pools") if name.endswith(".json")}
         return {"generator": generators, "shard": pools, "trial": results.finished(self.store)}
 
@@ -167,7 +189,11 @@ class Drill:
     def checkpoints(self, job: Said) -> dict[str, int]:
         """Those of a generator, and their steps."""
         names = self.store.list(f"generators/{job.id}/checkpoints")
-        return {name: int(name.rsplit("/", 1)[1].split("-")[0]) for name in names if name.endswith(".pt")}
+        return {
+            name: int(name.rsplit("/", 1)[1].split("-")[0])
+            for name in names
+            if name.endswith(".pt")
+        }
 
     def first_step(self, job: Said) -> int:
         """The first step that a generator's last attempt logged."""
@@ -188,7 +214,15 @@ def undisturbed(tmp_path_factory) -> Store:
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "spec.yaml").write_text(yaml.safe_dump(SPEC))
-    command = [BIN / "python", "-m", "grid.cli", "run", folder / "spec.yaml", "--no-dashboard", "--json"]
+    command = [
+        BIN / "python",
+        "-m",
+        "equigrid.grid.cli",
+        "run",
+        folder / "spec.yaml",
+        "--no-dashboard",
+        "--json",
+    ]
     subprocess.run([*command, "--store", folder / "store"], cwd=REPOSITORY, timeout=900, check=True)
     return Store(folder / "store")
 
@@ -200,7 +234,9 @@ def drill(undisturbed, shared, tmp_path, request) -> Drill:
     with test_hosts.Hosts(3, tmp_path / "hosts", shared=folders) as made:
         cluster = Cluster(made)
         cluster.prepare()
-        for host in made.addresses:  # the digits' shards are so small that Ray would keep them in the driver
+        for host in (
+            made.addresses
+        ):  # the digits' shards are so small that Ray would keep them in the driver
             with open(made.path(host, "/root/.bashrc"), "a") as file:
                 file.write("export RAY_max_direct_call_object_size=1000\n")
         cluster.up()
@@ -246,7 +282,9 @@ def test_head_lost_in_mid_grid_and_resumed_under_a_new_id(drill, undisturbed):
     drill.submit("drill-2")
     run = drill.wait_end()
     assert run["cached"] == done
-    assert run["jobs"] == {kind: JOBS[kind] - n for kind, n in done.items() if n < JOBS[kind]}, "what was missing runs"
+    assert run["jobs"] == {kind: JOBS[kind] - n for kind, n in done.items() if n < JOBS[kind]}, (
+        "what was missing runs"
+    )
     assert before.items() <= drill.attempts().items()
     drill.check(undisturbed)
 
@@ -257,7 +295,11 @@ def test_host_gone_while_a_generator_trains(drill, undisturbed, how):
     drill.submit("drill-1", checkpoint_every_s=2)
     training = drill.met("generator", after_s=1)
     # After the first row of the log, which a training from the start would repeat.
-    wait_until(lambda: max(drill.checkpoints(training).values(), default=0) > LOG_EVERY, 120, "a checkpoint")
+    wait_until(
+        lambda: max(drill.checkpoints(training).values(), default=0) > LOG_EVERY,
+        120,
+        "a checkpoint",
+    )
     drill.strike()
     if how == "ray stop":
         drill.hosts.run(training.host, [BIN / "ray", "stop"], check=False)
@@ -285,7 +327,11 @@ def test_told_to_leave_a_host_saves_its_training_and_goes(drill, undisturbed):
     told = drill.hosts.run(training.host, ". ~/.bashrc && bash ~/equigrid/deploy/leave-node.sh")
     drill.tell("leave-node.sh done")
     assert not drill.slots(training.host), told.stdout
-    (left,) = (line.text for line in drill.said() if line.id == training.id and "told to leave" in line.text)
+    (left,) = (
+        line.text
+        for line in drill.said()
+        if line.id == training.id and "told to leave" in line.text
+    )
     saved = int(re.search(r"saved after step ([\d,]+)", left)[1].replace(",", ""))
     drill.wait_dead(training.host)
     drill.wait_retry(training)

@@ -15,7 +15,7 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-from grid.spec import load
+from equigrid.grid.spec import load
 
 FILES = ("cluster.yaml", "cluster-local.yaml")
 START = {"head": "head_start_ray_commands", "worker": "worker_start_ray_commands"}
@@ -29,7 +29,9 @@ RAYCLUSTER = set(
     "authOptions autoscalerOptions enableInTreeAutoscaling gcsFaultToleranceOptions headGroupSpec headServiceAnnotations"
     " managedBy rayVersion suspend upgradeStrategy workerGroupSpecs".split()
 )
-HEAD_GROUP = set("enableIngress headService labels rayStartParams resources serviceType template".split())
+HEAD_GROUP = set(
+    "enableIngress headService labels rayStartParams resources serviceType template".split()
+)
 WORKER_GROUP = set(
     "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts rayStartParams replicas resources"
     " scaleStrategy suspend template".split()
@@ -69,7 +71,9 @@ def test_all_packages_are_mounted_from_where_they_are(name):
     assert packages >= {"grid", "generators", "classifiers", "analysis"}
     for package in packages:
         assert mounts[f"~/equigrid/{package}"] == package
-    assert all((REPOSITORY / local).exists() for local in mounts.values() if not local.startswith("~"))
+    assert all(
+        (REPOSITORY / local).exists() for local in mounts.values() if not local.startswith("~")
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -81,10 +85,16 @@ def test_ray_starts_with_the_environment_and_never_without_a_token(name, kind, t
     ray = tmp_path / "bin/ray"
     ray.write_text('#!/bin/sh\nenv > "$HOME/environment"; echo "$@" > "$HOME/arguments"\n')
     ray.chmod(0o755)
-    environment = {"HOME": str(tmp_path), "PATH": f"{ray.parent}:{os.environ['PATH']}", "RAY_HEAD_IP": "192.0.2.1"}
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": f"{ray.parent}:{os.environ['PATH']}",
+        "RAY_HEAD_IP": "192.0.2.1",
+    }
 
     def call():
-        return subprocess.run(["bash", "-c", start], env=environment, capture_output=True).returncode
+        return subprocess.run(
+            ["bash", "-c", start], env=environment, capture_output=True
+        ).returncode
 
     assert call() != 0, "there is no environment.sh"
     (tmp_path / "equigrid").mkdir()
@@ -126,7 +136,13 @@ def test_setting_up_a_machine_again_changes_nothing(tmp_path):
 def test_what_a_job_carries_is_small(tmp_path):
     for name in (".gitignore", ".rayignore"):
         (tmp_path / name).write_text((REPOSITORY / name).read_text())
-    kept = ["grid/driver.py", "grid/presets/digits.yaml", "my-grid.yaml", "data/blood.npz", "deploy/environment.sh"]
+    kept = [
+        "grid/running/driver.py",
+        "grid/spec/presets/digits.yaml",
+        "my-grid.yaml",
+        "data/blood.npz",
+        "deploy/environment.sh",
+    ]
     left = [
         ".git/objects/pack", ".venv/lib/torch.so", "equigrid-store/results/part.parquet", "equigrid-out/report.html",
         "tests/grid/test_x.py", "docs/figures/large.png", "benchmarks/edm.py", "grid/__pycache__/driver.pyc",
@@ -164,7 +180,11 @@ def test_gpu_workers_are_pairs_of_spot_and_on_demand(aws):
         assert twins[0]["resources"] == twins[1]["resources"]
         assert twins[0]["priority"] > twins[1]["priority"]
     assert all(kind["min_workers"] == 0 for kind in types.values())
-    open_models = {name.rsplit("_spot")[0] for name in gpus if types[name]["max_workers"] and name.endswith("_spot")}
+    open_models = {
+        name.rsplit("_spot")[0]
+        for name in gpus
+        if types[name]["max_workers"] and name.endswith("_spot")
+    }
     assert open_models == {"a10g"}, "one GPU model per grid"
     head = types["head"]
     assert head["resources"] == {"CPU": 0} and head["max_workers"] == 0
@@ -200,12 +220,17 @@ def test_rays_autoscaler_takes_spot_first_and_falls_back(aws, slot, failed, laun
 
 
 def test_the_roles_allow_what_the_cluster_file_needs(aws):
-    policies = {path.stem: json.loads(path.read_text()) for path in (REPOSITORY / "deploy/aws").glob("*.json")}
+    policies = {
+        path.stem: json.loads(path.read_text())
+        for path in (REPOSITORY / "deploy/aws").glob("*.json")
+    }
     assert set(policies) == {"trust", "head", "store"}
     by_action = {
         action: statement
         for statement in policies["head"]["Statement"]
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+        for action in (
+            [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+        )
     }
     tag = by_action["ec2:TerminateInstances"]["Condition"]["StringEquals"]
     assert tag == {"ec2:ResourceTag/ray-cluster-name": aws["cluster_name"]}
@@ -226,17 +251,26 @@ def test_the_rayjob_uses_known_fields_only(rayjob):
     assert set(cluster["headGroupSpec"]) <= HEAD_GROUP
     for group in cluster["workerGroupSpecs"]:
         assert {"groupName", "minReplicas", "maxReplicas", "template"} <= set(group) <= WORKER_GROUP
-        assert group["minReplicas"] == 0 and group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        assert (
+            group["minReplicas"] == 0
+            and group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        )
     assert cluster["authOptions"] == {"mode": "token", "secretName": "equigrid-token"}
     assert cluster["enableInTreeAutoscaling"] and job["spec"]["shutdownAfterJobFinishes"]
-    assert f"ray=={cluster['rayVersion']}" in (REPOSITORY / "requirements.txt").read_text().splitlines()
+    assert (
+        f"ray=={cluster['rayVersion']}"
+        in (REPOSITORY / "requirements.txt").read_text().splitlines()
+    )
     for parameters in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         assert all(isinstance(value, str) for value in parameters["rayStartParams"].values())
 
 
 def test_the_pods_are_well_formed(rayjob):
     cluster = rayjob[1]["spec"]["rayClusterSpec"]
-    pods = [cluster["headGroupSpec"]["template"], *(group["template"] for group in cluster["workerGroupSpecs"])]
+    pods = [
+        cluster["headGroupSpec"]["template"],
+        *(group["template"] for group in cluster["workerGroupSpecs"]),
+    ]
     containers = [container for pod in pods for container in pod["spec"]["containers"]]
     assert [container["name"] for container in containers] == ["ray-head", "ray-worker"]
     for pod in pods:
@@ -259,12 +293,16 @@ def test_a_workers_pod_has_the_time_that_leaving_takes(rayjob):
     image = (REPOSITORY / "deploy/Dockerfile").read_text()
     assert (shell, script) == ("bash", "/opt/equigrid/deploy/leave-node.sh")
     assert "WORKDIR /opt/equigrid\n" in image and "COPY deploy/leave-node.sh deploy/\n" in image
-    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 30, "`ray stop` takes some seconds more"
+    assert pod["terminationGracePeriodSeconds"] >= int(seconds) + 30, (
+        "`ray stop` takes some seconds more"
+    )
 
 
 def test_kubernetes_gets_the_same_environment(rayjob):
     lines = (REPOSITORY / "deploy/environment.sh").read_text().splitlines()
-    shell = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+    shell = dict(
+        line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export ")
+    )
     assert shell.pop("RAY_AUTH_MODE") == "token"  # in a pod that is KubeRay's part: authOptions
     cluster = rayjob[1]["spec"]["rayClusterSpec"]
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
@@ -276,7 +314,9 @@ def test_the_manifests_spec_loads_and_asks_for_what_the_pods_have(rayjob):
     config_map, job = rayjob
     spec = load(yaml.safe_load(config_map["data"]["spec.yaml"]))
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-    assert head["volumes"] == [{"name": "spec", "configMap": {"name": config_map["metadata"]["name"]}}]
+    assert head["volumes"] == [
+        {"name": "spec", "configMap": {"name": config_map["metadata"]["name"]}}
+    ]
     folder = head["containers"][0]["volumeMounts"][0]["mountPath"]
     command = job["spec"]["entrypoint"].split()
     assert command[:5] == ["equigrid", "run", f"{folder}/spec.yaml", "--address", "auto"]

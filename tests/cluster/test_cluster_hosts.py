@@ -34,7 +34,9 @@ def pair(tmp_path_factory):
 
 def ssh(made: Hosts, name: str, command: str) -> str:
     options = ["-q", "-i", made.key, "-o", "StrictHostKeyChecking=no", "-o", "ConnectTimeout=2"]
-    return made.run(LAPTOP, ["ssh", *options, f"root@{made.addresses[name]}", command], check=False).stdout.strip()
+    return made.run(
+        LAPTOP, ["ssh", *options, f"root@{made.addresses[name]}", command], check=False
+    ).stdout.strip()
 
 
 def test_hosts_have_private_folders_and_see_shared_ones(pair):
@@ -42,9 +44,16 @@ def test_hosts_have_private_folders_and_see_shared_ones(pair):
     assert ssh(made, "host1", "hostname") == "host1"
     made.run("host1", "echo mine > /tmp/file; echo mine > /root/file; echo mine > /dev/shm/file")
     assert made.path("host1", "/tmp/file").read_text() == "mine\n"
-    assert made.run("host2", "cat /tmp/file /root/file /dev/shm/file", check=False).stdout.count("No such file") == 3
+    assert (
+        made.run("host2", "cat /tmp/file /root/file /dev/shm/file", check=False).stdout.count(
+            "No such file"
+        )
+        == 3
+    )
     assert ssh(made, "host2", f"cat {shared}/file") == "for all"
-    assert made.run("host2", [sys.executable, "-c", "import ray; print(ray.__version__)"]).stdout.strip()
+    assert made.run(
+        "host2", [sys.executable, "-c", "import ray; print(ray.__version__)"]
+    ).stdout.strip()
 
 
 def test_a_cut_host_is_silent_until_it_is_healed(pair):
@@ -61,7 +70,9 @@ def test_kill_reaches_the_processes_of_one_host_only(pair, tmp_path):
     made, _ = pair
     for name in made.addresses:
         made.start(name, ["sleep", "7302"], tmp_path / name)
-        wait_until(lambda name=name: "sleep 7302" in made.processes(name).values(), 30, "the process")
+        wait_until(
+            lambda name=name: "sleep 7302" in made.processes(name).values(), 30, "the process"
+        )
     assert made.kill("host1", "sleep 73") == 1
     wait_until(lambda: "sleep 7302" not in made.processes("host1").values(), 30, "its end")
     assert "sleep 7302" in made.processes("host2").values()

@@ -9,8 +9,7 @@ import yaml
 from hosts import LAPTOP, wait_until
 from launched import BIN, CHECKOUT, DASHBOARD, REPOSITORY, cores, same_columns
 
-from grid import results
-from grid.store import Store
+from equigrid.grid.store import Store, results
 
 CONNECT = """
 import sys, ray
@@ -48,7 +47,10 @@ def test_nothing_but_metrics_answers_without_the_token(cluster):
         (f"{DASHBOARD}/api/jobs/", None),
         (f"{DASHBOARD}/api/jobs/", job),
         (f"{DASHBOARD}/nodes?view=summary", None),
-        (f"http://{head}:52365/api/job_agent/jobs/", job),  # each node's agent, which also starts jobs
+        (
+            f"http://{head}:52365/api/job_agent/jobs/",
+            job,
+        ),  # each node's agent, which also starts jobs
         (f"http://{worker}:52365/api/job_agent/jobs/", job),
     ]:
         assert cluster.ask(url, None, data)[0] == 401, url
@@ -56,7 +58,9 @@ def test_nothing_but_metrics_answers_without_the_token(cluster):
     assert cluster.ask(f"{DASHBOARD}/api/jobs/", cluster.token) == (200, "[]")
     status, why = cluster.ask(f"http://{head}:8265/api/jobs/", cluster.token)
     assert status is None and "refused" in why, "the dashboard listens on the head's localhost only"
-    assert not any(cluster.hosts.path(host, "/tmp/intruder").exists() for host in cluster.hosts.addresses)
+    assert not any(
+        cluster.hosts.path(host, "/tmp/intruder").exists() for host in cluster.hosts.addresses
+    )
 
 
 def test_ray_init_without_the_token_is_refused(cluster):
@@ -70,7 +74,9 @@ def test_ray_init_without_the_token_is_refused(cluster):
         "client without": (client, {"RAY_AUTH_MODE": "disabled"}),
         "client wrong": (client, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}),
     }
-    logs = {name: hosts.path("host2", f"/tmp/connect-{name.replace(' ', '-')}.log") for name in tries}
+    logs = {
+        name: hosts.path("host2", f"/tmp/connect-{name.replace(' ', '-')}.log") for name in tries
+    }
     running = {
         name: hosts.start("host2", [sys.executable, "-c", CONNECT, address], logs[name], env=env)
         for name, (address, env) in tries.items()
@@ -86,10 +92,24 @@ def test_ray_init_without_the_token_is_refused(cluster):
 
 
 def test_a_grid_that_was_stopped_resumes_under_a_new_id(cluster, spec, shared):
-    run = ["equigrid", "run", spec, "--address", "auto", "--store", shared / "store", "--out", shared / "out"]
+    run = [
+        "equigrid",
+        "run",
+        spec,
+        "--address",
+        "auto",
+        "--store",
+        shared / "store",
+        "--out",
+        shared / "out",
+    ]
     cluster.submit("digits-1", *run, wait=False)
     store = Store(shared / "store", create=True)
-    wait_until(lambda: rows(store) or cluster.status("digits-1") not in ("PENDING", "RUNNING"), 600, "a result")
+    wait_until(
+        lambda: rows(store) or cluster.status("digits-1") not in ("PENDING", "RUNNING"),
+        600,
+        "a result",
+    )
     cluster.stop("digits-1")
     # SUCCEEDED if it was faster than the stopping.
     assert cluster.status("digits-1") in ("STOPPED", "SUCCEEDED"), cluster.log("digits-1")
@@ -101,7 +121,9 @@ def test_a_grid_that_was_stopped_resumes_under_a_new_id(cluster, spec, shared):
     assert (shared / "out/report.html").exists()
     after = {row["trial_id"]: row for row in rows(store)}
     assert len(after) == 10 and {row["status"] for row in after.values()} == {"ok"}
-    assert {trial: after[trial]["attempt"] for trial in before} == before, "what was done is not done again"
+    assert {trial: after[trial]["attempt"] for trial in before} == before, (
+        "what was done is not done again"
+    )
     assert {row["node"] for row in after.values()} <= set(cluster.hosts.addresses)
     assert len({row["node"] for row in after.values()}) > 1
 
@@ -109,7 +131,17 @@ def test_a_grid_that_was_stopped_resumes_under_a_new_id(cluster, spec, shared):
 def test_ray_down_stops_all_and_the_results_equal_a_local_run(cluster, spec, shared):
     cluster.down()
     wait_until(lambda: not cluster.ray_processes("host1"), 60, "the head to stop")
-    local = [BIN / "python", "-m", "grid.cli", "run", spec, "--no-dashboard", "--store", shared / "local", "--json"]
+    local = [
+        BIN / "python",
+        "-m",
+        "equigrid.grid.cli",
+        "run",
+        spec,
+        "--no-dashboard",
+        "--store",
+        shared / "local",
+        "--json",
+    ]
     cluster.hosts.run(LAPTOP, local, cwd=CHECKOUT, timeout_s=600)
     tables = [same_columns(Store(shared / name)) for name in ("store", "local")]
     assert tables[0].num_rows == 10

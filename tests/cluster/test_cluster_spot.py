@@ -47,7 +47,10 @@ class Metadata(ThreadingHTTPServer):
 
 class _Answers(BaseHTTPRequestHandler):
     def do_PUT(self):
-        if self.path != TOKEN or not self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "").isdigit():
+        if (
+            self.path != TOKEN
+            or not self.headers.get("X-aws-ec2-metadata-token-ttl-seconds", "").isdigit()
+        ):
             return self._answer(400)
         token = f"token-{len(self.server.tokens)}"
         self.server.tokens.add(token)
@@ -96,7 +99,11 @@ def machine(tmp_path, metadata):
     (tmp_path / "slot.sh").write_text(SLOT)
     address = f"http://127.0.0.1:{metadata.server_port}"
     paths = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    return tmp_path, {**paths, "AWS_EC2_METADATA_SERVICE_ENDPOINT": address, "HTTP_PROXY": "http://127.0.0.1:9"}
+    return tmp_path, {
+        **paths,
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": address,
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }
 
 
 def calls(home) -> list[str]:
@@ -106,7 +113,9 @@ def calls(home) -> list[str]:
 
 def test_a_notice_lets_the_slots_save_before_ray_stops(machine, metadata):
     home, environment = machine
-    *_, watch = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())["worker_start_ray_commands"]
+    *_, watch = yaml.safe_load((REPOSITORY / "cluster.yaml").read_text())[
+        "worker_start_ray_commands"
+    ]
     slot = "(exec -a ray::trial:digits:n100 bash $HOME/slot.sh) & exec -a ray::IDLE sleep 600"
     metadata.broken.set()
     with subprocess.Popen([*NAMESPACE, "bash", "-c", f"{watch}\n{slot}"], env=environment) as host:

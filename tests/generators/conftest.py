@@ -11,14 +11,14 @@ ROOT = Path(__file__).parents[2]
 WORKER = """
 import json, sys
 import numpy as np, torch, torch.distributed as dist
-from generators import backends, config
+from equigrid.generators import registry
 rank, place = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{place}/rendezvous", rank=rank, world_size=2)
 with np.load(f"{place}/data.npz") as data:
     images, labels = data["images"], data["labels"]
 rows, states, call = [], [], json.load(open(f"{place}/call.json"))
-made = backends.train(images, labels, config(call["config"]), **call["options"], log=rows.append,
+made = registry.train(images, labels, registry.config(call["config"]), **call["options"], log=rows.append,
                       checkpoint=lambda step, make_state: states.append(make_state()))
 assert bool(rows) == bool(states) == (rank == 0)
 torch.save({"weights": made, "states": states}, f"{place}/out{rank}")
@@ -37,7 +37,9 @@ def in_two_workers(tmp_path):
         import torch
 
         np.savez(tmp_path / "data.npz", images=data[0], labels=data[1])
-        (tmp_path / "call.json").write_text(json.dumps({"config": chosen.model_dump(mode="json"), "options": options}))
+        (tmp_path / "call.json").write_text(
+            json.dumps({"config": chosen.model_dump(mode="json"), "options": options})
+        )
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
         commands = [[sys.executable, "-c", WORKER, str(rank), str(tmp_path)] for rank in range(2)]
         workers = [subprocess.Popen(command, env=environment) for command in commands]

@@ -21,7 +21,12 @@ MINI = {
     "recipe": {"extends": "digits", "steps": 15},
     "classifiers": ["digits-cnn"],
     "generators": {
-        "edm": {"kind": "edm", "preset": "digits", "training": {"total_nimg": 640}, "sampler": {"steps": 4}},
+        "edm": {
+            "kind": "edm",
+            "preset": "digits",
+            "training": {"total_nimg": 640},
+            "sampler": {"steps": 4},
+        },
     },
     "subset_seeds": [0],
     "seeds": [0, 1],
@@ -40,7 +45,7 @@ def mini() -> dict:
 @pytest.fixture(scope="session")
 def ray_here():
     """A local Ray for the whole test session: two CPUs, and three GPUs that are only Ray's word for it."""
-    from grid import cluster
+    from equigrid.grid.running import cluster
 
     with cluster.connected("local", dashboard=False, num_cpus=2, num_gpus=3):
         yield
@@ -49,9 +54,9 @@ def ray_here():
 @pytest.fixture(scope="session")
 def finished_mini(ray_here, tmp_path_factory):
     """A store in which the small grid has run undisturbed, with the run's summary and plan."""
-    from grid import driver
-    from grid.spec import load
-    from grid.store import Store
+    from equigrid.grid.running import driver
+    from equigrid.grid.spec import load
+    from equigrid.grid.store import Store
 
     store = Store(tmp_path_factory.mktemp("finished") / "store", create=True)
     summary, the_plan = driver.run(load(MINI), store, console=Console(file=io.StringIO()))
@@ -61,7 +66,7 @@ def finished_mini(ray_here, tmp_path_factory):
 @pytest.fixture
 def store(tmp_path):
     """An empty store in a folder."""
-    from grid.store import Store
+    from equigrid.grid.store import Store
 
     return Store(tmp_path / "store", create=True)
 
@@ -69,9 +74,19 @@ def store(tmp_path):
 @pytest.fixture(scope="session")
 def outcomes():
     """Reads what must be bitwise the same in every repetition of a store's trials, by trial."""
-    from grid import results
+    from equigrid.grid.store import results
 
-    columns = ["trial_id", "top1", "top5", "per_class", "confusion", "loss", "steps", "epochs", "shards"]
+    columns = [
+        "trial_id",
+        "top1",
+        "top5",
+        "per_class",
+        "confusion",
+        "loss",
+        "steps",
+        "epochs",
+        "shards",
+    ]
 
     def read(store) -> dict[str, dict]:
         return {row["trial_id"]: row for row in results.read(store).select(columns).to_pylist()}
@@ -84,7 +99,7 @@ def images_of():
     """Reads all images (N, H, W, C) uint8 of shards, in order."""
     import numpy as np
 
-    from grid import shards
+    from equigrid.grid.datasets import shards
 
     def read(store, refs) -> np.ndarray:
         return np.concatenate([shards.read(store, ref)[0] for ref in refs])
@@ -95,29 +110,40 @@ def images_of():
 @pytest.fixture
 def request_of():
     """Makes a request for a job of a plan, its shards as arrays: what a body needs without Ray."""
-    from grid import datasets, shards, tasks
-    from grid.ids import new_attempt
+    from equigrid.grid import jobs
+    from equigrid.grid.datasets import catalogue, shards
+    from equigrid.grid.ids import new_attempt
 
-    def make(store, the_plan, job, **options) -> tasks.Request:
+    def make(store, the_plan, job, **options) -> jobs.Request:
         dataset = the_plan.resolved.dataset
 
-        def images(refs) -> tasks.Images:
-            return tasks.Images(tuple(shards.load(store, ref) for ref in refs), tuple(ref.n for ref in refs))
+        def images(refs) -> jobs.Images:
+            return jobs.Images(
+                tuple(shards.load(store, ref) for ref in refs), tuple(ref.n for ref in refs)
+            )
 
-        manifests = [f"pools/{need}.json" for need in job.needs if the_plan.jobs[need].kind == "shard"]
-        made = [shards.ref(name, content) for name in manifests if (content := store.get_json(name))]
-        labels = dict.fromkeys(("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x")
-        sizes = dict.fromkeys(("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60)
+        manifests = [
+            f"pools/{need}.json" for need in job.needs if the_plan.jobs[need].kind == "shard"
+        ]
+        made = [
+            shards.ref(name, content) for name in manifests if (content := store.get_json(name))
+        ]
+        labels = dict.fromkeys(
+            ("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x"
+        )
+        sizes = dict.fromkeys(
+            ("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"), 60
+        )
         shape = dataset.shape
         known = {
             "id": job.id, "kind": job.kind, "payload": job.payload, "attempt": new_attempt(),
             "class_names": shape.classes, "image_shape": (shape.height, shape.width, shape.channels),
-            "labels": datasets.labels(store, dataset, "train"),
+            "labels": catalogue.labels(store, dataset, "train"),
             "row": {**labels, **sizes, "subset_seed": 0, "seed": 0},
             **{split: images(getattr(dataset, split)) for split in ("train", "val", "test")},
-            "syn": images(made) if job.kind not in ("generator", "shard") else tasks.Images(),
+            "syn": images(made) if job.kind not in ("generator", "shard") else jobs.Images(),
         }  # fmt: skip
-        return tasks.Request(**{**known, **options})
+        return jobs.Request(**{**known, **options})
 
     return make
 
@@ -125,11 +151,11 @@ def request_of():
 @pytest.fixture
 def planned(tmp_path):
     """Ingests a spec's dataset into a store of its own and plans the spec."""
-    from grid import ingest
-    from grid.plan import plan
-    from grid.resolve import resolve
-    from grid.spec import load
-    from grid.store import Store
+    from equigrid.grid.datasets import ingest
+    from equigrid.grid.planning.planner import plan
+    from equigrid.grid.planning.resolve import resolve
+    from equigrid.grid.spec import load
+    from equigrid.grid.store import Store
 
     def make(spec: dict, name: str = "store"):
         store = Store(tmp_path / name, create=True)
@@ -153,12 +179,12 @@ def plan_of(tmp_path, monkeypatch):
     import pyarrow.parquet as pq
     from PIL import Image
 
-    from grid import sources
-    from grid.plan import plan
-    from grid.resolve import resolve
-    from grid.sources.base import Shape
-    from grid.sources.imagenet import read_list
-    from grid.spec import load
+    from equigrid.grid.datasets import sources
+    from equigrid.grid.datasets.sources.base import Shape
+    from equigrid.grid.datasets.sources.imagenet import read_list
+    from equigrid.grid.planning.planner import plan
+    from equigrid.grid.planning.resolve import resolve
+    from equigrid.grid.spec import load
 
     picture = io.BytesIO()
     Image.new("RGB", (32, 32)).save(picture, "PNG")
@@ -172,7 +198,9 @@ def plan_of(tmp_path, monkeypatch):
         for wnid in read_list(Path(sources.__file__).with_name(f"{name}.txt")):
             for split in ("train", "val"):
                 write(f"imagenet/{split}/{wnid}/a.JPEG", picture.getvalue())
-    for i in range(10):  # ten images stand for CIFAKE's 50,000: their content is hashed, not decoded
+    for i in range(
+        10
+    ):  # ten images stand for CIFAKE's 50,000: their content is hashed, not decoded
         write(f"cifake/train/FAKE/{f'1 ({i + 1})' if i else 1}.jpg", b"an image")
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         write(f"bert/{name}", b"{}")
@@ -181,7 +209,13 @@ def plan_of(tmp_path, monkeypatch):
     for split in ("train", "test"):
         table = pa.table({"img": column, "label": [i % 10 for i in range(5_000)]})
         pq.write_table(table, tmp_path / f"{split}-0.parquet")
-    places = {"IMAGENET": "imagenet", "CIFAKE": "cifake", "CACHE": "cache", "CIFAR10": "", "EDM": "weights.safetensors"}
+    places = {
+        "IMAGENET": "imagenet",
+        "CIFAKE": "cifake",
+        "CACHE": "cache",
+        "CIFAR10": "",
+        "EDM": "weights.safetensors",
+    }
     for name, place in {**places, "TEXT_ENCODER": "bert"}.items():
         monkeypatch.setenv(f"EQUIGRID_{name}", str(tmp_path / place))
 
@@ -189,7 +223,9 @@ def plan_of(tmp_path, monkeypatch):
         resolved = resolve(load(name), None)
         if known := PRESET_SHAPES.get(name.removesuffix("-zero-shot")):
             classes, side, train, test = known
-            resolved = replace(resolved, shape=Shape(tuple(classes), side, side, 3, tuple(train), tuple(test)))
+            resolved = replace(
+                resolved, shape=Shape(tuple(classes), side, side, 3, tuple(train), tuple(test))
+            )
         for choice in resolved.generators.values():
             monkeypatch.setattr(type(choice.config), "capacity", lambda self, names: None)
         return plan(resolved)
@@ -221,7 +257,9 @@ def descendants(root: int) -> dict[int, str]:
         if entry.name.isdigit():
             try:
                 stat = (entry / "stat").read_text()
-                lines[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                lines[int(entry.name)] = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                )
             except OSError:
                 continue
             parents[int(entry.name)] = int(stat.rsplit(")", 1)[1].split()[1])
@@ -236,9 +274,14 @@ def descendants(root: int) -> dict[int, str]:
 def slot_processes():
     """Process ids of the slots of this process's own Ray, which titles them by actor or by the request they run."""
     pattern = re.compile("ray::(Slot|trial:|generator:|shard:)")
+
     def running(kind: str = "") -> list[int]:
         found = descendants(os.getpid()).items()
-        return [pid for pid, line in found if pattern.match(line) and (not kind or line.startswith(f"ray::{kind}:"))]
+        return [
+            pid
+            for pid, line in found
+            if pattern.match(line) and (not kind or line.startswith(f"ray::{kind}:"))
+        ]
 
     return running
 
@@ -246,7 +289,7 @@ def slot_processes():
 @pytest.fixture
 def plant(tmp_path, monkeypatch):
     """Plants code into every slot, which is another process: Python runs it there before anything else."""
-    from grid.slots import SlotPool
+    from equigrid.grid.running.slots import SlotPool
 
     def into_slots(code: str) -> None:
         folder = tmp_path / "plant"
@@ -281,7 +324,7 @@ class Command:
         self.out_path, self.err_path = folder / "stdout.txt", folder / "stderr.txt"
         with open(self.out_path, "w") as out, open(self.err_path, "w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "grid.cli", *map(str, arguments)],
+                [sys.executable, "-m", "equigrid.grid.cli", *map(str, arguments)],
                 stdout=out, stderr=err, cwd=folder, start_new_session=True,
             )  # fmt: skip
 
@@ -292,7 +335,9 @@ class Command:
     def wait_until(self, condition, timeout_s: float = 300) -> None:
         end = time.monotonic() + timeout_s
         while not condition():
-            assert self.process.poll() is None, f"ended early with {self.process.returncode}: {self.text}"
+            assert self.process.poll() is None, (
+                f"ended early with {self.process.returncode}: {self.text}"
+            )
             assert time.monotonic() < end, f"still waiting after {timeout_s} s: {self.text}"
             time.sleep(0.02)
 
@@ -308,7 +353,11 @@ class Command:
         Ray's agents outlive their raylet by a minute, and do nothing: they are not waited for.
         """
         left = self.descendants()
-        works = [pid for pid, line in left.items() if not line.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))]
+        works = [
+            pid
+            for pid, line in left.items()
+            if not line.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))
+        ]
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
         end = time.monotonic() + 30

@@ -22,7 +22,9 @@ class Words:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def read(examples: str | None = None, backgrounds: str | None = None, relations: str | None = None) -> Words:
+def read(
+    examples: str | None = None, backgrounds: str | None = None, relations: str | None = None
+) -> Words:
     """The words of the files, None for ours.  ValueError, one line, names a file that cannot serve."""
     return Words(
         _examples(Path(examples or _OWN / "examples.json")),
@@ -35,7 +37,10 @@ def _examples(path: Path) -> dict[str, list[tuple[str, str]]]:
     read = _text("examples", path)
     try:
         content = json.loads(read)
-        made = {template: [(str(given), str(text)) for given, text in content[template]] for template in TEMPLATES}
+        made = {
+            template: [(str(given), str(text)) for given, text in content[template]]
+            for template in TEMPLATES
+        }
     except (KeyError, TypeError, ValueError):
         made = {}
     if not made or not all(made.values()):

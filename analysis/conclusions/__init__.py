@@ -1,0 +1,1 @@
+"""What the fits say: gains, equivalences, and whether they are determined."""

@@ -1,0 +1,79 @@
+"""Gains class by class: which classes synthetic (or real, or copied) images help and which they harm."""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from equigrid.analysis.data.checks import CELL, FAMILY, check_table
+
+COLUMNS = [
+    *FAMILY,
+    "arm",
+    "generator",
+    "n_nominal",
+    "scale",
+    "class",
+    "gain",
+    "low",
+    "high",
+    "pairs",
+]
+
+
+def class_gains(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
+    """Per cell and class, the mean gain over the base in points, paired by subset seed, with Student's interval.
+
+    Columns: COLUMNS; `class` counts from 0 in the order of `per_class`; `low`, `high` are NaN with one pair. Intervals
+    are per class, not corrected for their number. Empty where no row has `per_class`.
+    """
+    frame = check_table(table).frame
+    per_class = table.drop_duplicates("trial_id").set_index("trial_id")["per_class"].dropna()
+    frame = frame[frame["trial_id"].isin(per_class.index)].drop_duplicates(
+        [*FAMILY, *CELL, "trial_id"]
+    )
+    found = [
+        _family(rows, per_class, level)
+        for _, rows in frame.groupby([*FAMILY, "n_nominal"], sort=True)
+    ]
+    found = [part for part in found if len(part)]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+
+
+def _family(rows: pd.DataFrame, per_class: pd.Series, level: float) -> pd.DataFrame:
+    base = rows[rows["arm"] == "base"]
+    if base.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    repeated = "subset_seed" if rows["subset_seed"].nunique() > 1 else "seed"
+    reference = _means(base, per_class, repeated)
+    parts = []
+    for _, cell in rows[rows["arm"] != "base"].groupby(CELL, sort=True):
+        means = _means(cell, per_class, repeated)
+        common = [key for key in means if key in reference]
+        if common:
+            gains = np.stack([means[key] - reference[key] for key in common])  # (pairs, classes)
+            parts.append(_summary(cell.iloc[0], gains, level))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _means(rows: pd.DataFrame, per_class: pd.Series, repeated: str) -> dict[int, np.ndarray]:
+    """Per repetition the mean of the class accuracies, (classes,) percent."""
+    return {
+        key: np.mean(
+            [np.asarray(per_class[trial], dtype=float) for trial in part["trial_id"]], axis=0
+        )
+        for key, part in rows.groupby(repeated)
+    }
+
+
+def _summary(cell: pd.Series, gains: np.ndarray, level: float) -> pd.DataFrame:
+    pairs, classes = gains.shape
+    mean = gains.mean(axis=0)
+    half = np.full(classes, np.nan)
+    if pairs > 1:
+        half = stats.t.ppf(0.5 + level / 2, pairs - 1) * gains.std(axis=0, ddof=1) / np.sqrt(pairs)
+    added = cell["n_real_added"] + cell["n_syn"] + cell["n_copies"]
+    shared = {name: cell[name] for name in [*FAMILY, "arm", "generator", "n_nominal"]}
+    return pd.DataFrame(
+        {**shared, "scale": added / cell["n_nominal"] if cell["n_nominal"] else np.nan, "class": np.arange(classes),
+         "gain": mean, "low": mean - half, "high": mean + half, "pairs": pairs}
+    )[COLUMNS]  # fmt: skip

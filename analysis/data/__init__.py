@@ -1,0 +1,1 @@
+"""Results tables as the fits need them: checked, in cells, with means and intervals."""

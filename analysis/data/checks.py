@@ -1,0 +1,117 @@
+"""What is wrong with a results table, in plain sentences, and the part of it that can be used."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+CELL = ["arm", "generator", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"]
+FAMILY = ["dataset", "classifier", "recipe"]
+SEEDS = ["subset_seed", "generator_seed", "seed"]
+_NEEDED = [*FAMILY, *CELL, *SEEDS, "trial_id", "status", "setting"]
+NO_GENERATOR = ""
+_NO_SEED = -1  # a generator seed in arms that have no generator, so that groupings keep those rows
+
+
+@dataclass(frozen=True)
+class Checked:
+    """`frame`: usable rows, one per trial and cell, accuracy in column `accuracy` (percent); `problems`: sentences."""
+
+    frame: pd.DataFrame
+    problems: tuple[str, ...]
+    failed: pd.DataFrame
+
+
+def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
+    """Separate usable rows from unusable ones. Raises ValueError only where a column of the schema is absent."""
+    absent = [name for name in [*_NEEDED, metric] if name not in table.columns]
+    if absent:
+        raise ValueError(
+            f"the table lacks the columns {absent}; equigrid.analysis.schema.SCHEMA names all of them"
+        )
+    table = table.reset_index(drop=True)  # concatenated tables repeat their labels
+    problems: list[str] = []
+    if table.empty:
+        problems.append("the table has no rows: nothing can be fitted before trials have finished")
+    failed = table.loc[table["status"] == "failed", _NEEDED].fillna({"generator": NO_GENERATOR})
+    frame = table.loc[table["status"] == "ok", _NEEDED].copy()
+    unknown = sorted(set(table["status"]) - {"ok", "failed"})
+    if unknown:
+        problems.append(f"status {unknown} is neither 'ok' nor 'failed': those rows are left out")
+    frame["accuracy"] = pd.to_numeric(table.loc[frame.index, metric], errors="coerce").astype(float)
+    frame["generator"] = (
+        frame["generator"].astype(object).where(frame["generator"].notna(), NO_GENERATOR)
+    )
+    frame = _without_missing(frame, metric, problems)
+    frame = _without_impossible(frame, metric, problems)
+    frame = _without_fractions(frame, metric, problems)
+    frame["generator_seed"] = frame["generator_seed"].fillna(_NO_SEED).astype("int64")
+    frame = _without_duplicates(frame, problems)
+    return Checked(frame.reset_index(drop=True), tuple(problems), failed)
+
+
+def _without_missing(frame: pd.DataFrame, metric: str, problems: list[str]) -> pd.DataFrame:
+    for name in ("subset_seed", "seed"):
+        missing = frame[name].isna()
+        if missing.any():
+            problems.append(
+                f"{int(missing.sum())} rows have no {name}: without it they can be neither paired nor counted as "
+                "repetitions, so they are left out"
+            )
+            frame = frame[~missing]
+    missing = frame["accuracy"].isna()
+    if missing.any():
+        problems.append(f"{int(missing.sum())} finished rows have no {metric}: they are left out")
+    return frame[~missing]
+
+
+def _without_impossible(frame: pd.DataFrame, metric: str, problems: list[str]) -> pd.DataFrame:
+    wrong = ~frame["accuracy"].between(0.0, 100.0)
+    if wrong.any():
+        first = frame[wrong].iloc[0]
+        problems.append(
+            f"{int(wrong.sum())} rows have a {metric} outside 0 to 100 (first: {first['accuracy']:g} in trial "
+            f"{first['trial_id']}): accuracies are in percent; those rows are left out"
+        )
+    return frame[~wrong]
+
+
+def _without_fractions(frame: pd.DataFrame, metric: str, problems: list[str]) -> pd.DataFrame:
+    """Rows at or below 1 % are below chance for 100 classes: they are asked about, never rescaled."""
+    low = frame["accuracy"] <= 1.0
+    for dataset, rows in frame[low].groupby("dataset"):
+        whole = len(rows) == int((frame["dataset"] == dataset).sum())
+        many = (
+            f"every {metric} of {dataset} is"
+            if whole
+            else f"{len(rows)} rows with a {metric} of {dataset} are"
+        )
+        problems.append(
+            f"{many} at most 1: are these fractions? The schema wants percent; multiply "
+            "by 100 if so. They are left out, not rescaled"
+        )
+    return frame[~low]
+
+
+def _without_duplicates(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
+    frame = frame.drop_duplicates([*FAMILY, *CELL, *SEEDS, "trial_id"])
+    again = frame.duplicated([*FAMILY, *CELL, *SEEDS])
+    if again.any():
+        first = frame[again].iloc[0]
+        problems.append(
+            f"{int(again.sum())} cells occur more than once with the same seeds but another trial_id (first: trial "
+            f"{first['trial_id']}, {describe_cell(first)}): the first of each is used. Two revisions or two versions "
+            "of the dataset in one table would do this"
+        )
+    return frame[~again]
+
+
+def describe_cell(row: pd.Series) -> str:
+    """A cell in words, for sentences: 'base 5,000 + 10,000 synthetic (edm)'."""
+    text = f"base {int(row['n_nominal']):,}"
+    if row["arm"] == "real":
+        return f"{text} + {int(row['n_real_added']):,} real"
+    if row["arm"] == "syn":
+        return f"{text} + {int(row['n_syn']):,} synthetic ({row['generator']})"
+    if row["arm"] == "copies":
+        return f"{text} + {int(row['n_copies']):,} copies"
+    return text

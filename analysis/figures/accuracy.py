@@ -1,0 +1,170 @@
+"""Figures of a results table: accuracy curves, and the writing of any figure to files.
+
+No figure touches pyplot's global state, so they work in threads, actors and tests alike. Figures of a fitted curve
+are in `curve_figures`; both are re-exported here.
+"""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from equigrid.analysis.data.summary import cell_means, families, fixed_synthetic
+from equigrid.analysis.figures.curves import (
+    equivalence_contours,
+    equivalence_curves,
+    fit_residuals,
+    improvement_ratio_figure,
+    quality_against_gain,
+)
+from equigrid.analysis.figures.images import class_gain_figure, sample_sheet
+from equigrid.analysis.figures.style import (
+    COPIES_LOOK,
+    FONT,
+    GENERATOR_LOOKS,
+    REAL_LOOK,
+    empty_figure,
+    legend_below,
+    panels,
+    thousands,
+    tidy,
+)
+
+__all__ = [
+    "accuracy_curves",
+    "class_gain_figure",
+    "equivalence_contours",
+    "equivalence_curves",
+    "fit_residuals",
+    "improvement_ratio_figure",
+    "quality_against_gain",
+    "sample_sheet",
+    "save",
+]
+
+FORMATS = ("png", "svg", "pdf")
+METRIC_NAMES = {
+    "top1": "Top-1 accuracy (%)",
+    "top5": "Top-5 accuracy (%)",
+    "val_top1": "Validation accuracy (%)",
+}
+
+
+def save(
+    figure: Figure, directory: Path, name: str, formats: tuple[str, ...] = FORMATS
+) -> list[Path]:
+    """Write the figure once per format; the paths, in that order. PNG at 200 dots per inch."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with mpl.rc_context(FONT):
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # laid out once, not once per format
+        for kind in formats:
+            path = directory / f"{name}.{kind}"
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+            figure.savefig(path, dpi=200, metadata=metadata)
+            paths.append(path)
+    return paths
+
+
+def accuracy_curves(
+    table: pd.DataFrame,
+    family: tuple[str, str, str] | None = None,
+    *,
+    metric: str = "top1",
+    level: float = 0.95,
+) -> Figure:
+    """Accuracy against the augmentation scale (added images / n_base), one panel per base size (Figs. 5, 6, 8, 10).
+
+    `family`: (dataset, classifier, recipe); the first of the table by default. Series: real, copies and each
+    generator, mean with the interval of `summary.cell_means`. A family that fixes the synthetic amount and varies the
+    real one (Table 20) is drawn against the number of real images (Fig. 13).
+    """
+    means = cell_means(table, metric=metric, level=level)
+    if family is None and len(means):
+        family = families(means)[0]
+    if family is not None:
+        means = means[(means[["dataset", "classifier", "recipe"]] == list(family)).all(axis=1)]
+    if means.empty:
+        return empty_figure("No finished trials to draw.")
+    if fixed_synthetic(means):
+        return _real_added_to_synthetic(means, family, METRIC_NAMES[metric])
+    sizes = sorted(means["n_nominal"].unique())
+    with mpl.rc_context(FONT):
+        figure, grid = panels(len(sizes))
+        handles: dict[str, object] = {}
+        for axes, size in zip(grid, sizes):
+            _accuracy_panel(
+                axes,
+                means[means["n_nominal"] == size],
+                sorted(set(means["generator"]) - {""}),
+                handles,
+            )
+            axes.set_title(f"base {size:,.0f} images")
+        for axes in grid:
+            axes.set_xlabel("added images / base images")
+        figure.supylabel(METRIC_NAMES[metric], fontsize=9)
+        dataset, classifier, recipe = family
+        figure.suptitle(f"{dataset}, {classifier} (recipe {recipe})", fontsize=10.5)
+        legend_below(figure, handles.values(), handles.keys())
+    return figure
+
+
+def _real_added_to_synthetic(
+    means: pd.DataFrame, family: tuple[str, str, str], metric_name: str
+) -> Figure:
+    with mpl.rc_context(FONT):
+        figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for name, (colour, marker, line) in zip(
+            sorted(set(means["generator"])), GENERATOR_LOOKS * len(means)
+        ):
+            rows = means[means["generator"] == name].sort_values("n_base")
+            axes.errorbar(rows["n_base"], rows["mean"], yerr=_error_bars(rows), color=colour, marker=marker,
+                          linestyle=line, capsize=2, label=f"with {rows['n_syn'].iloc[0]:,.0f} of {name}")  # fmt: skip
+        smallest = means.loc[means["n_base"] > 0, "n_base"].min()
+        axes.set_xscale("symlog", linthresh=smallest)
+        sizes = sorted(means["n_base"].unique())
+        axes.set_xticks(sizes, [thousands(size) for size in sizes])
+        axes.minorticks_off()
+        axes.set_xlabel("real images")
+        axes.set_ylabel(metric_name)
+        axes.set_title(", ".join(family[:2]))
+        axes.legend(frameon=False, loc="lower right")
+        tidy(axes)
+    return figure
+
+
+def _accuracy_panel(axes: Axes, means: pd.DataFrame, generators: list[str], handles: dict) -> None:
+    base = means[means["arm"] == "base"]
+    looks = {name: GENERATOR_LOOKS[i % len(GENERATOR_LOOKS)] for i, name in enumerate(generators)}
+    series = [
+        ("copies of the base (control)", "copies", "", COPIES_LOOK),
+        ("real", "real", "", REAL_LOOK),
+    ]
+    series += [(f"synthetic: {name}", "syn", name, looks[name]) for name in generators]
+    for label, arm, generator, (colour, marker, line) in series:
+        rows = means[(means["arm"] == arm) & (means["generator"] == generator)]
+        if rows.empty:
+            continue
+        rows = pd.concat([base, rows]).sort_values("scale")
+        drawn = axes.errorbar(
+            rows["scale"], rows["mean"], yerr=_error_bars(rows), label=label, color=colour, marker=marker,
+            linestyle=line, markersize=4.5, linewidth=1.3, capsize=2, elinewidth=0.9,
+        )  # fmt: skip
+        handles.setdefault(label, drawn)
+    if len(base):
+        axes.axhline(base["mean"].iloc[0], color="#555555", linewidth=0.8, linestyle=":")
+        if len(base) == len(means):
+            axes.plot([0], base["mean"].iloc[:1], marker="o", color="#000000")
+    axes.margins(x=0.05)
+    tidy(axes)
+
+
+def _error_bars(rows: pd.DataFrame) -> np.ndarray:
+    bars = np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]]).astype(float)
+    return np.where(np.isfinite(bars), bars, 0.0)

@@ -1,0 +1,341 @@
+"""Figures of fitted curves: contours, equivalence, improvement ratio, residuals, quality against gain."""
+
+import matplotlib as mpl
+import matplotlib.patheffects as effects
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from equigrid.analysis.conclusions.equivalence import Analysis, BaseFit, CurveResult
+from equigrid.analysis.conclusions.ratio import ImprovementRatio
+from equigrid.analysis.figures.style import (
+    FONT,
+    GENERATOR_LOOKS,
+    empty_figure,
+    legend_below,
+    panels,
+    thousands,
+    tidy,
+)
+from equigrid.analysis.fitting.curve import equivalent_ratio
+
+_BAND_POINTS = 60
+_MEASURES = {
+    "fid": "FID (lower is better)", "inception_score": "Inception Score (higher is better)",
+    "feature_distance": "distance in the grid's features (lower is better)",
+}  # fmt: skip
+_HALO = [effects.withStroke(linewidth=2.2, foreground="white")]
+
+
+def equivalence_contours(curve: CurveResult) -> Figure:
+    """Fitted accuracy over added real and added synthetic images, one panel per base size (Fig. 2).
+
+    Each line joins mixes of equal fitted accuracy. Dots: measured cells. Only the two axes are measured; between
+    them the surface interpolates.
+    """
+    bases = [base for base in curve.bases if base.surface is not None]
+    if not bases:
+        return empty_figure(f"No accuracy surface for {curve.key}:\n" + "\n".join(curve.reasons))
+    with mpl.rc_context(FONT):
+        figure, grid = panels(len(bases))
+        for axes, base in zip(grid, bases):
+            _contour_panel(axes, base)
+        for axes in grid:
+            axes.set_xlabel("added real / base images")
+        figure.supylabel("added synthetic / base", fontsize=9)
+        title = f"Mixes of equal top-1 accuracy (%): {curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}"
+        figure.suptitle(title, fontsize=10.5)
+    return figure
+
+
+def _contour_panel(axes: Axes, base: BaseFit) -> None:
+    data = base.data
+    real = np.linspace(0, (data.n_real - data.n_base).max(), 161)
+    syn = np.linspace(0, data.n_syn.max(), 161)
+    grid_real, grid_syn = np.meshgrid(real, syn)
+    # Between no synthetic image and the smallest measured amount the surface is epsilon's; drawn from one image on.
+    surface = base.surface.accuracy(
+        (data.n_base + grid_real).ravel()[:, None], np.maximum(grid_syn, 1.0).ravel()[:, None]
+    )[:, 0].reshape(grid_real.shape)
+    levels = _levels(data.mean[data.in_surface], surface)
+    x, y = grid_real / data.n_nominal, grid_syn / data.n_nominal
+    filled = axes.contourf(x, y, surface, levels, cmap="viridis", extend="both")
+    lines = axes.contour(x, y, surface, levels, colors="black", linewidths=0.7)
+    places = _on_diagonal(surface, x, y, levels)
+    for label in (
+        axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=places)
+        if places
+        else []
+    ):
+        label.set_path_effects(_HALO)
+    cells = data.in_surface
+    axes.scatter(
+        (data.n_real[cells] - data.n_base) / data.n_nominal, data.n_syn[cells] / data.n_nominal, s=16,
+        color="white", edgecolor="black", linewidth=0.8, zorder=5, clip_on=False,
+    )  # fmt: skip
+    axes.figure.colorbar(filled, ax=axes, format="%g", ticks=levels[::2])
+    axes.set_title(f"base {data.n_nominal:,.0f} images")
+
+
+def _levels(measured: np.ndarray, surface: np.ndarray) -> np.ndarray:
+    """About ten round levels that span what was measured and what the surface reaches, up to 100 %."""
+    low = float(measured.min())
+    high = min(float(max(measured.max(), np.percentile(surface, 99))), 100.0)
+    if high - low < 1e-6:
+        return low + np.linspace(-0.5, 0.5, 11)
+    width = max(high - low, 1e-3) / 10
+    steps = [s * 10.0**e for e in range(-4, 3) for s in (1, 2, 5)]
+    step = max((s for s in steps if s <= 1.5 * width), default=steps[0])
+    return np.arange(np.floor(low / step), np.ceil(high / step) + 1) * step
+
+
+def _on_diagonal(
+    surface: np.ndarray, x: np.ndarray, y: np.ndarray, levels: np.ndarray
+) -> list[tuple[float, float]]:
+    """Where the level lines cross the panel's diagonal: labels there neither touch the axes nor each other."""
+    heights = np.diagonal(surface)
+    inside = slice(int(0.06 * len(heights)), int(0.95 * len(heights)))
+    places, last = [], -1.0
+    for level in levels:
+        crossed = np.nonzero(np.diff(np.sign(heights[inside] - level)))[0]
+        if len(crossed):
+            k = crossed[0] + inside.start
+            if k - last > 0.07 * len(heights):
+                places.append((float(np.diagonal(x)[k]), float(np.diagonal(y)[k])))
+                last = k
+    return places
+
+
+def equivalence_curves(curve: CurveResult) -> Figure:
+    """n_syn / n_base against n_real / n_base by Eq. 13, one panel per base size, with the interval as a band, and the
+    tuples of Eq. 12 with theirs; open symbols rest on extrapolation. The dotted line is one for one."""
+    bases = [base for base in curve.bases if base.surface is not None]
+    if not bases:
+        return empty_figure(f"No equivalence for {curve.key}:\n" + "\n".join(curve.reasons))
+    with mpl.rc_context(FONT):
+        figure, grid = panels(len(bases))
+        handles: dict[str, object] = {}
+        for axes, base in zip(grid, bases):
+            _equivalence_panel(axes, curve, base.data.n_nominal, handles)
+            axes.set_title(f"base {base.data.n_nominal:,.0f} images")
+        for axes in grid:
+            axes.set_xlabel("added real / base images")
+        figure.supylabel("equivalent synthetic / base", fontsize=9)
+        title = (
+            f"{curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}: {curve.status}"
+        )
+        figure.suptitle(title, fontsize=10.5)
+        legend_below(figure, handles.values(), handles.keys())
+    return figure
+
+
+def _equivalence_panel(axes: Axes, curve: CurveResult, n_base: float, handles: dict) -> None:
+    colour, marker, _ = GENERATOR_LOOKS[0]
+    tuples = [t for t in curve.tuples if t.n_base == n_base]
+    top = max((t.real_ratio for t in tuples), default=1.0)
+    x = np.linspace(0, top * 1.08, _BAND_POINTS)
+    heights = [t.syn_ratio.value for t in tuples]
+    if curve.c1.value is not None:
+        y = equivalent_ratio(curve.c1.value, curve.c2.value, curve.tau * n_base, x)
+        heights.append(float(y[-1]))
+        (line,) = axes.plot(x, y, color=colour, linestyle="-" if curve.determined else "--")
+        handles.setdefault("Eq. 13" if curve.determined else "Eq. 13 (undetermined)", line)
+        if curve.determined:
+            estimates = [curve.equivalent_ratio(n_base, ratio * n_base) for ratio in x]
+            low, high = ([getattr(e, end) for e in estimates] for end in ("low", "high"))
+            band = axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+            handles.setdefault(f"its {curve.c1.level:.0%} interval", band)
+    for t in tuples:
+        face = "white" if t.extrapolated else colour
+        value = t.syn_ratio.value
+        bars = [[value - (t.syn_ratio.low or 0.0)], [(t.syn_ratio.high or value) - value]]
+        point = axes.errorbar(
+            t.real_ratio, value, yerr=np.maximum(bars, 0), marker=marker, color=colour, markerfacecolor=face,
+            markersize=5, capsize=2, linestyle="none", elinewidth=0.9,
+        )  # fmt: skip
+        handles.setdefault(
+            "solved, extrapolated" if t.extrapolated else "solved on the surface", point
+        )
+    (same,) = axes.plot(x, x, color="#555555", linewidth=0.8, linestyle=":")
+    handles.setdefault("one for one", same)
+    if heights:
+        axes.set_ylim(0, 1.25 * max(heights))
+    else:
+        axes.text(0.5, 0.5, "no usable tuple", ha="center", transform=axes.transAxes)
+    tidy(axes)
+
+
+def improvement_ratio_figure(ratios: list[ImprovementRatio]) -> Figure:
+    """Gain of the closed set over gain of the open set at equal amounts, against the base size (Fig. 7); one panel per
+    pair of generators and classifier."""
+    drawable = [r for r in ratios if r.ratio.value is not None]
+    if not drawable:
+        return empty_figure(
+            "No base size has a closed-set and an open-set generator at the same amount."
+        )
+    groups = sorted({(r.dataset, r.classifier, r.closed, r.open) for r in drawable})
+    with mpl.rc_context(FONT):
+        figure, grid = panels(len(groups))
+        handles: dict[str, object] = {}
+        for axes, group in zip(grid, groups):
+            own = [r for r in drawable if (r.dataset, r.classifier, r.closed, r.open) == group]
+            _ratio_panel(axes, sorted(own, key=lambda r: r.n_base), handles)
+            axes.set_title(f"{group[0]}, {group[1]}\n{group[2]} / {group[3]}", fontsize=9)
+        figure.supylabel(f"gain closed / gain open, at 1:{drawable[0].scale:g}", fontsize=9)
+        if len(handles) > 1:
+            legend_below(figure, handles.values(), handles.keys())
+    return figure
+
+
+def _ratio_panel(axes: Axes, ratios: list[ImprovementRatio], handles: dict) -> None:
+    colour, marker, line = GENERATOR_LOOKS[0]
+    axes.plot(
+        [r.n_base for r in ratios],
+        [r.ratio.value for r in ratios],
+        color=colour,
+        linestyle=line,
+        linewidth=1.3,
+    )
+    for r in ratios:
+        bars = (
+            [[r.ratio.value - r.ratio.low], [r.ratio.high - r.ratio.value]]
+            if r.ratio.bounded
+            else None
+        )
+        face = colour if r.ratio.bounded else "white"
+        point = axes.errorbar(r.n_base, r.ratio.value, yerr=bars, color=colour, marker=marker, linestyle="none",
+                              capsize=2, markerfacecolor=face)  # fmt: skip
+        handles.setdefault("with interval" if r.ratio.bounded else "interval not bounded", point)
+        label = axes.annotate(
+            f"{r.ratio.value:.2f}", (r.n_base, r.ratio.value), textcoords="offset points", xytext=(-5, 6), ha="right",
+            fontsize=8, zorder=6,
+        )  # fmt: skip
+        label.set_path_effects(_HALO)
+    axes.axhline(1.0, color="#555555", linewidth=0.8, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xticks([r.n_base for r in ratios], [thousands(r.n_base) for r in ratios], fontsize=8)
+    axes.minorticks_off()
+    axes.margins(x=0.18, y=0.12)
+    axes.set_xlabel("base images")
+    tidy(axes)
+
+
+def fit_residuals(curve: CurveResult) -> Figure:
+    """Measured less fitted accuracy of every cell, one panel per base size; the grey band is one standard error of a
+    cell's mean."""
+    bases = [base for base in curve.bases if base.surface is not None]
+    if not bases:
+        return empty_figure(f"No accuracy surface for {curve.key}.")
+    with mpl.rc_context(FONT):
+        figure, grid = panels(len(bases))
+        handles: dict[str, object] = {}
+        for axes, base in zip(grid, bases):
+            _residual_panel(axes, base, handles)
+        for axes in grid:
+            axes.set_xlabel("fitted accuracy (%)")
+        figure.supylabel("measured - fitted (points)", fontsize=9)
+        figure.suptitle(
+            f"Residuals: {curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}",
+            fontsize=10.5,
+        )
+        legend_below(figure, handles.values(), handles.keys())
+    return figure
+
+
+def _residual_panel(axes: Axes, base: BaseFit, handles: dict) -> None:
+    data = base.data
+    error = base.noise.sd / np.sqrt(base.noise.count.mean())
+    if np.isfinite(error):
+        handles.setdefault(
+            "one standard error", axes.axhspan(-error, error, color="#DDDDDD", zorder=0)
+        )
+    axes.axhline(0.0, color="#555555", linewidth=0.8)
+    for arm, (colour, marker, _) in (("base", ("#000000", "o", "")), ("real", ("#009E73", "o", "")),
+                                     ("syn", GENERATOR_LOOKS[0])):  # fmt: skip
+        cells = data.arm == arm
+        fitted = base.surface.accuracy(data.n_real[cells, None], data.n_syn[cells, None])[:, 0]
+        points = axes.scatter(
+            fitted, data.mean[cells] - fitted, color=colour, marker=marker, s=22, zorder=3
+        )
+        handles.setdefault({"syn": "synthetic"}.get(arm, arm), points)
+    axes.margins(0.12)
+    axes.set_title(f"base {data.n_nominal:,.0f} images")
+    tidy(axes)
+
+
+def quality_against_gain(
+    analysis: Analysis, quality: pd.DataFrame, *, measure: str = "fid", scale: float = 1.0
+) -> Figure:
+    """Gain of synthetic images over the base at `scale` against a measure of their quality, one panel per dataset,
+    classifier and recipe; colours are generators, symbols base sizes.
+
+    quality: columns dataset, generator, and `measure` (as in Tables 2 and 3; the mean of several pools), and optionally
+    n_base (nominal; NaN for what holds at all base sizes).
+    """
+    points = _quality_points(analysis, quality, measure, scale)
+    if not points:
+        return empty_figure(
+            f"No generator has both a {measure} and a measured gain at 1:{scale:g}."
+        )
+    families = sorted({point["family"] for point in points})
+    with mpl.rc_context(FONT):
+        figure, grid = panels(len(families))
+        for axes, family in zip(grid, families):
+            _quality_panel(axes, [p for p in points if p["family"] == family])
+            axes.set_title(f"{family[0]}, {family[1]}\n{family[2]}", fontsize=9)
+            axes.set_xlabel(_MEASURES.get(measure, measure))
+        figure.supylabel(f"gain over the base at 1:{scale:g} (points)", fontsize=9)
+    return figure
+
+
+def _quality_points(
+    analysis: Analysis, quality: pd.DataFrame, measure: str, scale: float
+) -> list[dict]:
+    points = []
+    for curve in analysis.curves:
+        key = curve.key
+        rows = quality[
+            (quality["dataset"] == key.dataset) & (quality["generator"] == key.generator)
+        ]
+        for gain in curve.gains:
+            if (
+                gain.arm != "syn"
+                or gain.over != "base"
+                or not np.isclose(gain.scale, scale, rtol=0.005)
+            ):
+                continue
+            own = rows
+            if "n_base" in rows:
+                own = rows[
+                    rows["n_base"].isna() | np.isclose(rows["n_base"].astype(float), gain.n_base)
+                ]
+            if len(own):
+                family = (key.dataset, key.classifier, key.recipe)
+                points.append({"family": family, "generator": key.generator, "measure": float(own[measure].mean()),
+                               "gain": gain.gain, "n_base": gain.n_base})  # fmt: skip
+    return points
+
+
+def _quality_panel(axes: Axes, points: list[dict]) -> None:
+    generators, sizes = (sorted({p[name] for p in points}) for name in ("generator", "n_base"))
+    colours = {g: GENERATOR_LOOKS[i % len(GENERATOR_LOOKS)][0] for i, g in enumerate(generators)}
+    markers = {n: "osD^vPX"[i % 7] for i, n in enumerate(sizes)}
+    for p in points:
+        gain = p["gain"]
+        bars = [[gain.value - gain.low], [gain.high - gain.value]] if gain.bounded else None
+        # Points of one generator share one measured quality: spread by base size, so that intervals stay apart.
+        shift = 1 + 0.02 * (sizes.index(p["n_base"]) - (len(sizes) - 1) / 2)
+        axes.errorbar(p["measure"] * shift, gain.value, yerr=bars, color=colours[p["generator"]],
+                      marker=markers[p["n_base"]], markersize=5, linestyle="none", capsize=2)  # fmt: skip
+    keys = [Line2D([], [], color=colours[g], linewidth=4) for g in generators]
+    keys += [
+        Line2D([], [], color="#555555", marker=markers[n], linestyle="none", markersize=5)
+        for n in sizes
+    ]
+    names = [*generators, *(f"base {n:,.0f}" for n in sizes)]
+    axes.legend(keys, names, frameon=False, fontsize=7, loc="best", handlelength=1.2)
+    axes.axhline(0.0, color="#555555", linewidth=0.8, linestyle=":")
+    axes.margins(x=0.2)
+    tidy(axes)

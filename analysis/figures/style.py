@@ -1,0 +1,70 @@
+"""How figures look: one palette that colour-blind readers can tell apart, a marker and a line style per series."""
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Okabe and Ito (2008), "Color Universal Design".
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#7F7F7F",
+)  # fmt: skip
+GENERATOR_LOOKS = (
+    (VERMILION, "s", "-"), (BLUE, "^", "-"), (PURPLE, "D", "-"), (SKY, "v", "-"), (ORANGE, "P", "-"),
+)  # fmt: skip
+REAL_LOOK = (GREEN, "o", "-")
+COPIES_LOOK = (GREY, "x", "--")
+FONT = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "equigrid",  # element ids, so that equal figures are equal files
+    "pdf.fonttype": 42,
+}
+
+
+def tidy(axes: Axes) -> None:
+    """Light grid behind the data, no box."""
+    axes.grid(True, color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def panels(count: int) -> tuple[Figure, list[Axes]]:
+    """`count` panels, four to a row at most."""
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(max(2.6 * columns, 4.4), 2.5 * rows + 0.75), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.axis("off")
+    return figure, list(grid[:count])
+
+
+def legend_below(figure: Figure, handles, labels) -> None:
+    """One legend under the panels, in as many columns as its figure is wide enough for, four at most."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for columns in (4, 3, 2, 1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=columns, frameon=False
+        )
+        if columns == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
+def empty_figure(message: str) -> Figure:
+    """A figure that says why there is nothing to draw."""
+    figure = Figure(figsize=(5.0, 2.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axis("off")
+    axes.text(0.5, 0.5, message, ha="center", va="center", wrap=True, transform=axes.transAxes)
+    return figure
+
+
+def thousands(count: float) -> str:
+    """Short tick labels: '500', '6.5k', '130k'."""
+    return f"{count / 1000:g}k" if count >= 1000 else f"{count:g}"

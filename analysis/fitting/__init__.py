@@ -1,0 +1,1 @@
+"""Noise, accuracy surfaces, and the equivalence curves that follow from them."""

@@ -1,0 +1,1 @@
+"""The paper's published tables, and its equations fitted again from them."""

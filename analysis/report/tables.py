@@ -1,0 +1,280 @@
+"""The tables of the report, as plain rows of text."""
+
+import json
+from collections.abc import Iterable
+
+import pandas as pd
+
+from equigrid.analysis.conclusions.comparisons import Compared, real_gains, recipe_gains
+from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
+from equigrid.analysis.conclusions.ratio import ImprovementRatio, improvement_ratios
+from equigrid.analysis.data.summary import cell_means
+from equigrid.analysis.figures.zero_shot import MEASURES, zero_shot_means
+from equigrid.analysis.fitting.surface import EQ11, rank
+
+_MAX_ROWS = 500  # of a table in the report; the whole one is in the store
+_SURFACES = 3  # listed per base size
+_SOURCES = 8  # listed per curve
+_ZERO_SHOT_INTRO = (
+    "Accuracies on real images: of unseen classes, trained on synthetic images alone or not at all, and of seen ones. "
+    "Means over trainings with their intervals."
+)
+_QUALITY_INTRO = (
+    "Against the real training images. Feature distance and diversity are FID and diversity in the features of the "
+    "grid's own classifier; neighbours are the nearest images of the generator's own training set, at a distance in "
+    "grey levels (root mean square)."
+)
+_GENERATORS_INTRO = "How each makes its images; what the presets say is written out, the rest is in the specification."
+_COST_INTROS = {
+    "sampling pools": "Seconds are medians over a pool's shards: the first of a process loads the models too.",
+}
+_OF_REAL = {
+    "n_images": "n_real",
+    "diversity": "diversity_real",
+    "feature_diversity": "feature_diversity_real",
+}
+_OF_POOL = ("dataset", "generator", "n_base")  # what the pool's name says already
+_DOMAIN_INTRO = (
+    "A classifier of real against synthetic images, as many of each; accuracies on images held out."
+)
+
+
+def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iterable[dict]:
+    yield _cells_table(table, analysis)
+    yield _table(
+        "curves", "Equivalences", [_curve_row(c) for c in analysis.curves], "No curve yet."
+    )
+    intro = "Synthetic images per base image that reach, on the surface, the accuracy of the added real ones."
+    yield _table(
+        "tuples", "Equivalent amounts", _tuple_rows(analysis), "No tuple could be solved.", intro
+    )
+    yield _table("gains", "Gains", _gain_rows(analysis), "No gains can be computed.")
+    yield from _comparison_tables(table, analysis, extras.get("recipe"))
+    ratios = [_ratio_row(ratio) for ratio in improvement_ratios(analysis)]
+    if ratios:
+        yield _table("ratios", "Improvement ratio", ratios, "")
+    intro = f"The best {_SURFACES} of the 31 by AICc at each base size, and Eq. 11."
+    yield _table("surfaces", "Accuracy surfaces", _surface_rows(analysis), "No surface.", intro)
+    intro = "What makes the intervals of c1 and c2 wide, and how much of their variance one more repetition would remove."
+    yield _table(
+        "narrowing",
+        "What would narrow the intervals",
+        _narrowing_rows(analysis),
+        "Nothing is fitted.",
+        intro,
+    )
+    missing = [{"curve": str(c.key), "what": text} for c in analysis.curves for text in c.missing]
+    yield _table("missing", "Missing cells", missing, "No cell is known to be missing.")
+    yield _table("failures", "Failures", list(extras.get("failures", [])), "Nothing failed.")
+    if extras.get("generators"):
+        yield _table(
+            "generators", "Generators", _without_empty(extras["generators"]), "", _GENERATORS_INTRO
+        )
+    if extras.get("quality"):
+        yield _table(
+            "quality", "Quality of the pools", quality_rows(extras["quality"]), "", _QUALITY_INTRO
+        )
+    if extras.get("domain"):
+        yield _table(
+            "domain-gap",
+            "Domain gap",
+            [_domain_row(row) for row in extras["domain"]],
+            "",
+            _DOMAIN_INTRO,
+        )
+    if extras.get("zero_shot"):
+        rows = [
+            _zero_shot_row(line)
+            for line in zero_shot_means(extras["zero_shot"], analysis.settings.level)
+        ]
+        yield _table("zero-shot", "Zero-shot", rows, "", _ZERO_SHOT_INTRO)
+    yield from _cost_tables(extras.get("costs", []))
+    if extras.get("runs"):
+        yield _table("runs", "Runs", list(extras["runs"]), "")
+
+
+def _comparison_tables(
+    table: pd.DataFrame, analysis: Analysis, recipe: str | None
+) -> Iterable[dict]:
+    settings = analysis.settings
+    options = {"metric": settings.metric, "level": settings.level}
+    if recipe and (rows := _compared_rows(recipe_gains(table, recipe, **options))):
+        intro = f"All that was trained from one base size, over that base alone with the recipe {recipe}."
+        yield _table("recipes", "Recipes of one base", rows, "", intro)
+    if rows := _compared_rows(real_gains(table, **options)):
+        intro = "Synthetic images fixed, real ones varied; gains over the fewest real images."
+        yield _table("fixed-synthetic", "Real images beside fixed synthetic ones", rows, "", intro)
+
+
+def _compared_rows(compared: Compared) -> list[dict]:
+    return [
+        {"dataset": row.dataset, "classifier": row.classifier, "recipe": row.recipe,
+         "real": int(row.n_base + row.n_real_added), "synthetic": int(row.n_syn), "copies": int(row.n_copies),
+         "generator": row.generator, "accuracy %": f"{row['mean']:.2f}", "interval": _interval(row),
+         "gain, points": "reference" if gain is None else gain.text(2), "trainings": int(row.trials)}
+        for row, gain in compared
+    ]  # fmt: skip
+
+
+def _interval(row) -> str:
+    return "" if pd.isna(row.low) else f"{row.low:.2f} to {row.high:.2f}"
+
+
+def quality_rows(quality: list[dict]) -> list[dict]:
+    """A row of the real images and one per pool; what is None or empty everywhere has no column.
+
+    quality: mappings with pool (its name), dataset, generator, setting, n_base (nominal; None for open-set generators),
+    and the measures by name, of which some are those of the real images.
+    """
+    real = {
+        "pool": "real images",
+        **{name: quality[0][theirs] for name, theirs in _OF_REAL.items()},
+    }
+    rows = [real, *quality]
+    names = [
+        name
+        for name in quality[0]
+        if name not in (*_OF_REAL.values(), *_OF_POOL, "pool", "setting")
+    ]
+    shown = [{name: row.get(name) for name in ("pool", "setting", *names)} for row in rows]
+    return [
+        {name.replace("_", " "): value for name, value in row.items()}
+        for row in _without_empty(shown)
+    ]
+
+
+def _without_empty(rows: list[dict]) -> list[dict]:
+    """The rows without the columns that are None or empty in all of them."""
+    kept = {name for row in rows for name, value in row.items() if value not in (None, "")}
+    return [{name: value for name, value in row.items() if name in kept} for row in rows]
+
+
+def _zero_shot_row(line: dict) -> dict:
+    measures = {f"{words}, %": line[name].text(2) for name, words in MEASURES.items()}
+    return {
+        "classifier": line["classifier"], "real": line["n_base"], "generator": line["generator"],
+        "synthetic": line["n_syn"], "synthetic / real": line["ratio"], **measures,
+        "trainings": line["trials"],
+    }  # fmt: skip
+
+
+def _domain_row(row: dict) -> dict:
+    return {
+        "pool": row["pool"], "what": f"{row['patch_px']} px patches" if row["patch_px"] else "whole images",
+        "accuracy %": f"{row['accuracy']:.2f}", "interval": f"{row['low']:.2f} to {row['high']:.2f}",
+        "on real %": f"{row['real']:.2f}", "on synthetic %": f"{row['synthetic']:.2f}",
+        "class by class %": ", ".join("–" if value is None else f"{value:.0f}" for value in row["per_class"]),
+        "trained on": row["n_train"], "tested on": row["n_test"],
+    }  # fmt: skip
+
+
+def _cost_tables(costs) -> Iterable[dict]:
+    if not isinstance(costs, dict):
+        costs = {"Costs": list(costs)}
+    for i, (kind, rows) in enumerate(costs.items()):
+        title = kind if kind == "Costs" else f"Costs: {kind}"
+        yield _table(
+            f"costs-{i}", title, list(rows), "No costs recorded.", _COST_INTROS.get(kind, "")
+        )
+
+
+def _table(name: str, title: str, rows: list[dict], empty: str, intro: str = "") -> dict:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    shown = [[_value(row.get(column)) for column in columns] for row in rows[:_MAX_ROWS]]
+    if len(rows) > _MAX_ROWS:
+        intro = f"{intro} The first {_MAX_ROWS} of {len(rows):,} rows.".strip()
+    return {
+        "id": name,
+        "title": title,
+        "columns": columns,
+        "rows": shown,
+        "empty": empty,
+        "intro": intro,
+    }
+
+
+def _value(value: object) -> dict:
+    if value is None or value is pd.NA or (isinstance(value, float) and pd.isna(value)):
+        return {"text": "", "number": False}
+    if isinstance(value, bool | str):
+        return {"text": str(value), "number": False}
+    if isinstance(value, int):
+        return {"text": f"{value:,}", "number": True}
+    if isinstance(value, float):
+        return {"text": f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}", "number": True}
+    return {"text": json.dumps(value, default=str), "number": False}
+
+
+def _cells_table(table: pd.DataFrame, analysis: Analysis) -> dict:
+    means = cell_means(table, metric=analysis.settings.metric, level=analysis.settings.level)
+    rows = [
+        {"dataset": r.dataset, "classifier": r.classifier, "base": int(r.n_nominal), "arm": r.arm,
+         "generator": r.generator, "added": int(r.n_real_added + r.n_syn + r.n_copies), "scale": float(r.scale),
+         "accuracy %": f"{r.mean:.2f}", "interval": _interval(r),
+         "trainings": int(r.trials), "subset seeds": int(r.clusters)}
+        for r in means.itertuples()
+    ]  # fmt: skip
+    return _table("cells", "Accuracies", rows, "No finished trials.")
+
+
+def _curve_row(curve: CurveResult) -> dict:
+    return {
+        "dataset": curve.key.dataset, "classifier": curve.key.classifier, "recipe": curve.key.recipe,
+        "generator": curve.key.generator, "status": curve.status, "c1": curve.c1.text(3), "c2": curve.c2.text(3),
+        "1 / tau": round(1 / curve.tau), "tuples used": len(curve.tuples), "discarded": len(curve.discarded),
+        **{f"c1, c2 ({name})": _pair(pair) for name, pair in curve.variants.items()},
+    }  # fmt: skip
+
+
+def _pair(pair: tuple) -> str:
+    return "none" if pair[0] is None else f"{pair[0]:.3f}, {pair[1]:.3f}"
+
+
+def _tuple_rows(analysis: Analysis) -> list[dict]:
+    return [
+        {"curve": str(curve.key), "base": int(t.n_base), "real ratio": t.real_ratio,
+         "synthetic ratio": t.syn_ratio.text(2), "used": "yes" if t.used else f"no: {t.why_not}",
+         "beyond what was measured": "; ".join(t.extrapolated)}
+        for curve in analysis.curves for t in (*curve.tuples, *curve.discarded)
+    ]  # fmt: skip
+
+
+def _gain_rows(analysis: Analysis) -> list[dict]:
+    return [
+        {"curve": str(curve.key), "base": int(g.n_base), "arm": g.arm, "scale": g.scale, "over": g.over,
+         "gain, points": g.gain.text(2), "trainings": g.trials}
+        for curve in analysis.curves for g in curve.gains
+    ]  # fmt: skip
+
+
+def _ratio_row(ratio: ImprovementRatio) -> dict:
+    return {
+        "dataset": ratio.dataset, "classifier": ratio.classifier, "closed": ratio.closed, "open": ratio.open,
+        "base": int(ratio.n_base), "scale": ratio.scale, "ratio": ratio.ratio.text(2),
+    }  # fmt: skip
+
+
+def _surface_rows(analysis: Analysis) -> list[dict]:
+    rows = []
+    for curve in analysis.curves:
+        for base in curve.bases:
+            if base.surface is None:
+                continue
+            ranked = rank(base.candidates(analysis.settings.epsilon), "aicc")
+            shown = ranked[:_SURFACES]
+            shown += [c for c in ranked if c.terms == EQ11 and c not in shown]
+            rows += [
+                {"curve": str(curve.key), "base": int(base.data.n_nominal), "terms": " + ".join(c.terms),
+                 "adjusted R2": c.adjusted_r2, "AICc": c.aicc, "leave-one-out, points": c.loo,
+                 "residual sd, points": c.residual_sd, "used": "yes" if c.terms == base.terms else ""}
+                for c in shown
+            ]  # fmt: skip
+    return rows
+
+
+def _narrowing_rows(analysis: Analysis) -> list[dict]:
+    return [
+        {"curve": str(curve.key), "base": int(n.n_base), "source": n.source, "share of variance": f"{n.share:.1%}",
+         "one more removes": f"{n.saves:.1%}"}
+        for curve in analysis.curves for n in curve.narrowing[:_SOURCES]
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Training images on the device: mixes, batches, augmentation, and the draws of each."""

@@ -1,0 +1,36 @@
+"""How long and how a classifier trains: recipes as data, the paper's among them. Imports no torch."""
+
+from equigrid.classifiers.recipes.model import (
+    Augmentation,
+    BaseRung,
+    Constant,
+    Cosine,
+    Decay,
+    Multistep,
+    Normalisation,
+    Override,
+    Recipe,
+    ResizedCrop,
+    ResolvedRecipe,
+    TotalRung,
+)
+from equigrid.classifiers.recipes.paper import RECIPES, recipe
+from equigrid.classifiers.recipes.resolve import resolve
+
+__all__ = [
+    "RECIPES",
+    "Augmentation",
+    "BaseRung",
+    "Constant",
+    "Cosine",
+    "Decay",
+    "Multistep",
+    "Normalisation",
+    "Override",
+    "Recipe",
+    "ResizedCrop",
+    "ResolvedRecipe",
+    "TotalRung",
+    "recipe",
+    "resolve",
+]

@@ -1,0 +1,254 @@
+"""How long and how a classifier trains: recipes as data, the paper's among them.
+
+A `Recipe` is what a spec says; `resolve` decides everything that depends on the trial's sizes and on the
+classifier, and gives a `ResolvedRecipe`, whose `payload()` is what determines the training. Nothing here
+imports torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from equigrid.classifiers.names import canonical
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ResizedCrop(_Frozen):
+    """A crop of random area and aspect, resized to a square. Ranges are torchvision's: the paper names none."""
+
+    size_px: int = Field(224, ge=1)
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    @model_validator(mode="after")
+    def _ranges(self):
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale must be 0 < low <= high <= 1, got {self.scale}")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio must be 0 < low <= high, got {self.ratio}")
+        return self
+
+
+class Augmentation(_Frozen):
+    """What happens to a training image. Evaluation images are only resized, never augmented."""
+
+    crop_padding_px: int = Field(
+        0, ge=0, description="black border, then a crop of the original size"
+    )
+    flip: bool = Field(False, description="mirror left-right with probability one half")
+    resized_crop: ResizedCrop | None = None
+
+    @model_validator(mode="after")
+    def _one_crop(self):
+        if self.crop_padding_px and self.resized_crop:
+            raise ValueError("crop_padding_px and resized_crop exclude each other: choose one crop")
+        return self
+
+
+class Constant(_Frozen):
+    kind: Literal["constant"] = "constant"
+
+
+class Multistep(_Frozen):
+    """Multiply the rate by `factor` at each fraction of the training given in `at`."""
+
+    kind: Literal["multistep"] = "multistep"
+    at: tuple[Fraction, ...] = (0.5, 0.75)
+    factor: float = Field(0.1, gt=0.0, le=1.0)
+
+    @field_validator("at")
+    @classmethod
+    def _rising(cls, at):
+        if not at or any(b <= a for a, b in zip(at, at[1:])):
+            raise ValueError(
+                f"at must be rising fractions of the training, e.g. [0.5, 0.75], got {list(at)}"
+            )
+        return at
+
+
+class Cosine(_Frozen):
+    """From the base rate, reached at the end of the warm-up, along half a cosine to zero."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
+Decay = Annotated[Constant | Multistep | Cosine, Field(discriminator="kind")]
+
+
+class Normalisation(_Frozen):
+    """Per-channel mean and deviation of pixels scaled to [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[Annotated[float, Field(gt=0)], ...]
+
+    @model_validator(mode="after")
+    def _same_length(self):
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError(
+                f"mean and std need one value per channel, got {len(self.mean)} and {len(self.std)}"
+            )
+        return self
+
+
+class BaseRung(_Frozen):
+    """A named base size as a fraction of the dataset, and the epochs trained there."""
+
+    base_fraction: Annotated[float, Field(gt=0.0, le=1.0)]
+    epochs: Annotated[int, Field(ge=1)]
+
+
+class TotalRung(_Frozen):
+    """From this total amount of images (up to the next rung) train so many steps."""
+
+    from_total: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)]
+
+
+class Override(_Frozen):
+    """What one classifier does otherwise than the recipe's other classifiers."""
+
+    batch: Annotated[int, Field(ge=1)] | None = None
+    lr: Annotated[float, Field(gt=0)] | None = None
+    weight_decay: Annotated[float, Field(ge=0)] | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    warmup: Fraction | None = None
+    decay: Decay | None = None
+
+
+class Settings(_Frozen):
+    """What a recipe and a resolved recipe share."""
+
+    batch: int = Field(ge=1, description="images per step over all workers together")
+    lr: float = Field(gt=0)
+    decay: Decay = Multistep()
+    warmup: Fraction = Field(
+        0.0, description="fraction of the steps on which the rate rises linearly"
+    )
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="SGD's; AdamW's first beta")
+    nesterov: bool = False
+    weight_decay: float = Field(0.0, ge=0.0)
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    augmentation: Augmentation = Augmentation()
+    normalisation: Normalisation | None = Field(
+        None, description="none: measured on the training images"
+    )
+
+    def input_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that the network sees for images stored at the given size."""
+        crop = self.augmentation.resized_crop
+        return (crop.size_px, crop.size_px) if crop else (height, width)
+
+
+class Recipe(Settings):
+    """A recipe as a spec gives it. Exactly one of the four lengths must be set.
+
+    epochs, steps: fixed. epochs_by_base: the rung nearest, on a log scale, to n_base / n_dataset.
+    steps_by_total: Table 4's bins, the last of which ends at `total_max` (inclusive).
+    """
+
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    epochs_by_base: tuple[BaseRung, ...] | None = Field(None, min_length=1)
+    steps_by_total: tuple[TotalRung, ...] | None = Field(None, min_length=1)
+    total_max: int | None = Field(None, ge=1)
+    by_classifier: dict[str, Override] = {}
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        lengths = ("epochs", "steps", "epochs_by_base", "steps_by_total")
+        given = [name for name in lengths if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of {', '.join(lengths)}; got {', '.join(given) or 'none'}"
+            )
+        if self.steps_by_total:
+            starts = [rung.from_total for rung in self.steps_by_total]
+            if starts != sorted(set(starts)):
+                raise ValueError(f"steps_by_total must rise in from_total, got {starts}")
+            if self.total_max is not None and self.total_max < starts[-1]:
+                raise ValueError(
+                    f"total_max {self.total_max} is below the last rung's {starts[-1]}"
+                )
+        elif self.total_max is not None:
+            raise ValueError("total_max belongs to steps_by_total")
+        if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov needs sgd with a momentum above 0")
+        return self
+
+    @field_validator("by_classifier")
+    @classmethod
+    def _canonical_names(cls, overrides):
+        return {canonical(name): override for name, override in overrides.items()}
+
+
+class ResolvedRecipe(Settings):
+    """Everything that determines a training besides its images, its classifier and its seed.
+
+    Exactly one of `epochs` and `steps` is set. An epoch is one pass over all images in a fresh random order
+    with its last, partial batch kept, so `steps` may end inside an epoch, and a batch larger than the data
+    is all of the data.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("a resolved recipe has either epochs or steps")
+        return self
+
+    def steps_per_epoch(self, n_total: int) -> int:
+        """Steps of one pass over n_total images, the last one partial if n_total is no multiple of batch."""
+        if n_total < 1:
+            raise ValueError(f"a training needs at least one image, got n_total={n_total}")
+        return -(-n_total // self.batch)
+
+    def total_steps(self, n_total: int) -> int:
+        """Optimizer steps of the whole training on n_total images."""
+        return self.steps or self.epochs * self.steps_per_epoch(n_total)
+
+    def warmup_steps(self, n_total: int) -> int:
+        return _at_fraction(self.warmup, self.total_steps(n_total))
+
+    def boundaries(self, n_total: int) -> tuple[int, ...]:
+        """Zero-based steps from which a multistep decay applies its factor once more; else empty."""
+        if self.decay.kind != "multistep":
+            return ()
+        total = self.total_steps(n_total)
+        return tuple(_at_fraction(fraction, total) for fraction in self.decay.at)
+
+    def lr_at(self, step: int, n_total: int) -> float:
+        """Learning rate of the zero-based `step`.
+
+        Warm-up of W steps: lr·(step + 1)/W, so the last warm-up step runs at lr. Cosine: after the warm-up
+        lr·(1 + cos(π·(step − W)/(T − W)))/2 for T steps in all. Multistep: lr·factor^k after k boundaries.
+        """
+        total, warmup = self.total_steps(n_total), self.warmup_steps(n_total)
+        if not 0 <= step < total:
+            raise ValueError(f"step {step} is outside the training's 0..{total - 1}")
+        if step < warmup:
+            return self.lr * (step + 1) / warmup
+        if self.decay.kind == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
+        if self.decay.kind == "multistep":
+            return self.lr * self.decay.factor ** sum(step >= b for b in self.boundaries(n_total))
+        return self.lr
+
+    def payload(self) -> dict[str, Any]:
+        """JSON-able mapping of all that determines the training; equal trainings have equal payloads."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def _at_fraction(fraction: float, total: int) -> int:
+    """The step at a fraction of the training, rounded up, without float noise (0.1·30,000 is 3,000)."""
+    return math.ceil(round(fraction * total, 6))

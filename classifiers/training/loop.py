@@ -1,0 +1,313 @@
+"""The one training loop of all classifiers."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from equigrid.classifiers import distributed
+from equigrid.classifiers.compute import Speed
+from equigrid.classifiers.data.batches import Resident
+from equigrid.classifiers.data.mix import Mix, as_mix, check_labels
+from equigrid.classifiers.data.stream import Streamed, StreamedMix
+from equigrid.classifiers.evaluation import Evaluation
+from equigrid.classifiers.models import Head
+from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.classifiers.training.loss_monitor import LossWatch, NotFinite
+from equigrid.classifiers.training.replica import Replica
+from equigrid.classifiers.training.step import GraphedSteps, Steps, WhileRecordable
+
+__all__ = ["NotFinite", "Trained", "Validation", "train", "train_together"]
+
+State = dict[str, Any]
+Images = np.ndarray | Mix | StreamedMix
+Checkpoint = Callable[[int, Callable[[], State]], None]
+Log = Callable[[dict[str, Any]], None]
+
+
+def ignore(*_: Any) -> None:
+    """The callback that does nothing."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A split of the training data to look at every few epochs and at the end. Nothing is selected by it."""
+
+    mix: Mix
+    every_epochs: int = 1
+
+    def __post_init__(self):
+        if self.every_epochs < 1:
+            raise ValueError(f"every_epochs must be at least 1, got {self.every_epochs}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training.
+
+    module: in evaluation mode, on its device, without the multi-worker wrapper. epochs: passes over the data
+    (a fraction if the steps end inside one). seconds: wall time of the loop, earlier attempts included, and
+    shared by all that trained together. peak_device_bytes: the allocator's peak on a GPU, the process's peak
+    resident size on a CPU. validation: (steps done, Evaluation), rank 0's only.
+    """
+
+    module: nn.Module = field(repr=False)
+    epochs: float
+    steps: int
+    seconds: float
+    images_per_s: float
+    peak_device_bytes: int
+    validation: list[tuple[int, Evaluation]] = field(default_factory=list)
+
+
+def train(
+    images: Images,
+    labels: np.ndarray | None = None,
+    *,
+    model: str,
+    recipe: ResolvedRecipe,
+    classes: int,
+    seed: int,
+    device: torch.device | str,
+    resume: State | None = None,
+    checkpoint: Checkpoint = ignore,
+    log: Log = ignore,
+    validation: Validation | None = None,
+    speed: Speed = Speed(),  # noqa: B008 - frozen
+    head: Head | None = None,
+) -> Trained:
+    """Train a classifier from scratch.
+
+    images: (N, H, W, C) uint8 with labels (N,) int64, or a Mix, which go onto the device whole; or a
+    StreamedMix, which does not, and whose recipe must give the normalisation. seed: 0 <= seed < 2**63; it
+    determines the initial weights, the order of images and their augmentation, for any device and number of
+    workers.
+    checkpoint(step, make_state): called on rank 0 after each step (steps done so far); make_state() copies
+    the state to the host, and that state given as `resume` continues the training bitwise on a CPU.
+    log: receives {"epoch", "step", "loss", "lr", "seed"} on rank 0 every few dozen steps, some steps late.
+    head: makes what takes the place of the classifier's last layer, see `equigrid.classifiers.models.build`.
+    If torch.distributed is initialised, all workers train together on the recipe's (global) batch.
+
+    Raises ValueError for a classifier or data that do not fit, and NotFinite, with epoch and step.
+    """
+    return train_together(
+        images, labels, model=model, recipe=recipe, classes=classes, seeds=[seed], device=device, resume=resume,
+        checkpoint=checkpoint, log=log, validation=validation, speed=speed, head=head,
+    )[0]  # fmt: skip
+
+
+def train_together(
+    images: Images,
+    labels: np.ndarray | None = None,
+    *,
+    model: str,
+    recipe: ResolvedRecipe,
+    classes: int,
+    seeds: Sequence[int],
+    device: torch.device | str,
+    resume: State | None = None,
+    checkpoint: Checkpoint = ignore,
+    log: Log = ignore,
+    validation: Validation | None = None,
+    speed: Speed = Speed(),  # noqa: B008 - frozen
+    head: Head | None = None,
+) -> list[Trained]:
+    """Train one classifier per seed on the same images, step by step beside each other; else as `train`.
+
+    Each comes out as it would alone (on a CPU bitwise). On a GPU their steps run as branches of one CUDA
+    graph, and the images lie there once. NotFinite in one ends all: train the seeds apart then.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    feeds = _feeds(images, labels, recipe, seeds, classes, device)
+    members = [
+        Replica(model, feed, recipe, classes, seed, speed, head) for feed, seed in zip(feeds, seeds)
+    ]
+    loop = _Loop(members, recipe, speed, resume, validation)
+    devices = [device] if device.type == "cuda" else []
+    with _own_stream(device), torch.random.fork_rng(devices=devices):
+        done = loop.run(checkpoint, log)
+    return [
+        Trained(
+            module=member.module.eval(),
+            epochs=loop.total_steps / loop.steps_per_epoch,
+            steps=loop.total_steps,
+            seconds=loop.seconds(),
+            images_per_s=done / loop.seconds_now if done else 0.0,
+            peak_device_bytes=peak_bytes(device),
+            validation=[(steps, Evaluation(**result)) for steps, result in member.validated],
+        )
+        for member in members
+    ]
+
+
+def _feeds(images, labels, recipe, seeds, classes, device) -> list[Resident] | list[Streamed]:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must be one or more, each once, got {list(seeds)}")
+    if isinstance(images, StreamedMix):
+        if labels is not None or len(seeds) > 1:
+            raise ValueError(
+                "a StreamedMix brings its own labels (pass None) and trains one seed at a time"
+            )
+        return [Streamed(images, recipe, seeds[0], classes, device)]
+    mix = as_mix(images, labels)
+    check_labels(mix.labels(), classes)
+    return Resident.of(mix, recipe, seeds, device)
+
+
+class _Loop:
+    """All members' training between two steps."""
+
+    def __init__(
+        self, members: list[Replica], recipe: ResolvedRecipe, speed: Speed, resume, validation
+    ):
+        self.members, self.validation = members, validation
+        self.device, self.n_total = members[0].feed.device, members[0].feed.n_total
+        self.steps_per_epoch = recipe.steps_per_epoch(self.n_total)
+        self.total_steps = recipe.total_steps(self.n_total)
+        self.lr = [recipe.lr_at(step, self.n_total) for step in range(self.total_steps)]
+        self.rank, self.workers = distributed.world()
+        self.step, self.seconds_before, self.seconds_now = 0, 0.0, 0.0
+        steps = [member.step(recipe, self.rank, self.workers) for member in members]
+        graphs = speed.use_graphs(self.device, self.total_steps, self._against_graphs())
+        if resume is not None:
+            self._load(resume)
+        self.make_step = GraphedSteps(steps) if graphs else Steps(steps)
+        if graphs and speed.graphs is None:
+            self.make_step = WhileRecordable(self.make_step, members)
+
+    def _against_graphs(self) -> str | None:
+        """Why this training's steps cannot be replayed, if so."""
+        if self.workers > 1:
+            return f"{self.workers} workers"
+        if any(member.has_dropout for member in self.members):
+            return "a classifier with dropout"
+        if not isinstance(self.members[0].feed, Resident):
+            return "streamed images"
+        return None
+
+    def run(self, checkpoint: Checkpoint, log: Log) -> int:
+        """Makes the steps that are left; how many images that were."""
+        self.started, images = time.perf_counter(), 0
+        watches = [self._watch(member, log) for member in self.members]
+        for member in self.members:
+            member.module.train()
+        while self.step < self.total_steps:
+            with contextlib.ExitStack() as stack:
+                for batches in zip(*self._open_feeds(stack)):
+                    losses = self.make_step(batches, self.step, self.lr[self.step])
+                    self.step += 1
+                    images += sum(batch.n_global for batch in batches)
+                    for watch, loss in zip(watches, losses):
+                        watch.add(loss)
+                    if self.rank == 0:
+                        self._validate()
+                        checkpoint(self.step, self._state)
+                    if self.step == self.total_steps:
+                        break
+        for watch in watches:
+            watch.finish()
+        self.seconds_now = time.perf_counter() - self.started
+        return images
+
+    def seconds(self) -> float:
+        return self.seconds_before + (self.seconds_now or time.perf_counter() - self.started)
+
+    def _open_feeds(self, stack: contextlib.ExitStack) -> list[Iterator]:
+        epoch, first = divmod(self.step, self.steps_per_epoch)
+        feeds = (member.feed.batches(epoch, first) for member in self.members)
+        return [stack.enter_context(contextlib.closing(feed)) for feed in feeds]
+
+    def _watch(self, member: Replica, log: Log) -> LossWatch:
+        def report(step, loss):
+            if self.rank == 0:
+                epoch = step // self.steps_per_epoch
+                log(
+                    {
+                        "epoch": epoch,
+                        "step": step,
+                        "loss": loss,
+                        "lr": self.lr[step],
+                        "seed": member.seed,
+                    }
+                )
+
+        reduce = dist.all_reduce if self.workers > 1 else None
+        return LossWatch(self.device, self.step, self.steps_per_epoch, reduce=reduce, report=report)
+
+    def _validate(self) -> None:
+        if self.validation is None:
+            return
+        if (
+            self.step % (self.validation.every_epochs * self.steps_per_epoch)
+            and self.step < self.total_steps
+        ):
+            return
+        for member in self.members:
+            member.validate(self.step, self.validation.mix)
+
+    def _state(self) -> State:
+        """Tensors, numbers, strings, lists and dicts only: torch.load(weights_only=True) reads it."""
+        return {
+            "step": self.step,
+            "n_total": self.n_total,
+            "seconds": self.seconds(),
+            "members": [member.state() for member in self.members],
+        }
+
+    def _load(self, state: State) -> None:
+        fits = state["n_total"] == self.n_total and len(state["members"]) == len(self.members)
+        if not fits or not 0 <= state["step"] <= self.total_steps:
+            raise ValueError(
+                f"the checkpoint is of another training: step {state['step']} on {state['n_total']} images, "
+                f"{len(state['members'])} seeds; this one has {self.total_steps} steps on {self.n_total}, "
+                f"{len(self.members)} seeds"
+            )
+        self.step, self.seconds_before = state["step"], state["seconds"]
+        for member, own in zip(self.members, state["members"]):
+            member.load(own)
+
+
+@contextlib.contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    """A CUDA stream of the training's own: one that may be captured."""
+    if device.type != "cuda":
+        yield
+        return
+    outer = torch.cuda.current_stream(device)
+    own = torch.cuda.Stream(device)
+    own.wait_stream(outer)
+    with torch.cuda.device(device), torch.cuda.stream(own), cudnn_benchmark():
+        yield
+    outer.wait_stream(own)
+
+
+@contextlib.contextmanager
+def cudnn_benchmark() -> Iterator[None]:
+    """cuDNN tries its kernels and keeps the fastest; every other flag stays as it is.
+
+    `torch.backends.cudnn.flags` would set all of them to defaults of its own, among them enabled=False.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The allocator's peak on a GPU since the training began, else this process's peak resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

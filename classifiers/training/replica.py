@@ -1,0 +1,139 @@
+"""One training among those of a loop: its network, optimizer and images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from equigrid.classifiers import distributed, models
+from equigrid.classifiers.compute import Speed
+from equigrid.classifiers.data import rng
+from equigrid.classifiers.data.batches import Resident
+from equigrid.classifiers.data.mix import Mix
+from equigrid.classifiers.data.stream import Streamed
+from equigrid.classifiers.evaluation import evaluate
+from equigrid.classifiers.models.network import Classifier
+from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.classifiers.training.step import Step
+
+Feed = Resident | Streamed
+
+
+class Replica:
+    """What one seed has of its own."""
+
+    def __init__(
+        self,
+        model: str,
+        feed: Feed,
+        recipe: ResolvedRecipe,
+        classes: int,
+        seed: int,
+        speed: Speed,
+        head: models.Head | None = None,
+    ):
+        self.feed, self.seed, self.classes = feed, seed, classes
+        self.module = _initial(model, recipe, classes, seed, feed, speed, head)
+        self.optimizer = _optimizer(self.module, recipe)
+        self.has_dropout = _has_dropout(self.module)
+        self.validated: list[tuple[int, dict]] = []
+
+    def step(self, recipe: ResolvedRecipe, rank: int, size: int) -> Step:
+        """The member's step as worker `rank` of `size`."""
+        dropout_seed = rng.torch_seed(self.seed, "dropout", rank) if self.has_dropout else None
+        parallel = (
+            distributed.distribute(self.module, self.feed.device) if size > 1 else self.module
+        )
+        return Step(parallel, self.optimizer, recipe, workers=size, dropout_seed=dropout_seed)
+
+    def validate(self, steps: int, mix: Mix) -> None:
+        """Look at the validation split after so many steps."""
+        result = evaluate(self.module, mix, classes=self.classes, device=self.feed.device)
+        self.validated.append((steps, asdict(result)))
+
+    def state(self) -> dict[str, Any]:
+        # The optimizer's settings are the recipe's and this device's; only what it has learned is state.
+        return {
+            "module": _on_host(self.module.state_dict()),
+            "optimizer": _on_host(self.optimizer.state_dict()["state"]),
+            "validated": _on_host(self.validated),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state["optimizer"]})
+        self.validated = [tuple(item) for item in state["validated"]]
+
+
+def _initial(
+    model: str,
+    recipe: ResolvedRecipe,
+    classes: int,
+    seed: int,
+    feed: Feed,
+    speed: Speed,
+    head: models.Head | None,
+) -> Classifier:
+    """The untrained classifier for a feed's images, on its device.
+
+    Its weights are drawn on the host, so they are the same on every device.
+    """
+    height, width, channels = feed.image_shape
+    size = recipe.input_size(height, width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.torch_seed(seed, "initialisation"))
+        network = models.build(
+            model, classes=classes, height=size[0], width=size[1], channels=channels, head=head
+        )
+    module = Classifier(network, *_normalisation(recipe, feed), size)
+    module.bf16 = speed.use_bf16(feed.device, min(recipe.batch, feed.n_total) * size[0] * size[1])
+    if speed.compile:
+        module.network.compile()
+    return module.to(feed.device, memory_format=torch.channels_last)
+
+
+def _normalisation(recipe: ResolvedRecipe, feed: Feed) -> tuple[list[float], list[float]]:
+    given, channels = recipe.normalisation, feed.image_shape[2]
+    if given is None:
+        return feed.statistics()
+    if len(given.mean) != channels:
+        raise ValueError(
+            f"the recipe normalises {len(given.mean)} channels, the images have {channels}"
+        )
+    return list(given.mean), list(given.std)
+
+
+def _optimizer(module: nn.Module, recipe: ResolvedRecipe) -> torch.optim.Optimizer:
+    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
+    if recipe.optimizer == "adamw":
+        # capturable keeps the step count on a GPU, as a CUDA graph needs.
+        capturable = next(module.parameters()).device.type == "cuda"
+        betas = (recipe.momentum, 0.999)
+        return torch.optim.AdamW(module.parameters(), betas=betas, capturable=capturable, **shared)
+    return torch.optim.SGD(
+        module.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **shared
+    )
+
+
+def _has_dropout(module: nn.Module) -> bool:
+    """Whether a layer draws random numbers in training, by torch's and timm's names for its probability."""
+    if any(
+        isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0
+        for layer in module.modules()
+    ):
+        return True
+    return any(getattr(layer, "drop_prob", None) for layer in module.modules())
+
+
+def _on_host(value: Any) -> Any:
+    """A copy whose tensors lie on the host and share memory with nothing."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _on_host(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_on_host(item) for item in value]
+    return value

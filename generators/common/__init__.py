@@ -1,0 +1,1 @@
+"""What several kinds of generators share: pools, noise, pixels, weights, decoding."""

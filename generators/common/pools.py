@@ -1,0 +1,75 @@
+"""What every pool of synthetic images shares: labels by image number, and the size of a shard.
+
+A pool has no length.  Image i's label depends on (seed, i) alone, and shard j always holds the images
+[j * S, (j + 1) * S), so that a pool that grows touches none of its earlier shards.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from equigrid.generators.calls import SampleCall
+from equigrid.generators.common.rng import permutation
+
+SHARD_FORMAT = 1
+"""Raised when `shard_size` or the order of labels changes: old shards are then not comparable."""
+
+_SHARD_BYTES = 12 * 2**20  # 4,096 images of 32x32x3
+_SHARD_IMAGES = (64, 4096)
+_TINY_BYTES, _TINY_SHARD = (
+    1024,
+    512,
+)  # 8x8 sets have some hundred images: shards of 4,096 would be waste
+
+
+def labels(seed: int, start: int, stop: int, classes: int) -> np.ndarray:
+    """Class labels of the images `start` to `stop - 1` of the pool `seed`: (stop - start,) int64.
+
+    Blocks of `classes` images hold each class once, in an order drawn from (seed, block).  So in every
+    prefix of the pool the counts of two classes differ by at most one.
+    """
+    if not 0 <= start <= stop:
+        raise ValueError(
+            f"a range of images needs 0 <= start <= stop, got start {start}, stop {stop}"
+        )
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1, got {classes}")
+    first, last = start // classes, -(-stop // classes)
+    blocks = [permutation(seed, "pool labels", block, classes) for block in range(first, last)]
+    every = np.concatenate(blocks) if blocks else np.zeros(0, np.int64)
+    return every[start - first * classes : stop - first * classes]
+
+
+def shard_size(height: int, width: int, channels: int) -> int:
+    """Images per shard, a power of two fixed by the image's size and `SHARD_FORMAT`.
+
+    512 for images of at most 1,024 bytes (8x8, 28x28 greyscale), else as many as fit 12 MiB, between 64
+    and 4,096: 4,096 at 32x32x3, 64 at 256x256x3.
+    """
+    if min(height, width, channels) < 1:
+        raise ValueError(
+            f"an image has at least one pixel and one channel, got {height}x{width}x{channels}"
+        )
+    image_bytes = height * width * channels
+    if image_bytes <= _TINY_BYTES:
+        return _TINY_SHARD
+    fit = max(_SHARD_BYTES // image_bytes, 1)
+    return min(max(1 << (fit.bit_length() - 1), _SHARD_IMAGES[0]), _SHARD_IMAGES[1])
+
+
+def in_batches(
+    make: Callable[[range, np.ndarray], np.ndarray], call: SampleCall, *, batch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a pool that is computed in whole batches: what `equigrid.generators.registry.sample` returns.
+
+    make(numbers, labels): the images of these numbers, which begin at a multiple of `batch`, and of these classes,
+    (batch, H, W, C) uint8.  So how a pool is cut into calls changes no batch, and with it no pixel.
+    """
+    start, stop = call.start, call.stop
+    images = np.empty((stop - start, *call.shape), np.uint8)
+    for first in range(start - start % batch, stop, batch):
+        numbers = range(first, first + batch)
+        made = make(numbers, labels(call.seed, first, first + batch, call.classes))
+        low, high = max(start, first), min(stop, first + batch)
+        images[low - start : high - start] = made[low - first : high - first]
+    return images, labels(call.seed, start, stop, call.classes)

@@ -1,0 +1,42 @@
+"""Weights by name: read from files, compared, copied."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    Weights = dict[str, torch.Tensor]
+
+
+def read(path: str) -> "Weights":
+    """A state dict from a safetensors file; ValueError if there is none or it is no such file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise ValueError(f"weights: there is no file {path!r}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"weights: {path!r} is not a safetensors file ({error})") from None
+
+
+def check_names(what: str, wanted: "Weights", given: "Weights") -> None:
+    """ValueError with the first difference in names or shapes; `what` says whose they are."""
+    for name, value in wanted.items():
+        if name not in given:
+            raise ValueError(f"{what}: {name} is missing, a tensor of shape {list(value.shape)}")
+        if given[name].shape != value.shape:
+            shapes = f"{list(given[name].shape)}, the configured network's is {list(value.shape)}"
+            raise ValueError(f"{what}: {name} has shape {shapes}")
+    for name in given:
+        if name not in wanted:
+            raise ValueError(f"{what}: {name} is not in the configured network")
+
+
+def copied(weights: "Weights") -> "Weights":
+    """Copies on the CPU."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()
+    }

@@ -1,0 +1,118 @@
+"""A network with its optimiser and, where one is wanted, the average of its weights."""
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from equigrid.generators.calls import State
+from equigrid.generators.common.weights import check_names, copied
+from equigrid.generators.trainer.devices import group
+
+
+class Learner:
+    """What a training step changes.  In a worker group each rank holds one, and gradients are averaged over them."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        precision: str,
+        averages: bool = False,
+        compiled: bool = False,
+    ):
+        """network: on its device; optimizer: of all its parameters, in their order."""
+        self.network, self.optimizer = network.train(), optimizer
+        self.parameters = dict(network.named_parameters())
+        device = next(network.parameters()).device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        self.average = (
+            {name: p.detach().clone() for name, p in self.parameters.items()} if averages else {}
+        )
+        self.alone = False
+        """Whether to pass the network itself, without telling the other ranks."""
+        self._forward = torch.compile(network) if compiled else network
+        if group()[1] > 1:
+            self._forward = DistributedDataParallel(self._forward, broadcast_buffers=False)
+
+    @property
+    def forward(self) -> nn.Module:
+        return self.network if self.alone else self._forward
+
+    def unsynced(self) -> AbstractContextManager:
+        """Within it gradients stay on this rank, to be added to."""
+        return self._forward.no_sync() if group()[1] > 1 else nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.scaler.scale(loss).backward()
+
+    def update(self, lr: float, decay: float) -> None:
+        """The optimiser's step, and the average's, which keeps the part `decay` of itself."""
+        for parameters in self.optimizer.param_groups:
+            parameters["lr"] = lr
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average:
+            values = [p.detach() for p in self.parameters.values()]
+            torch._foreach_lerp_(list(self.average.values()), values, 1 - decay)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights, copied to the CPU."""
+        return copied(self.parameters)
+
+    def averaged(self) -> dict[str, torch.Tensor]:
+        """The averaged weights, copied to the CPU."""
+        return copied(self.average)
+
+    def finite(self) -> bool:
+        """Whether every weight is a finite number; waits for the device."""
+        with torch.no_grad():
+            largest = torch._foreach_norm(list(self.parameters.values()), math.inf)
+        return bool(torch.stack(largest).isfinite().all())
+
+    def state(self) -> State:
+        """A copy on the CPU of all that later steps depend on."""
+        moments = self.optimizer.state_dict()["state"]
+        names = list(self.parameters)
+        return {
+            "weights": self.weights(),
+            "average": self.averaged(),
+            "moments": {names[i]: copied(of) for i, of in moments.items()},
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take a state; ValueError, with the first difference, if it is that of another network."""
+        check_names("saved weights", self.parameters, state["weights"])
+        check_names("saved average", self.average, state["average"])
+        with torch.no_grad():
+            for own, saved in (
+                (self.parameters, state["weights"]),
+                (self.average, state["average"]),
+            ):
+                for name, value in own.items():
+                    value.copy_(saved[name])
+        moments = {
+            i: {key: _beside(p, value) for key, value in state["moments"][name].items()}
+            for i, (name, p) in enumerate(self.parameters.items())
+            if name in state["moments"]
+        }
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def _beside(parameter: nn.Parameter, saved: torch.Tensor) -> torch.Tensor:
+    """A copy of a parameter's saved moment, or of its count of steps.
+
+    A moment gets the parameter's layout in memory, which states do not keep: fused optimisers walk through the
+    memory of both side by side.
+    """
+    return (
+        torch.empty_like(parameter).copy_(saved)
+        if saved.shape == parameter.shape
+        else saved.clone()
+    )

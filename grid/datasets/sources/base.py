@@ -1,0 +1,184 @@
+"""What every source of a dataset says of itself, and the checks that sources share."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from equigrid.grid.datasets import shards
+from equigrid.grid.errors import UserError
+from equigrid.grid.ids import content_id
+
+SPLITS = ("train", "val", "test")
+SIZES = (4, 2048)  # of a stored image's side, in pixels
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What planning needs to know of a set: sizes and class counts per split; val_counts is empty without a val."""
+
+    classes: tuple[str, ...]
+    height: int
+    width: int
+    channels: int
+    train_counts: tuple[int, ...]
+    test_counts: tuple[int, ...]
+    val_counts: tuple[int, ...] = ()
+
+    @property
+    def n_train(self) -> int:
+        return sum(self.train_counts)
+
+    @property
+    def n_val(self) -> int:
+        return sum(self.val_counts)
+
+    @property
+    def n_test(self) -> int:
+        return sum(self.test_counts)
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        return self.height, self.width, self.channels
+
+    def facts(self) -> dict:
+        """As JSON, and as fingerprints hash it: a set without a val split says nothing of one."""
+        facts = asdict(self)
+        return (
+            facts
+            if self.val_counts
+            else {key: value for key, value in facts.items() if key != "val_counts"}
+        )
+
+
+class Batch(NamedTuple):
+    """Images (n, H, W, C) uint8 and labels (n,) int64 in the set's order, and the broken ones among them.
+
+    Those are left out of the arrays; each is (its place in the split, where it lies and what is wrong).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    broken: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a source holds once it is on this machine: the images of a split have places 0 to counts[split] - 1.
+
+    image: (height, width, channels) of every stored image. unit: (split, start, stop) -> a small description of
+    that range, of plain values. read: a picklable function from it to batches. from_start: reading any range costs
+    reading all before it, so a split is one unit. skipped: files that were passed over as no images.
+    """
+
+    image: tuple[int, int, int]
+    counts: dict[str, int]
+    unit: Callable[[str, int, int], tuple]
+    read: Callable[[tuple], Iterator[Batch]]
+    from_start: bool = False
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set before it is ingested.
+
+    name: for tables and figures. state: what tells that the source is unchanged (paths, sizes, times, versions).
+    classes: the classes' names; class_ids: their WordNet ids, where they have some. contents: looks at the images,
+    which may download them first. shape: the set's shape where it is known without that. allow_broken: how many
+    images may be broken. local: whether the images lie on this machine alone.
+    """
+
+    name: str
+    state: dict
+    classes: tuple[str, ...]
+    contents: Callable[[], Contents]
+    shape: Shape | None = None
+    allow_broken: int = 0
+    local: bool = True
+    class_ids: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Names the place and state of the source, to remember its fingerprint by; no part of any other id."""
+        allowed = {"allow_broken": self.allow_broken} if self.allow_broken else {}
+        return content_id(
+            "ingest",
+            {"state": self.state, "format": shards.FORMAT_VERSION, "manifest": 2, **allowed},
+        )
+
+    @property
+    def shards_key(self) -> str:
+        """Names the source's shards, which are the same however many images may be broken."""
+        return content_id(
+            "ingest", {"state": self.state, "format": shards.FORMAT_VERSION, "shards": 1}
+        )
+
+
+def checked_size(size) -> int | None:
+    """The option `size`. Raises UserError."""
+    least, most = SIZES
+    if size is not None and (type(size) is not int or not least <= size <= most):
+        raise UserError(
+            f"dataset.size: {size!r} must be a whole number of pixels from {least} to {most}"
+        )
+    return size
+
+
+def checked_allowance(allow_broken) -> int:
+    """The option `allow_broken`. Raises UserError."""
+    if type(allow_broken) is not int or allow_broken < 0:
+        raise UserError(
+            f"dataset.allow_broken: {allow_broken!r} must be a whole number of images from 0 up"
+        )
+    return allow_broken
+
+
+def class_counts(
+    where: str, labels: dict[str, np.ndarray], classes: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Images per class in each split, of integer labels (n,). Raises UserError unless they are 0 to k-1.
+
+    Every class needs images to train on and to test on. classes: k, where names say it; else the largest label does.
+    """
+    for split in ("train", "test"):
+        if not len(labels[split]):
+            raise UserError(f"{where}: {split} has no images")
+    largest = max(int(values.max()) for values in labels.values() if len(values))
+    count = classes or largest + 1
+    if count > len(labels["train"]):
+        what = f"{count:,} classes (label {largest}) and {len(labels['train']):,} images in train"
+        raise UserError(f"{where}: {what}; labels are 0 to k-1, each with images")
+    counts = {}
+    for split, values in labels.items():
+        wrong = values[(values < 0) | (values >= count)]
+        if len(wrong):
+            right = f"labels are 0 to {count - 1}" if classes else "labels are 0 to k-1"
+            raise UserError(f"{where}: label {wrong[0]} in {split}; {right}")
+        counts[split] = tuple(int(n) for n in np.bincount(values.astype(np.int64), minlength=count))
+        missing = [label for label, n in enumerate(counts[split]) if not n]
+        if missing and split != "val":
+            some = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
+            right = f"labels are 0 to {count - 1}, each with images to train and to test on"
+            raise UserError(f"{where}: no image in {split} has label {some}; {right}")
+    return counts
+
+
+def cache_folder(kind: str, place: str | None, name: str | None = None) -> Path:
+    """Where a downloaded set lies: `place`, else the folder `name` in EQUIGRID_CACHE or ~/.cache/equigrid."""
+    if place:
+        folder = Path(place).expanduser().absolute()
+        if not folder.is_dir():
+            raise UserError(
+                f"dataset: {kind}: {place} is no folder; name one that holds its files, or leave it out"
+            )
+        return folder
+    root = os.environ.get("EQUIGRID_CACHE") or Path.home() / ".cache" / "equigrid"
+    return Path(root).expanduser().absolute() / (name or kind)
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,114 @@
+"""Which images make a base subset, and which are repeated as copies.
+
+One class-stratified order per (dataset, subset seed): a subset of n is its first n, so subset(n) lies in
+subset(n+1) for every n. Added real images continue along the same order. Classes take turns by Sainte-Laguë
+apportionment, which is house-monotone; largest remainder is not, and its subsets would not nest.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from equigrid.generators.common import pools
+from equigrid.generators.common.rng import permutation, seed_of
+
+HELD_OUT_SEED = seed_of(0, "held out")
+
+
+def class_sequence(counts: np.ndarray) -> np.ndarray:
+    """The class of each place in the stratified order. counts: (k,) int images per class; returns (sum,) int64.
+
+    The divisor method with odd divisors gives the next place to the class with the largest
+    counts[c] / (2 s + 1), s being the places it has; that orders all places by (s + 1/2) / counts[c].
+    Ties go to the larger class, then to the lower label.
+    """
+    counts = np.asarray(counts, dtype=np.int64)
+    classes = np.repeat(np.arange(len(counts)), counts)
+    rank = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
+    turn = (2 * rank + 1) / counts[classes]
+    return classes[np.lexsort((classes, -counts[classes], turn))]
+
+
+def subset_counts(counts, n: int) -> np.ndarray:
+    """Images of each class in the subset of n: (k,) int64."""
+    return np.bincount(class_sequence(np.asarray(counts))[:n], minlength=len(counts))
+
+
+def counts_left(counts, held_out: int) -> np.ndarray:
+    """Images of each class that are left when so many are held out for validation: (k,) int64."""
+    return np.asarray(counts) - subset_counts(counts, held_out)
+
+
+def smallest_complete(counts) -> int:
+    """The smallest n whose subset has an image of every class. Raises ValueError if a class has none at all."""
+    if not np.all(np.asarray(counts) > 0):
+        raise ValueError(f"class {int(np.argmin(counts))} has no image")
+    sequence = class_sequence(np.asarray(counts))
+    return int(max(np.argmax(sequence == c) for c in range(len(counts)))) + 1
+
+
+def order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """All indices of `labels` (N,) int64 in the stratified order; within a class at random by (seed, class)."""
+    labels = np.asarray(labels)
+    counts = np.bincount(labels)
+    sequence = class_sequence(counts)
+    result = np.empty(len(labels), dtype=np.int64)
+    for c in range(len(counts)):
+        members = np.flatnonzero(labels == c)
+        result[sequence == c] = members[permutation(seed, "subset order", c, len(members))]
+    return result
+
+
+def held_out(labels: np.ndarray, n: int) -> np.ndarray:
+    """Indices of the n images held out for validation, ascending: the same for every subset seed."""
+    if not 0 <= n < len(labels):
+        raise ValueError(
+            f"{n} images held out: the dataset has {len(labels)}, and some must be left to train on"
+        )
+    return np.sort(order(labels, HELD_OUT_SEED)[:n])
+
+
+def subset(
+    labels: np.ndarray,
+    n: int,
+    seed: int,
+    *,
+    held_out: int = 0,
+    classes: Sequence[int] | None = None,
+) -> np.ndarray:
+    """Indices of the subset of n images, ascending: (n,) int64. Equal sets are equal arrays.
+
+    held_out: so many images are kept for validation; no subset has one of them. classes: of these labels alone.
+    """
+    rest = _without_held_out(labels, held_out)
+    rest = rest if classes is None else rest[np.isin(labels[rest], classes)]
+    if not 0 <= n <= len(rest):
+        left = f" besides {held_out} held out" if held_out else ""
+        raise ValueError(f"a subset of {n} images: the dataset has {len(rest)}{left}")
+    return np.sort(rest[order(labels[rest], seed)[:n]])
+
+
+def _without_held_out(labels: np.ndarray, n: int) -> np.ndarray:
+    return (
+        np.setdiff1d(np.arange(len(labels)), held_out(labels, n)) if n else np.arange(len(labels))
+    )
+
+
+def copies(labels: np.ndarray, base: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Indices of n repeated base images, class-balanced in every prefix as a pool of synthetic images is.
+
+    labels: (N,) int64 of the whole set; base: indices of the base subset. Within a class the base's images
+    come round one after another in an order by (seed, class), so none is used twice before all were once.
+    """
+    classes = int(labels.max()) + 1
+    wanted = pools.labels(seed, 0, n, classes)
+    result = np.empty(n, dtype=np.int64)
+    for c in range(classes):
+        places = np.flatnonzero(wanted == c)
+        members = base[labels[base] == c]
+        if len(places) and not len(members):
+            raise ValueError(f"copies: the base of {len(base)} images has none of class {c}")
+        if len(places):
+            turns = members[permutation(seed, "copies", c, len(members))]
+            result[places] = turns[np.arange(len(places)) % len(turns)]
+    return result

@@ -1,0 +1,127 @@
+"""The bodies of the jobs: functions of plain values that read inputs, do the work and write their own outputs.
+
+None of them needs Ray: a request's handles may be the arrays themselves. Each returns an outcome, a small dict
+for the driver; the output itself is already in the store by then.
+"""
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from equigrid.grid.datasets import shards
+from equigrid.grid.errors import StoreError
+from equigrid.grid.jobs import domain, generator, quality, reference_classifier, shard, trial
+from equigrid.grid.jobs.checkpoints import Leaving
+from equigrid.grid.jobs.failures import (
+    cause_of,
+    is_broken_group,
+    is_infrastructure,
+    is_lost_process,
+    is_out_of_memory,
+    one_line,
+)
+from equigrid.grid.jobs.provenance import provenance
+from equigrid.grid.jobs.request import Images, Request
+from equigrid.grid.store import Store, results
+
+__all__ = [
+    "CORRUPT",
+    "FAILED",
+    "OK",
+    "RETRY",
+    "Images",
+    "Request",
+    "one_line",
+    "record_failure",
+    "run",
+]
+
+log = logging.getLogger("equigrid.tasks")
+OK, FAILED, CORRUPT, RETRY = trial.OK, "failed", "corrupt", "retry"
+BODIES: dict[str, Callable[[Store, Request], dict]] = {
+    "generator": generator.train,
+    "shard": shard.sample,
+    "reference": reference_classifier.train,
+    "trial": trial.run,
+    "quality": quality.measure,
+    "domain": domain.measure,
+}
+
+
+def run(store: Store, request: Request) -> dict:
+    """Does the job. A failure that repeating will not mend is written to the store and returned, not raised."""
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    try:
+        facts = BODIES[request.kind](store, request)
+        return {"id": request.id, "status": OK, "seconds": time.perf_counter() - clock, **facts}
+    except (
+        Exception
+    ) as error:  # every failure of a job ends here: it becomes a row, or goes back for another try
+        seconds = time.perf_counter() - clock
+        cause = cause_of(error)
+        if isinstance(cause, shards.ShardCorrupt):
+            return {
+                "id": request.id,
+                "status": CORRUPT,
+                "manifest": cause.name,
+                "error": str(cause),
+            }
+        if is_infrastructure(cause):
+            return {
+                "id": request.id,
+                "status": RETRY,
+                "error": one_line(cause),
+                **_advice(cause, request),
+            }
+        text = traceback.format_exc()
+        log.error(
+            "%s %s failed\n%s", request.kind, request.id, text
+        )  # in the slot's log, so in Ray's dashboard
+        row = record_failure(store, request, text, started, seconds)
+        return {
+            "id": request.id,
+            "status": FAILED,
+            "error": one_line(cause),
+            "row": row,
+            "seconds": seconds,
+        }
+
+
+def _advice(error: BaseException, request: Request) -> dict:
+    """What the driver should do before the next attempt.
+
+    lost: losing a machine, with or without notice, is no fault of the job's and uses up none of its tries.
+    lost_process: one of a worker group died; whether with its machine, the driver finds out.
+    """
+    memory, left = is_out_of_memory(error), isinstance(error, Leaving)
+    rank = request.workers > 1 and (is_lost_process(error) or is_broken_group(error))
+    advice = {
+        "fresh_slot": memory or left,
+        "out_of_memory": memory,
+        "lost": left,
+        "lost_process": rank,
+    }
+    # A load that failed for want of the host's memory stays a failure; a device's memory has nothing to do with it.
+    advice["reload"] = isinstance(error, MemoryError) or not (memory or left)
+    return {
+        **advice,
+        "store": [str(error), error.permanent] if isinstance(error, StoreError) else None,
+    }
+
+
+def record_failure(
+    store: Store, request: Request, error: str, started: datetime, seconds: float
+) -> dict | None:
+    """Writes a failed attempt: a trial as a row of the results, any other job as a JSON file of its own."""
+    if request.kind == "trial":
+        row = {**trial.row(request, started, seconds), "status": FAILED, "error": error}
+        results.write_part(store, row)
+        return row
+    failure = {"id": request.id, "kind": request.kind, "error": error, "at": started.isoformat()}
+    store.put_json(
+        f"failures/{request.id}/{request.attempt}.json", {**failure, **provenance(request)}
+    )
+    return None

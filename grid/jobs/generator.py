@@ -1,0 +1,190 @@
+"""Training a generator on its base subset."""
+
+import io
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from datetime import UTC, datetime
+
+import numpy as np
+
+from equigrid.grid.ids import REVISIONS, seed_of
+from equigrid.grid.jobs import inputs
+from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.provenance import (
+    device_name,
+    device_of,
+    peak_device_bytes,
+    provenance,
+    reset_peak,
+)
+from equigrid.grid.jobs.ray_train import fit, rank
+from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.weights import digest
+from equigrid.grid.jobs.weights import write as write_weights
+from equigrid.grid.store import Store
+
+
+def manifest_name(generator_id: str) -> str:
+    return f"generators/{generator_id}/manifest.json"
+
+
+def checkpoints_of(generator_id: str) -> str:
+    return f"generators/{generator_id}/checkpoints"
+
+
+def train(store: Store, request: Request) -> dict:
+    """Trains a generator; writes weights, log and then the manifest."""
+    started = datetime.now(UTC)
+    config = {"store": store, "request": request}
+    facts = fit(
+        _loop,
+        config,
+        name=request.id,
+        workers=request.workers,
+        gpus=request.gpus,
+        cpus=request.cpus,
+    )
+    manifest = {
+        **facts, "config": request.payload["mapping"], "world_size": request.workers, "rev": REVISIONS["generator"],
+        "started_at": started.isoformat(), **provenance(request),
+    }  # fmt: skip
+    # One that another driver's attempt finished meanwhile stays: shards may have been sampled from it.
+    if not store.exists(manifest_name(request.id)):
+        store.put_json(manifest_name(request.id), manifest)
+    Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
+    return {"facts": {key: facts[key] for key in ("train_seconds",)}}
+
+
+def _loop(config: dict) -> dict:
+    """The TorchTrainer loop: one process of `workers`."""
+    from equigrid.generators import registry
+
+    store, request = config["store"], config["request"]
+    device, generator = device_of(request), registry.config(request.payload["mapping"])
+    reset_peak(device)
+    images, labels = _images(request)
+    checkpoints = Checkpoints(store, checkpoints_of(request.id), every_s=request.checkpoint_every_s)
+    resume = checkpoints.load()
+    before_s = resume.pop("equigrid_seconds", 0.0) if resume else 0.0
+    clock = time.perf_counter()
+    log: list[dict] = []
+
+    def checkpoint(step: int, make_state: Callable[[], dict]) -> None:
+        if checkpoints.due():
+            state = make_state()
+            spent = before_s + time.perf_counter() - clock
+            checkpoints.save(step, {**state, "equigrid_seconds": spent})
+            _write_log(store, request, log)
+            _write_sheet(store, request, f"sheets/{step:08d}", state, generator, device)
+
+    weights = registry.train(
+        images, labels, generator,
+        classes=request.classes, class_names=request.class_names, seed=seed_of(request.id, "training"),
+        device=device, resume=resume, checkpoint=checkpoint, log=log.append,
+        artefacts=Artefacts(store, f"generators/{request.id}/artefacts"),
+    )  # fmt: skip
+    seconds = before_s + time.perf_counter() - clock
+    if rank() != 0:
+        return {}
+    written = write_weights(
+        store, f"generators/{request.id}/weights-{request.attempt}.safetensors", weights
+    )
+    _write_log(store, request, log)
+    facts = {
+        **written,
+        "train_seconds": seconds,
+        "values": sum(t.numel() for t in weights.values()),
+    }
+    facts |= {
+        "n_images": len(labels),
+        "setting": generator.setting,
+        "name": request.payload["name"],
+    }
+    facts["cost"] = generator.cost_facts(*request.image_shape, request.classes, len(labels))
+    return {**facts, "device": device_name(device), "peak_device_bytes": peak_device_bytes(device)}
+
+
+def _images(request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """The base subset; nothing for an open-set generator, which brings its own knowledge."""
+    if request.payload["subset"] is None:
+        return np.empty((0, *request.image_shape), np.uint8), np.empty(0, np.int64)
+    return inputs.gathered(request, inputs.parts(request.train, inputs.real_indices(request)))
+
+
+def _write_log(store: Store, request: Request, log: list[dict]) -> None:
+    """The training log as Parquet: this attempt's rows (an earlier attempt's file stays beside it)."""
+    if not log:
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = list(dict.fromkeys(name for row in log for name in row))
+    sink = io.BytesIO()
+    pq.write_table(pa.table({name: [row.get(name) for row in log] for name in names}), sink)
+    store.put(f"generators/{request.id}/log-{request.attempt}.parquet", sink.getvalue())
+
+
+def _write_sheet(
+    store: Store, request: Request, name: str, state: dict, generator, device: str
+) -> None:
+    """What the generator makes now, as a picture, one row per class; not every kind has one in mid-training."""
+    from equigrid.generators import previews
+
+    options = {
+        "classes": request.classes,
+        "class_names": request.class_names,
+        "shape": request.image_shape,
+    }
+    picture = previews.preview(
+        state, generator, seed=seed_of(request.id, "sheets"), device=device, **options
+    )
+    if picture is not None:
+        store.put(f"generators/{request.id}/{name}.png", picture)
+
+
+class Artefacts(MutableMapping):
+    """Arrays that a training keeps between its attempts (latents, for one), as safetensors with a checksum.
+
+    One whose bytes are not those written counts as not there: it is then made again.
+    """
+
+    def __init__(self, store: Store, prefix: str):
+        self.store, self.prefix = store, prefix
+
+    def __getitem__(self, name: str) -> dict[str, np.ndarray]:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        content = self.store.get_json(f"{self.prefix}/{name}.json")
+        if content is None:
+            raise KeyError(name)
+        try:
+            data = self.store.get(content["data"])
+            if digest(data) != content["checksum"]:
+                raise KeyError(name)
+            return load(data)
+        except (FileNotFoundError, SafetensorError) as error:
+            raise KeyError(name) from error
+
+    def __setitem__(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        from safetensors.numpy import save
+
+        data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
+        checksum = digest(data)
+        place = f"{self.prefix}/{name}-{checksum[:12]}.safetensors"
+        self.store.put(place, data)
+        self.store.put_json(f"{self.prefix}/{name}.json", {"data": place, "checksum": checksum})
+
+    def __delitem__(self, name: str) -> None:
+        content = self.store.get_json(f"{self.prefix}/{name}.json")
+        if content is None:
+            raise KeyError(name)
+        self.store.delete(f"{self.prefix}/{name}.json")
+        self.store.delete(content["data"])
+
+    def __iter__(self) -> Iterator[str]:
+        names = (name.removeprefix(f"{self.prefix}/") for name in self.store.list(self.prefix))
+        return (name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

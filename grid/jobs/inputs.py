@@ -1,0 +1,186 @@
+"""The images of a job: which rows of which shards, gathered, mapped from a file, or streamed.
+
+Indices come from the labels alone, so only the shards that hold a wanted image are ever fetched.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+
+from equigrid.generators.common import pools
+from equigrid.grid.datasets import subsets
+from equigrid.grid.ids import seed_of
+from equigrid.grid.jobs.request import Images, Request
+
+RESIDENT_BYTES = (
+    2 * 2**30
+)  # of a generator's images: more than this lie in a file of the local disk, mapped
+
+
+class Leak(ValueError):
+    """Images of the test or the validation split were offered to a training."""
+
+
+def fetch(handles) -> list[dict]:
+    """Arrays of shards (`shards.load`), in order. Raises what loading raised."""
+    if any(not isinstance(handle, dict) for handle in handles):
+        import ray
+
+        handles = ray.get(list(handles))
+    for value in handles:
+        if isinstance(value, BaseException):
+            raise value
+    return list(handles)
+
+
+def labels(request: Request) -> np.ndarray:
+    """All training labels (N,) int64."""
+    if isinstance(request.labels, np.ndarray):
+        return request.labels
+    import ray
+
+    found = ray.get(request.labels)
+    if isinstance(found, BaseException):
+        raise found
+    return found
+
+
+# Which rows ------------------------------------------------------------------------------------------------------
+
+
+def real_indices(request: Request) -> np.ndarray:
+    """Indices of the job's real images in the training set, ascending."""
+    payload = request.payload
+    return _subset(labels(request), payload["real"] if "real" in payload else payload["subset"])
+
+
+def copies_indices(request: Request) -> np.ndarray:
+    """Indices of the repeated base images, in the order in which they come."""
+    payload, every = request.payload, labels(request)
+    subset_seed = payload["real"]["subset_seed"] or 0
+    seed = seed_of(payload["dataset"], "copies", subset_seed)
+    return subsets.copies(every, _subset(every, payload["real"]), payload["copies"]["n"], seed)
+
+
+def held_out_indices(request: Request, n: int) -> np.ndarray:
+    """Indices of the n training images that are held out for validation."""
+    return subsets.held_out(labels(request), n)
+
+
+def _subset(every: np.ndarray, chosen: dict) -> np.ndarray:
+    which = {"held_out": chosen.get("held_out", 0), "classes": chosen.get("classes")}
+    return subsets.subset(every, chosen["n"], chosen["subset_seed"] or 0, **which)
+
+
+# Parts: a handle and the rows wanted of it -------------------------------------------------------------------------
+
+Part = tuple[object, np.ndarray]
+
+
+def parts(images: Images, indices: np.ndarray) -> list[Part]:
+    """Splits indices into a set by the shards they lie in; shards without any are left out."""
+    starts = np.cumsum([0, *images.lengths])
+    shard = np.searchsorted(starts, indices, side="right") - 1
+    by_shard = np.argsort(shard, kind="stable")  # within a shard the rows stay in the order given
+    cuts = np.searchsorted(shard[by_shard], np.arange(len(images.handles) + 1))
+    rows = [
+        indices[by_shard[low:high]] - start for low, high, start in zip(cuts[:-1], cuts[1:], starts)
+    ]
+    return [(handle, here) for handle, here in zip(images.handles, rows, strict=True) if len(here)]
+
+
+def whole(images: Images, n: int | None = None) -> list[Part]:
+    """All of a set's images, or its first n. Raises ValueError if there are fewer."""
+    left = images.n if n is None else n
+    if left > images.n:
+        raise ValueError(f"{left} images wanted, the shards have {images.n}")
+    return parts(images, np.arange(left))
+
+
+def training_parts(request: Request) -> list[Part]:
+    """The images that a trial trains on: real, copies, synthetic."""
+    payload = request.payload
+    found = parts(request.train, real_indices(request))
+    if payload["copies"]:
+        found += parts(request.train, copies_indices(request))
+    if payload["syn"] and "zero_shot" in payload:
+        found += parts(request.syn, _of_unseen_classes(request))
+    elif payload["syn"]:
+        found += whole(request.syn, payload["syn"]["n"])
+    return found
+
+
+def _of_unseen_classes(request: Request) -> np.ndarray:
+    """Numbers of the pool's first n images of the unseen classes: every pool's labels follow from its id.
+
+    Raises ValueError if there are fewer.
+    """
+    payload, n = request.payload, request.payload["syn"]["n"]
+    every = pools.labels(seed_of(payload["syn"]["pool"], "pool"), 0, request.syn.n, request.classes)
+    found = np.flatnonzero(np.isin(every, payload["zero_shot"]["unseen"]))
+    if len(found) < n:
+        raise ValueError(
+            f"{n} images of unseen classes wanted, the {request.syn.n} of the shards have {len(found)}"
+        )
+    return found[:n]
+
+
+# From parts to images ----------------------------------------------------------------------------------------------
+
+
+def arrays(
+    wanted: list[Part], *, training: bool
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(images, labels, rows) of each part, fetched at once and mapped without a copy.
+
+    training: whether something learns from them; then none may be of the test or the validation split.
+    """
+    values = fetch([handle for handle, _ in wanted])
+    return [(*_pixels(value, training), rows) for value, (_, rows) in zip(values, wanted)]
+
+
+def fetchers(wanted: list[Part]) -> list[tuple[Callable, np.ndarray]]:
+    """(a function that fetches the shard's training images and labels, rows) of each part, for streaming."""
+    return [(partial(_fetch_training, handle), rows) for handle, rows in wanted]
+
+
+def _fetch_training(handle) -> tuple[np.ndarray, np.ndarray]:
+    return _pixels(fetch([handle])[0], training=True)
+
+
+def _pixels(value: dict, training: bool) -> tuple[np.ndarray, np.ndarray]:
+    if training and value["name"].rsplit("/", 1)[-1].startswith(("test-", "val-")):
+        raise Leak(f"{value['name']} is held back for evaluation: nothing may learn from it")
+    return value["images"], value["labels"]
+
+
+def gathered(request: Request, wanted: list[Part]) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, H, W, C) uint8 and labels (n,) int64 to train on; large sets lie in a file of the local disk."""
+    n = sum(len(rows) for _, rows in wanted)
+    images = _room((n, *request.image_shape))
+    found = np.empty(n, np.int64)
+    start = 0
+    for handle, rows in wanted:  # one by one: a set larger than memory passes through
+        pixels, classes = _fetch_training(handle)
+        stop = start + len(rows)
+        images[start:stop], found[start:stop] = pixels[rows], classes[rows]
+        start = stop
+    return images, found
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    if np.prod(shape, dtype=np.int64) <= RESIDENT_BYTES:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile(
+        prefix="equigrid-images-"
+    ) as file:  # without a name: gone with the process
+        return np.memmap(file, np.uint8, "w+", shape=shape)
+
+
+def blocks(wanted: list[Part]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(images, labels) part by part, for what needs each image once: never two shards at a time."""
+    for handle, rows in wanted:
+        value = fetch([handle])[0]
+        yield value["images"][rows], value["labels"][rows]

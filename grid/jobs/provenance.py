@@ -1,0 +1,105 @@
+"""Where a job runs: its device and threads, and what a result says of them."""
+
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from equigrid.grid.jobs.request import Request
+
+LIBRARIES = ("torch", "torchvision", "ray", "numpy", "timm", "diffusers", "transformers", "pyarrow")
+
+
+def device_of(request: Request) -> str:
+    """The device that this process computes on; sets PyTorch's number of threads."""
+    import torch
+
+    torch.set_num_threads(request.threads)
+    if not request.gpus:
+        return "cpu"
+    if request.workers > 1:
+        from ray.train.torch import get_device
+
+        return str(get_device())
+    return "cuda"
+
+
+def reset_peak(device: str) -> None:
+    if device != "cpu":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_device_bytes(device: str) -> int | None:
+    """Peak bytes of the device since its last reset; None on a CPU, where there is no such count."""
+    if device == "cpu":
+        return None
+    import torch
+
+    return torch.cuda.max_memory_allocated(device)
+
+
+def device_bytes(device: str) -> int | None:
+    """All memory of the device; None on a CPU."""
+    if device == "cpu":
+        return None
+    import torch
+
+    return torch.cuda.get_device_properties(device).total_memory
+
+
+@cache
+def device_name(device: str) -> str:
+    """A device in words."""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), ""
+    )
+    return f"CPU {model}".strip() or f"CPU {platform.machine()}"
+
+
+def provenance(request: Request) -> dict:
+    return {
+        "threads": request.threads,
+        "versions": versions(),
+        "code": code_version(),
+        "node": platform.node(),
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code_version() -> str:
+    """This project's version, and the commit where it runs from a checkout."""
+    base = version("equigrid")
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return base
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return base
+    return f"{base}+{commit}"

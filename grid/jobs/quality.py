@@ -1,0 +1,110 @@
+"""How good a pool is: one row of `generators.quality`, in the networks that the spec chose."""
+
+import time
+
+from equigrid.grid.datasets.shards import ShardCorrupt
+from equigrid.grid.ids import content_id
+from equigrid.grid.jobs import generator, inputs, reference_classifier, shard, weights
+from equigrid.grid.jobs.provenance import device_name, device_of, provenance
+from equigrid.grid.jobs.request import Request
+from equigrid.grid.store import Store
+
+
+def manifest_name(job_id: str) -> str:
+    return f"quality/{job_id}.json"
+
+
+def picture_name(job_id: str) -> str:
+    """A pool's first images, each above the training image that it is nearest to."""
+    return f"quality/{job_id}.png"
+
+
+def measure(store: Store, request: Request) -> dict:
+    """Measures a pool, and its generator's autoencoder if it has one; writes the picture, then the row."""
+    from equigrid.generators.quality import measure as measuring
+
+    payload, device = request.payload, device_of(request)
+    clock = time.perf_counter()
+    pool, every = inputs.whole(request.syn, payload["syn"]["n"]), inputs.whole(request.train)
+    closed = (
+        payload["subset"] is not None
+    )  # an open-set generator's own training images are not at hand
+    base = inputs.parts(request.train, inputs.real_indices(request)) if closed else every
+    features = _features(store, request, device)
+    networks = measuring.load_networks(**payload["networks"], features=features, device=device)
+    neighbours = payload["config"]["neighbours"]
+    row = measuring.quality(
+        lambda: inputs.blocks(pool), lambda: inputs.blocks(base), networks,
+        classes=request.classes, n_pool=payload["syn"]["n"], n_neighbours=neighbours,
+        reference=_statistics(store, request, networks, every),
+    )  # fmt: skip
+    if reconstruct := _reconstructor(store, request, device):
+        row |= measuring.reconstruction(
+            lambda: inputs.blocks(base), reconstruct, networks, classes=request.classes
+        )
+    if neighbours:
+        picture = measuring.neighbour_picture(
+            lambda: inputs.blocks(pool), lambda: inputs.blocks(base)
+        )
+        store.put(picture_name(request.id), picture)
+    seconds = time.perf_counter() - clock
+    facts = {
+        "pool": payload["syn"]["pool"],
+        "seconds": seconds,
+        "device": device_name(device),
+        **provenance(request),
+    }
+    store.put_json(manifest_name(request.id), {**row, **facts})
+    return {}
+
+
+def _statistics(store: Store, request: Request, networks, every: list[inputs.Part]):
+    """What the real images leave behind in the networks: measured for the first pool, kept for all others."""
+    from equigrid.generators.quality import measure as measuring
+
+    payload = request.payload
+    what = {name: payload["config"][name] for name in ("inception", "vit")}
+    what |= {
+        "missing": list(networks.missing),
+        "dataset": payload["dataset"],
+        "reference": payload["reference"],
+    }
+    name = f"statistics/{content_id('statistics', what)}.npz"
+    try:
+        return measuring.Reference.from_npz(store.get(name))
+    except FileNotFoundError:
+        found = measuring.measured(inputs.blocks(every), networks, classes=request.classes)
+    store.put(name, found.to_npz())
+    return found
+
+
+def _reconstructor(store: Store, request: Request, device: str):
+    """Passes images through the autoencoder of the pool's generator; None if that has none."""
+    from equigrid.generators import registry
+    from equigrid.generators.registry import config
+
+    first = _manifest(store, shard.shard_name(request.payload["syn"]["pool"], 0))
+    if not registry.reconstructs(first.get("kind")):
+        return None
+    name = generator.manifest_name(first["generator"])
+    chosen = config(_manifest(store, name)["config"])
+    return registry.reconstructor(
+        weights.read(store, name), chosen, shape=request.image_shape, device=device
+    )
+
+
+def _manifest(store: Store, name: str) -> dict:
+    content = store.get_json(name)
+    if content is None:
+        raise ShardCorrupt(name, "is gone")  # so it is made again
+    return content
+
+
+def _features(store: Store, request: Request, device: str):
+    if request.payload["reference"] is None:
+        return None
+    from equigrid.classifiers.features import Features
+
+    return Features(
+        reference_classifier.load(store, request.payload["reference"], request, device), device
+    )

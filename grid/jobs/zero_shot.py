@@ -1,0 +1,63 @@
+"""A zero-shot trial: real images of the seen classes, synthetic ones of the unseen (the paper's Appendix G.2)."""
+
+from dataclasses import fields
+
+import numpy as np
+
+from equigrid.grid.ids import content_id
+from equigrid.grid.jobs import inputs
+from equigrid.grid.jobs.request import Request
+from equigrid.grid.store import Store
+
+
+def manifest_name(trial_id: str) -> str:
+    """Where all of a trial's accuracies are; its row has the one among the unseen classes."""
+    return f"zero-shot/{trial_id}.json"
+
+
+def run(store: Store, request: Request, images, options: dict) -> tuple:
+    """Trains on `images`; the training, and the row's columns."""
+    from equigrid.classifiers.data.mix import Mix
+    from equigrid.classifiers.zero_shot.config import ZeroShotConfig
+    from equigrid.classifiers.zero_shot.training import zero_shot
+
+    payload = request.payload
+    config, unseen = (
+        ZeroShotConfig.model_validate(payload["zero_shot_config"]),
+        payload["zero_shot"]["unseen"],
+    )
+    seen = sorted(set(range(request.classes)) - set(unseen))
+    found = zero_shot(
+        images, Mix(inputs.arrays(inputs.whole(request.test), training=False)),
+        unseen=unseen, text_features=_text_features(store, request, config, options["device"]), config=config,
+        candidates=range(request.classes) if payload["syn"] else seen, **options,
+    )  # fmt: skip
+    facts = {
+        field.name: getattr(found, field.name) for field in fields(found) if field.name != "trained"
+    }
+    facts["per_class"] = [None if np.isnan(value) else value for value in found.per_class]
+    store.put_json(manifest_name(request.id), facts)
+    row = {
+        "top1": found.among_unseen,
+        "top5": None,
+        "per_class": found.per_class,
+        "confusion": None,
+        "loss": None,
+    }
+    return found.trained, row
+
+
+def _text_features(store: Store, request: Request, config, device: str) -> np.ndarray:
+    """The classes' texts, encoded for the first trial and kept for all others."""
+    from safetensors.numpy import load, save
+
+    from equigrid.classifiers.zero_shot.text import text_features
+
+    what = {name: request.payload["zero_shot"][name] for name in ("texts", "text_encoder")}
+    name = f"statistics/{content_id('texts', what)}.safetensors"
+    try:
+        return load(store.get(name))["features"]
+    except FileNotFoundError:
+        features = text_features(request.class_names, config, device=device)
+    store.put(name, save({"features": features}))
+    return features

@@ -1,0 +1,139 @@
+"""What the world decides about a spec: the dataset's fingerprint and shape, and every name looked up.
+
+`resolve` reads the store (never the dataset's images); `plan` then needs nothing but its result.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from equigrid.classifiers import names, recipes
+from equigrid.generators import registry
+from equigrid.grid.datasets import catalogue
+from equigrid.grid.errors import UserError
+from equigrid.grid.spec import GridSpec
+from equigrid.grid.store import Store
+
+
+@dataclass(frozen=True)
+class GeneratorChoice:
+    """One entry of the spec's `generators`: a configuration and the seeds to train it with."""
+
+    name: str
+    config: object
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec with everything named in it looked up.
+
+    `dataset` is None until the source was ingested with its present content ("fingerprint pending"); `shape`
+    is then the source's own word, or None where only reading it will tell.
+    """
+
+    spec: GridSpec
+    source: catalogue.Source
+    dataset: catalogue.Dataset | None
+    shape: catalogue.Shape | None
+    recipes: dict[str, recipes.Recipe]
+    domain_recipe: recipes.Recipe
+    generators: dict[str, GeneratorChoice]
+
+    @property
+    def recipe_name(self) -> str:
+        """The grid's own recipe, in `recipes`."""
+        return recipe_name(self.spec.recipe)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.dataset.fingerprint if self.dataset else "pending"
+
+    def with_dataset(self, dataset: catalogue.Dataset) -> "Resolved":
+        return replace(self, dataset=dataset, shape=dataset.shape)
+
+
+def resolve(spec: GridSpec, store: Store | None) -> Resolved:
+    """Looks up everything `spec` names; `store` None plans without one. Raises UserError."""
+    if zero_shot := spec.zero_shot:
+        encoder = catalogue.expanded(zero_shot.text_encoder, "zero_shot.text_encoder")
+        spec = spec.model_copy(
+            update={"zero_shot": zero_shot.model_copy(update={"text_encoder": encoder})}
+        )
+    source = catalogue.source(spec.dataset)
+    dataset = catalogue.lookup(store, source.key) if store else None
+    shape = dataset.shape if dataset else source.shape
+    choices = {name: _generator(name, entry) for name, entry in spec.generators.items()}
+    recipe = _named("recipe", lambda: recipes.recipe(spec.recipe))
+    by_name = {recipe_name(spec.recipe): recipe}
+    for i, block in enumerate(spec.blocks):
+        if block.recipe is not None:
+            own = _named(f"blocks.{i}.recipe", partial(recipes.recipe, block.recipe))
+            by_name[recipe_name(block.recipe, f"custom {i}")] = own
+    gap = spec.domain_gap
+    domain_recipe = (
+        _named("domain_gap.recipe", lambda: recipes.recipe(gap.recipe))
+        if gap and gap.recipe
+        else recipe
+    )
+    if shape:
+        size = (shape.height, shape.width, shape.channels, len(shape.classes))
+        for each in reversed(by_name.values()):
+            seen = (
+                *each.input_size(shape.height, shape.width),
+                *size[2:],
+            )  # what a classifier sees, after the crop
+            for i, classifier in enumerate(spec.classifiers):
+                _named(f"classifiers.{i}", partial(names.check, classifier, *seen))
+        if gap and gap.classifier:
+            smallest = min([*gap.patches, min(seen[:2])])
+            _named(
+                "domain_gap.classifier",
+                lambda: names.check(gap.classifier, smallest, smallest, *seen[2:]),
+            )
+        if spec.zero_shot:
+            _named("zero_shot", lambda: spec.zero_shot.check(shape.classes, len(shape.classes)))
+            if closed := [
+                name for name, choice in choices.items() if choice.config.setting == "closed"
+            ]:
+                why = "a closed-set generator has not seen the unseen classes"
+                raise UserError(f"zero_shot: generators.{closed[0]}: {why}; use open-set ones")
+        about = {"n_images": shape.n_train, "class_names": shape.classes}
+        for name, choice in choices.items():
+            _named(f"generators.{name}", partial(choice.config.check, *size, **about))
+    return Resolved(spec, source, dataset, shape, by_name, domain_recipe, choices)
+
+
+def recipe_name(recipe: str | dict, custom: str = "custom") -> str:
+    """What rows call a recipe: its name, or `custom` for a mapping."""
+    return recipe if isinstance(recipe, str) else custom
+
+
+def _generator(name: str, entry: dict) -> GeneratorChoice:
+    entry = {
+        key: catalogue.expanded(value, f"generators.{name}.{key}") for key, value in entry.items()
+    }
+    seeds = entry.pop("seeds", [0])
+    if (
+        not isinstance(seeds, list)
+        or not seeds
+        or not all(type(s) is int and s >= 0 for s in seeds)
+    ):
+        raise UserError(
+            f"generators.{name}.seeds: {seeds!r}; write a list of whole numbers from 0 up"
+        )
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"generators.{name}.seeds: {seeds} has a seed twice; name each once")
+    return GeneratorChoice(
+        name, _named(f"generators.{name}", lambda: registry.config(entry)), tuple(seeds)
+    )
+
+
+def _named(where: str, action: Callable):
+    """`action()`; a ValueError of it becomes a UserError that says where."""
+    try:
+        return action()
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error

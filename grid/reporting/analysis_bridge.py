@@ -1,0 +1,246 @@
+"""Where the grid meets the analysis: its table read from a store, its curves and report published there."""
+
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from equigrid.grid.jobs import shard
+from equigrid.grid.jobs.domain import manifest_name as domain_manifest
+from equigrid.grid.jobs.generator import manifest_name as generator_manifest
+from equigrid.grid.jobs.quality import manifest_name as quality_manifest
+from equigrid.grid.jobs.quality import picture_name
+from equigrid.grid.jobs.zero_shot import manifest_name as zero_shot_manifest
+from equigrid.grid.planning.planner import Cell, Job, Plan, Pool
+from equigrid.grid.planning.resolve import GeneratorChoice
+from equigrid.grid.reporting import samples
+from equigrid.grid.store import Store, results
+
+
+def read_cells(store: Store, cells: list[Cell], grid: str, dataset: str) -> pd.DataFrame:
+    """The results of a grid's cells, one row per cell that has one, in the schema's columns."""
+    return results.cell_table(cells, results.read(store), grid=grid, dataset=dataset)
+
+
+def read_table(store: Store, plan: Plan) -> pd.DataFrame:
+    """The results of a plan's cells."""
+    return read_cells(store, plan.cells, plan.resolved.spec.name, plan.resolved.source.name)
+
+
+def publish(store: Store, grid: str, name: str, data: bytes) -> None:
+    """Puts one object of the analysis under the grid's name."""
+    store.put(f"grids/{grid}/analysis/{name}", data)
+
+
+def settings(plan: Plan):
+    """What the analysis must know of the grid beside its table: the whole training set's size, for τ."""
+    from equigrid.analysis.settings import Settings
+
+    resolved = plan.resolved
+    nominal = [
+        cell.n_nominal
+        for cell in plan.cells
+        if resolved.shape and cell.n_base == resolved.shape.n_train
+    ]
+    size = max([*nominal, resolved.shape.n_train]) if resolved.shape else None
+    return Settings(dataset_sizes={resolved.source.name: size} if size else {})
+
+
+def start_analyst(store: Store, plan: Plan):
+    """The analyst actor of a run: it refits as rows land and publishes the curves."""
+    from equigrid.analysis.actor import Analyst
+
+    grid, dataset = plan.resolved.spec.name, plan.resolved.source.name
+    reader = partial(
+        read_cells, store, plan.cells, grid, dataset
+    )  # names and cells travel; a source might not
+    return Analyst.remote(reader, partial(publish, store, grid), settings(plan))
+
+
+def fit(store: Store, plan: Plan):
+    """The table and its analysis, from the store; the curves are published as the analyst would."""
+    import json
+
+    from equigrid.analysis.conclusions.equivalence import analyse
+
+    table = read_table(store, plan)
+    analysis = analyse(table, settings=settings(plan))
+    publish(
+        store,
+        plan.resolved.spec.name,
+        "curves.json",
+        json.dumps(analysis.to_json(), allow_nan=False).encode(),
+    )
+    return table, analysis
+
+
+def write_report(
+    store: Store, plan: Plan, table: pd.DataFrame, analysis, directory: Path, summary: dict | None
+):
+    """Writes the report and its figures into `directory`; returns the report's path."""
+    from equigrid.analysis.report.html import write_report as write
+
+    return write(table, analysis, directory, extras=_extras(store, plan, summary))
+
+
+def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
+    import yaml
+
+    from equigrid.grid.reporting.status import status
+
+    spec = plan.resolved.spec
+    found = status(store, plan)
+    generators = _manifests(store, plan, "generator", generator_manifest)
+    names = {pool.id: _pool_name(plan, pool) for pool in plan.pools.values()}
+    sampled = [(pool, shard.cost(store, pool.id)) for pool in plan.pools.values()]
+    costs = {
+        "training generators": [_generator_cost(job, manifest) for job, manifest in generators],
+        "sampling pools": [_pool_cost(plan, pool, cost) for pool, cost in sampled if cost],
+    }
+    return {
+        "recipe": plan.resolved.recipe_name,
+        "class_names": list(plan.resolved.shape.classes) if plan.resolved.shape else None,
+        "spec": yaml.safe_dump(
+            spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False
+        ),
+        "versions": generators[-1][1]["versions"] if generators else {},
+        "failures": [
+            {k: failure[k] for k in ("id", "kind", "cell", "error")} for failure in found.failures
+        ],
+        "costs": {kind: rows for kind, rows in costs.items() if rows},
+        "generators": [_generator_row(choice) for choice in plan.resolved.generators.values()],
+        "quality": [
+            {**_quality_row(plan, row), "pool": names[row["pool"]]}
+            for _, row in _manifests(store, plan, "quality", quality_manifest)
+        ],
+        "domain": [
+            {**row, "pool": names[row["pool"]]}
+            for _, row in _manifests(store, plan, "domain", domain_manifest)
+        ],
+        "zero_shot": _zero_shot_rows(store, plan),
+        "sheets": samples.sheets(
+            store, plan, {pool.id: pool.generator for pool in plan.pools.values()}
+        ),
+        "neighbours": _neighbours(store, plan, names),
+        "runs": list(found.runs),
+        "summary": summary,
+    }
+
+
+def _manifests(store: Store, plan: Plan, kind: str, name_of) -> list[tuple[Job, dict]]:
+    """The finished jobs of a kind, with what they wrote."""
+    read = ((job, store.get_json(name_of(job.id))) for job in plan.of_kind(kind))
+    return [(job, content) for job, content in read if content]
+
+
+_TRAINING_FACTS = (
+    "parameters", "training_batch", "training_steps",
+    "autoencoder_parameters", "autoencoder_batch", "autoencoder_steps",
+)  # fmt: skip
+
+
+def _generator_cost(job: Job, manifest: dict) -> dict:
+    payload, devices = job.payload, manifest["world_size"]
+    return {
+        "generator": payload["name"], "base": manifest["n_images"], "subset seed": _subset_seed(payload),
+        "seconds": manifest["train_seconds"], "device-hours": manifest["train_seconds"] * devices / 3600,
+        "devices": devices, "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
+        **_words(manifest["cost"], _TRAINING_FACTS), "id": job.id,
+    }  # fmt: skip
+
+
+def _pool_cost(plan: Plan, pool: Pool, cost: dict) -> dict:
+    """A row of the paper's Table 8: seconds and memory per image, batch and steps. cost: see `pools.cost`."""
+    payload = plan.jobs[pool.generator_id].payload
+    return {
+        "generator": pool.generator, "base": payload["subset"] and payload["subset"]["n"],
+        "subset seed": _subset_seed(payload), "seconds per image": cost["seconds_per_image"], "shards": cost["shards"],
+        "device": cost["device"], "peak MB": _megabytes(cost["peak_device_bytes"]),
+        **_words(cost["facts"], ("sampling_batch", "sampler_steps", "evaluations_per_image")), "id": pool.id,
+    }  # fmt: skip
+
+
+_SAMPLER = ("steps", "guidance", "guidance_channels", "sigma_min", "sigma_max", "S_churn")
+
+
+def _generator_row(choice: GeneratorChoice) -> dict:
+    """How a generator samples, presets and defaults written out: what the paper's Table 7 says, and the filter."""
+    config = choice.config.model_dump(mode="json")
+    sampler = config.get("sampler", {})
+    return {
+        "generator": choice.name, "kind": config["kind"], "setting": config["setting"], "model": config.get("pipeline"),
+        **{name.replace("_", " "): sampler.get(name) for name in _SAMPLER},
+        "prompt": config.get("prompt") or _captions(config.get("captions")),
+        "filter": _filter(config.get("clip_filter")),
+    }  # fmt: skip
+
+
+def _captions(captions: dict | None) -> str | None:
+    if captions is None:
+        return None
+    each = f"{captions['images_per_caption']} images each"
+    return (
+        f"captions by {captions['language_model']} from {'; '.join(captions['templates'])}; {each}"
+    )
+
+
+def _filter(chosen: dict | None) -> str | None:
+    if chosen is None:
+        return None
+    of = "each class" if chosen["scope"] == "class" else "all classes together"
+    return f"the {chosen['drop']:.0%} of {of} that {chosen['model']} is least sure of are dropped"
+
+
+def _words(facts: dict, names: tuple[str, ...]) -> dict:
+    return {name.replace("_", " "): facts[name] for name in names if name in facts}
+
+
+def _quality_row(plan: Plan, row: dict) -> dict:
+    from equigrid.generators.quality.measure import COLUMNS
+
+    pool = plan.pools[row["pool"]]
+    payload = plan.jobs[pool.generator_id].payload
+    base = payload["subset"] and payload["subset"]["n"]
+    nominal = {cell.n_base: cell.n_nominal for cell in plan.cells}
+    return {
+        "dataset": plan.resolved.source.name, "generator": pool.generator, "n_base": base and nominal[base],
+        "setting": plan.resolved.generators[pool.generator].config.setting, **{name: row.get(name) for name in COLUMNS},
+        "seconds": row["seconds"],
+    }  # fmt: skip
+
+
+def _zero_shot_rows(store: Store, plan: Plan) -> list[dict]:
+    """All accuracies of the grid's zero-shot trials: the paper's, and the harder ones."""
+    if not plan.resolved.spec.zero_shot:
+        return []
+    rows = []
+    for cell in plan.cells:
+        if facts := store.get_json(zero_shot_manifest(cell.trial_id)):
+            rows.append({**cell._asdict(), **facts})
+    return rows
+
+
+def _pool_name(plan: Plan, pool: Pool) -> str:
+    """A pool in words: its generator, base, and seeds where there are several."""
+    payload = plan.jobs[pool.generator_id].payload
+    base = f", base {payload['subset']['n']:,}" if payload["subset"] else ""
+    several = _subset_seed(payload) is not None and len(plan.resolved.spec.subset_seeds) > 1
+    seed = f", subset {_subset_seed(payload)}" if several else ""
+    return f"{pool.generator}{base}{seed}"
+
+
+def _subset_seed(payload: dict) -> int | None:
+    return payload["subset"] and payload["subset"]["subset_seed"]
+
+
+def _megabytes(count: int | None) -> float | None:
+    return None if count is None else count / 1e6
+
+
+def _neighbours(store: Store, plan: Plan, names: dict[str, str]) -> dict[str, bytes]:
+    """PNGs of each measured pool's samples above the training images that they are nearest to."""
+    found = {}
+    for job, row in _manifests(store, plan, "quality", quality_manifest):
+        if row["neighbour_distance"] is not None:  # else none were looked for
+            found[names[row["pool"]]] = store.get(picture_name(job.id))
+    return found

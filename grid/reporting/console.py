@@ -1,0 +1,179 @@
+"""What the commands print: tables and lines for people."""
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from equigrid.grid.reporting.progress import duration
+
+
+def progress_console() -> Console:
+    """Where progress and messages go."""
+    return Console(stderr=True)
+
+
+def screen() -> Console:
+    """Where results go; a file or pipe has no width, and 80 columns would cut the tables."""
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def show_plan(content: dict, lines) -> None:
+    pending = (
+        " (not ingested yet: fingerprint pending)" if content["fingerprint"] == "pending" else ""
+    )
+    table = Table(
+        title=f"{content['grid']}: {content['cells']:,} cells on {content['dataset']}{pending}"
+    )
+    table.add_column("job")
+    priced = any(line.money is not None for line in lines)
+    for name in ("jobs", "done", "to run", "serve several cells", "device time", "to store"):
+        table.add_column(name, justify="right")
+    if priced:
+        table.add_column(content["currency"], justify="right")
+    for line in lines:
+        time = "–" if line.seconds is None else duration(line.seconds)
+        size = "–" if line.bytes is None else size_text(line.bytes)
+        row = [
+            f"{line.total:,}",
+            f"{line.done:,}",
+            f"{line.todo:,}",
+            f"{line.shared:,}",
+            time,
+            size,
+        ]
+        if priced:
+            row.append("–" if line.money is None else f"{line.money:,.2f}")
+        table.add_row(line.kind, *row)
+    console = screen()
+    console.print(table)
+    if content["wall_seconds"]:
+        seen = any(line.calibrated for line in lines)
+        basis = "from finished jobs in the store" if seen else "from the preset's figures"
+        text = f"about {duration(content['wall_seconds'])} on {content['slots']} slots ({basis})"
+        console.print(f"{text}{_gpu_hours(content, lines)}", highlight=False)
+        if content["money"] is not None:
+            console.print(
+                f"{content['money']:,.2f} {content['currency']} at the spec's prices",
+                highlight=False,
+            )
+    elif any(line.todo for line in lines):
+        unknown = [
+            line.kind
+            for line in lines
+            if line.todo and line.seconds is None and line.kind != "ingest"
+        ]
+        what = f" of {', '.join(unknown)}" if unknown else ""
+        console.print(
+            f"time{what} unknown: no job like these has finished in this store", highlight=False
+        )
+    else:
+        console.print("nothing to do", highlight=False)
+
+
+def _gpu_hours(content: dict, lines) -> str:
+    if not content["gpus"]:
+        return ""
+    packed = content["gpus"] == "auto"  # several trials on one, and their rows do not say how many
+    text = f"; {content['gpu_hours']:.2f} GPU-hours with {1 if packed else content['gpus']:g} GPU a slot"
+    seen = any(line.calibrated for line in lines if line.kind == "trial")
+    return f"{text}, trials that shared one counted as if alone on it" if packed and seen else text
+
+
+def size_text(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def show_status(found) -> None:
+    table = Table(
+        title=f"{found.grid}: {found.cells_done:,} of {found.cells:,} cells have a result"
+    )
+    table.add_column("job")
+    live = ("running", "images/s", "time left") if found.driver else ()
+    for name in ("jobs", "done", "failed", "left", *live):
+        table.add_column(name, justify="right")
+    for stage in found.stages:
+        now = _live(found.driver["kinds"].get(stage.kind, {})) if live else ()
+        table.add_row(
+            stage.kind,
+            f"{stage.total:,}",
+            f"{stage.done:,}",
+            f"{stage.failed:,}",
+            f"{stage.left:,}",
+            *now,
+        )
+    console = screen()
+    console.print(table)
+    if found.driver:
+        console.print(_driver_line(found.driver), highlight=False, markup=False, soft_wrap=True)
+    if found.last_result_at:
+        console.print(f"last result at {found.last_result_at}", highlight=False)
+    for failure in found.failures:
+        text = f"failed: {failure['cell']} ({failure['id']}): {failure['error']}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _live(kind: dict) -> tuple[str, str, str]:
+    speed, left_s = kind.get("images_per_s"), kind.get("left_s")
+    return (
+        f"{kind.get('running', 0):,}",
+        f"{speed:,.0f}" if speed is not None else "–",
+        duration(left_s) if left_s is not None else "–",
+    )
+
+
+def _driver_line(driver: dict) -> str:
+    if "device_s" not in driver:
+        return f"{driver['who']}: nothing begun yet"
+    asked = driver["shard_hits"] + driver["shard_loads"]
+    shards = f"{driver['shard_hits']:,} of {asked:,} shards were in the cluster's memory"
+    return f"{driver['who']}: {driver['device_s'] / 3600:.2f} device-hours in this run, {shards}"
+
+
+def show_failures(summary, console) -> None:
+    if not summary.failures:
+        return
+    cells = sum(len(failure.cells) for failure in summary.failures)
+    console.print(
+        f"{len(summary.failures)} jobs failed, {cells} cells have no result:", highlight=False
+    )
+    for failure in summary.failures:
+        places = list(failure.cells[:3]) + (
+            [f"and {len(failure.cells) - 3} more"] if len(failure.cells) > 3 else []
+        )
+        text = f"  {failure.kind} {failure.id}: {failure.error} [{'; '.join(places)}]"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        "the tracebacks are in the store (equigrid status --json); the next run tries these again"
+    )
+
+
+def show_garbage(garbage: list, *, deleted: bool) -> None:
+    """What `gc` found, folder by folder and reason by reason."""
+    if not garbage:
+        screen().print(
+            "nothing to remove: every object is needed by a grid in the store", highlight=False
+        )
+        return
+    groups: dict[tuple[str, str], list[int]] = {}
+    for item in garbage:
+        groups.setdefault((item.name.split("/")[0], item.why), []).append(item.bytes)
+    table = Table(title="removed" if deleted else "would be removed")
+    for name in ("folder", "why"):
+        table.add_column(name)
+    for name in ("objects", "size"):
+        table.add_column(name, justify="right")
+    for (folder, why), sizes in sorted(groups.items()):
+        table.add_row(folder, why, f"{len(sizes):,}", size_text(sum(sizes)))
+    console, total = screen(), size_text(sum(item.bytes for item in garbage))
+    console.print(table)
+    text = (
+        f"{total} freed"
+        if deleted
+        else f"{total} in all; add --delete to free them, --json to see each"
+    )
+    console.print(text, highlight=False)

@@ -1,0 +1,167 @@
+"""What a person sees while a grid runs: one live line per stage in a terminal, plain lines elsewhere."""
+
+import time
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+PLAIN_EVERY_S = 10
+
+
+@dataclass
+class Stage:
+    """Counts of one kind of job. `cached` were done before this run; `blocked` wait for something that failed."""
+
+    total: int = 0
+    cached: int = 0
+    done: int = 0
+    failed: int = 0
+    blocked: int = 0
+    running: int = 0
+    started_s: float | None = None
+    last_done_s: float | None = None
+
+    @property
+    def left(self) -> int:
+        return self.total - self.cached - self.done - self.failed - self.blocked
+
+    def begin(self, now_s: float) -> None:
+        """A job was sent: the stage's clock runs from the first."""
+        self.started_s = now_s if self.started_s is None else self.started_s
+
+    def finish(self, now_s: float) -> None:
+        """A job succeeded."""
+        self.done += 1
+        self.last_done_s = now_s
+
+    @property
+    def rate(self) -> float | None:
+        """Jobs per second from the first start to the last success; None before there is one."""
+        return self.done / self.seconds if self.seconds else None
+
+    @property
+    def seconds(self) -> float | None:
+        """From the first start to the last success; None before there is one."""
+        return self.last_done_s - self.started_s if self.done else None
+
+    def left_s(self, now_s: float) -> float | None:
+        """Seconds until the stage is done at that rate, from `now_s` on."""
+        if not self.rate:
+            return None
+        return max(0.0, self.left / self.rate - (now_s - self.last_done_s))
+
+
+class Progress:
+    """Shows stages. A context manager; `update` is called often and prints no more often than is useful."""
+
+    def __init__(self, stages: dict[str, Stage], console: Console, clock=time.monotonic):
+        self.stages, self.console, self.clock = stages, console, clock
+        self._last_plain_s, self._last_text = -PLAIN_EVERY_S, ""
+        self._live = Live(console=console, refresh_per_second=4, get_renderable=self._table)
+
+    def __enter__(self):
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.console.is_terminal:
+            self._live.refresh()
+            self._live.stop()
+        else:
+            self.update(force=True)
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def update(self, *, force: bool = False) -> None:
+        if self.console.is_terminal:
+            return
+        now = self.clock()
+        text = "; ".join(
+            line(name, stage, now) for name, stage in self.stages.items() if stage.total
+        )
+        counts = "; ".join(f"{s.done} {s.failed} {s.running}" for s in self.stages.values())
+        if counts != self._last_text and (force or now - self._last_plain_s >= PLAIN_EVERY_S):
+            self._last_plain_s, self._last_text = now, counts
+            self.message(text)
+
+    def _table(self) -> Table:
+        now = self.clock()
+        table = Table.grid(padding=(0, 2))
+        for name, stage in self.stages.items():
+            if stage.total:
+                finished = stage.cached + stage.done
+                bar = ProgressBar(total=stage.total, completed=finished, width=24)
+                table.add_row(name, bar, f"{finished:,}/{stage.total:,}", _details(stage, now))
+        return table
+
+
+class ReadingProgress:
+    """Images read of a dataset: a bar in a terminal, a line now and then elsewhere. A context manager."""
+
+    def __init__(self, dataset: str, console: Console, clock=time.monotonic):
+        self.dataset, self.console, self.clock = dataset, console, clock
+        self._last_s = clock()
+        self._bar = RichProgress(
+            "ingest", BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+        )
+        self._task = self._bar.add_task("ingest", total=None)
+
+    def __enter__(self):
+        self.console.print(f"ingesting {self.dataset}", highlight=False)
+        if self.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.console.is_terminal:
+            self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+        if not self.console.is_terminal and self.clock() - self._last_s >= PLAIN_EVERY_S:
+            self._last_s = self.clock()
+            self.console.print(f"ingest {done:,}/{total:,} images", highlight=False)
+
+
+def line(name: str, stage: Stage, now_s: float) -> str:
+    """`trial 120/204, 2 running, 1.7/s, 49 s left`."""
+    details = _details(stage, now_s)
+    return f"{name} {stage.cached + stage.done:,}/{stage.total:,}" + (
+        f", {details}" if details else ""
+    )
+
+
+def _details(stage: Stage, now_s: float) -> str:
+    rate, left_s = stage.rate, stage.left_s(now_s)
+    parts = [
+        f"{stage.running} running" if stage.running else "",
+        f"{stage.failed} failed" if stage.failed else "",
+        f"{stage.blocked} blocked" if stage.blocked else "",
+        _rate(rate) if rate else "",
+        f"{duration(left_s)} left" if left_s and stage.left else "",
+        f"{stage.cached:,} from before" if stage.cached else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _rate(rate: float) -> str:
+    if rate >= 1:
+        return f"{rate:.1f}/s"
+    return f"{rate * 60:.1f}/min" if rate * 60 >= 1 else f"{rate * 3600:.1f}/h"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `45 s`, `12 min`, `3.5 h` or `2.1 d`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"

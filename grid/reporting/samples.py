@@ -1,0 +1,112 @@
+"""A few images of each class for the report: real ones, and those of each generator at each base size."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from equigrid.generators.common.decoding import resized
+from equigrid.grid.datasets import catalogue, shards
+from equigrid.grid.jobs import inputs
+from equigrid.grid.jobs.request import Images
+from equigrid.grid.planning.planner import Plan, Pool
+from equigrid.grid.store import Store
+
+CLASSES, PER_CLASS = 12, 8
+SIDE_PX = 64  # larger images are scaled down
+MOST_SHARDS = (
+    16  # read of one set: of a hundred classes of 256×256 images, these hold all that is wanted
+)
+
+Pictures = tuple[np.ndarray, np.ndarray]
+
+
+def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
+    """What `equigrid.analysis.report.html` shows: `classes`, the names of those shown, and `sets`, the real images first.
+
+    generators: the name of each pool's generator.
+    A set is a mapping: generator and setting (None for real images), base (None for open-set generators), images
+    (n, H, W, C) uint8 with sides of at most SIDE_PX, labels (n,) int64 into `classes`. Of a generator with several
+    seeds, or at several subsets, the first is shown. Empty as long as the dataset was not ingested.
+    """
+    dataset = plan.resolved.dataset
+    if dataset is None:
+        return {}
+    every = len(dataset.shape.classes)
+    shown = np.unique(np.linspace(0, every - 1, min(CLASSES, every)).round().astype(int))
+    sets = [_set(_real(store, dataset, shown))]
+    for (name, base), pool in _first_pools(plan, generators).items():
+        setting = plan.resolved.generators[name].config.setting
+        sets.append(_set(_sampled(store, pool, shown), name, setting, base))
+    return {
+        "classes": [dataset.shape.classes[label] for label in shown],
+        "sets": [one for one in sets if one],
+    }
+
+
+def _set(found: Pictures | None, generator=None, setting=None, base=None) -> dict | None:
+    if found is None:
+        return None
+    images, labels = found
+    return {
+        "generator": generator,
+        "setting": setting,
+        "base": base,
+        "images": images,
+        "labels": labels,
+    }
+
+
+def _first_pools(plan: Plan, generators: dict[str, str]) -> dict[tuple[str, int | None], Pool]:
+    """The first pool of each generator and base size; an open-set generator has one for all."""
+    found: dict[tuple[str, int | None], Pool] = {}
+    for pool in plan.pools.values():
+        subset = plan.jobs[pool.generator_id].payload["subset"]
+        found.setdefault((generators[pool.id], subset and subset["n"]), pool)
+    return found
+
+
+def _real(store: Store, dataset: catalogue.Dataset, shown: np.ndarray) -> Pictures | None:
+    """The first training images of each class. Their places are known from the labels: the set may be sorted."""
+    try:
+        labels = catalogue.labels(store, dataset, "train")
+    except shards.ShardCorrupt:
+        return None
+    wanted = np.sort(
+        np.concatenate([np.flatnonzero(labels == label)[:PER_CLASS] for label in shown])
+    )
+    train = Images(dataset.train, tuple(ref.n for ref in dataset.train))
+    return _gathered(store, inputs.parts(train, wanted)[:MOST_SHARDS], shown)
+
+
+def _sampled(store: Store, pool: Pool, shown: np.ndarray) -> Pictures | None:
+    """The pool's first images of each class, from the shards that there are at its start."""
+    return _gathered(store, _first_shards(store, pool), shown)
+
+
+def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, slice]]:
+    for index in range(MOST_SHARDS):
+        manifest = store.get_json(pool.manifest(index))
+        if manifest is None:
+            return
+        yield shards.ref(pool.manifest(index), manifest), slice(None)
+
+
+def _gathered(
+    store: Store, parts: Iterable[tuple[shards.ShardRef, object]], shown: np.ndarray
+) -> Pictures | None:
+    """PER_CLASS images of each class that is shown, shard by shard until there are enough; None if there is none."""
+    images, rows, left = [], [], np.full(len(shown), PER_CLASS)
+    for ref, chosen in parts:
+        try:
+            pixels, labels = shards.read(store, ref)
+        except shards.ShardCorrupt:
+            continue  # the next run makes it again; a report is no reason to fail
+        pixels, labels = pixels[chosen], labels[chosen]
+        for row in np.flatnonzero(left):
+            mine = pixels[labels == shown[row]][: left[row]]
+            images.append(resized(mine, SIDE_PX) if max(mine.shape[1:3]) > SIDE_PX else mine)
+            rows.append(np.full(len(mine), row))
+            left[row] -= len(mine)
+        if not left.any():
+            break
+    return (np.concatenate(images), np.concatenate(rows)) if images else None

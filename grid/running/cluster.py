@@ -1,0 +1,155 @@
+"""The Ray cluster that a run lives on: the connection to it, the room it has, and which of its machines died."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from equigrid.grid.errors import StoreError, UserError
+from equigrid.grid.jobs.failures import one_line
+from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
+from equigrid.grid.store import Store
+
+LOOK_EVERY_S = 5.0  # at the list of nodes
+DEATH_KNOWN_S = 30.0  # a machine's, after its processes died; Ray's health checks take less
+STARTUP_ENVIRONMENT = {
+    **TRAIN_ENVIRONMENT,
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Actors of fractional GPUs and CPU slots keep their own view of the devices; silences a notice of Ray's.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def connected(address: str | None, *, dashboard: bool = True, **local_options):
+    """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own, ended with it.
+
+    local_options go to `ray.init` where the cluster is our own. Raises UserError if nothing answers or starts.
+    """
+    for name, value in STARTUP_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "local":  # its head is on this machine: once dead it does not come back
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
+    _check_reachable(address)
+    options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except Exception as error:  # Ray has no narrower one for a node that does not come up in time
+        what = "Ray did not start here" if address == "local" else "no Ray cluster answers there"
+        raise UserError(f"--address {address}: {what}: {one_line(error)}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(f"--address {address}: no Ray cluster answers there: {why}") from error
+
+
+def check_all_nodes_see(store: Store) -> None:
+    """A folder that is another one on another node would lose that node's results without a word.
+
+    (Nodes that come later are asked as their slots come up.) Raises UserError that names the nodes.
+    """
+    nodes = alive_nodes()
+    if len(nodes) == 1:
+        return
+    task = ray.remote(num_cpus=0, max_retries=0)(_trouble_with)
+    asked = []
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        looking = task.options(name="check:store", scheduling_strategy=there)
+        asked.append((node["NodeManagerHostname"], looking.remote(store)))
+    if blind := [f"{host} ({trouble})" for host, ref in asked if (trouble := _answer(ref))]:
+        raise UserError(f"store {store.uri}: cannot be used on {', '.join(blind)}")
+
+
+def _trouble_with(store: Store) -> str | None:
+    try:
+        store.check_identity()
+        store.exists("check")
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _answer(ref: ray.ObjectRef) -> str | None:
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayError:  # the node died meanwhile: nothing will run there
+        return None
+
+
+def alive_nodes() -> list[dict]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+class Room:
+    """How many slots the present nodes have room for; looked up now and then, since clusters grow and shrink."""
+
+    def __init__(self, cpus: float, clock: Callable[[], float] = time.monotonic):
+        self._cpus, self._clock = cpus, clock
+        self._looked_s, self._gpus, self._slots = float("-inf"), 0.0, 0
+
+    def slots(self, gpus: float) -> int:
+        """Slots of `gpus` GPUs each."""
+        now = self._clock()
+        if now - self._looked_s >= LOOK_EVERY_S or gpus != self._gpus:
+            self._looked_s, self._gpus = now, gpus
+            self._slots = sum(self._on(node["Resources"]) for node in alive_nodes())
+        return self._slots
+
+    def _on(self, resources: dict[str, float]) -> int:
+        by_cpu = int(resources.get("CPU", 0) / self._cpus + 1e-9)
+        return (
+            min(by_cpu, int(resources.get("GPU", 0) / self._gpus + 1e-9)) if self._gpus else by_cpu
+        )
+
+
+class _Loss(NamedTuple):
+    job_id: str
+    nodes: frozenset[str]
+    at_s: float
+
+
+class Losses:
+    """Jobs whose process died. Whether its machine died too, which uses up no try of theirs, Ray knows only later."""
+
+    def __init__(
+        self,
+        nodes: Callable[[], list[dict]] = alive_nodes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._nodes, self._clock = nodes, clock
+        self._losses: list[_Loss] = []
+        self._looked_s = float("-inf")
+
+    def add(self, job_id: str, nodes: frozenset[str]) -> None:
+        """nodes: where the process was, as Ray calls its machine; of a worker group, all that it may have been on."""
+        self._losses.append(_Loss(job_id, nodes, self._clock()))
+
+    def of_living_machines(self) -> list[str]:
+        """The jobs whose machines turn out to live on, each told once. Called in every round of the driver's loop."""
+        now = self._clock()
+        if not self._losses or now - self._looked_s < LOOK_EVERY_S:
+            return []
+        self._looked_s = now
+        alive = {node["NodeID"] for node in self._nodes()}
+        doubtful = [loss for loss in self._losses if loss.nodes <= alive]
+        self._losses = [loss for loss in doubtful if now - loss.at_s < DEATH_KNOWN_S]
+        return [loss.job_id for loss in doubtful if now - loss.at_s >= DEATH_KNOWN_S]

@@ -1,1 +1,0 @@
-"""Where datasets come from, a module per family; `grid.datasets.SOURCES` names them."""

@@ -1,0 +1,253 @@
+"""The Parquet table of results: one immutable part per attempt, compaction, and reading both as one table.
+
+    results/parts/ID-ATTEMPT.parquet     one row, written by the process that made it
+    results/tables/GENERATION.parquet    many rows: a compaction
+    results/tables/GENERATION.json       its manifest, written last: the files it stands for
+
+A generation stands for every loose part and every small generation that its compactor saw; one of FULL_ROWS is left
+as it is, so that no compaction holds more than a bounded part of the table. Readers take all generations that no
+other one stands for, and all loose parts besides, and keep one row per id; so it does not matter which of two
+compactors wins, nor when the sources go. They go a grace period after they were replaced.
+"""
+
+import io
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from equigrid.analysis.schema import SCHEMA
+from equigrid.grid.errors import StoreError
+from equigrid.grid.ids import new_attempt
+from equigrid.grid.planning.planner import Cell
+from equigrid.grid.store import CONNECTIONS, Store
+
+PARTS, TABLES = "results/parts", "results/tables"
+GRACE_S = 600  # a reader that listed a file has at least this long to read it
+FULL_ROWS = 20_000
+LOT = 2000  # files read at once
+KEYS = ["trial_id", "attempt", "status"]  # what decides which row of a trial stands
+
+
+def part_name(trial_id: str, attempt: str) -> str:
+    return f"{PARTS}/{trial_id}-{attempt}.parquet"
+
+
+def write_part(store: Store, row: dict) -> None:
+    """Writes one attempt's row. Raises ValueError if it does not fit the schema."""
+    if unknown := row.keys() - set(SCHEMA.names):
+        raise ValueError(f"result row: no such column: {', '.join(sorted(unknown))}")
+    store.put(part_name(row["trial_id"], row["attempt"]), _encode(_table([row])))
+
+
+def read(store: Store, columns: list[str] | None = None) -> pa.Table:
+    """All results, one row per trial id: a success before a failure, then the earliest attempt."""
+    return Reader(store, columns).read()
+
+
+class Reader:
+    """All results, as often as they are asked for: no file ever changes, so each is read once.
+
+    attempts: every attempt at a trial has its row, not the trial alone; small: without the generations that are full.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        columns: list[str] | None = None,
+        *,
+        attempts: bool = False,
+        small: bool = False,
+    ):
+        self.store, self._wanted, self._attempts, self._small = (
+            store,
+            columns or SCHEMA.names,
+            attempts,
+            small,
+        )
+        self._columns = [name for name in SCHEMA.names if name in {*KEYS, *self._wanted}]
+        self._manifests: dict[str, dict] = {}
+        self._read: set[str] = set()
+        self._table = pa.schema([SCHEMA.field(name) for name in self._columns]).empty_table()
+
+    def read(self) -> pa.Table:
+        """One row per trial id, in the columns asked for; a row that was there once is there in every later reading."""
+        self.snapshot()
+        return self._table.select(self._wanted)
+
+    def snapshot(self) -> "_Sources":
+        """The files that stand now, once all of them are read."""
+        for attempt in range(
+            5
+        ):  # a file may go between the listing and the reading; the next listing knows better
+            time.sleep(0.1 * attempt)
+            try:
+                sources = _sources(self.store, self._manifests, FULL_ROWS if self._small else None)
+                self._add([name for name in sources.files if name not in self._read])
+                return sources
+            except FileNotFoundError as error:
+                gone = error
+        raise StoreError(
+            f"store {self.store.uri}: result files keep vanishing while they are read: {gone}"
+        )
+
+    def _add(self, names: list[str]) -> None:
+        tables = [self._table]
+        for start in range(
+            0, len(names), LOT
+        ):  # each lot made one: a table of one row takes the memory of a hundred
+            with ThreadPoolExecutor(
+                CONNECTIONS
+            ) as pool:  # parts are small: reading them is waiting
+                lot = list(pool.map(self._file, names[start : start + LOT]))
+            tables.append(pa.concat_tables(lot).combine_chunks())
+        if names:
+            self._table = _one_row_each(pa.concat_tables(tables), attempts=self._attempts)
+            self._read.update(names)
+
+    def _file(self, name: str) -> pa.Table:
+        return self.store.get_decoded(
+            name, lambda data: _decode(data, self._columns), "a table of results"
+        )
+
+
+def compact(store: Store, *, now: float | None = None) -> int:
+    """Puts all loose results into one new generation if that saves files; removes what was replaced long enough ago.
+
+    Returns the number of rows in the generation, or 0 if there was nothing to do. Safe beside readers, writers
+    and other compactors: nothing is changed in place, and rows are lost only if they stand in a newer generation.
+    """
+    now = time.time() if now is None else now
+    store.delete(*replaced(store, now=now))
+    reader = Reader(store, attempts=True, small=True)
+    sources = reader.snapshot()
+    small = sources.generations
+    if not sources.loose and len(small) <= 1:
+        return 0
+    table = reader.read()
+    number = 1 + max((int(name.rsplit("/", 1)[1].split("-")[0]) for name in small), default=0)
+    name = f"{TABLES}/{number:08d}-{new_attempt()}"
+    store.put(f"{name}.parquet", _encode(table))
+    replaces = [*sources.files, *(f"{generation}.json" for generation in small)]
+    manifest = {"rows": table.num_rows, "replaces": replaces, "written_at_s": now}
+    store.put_json(f"{name}.json", manifest)
+    return table.num_rows
+
+
+def finished(store: Store) -> set[str]:
+    """Ids of the trials that have a successful result."""
+    table = read(store, KEYS)
+    return {
+        i for i, s in zip(table["trial_id"].to_pylist(), table["status"].to_pylist()) if s == "ok"
+    }
+
+
+def replaced(store: Store, *, now: float | None = None) -> list[str]:
+    """Files that a generation replaced more than GRACE_S ago: no reader needs them."""
+    now = time.time() if now is None else now
+    tables, gone = set(store.list(TABLES)), set()
+    for name in sorted(name for name in tables if name.endswith(".json")):
+        content = store.get_json(name)
+        if content is not None and now - content["written_at_s"] >= GRACE_S:
+            gone.update(content["replaces"])
+    return sorted(gone & {*tables, *store.list(PARTS)}) if gone else []
+
+
+def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str) -> pd.DataFrame:
+    """The results of a grid's cells, in the schema's columns: one row per cell that has a result.
+
+    A trial that several cells share is there once for each of them, under that cell's labels. grid, dataset: names.
+    """
+    cells = pd.DataFrame(cells, columns=Cell._fields)
+    labels = cells.assign(
+        grid=grid,
+        dataset=dataset,
+        n_total=cells.n_base + cells.n_real_added + cells.n_syn + cells.n_copies,
+    )
+    frame = results.to_pandas(maps_as_pydicts="strict", types_mapper=_nullable_integers.get)
+    outcomes = frame.drop(columns=[c for c in labels.columns if c != "trial_id"])
+    joined = labels.merge(outcomes, on="trial_id", how="inner", sort=False)
+    return joined[SCHEMA.names].astype({"generator_seed": "Int64"})
+
+
+_nullable_integers = {pa.int64(): pd.Int64Dtype()}
+
+
+# How it lies in the store ------------------------------------------------------------------------------------
+
+
+class _Sources(NamedTuple):
+    """The generations that stand (names without ending), and the loose parts besides."""
+
+    generations: list[str]
+    loose: list[str]
+
+    @property
+    def files(self) -> list[str]:
+        return [*(f"{name}.parquet" for name in self.generations), *self.loose]
+
+
+def _sources(store: Store, manifests: dict[str, dict], full_rows: int | None) -> _Sources:
+    """What stands now, but for generations of `full_rows`. `manifests`: those read before, which is brought up to date.
+    Raises FileNotFoundError."""
+    parts = sorted(
+        store.list(PARTS)
+    )  # first: what a compaction takes from here meanwhile stands in its table then
+    present = sorted(name for name in store.list(TABLES) if name.endswith(".json"))
+    for name in set(manifests) - set(present):
+        del manifests[name]
+    for name in present:
+        if name not in manifests:
+            manifests[name] = store.get_json(name)
+            if manifests[name] is None:
+                del manifests[name]
+                raise FileNotFoundError(name)
+    replaced = {source for content in manifests.values() for source in content["replaces"]}
+    standing = [
+        name.removesuffix(".json")
+        for name, content in sorted(manifests.items())
+        if name not in replaced and (full_rows is None or content["rows"] < full_rows)
+    ]
+    return _Sources(standing, [name for name in parts if name not in replaced])
+
+
+def _one_row_each(table: pa.Table, *, attempts: bool) -> pa.Table:
+    """One row per trial (or per attempt): successes first, then the earliest attempt."""
+    ids, names = table["trial_id"].to_pylist(), table["attempt"].to_pylist()
+    failed = [status != "ok" for status in table["status"].to_pylist()]
+    chosen: dict = {}
+    for row in sorted(range(table.num_rows), key=lambda i: (failed[i], names[i])):
+        chosen.setdefault((ids[row], names[row]) if attempts else ids[row], row)
+    return (
+        table
+        if len(chosen) == table.num_rows
+        else table.take(pa.array(sorted(chosen.values()), pa.int64()))
+    )
+
+
+def _table(rows: list[dict]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _encode(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    if table.num_rows > 1:
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    else:  # dictionaries and statistics of one row only cost: reading is six times as fast without
+        plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        pq.write_table(table, sink, write_page_checksum=True, **plain)
+    return sink.getvalue()
+
+
+def _decode(data: bytes, columns: list[str]) -> pa.Table:
+    """Raises ValueError if these are not the bytes that were written."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        table = file.read(columns=columns, use_threads=False)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    schema = pa.schema([SCHEMA.field(name) for name in columns])
+    return table if table.schema.equals(schema) else table.cast(schema)

@@ -1,0 +1,280 @@
+"""Figures: what is drawn is what is in the table, in every format, and texts do not overlap."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from equigrid.analysis.conclusions.equivalence import analyse
+from equigrid.analysis.conclusions.ratio import improvement_ratios
+from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted
+from equigrid.analysis.figures import accuracy
+from equigrid.analysis.figures.domain import domain_accuracy_figure, tsne_figure
+from equigrid.analysis.paper import published as paper
+from equigrid.analysis.report.figures import sheet_figures
+
+CIFAR = ("cifar10", "resnet110", "paper/cifar10")
+
+
+@pytest.fixture(scope="module")
+def published():
+    table = paper.results()
+    return table, analyse(table, settings=paper.settings(replicates=100, details=False))
+
+
+@pytest.fixture(scope="module")
+def planted():
+    table = replace(Planted(LIKE_CIFAR10), copies=(1.0, 3.0)).table(0)
+    return table, analyse(table, settings=Planted(LIKE_CIFAR10).settings(replicates=100))
+
+
+def panel_titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+def overlapping_texts(figure):
+    """Pairs of visible texts (titles, labels, ticks, legends) whose boxes overlap by more than a pixel."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    hidden = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            outside = [
+                t for t in axis.get_major_ticks() if not low - 1e-9 <= t.get_loc() <= high + 1e-9
+            ]
+            hidden |= {label for tick in outside for label in (tick.label1, tick.label2)}
+    texts = [
+        t
+        for t in figure.findobj(Text)
+        if t.get_text().strip() and t.get_visible() and t not in hidden
+    ]
+    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
+    found = []
+    for i, (a, p) in enumerate(boxes):
+        for b, q in boxes[i + 1 :]:
+            wide, high = min(p.x1, q.x1) - max(p.x0, q.x0), min(p.y1, q.y1) - max(p.y0, q.y0)
+            if wide > 1.5 and high > 1.5:
+                found.append((a, b))
+    return found
+
+
+def test_accuracy_curves_draw_the_papers_figure_6(published):
+    figure = accuracy.accuracy_curves(published[0], CIFAR)
+    assert panel_titles(figure) == [
+        "base 500 images",
+        "base 5,000 images",
+        "base 25,000 images",
+        "base 50,000 images",
+    ]
+    first = figure.axes[0]
+    drawn = {}
+    for container in first.containers:
+        line = container[0]
+        drawn[container.get_label()] = list(zip(line.get_xdata(), line.get_ydata()))
+    assert drawn["real"] == [(0, 33.17), (1, 40.83), (2, 48.81), (3, 54.30)]
+    assert drawn["synthetic: edm"][-1] == (5, 44.58)
+    assert drawn["synthetic: cifake"][1] == (1, 40.53)
+
+
+def test_accuracy_curves_show_intervals_and_the_control(planted):
+    figure = accuracy.accuracy_curves(planted[0])
+    labels = {container.get_label() for container in figure.axes[0].containers}
+    assert labels == {"real", "synthetic: planted", "copies of the base (control)"}
+    segments = figure.axes[0].containers[0][2][0].get_segments()
+    assert max(np.ptp(segment[:, 1]) for segment in segments) > 0.1
+
+
+def test_a_legend_of_many_series_stays_within_a_figure_of_one_panel(planted):
+    table = planted[0]
+    table = table[table["n_base"] == table["n_base"].min()]
+    synthetic = table[table["arm"] == "syn"]
+    others = [
+        synthetic.assign(generator=name)
+        for name in ("stable-diffusion-3", "a generator of a rather long name")
+    ]
+    figure = accuracy.accuracy_curves(pd.concat([table, *others]))
+    assert len(panel_titles(figure)) == 1
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 5
+    box = legend.get_window_extent(canvas.get_renderer())
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_contours_have_levels_and_every_measured_cell(published):
+    curve = next(
+        c for c in published[1].curves if c.key.generator == "edm" and c.key.dataset == "cifar10"
+    )
+    figure = accuracy.equivalence_contours(curve)
+    titles = panel_titles(figure)
+    assert titles == ["base 500 images", "base 5,000 images", "base 25,000 images"]
+    panel = next(axes for axes in figure.axes if axes.get_title() == "base 5,000 images")
+    dots = next(c for c in panel.collections if len(c.get_offsets()) == 9 and c.get_zorder() == 5)
+    assert [3.0, 0.0] in dots.get_offsets().tolist()
+    assert [0.0, 5.0] in dots.get_offsets().tolist()
+
+
+def test_improvement_ratio_draws_figure_7(published):
+    ratios = [r for r in improvement_ratios(published[1]) if r.dataset == "cifar10"]
+    figure = accuracy.improvement_ratio_figure(ratios)
+    texts = {t.get_text() for t in figure.axes[0].texts}
+    assert {"0.55", "1.52", "2.26", "2.80"} <= texts
+
+
+def drawn_figures(table, analysis):
+    curve = analysis.curves[0]
+    yield "accuracy", accuracy.accuracy_curves(table)
+    yield "contours", accuracy.equivalence_contours(curve)
+    yield "equivalence", accuracy.equivalence_curves(curve)
+    yield "residuals", accuracy.fit_residuals(curve)
+
+
+def test_texts_do_not_overlap(planted, published):
+    for name, figure in [
+        *drawn_figures(*planted),
+        ("paper", accuracy.accuracy_curves(published[0], CIFAR)),
+        ("ratio", accuracy.improvement_ratio_figure(improvement_ratios(published[1]))),
+        ("quality", accuracy.quality_against_gain(published[1], paper.read_table("quality"))),
+    ]:
+        assert overlapping_texts(figure) == [], name
+
+
+def test_every_format_is_written_and_svg_is_reproducible(planted, tmp_path):
+    first = accuracy.save(accuracy.accuracy_curves(planted[0]), tmp_path / "a", "accuracy")
+    assert [p.suffix for p in first] == [".png", ".svg", ".pdf"]
+    assert [p.read_bytes()[:5] for p in first] == [b"\x89PNG\r", b"<?xml", b"%PDF-"]
+    (again,) = accuracy.save(
+        accuracy.accuracy_curves(planted[0]), tmp_path / "b", "accuracy", ("svg",)
+    )
+    assert again.read_bytes() == first[1].read_bytes()
+
+
+def test_nothing_to_draw_is_a_figure_that_says_so(planted):
+    table, analysis = planted
+    empty = analyse(table[table["arm"] != "syn"], settings=analysis.settings).curves[0]
+    for figure in (
+        accuracy.accuracy_curves(table.iloc[:0]),
+        accuracy.equivalence_contours(empty),
+        accuracy.equivalence_curves(empty),
+        accuracy.fit_residuals(empty),
+        accuracy.improvement_ratio_figure([]),
+        accuracy.quality_against_gain(analysis, paper.read_table("quality")),
+        accuracy.class_gain_figure(pd.DataFrame()),
+    ):
+        texts = [t.get_text() for axes in figure.axes for t in axes.texts]
+        assert any("No " in t for t in texts)
+
+
+def test_quality_points_are_the_tables(published):
+    figure = accuracy.quality_against_gain(published[1], paper.read_table("quality"))
+    panel = next(a for a in figure.axes if a.get_title().startswith("cifar10"))
+    gains = sorted(round(float(c[0].get_ydata()[0]), 2) for c in panel.containers)
+    assert gains == sorted([4.06, 7.31, 2.46, 1.93, 7.36, 4.81, 1.09, 0.69])
+
+
+def test_quality_of_several_pools_is_averaged_and_holds_at_its_base(published):
+    rows = [
+        ("cifar10", "edm", 500, 30.0),
+        ("cifar10", "edm", 500, 40.0),
+        ("cifar10", "edm", 5_000, 10.0),
+    ]
+    quality = pd.DataFrame(rows, columns=["dataset", "generator", "n_base", "fid"])
+    panel = accuracy.quality_against_gain(published[1], quality).axes[0]
+    drawn = sorted(
+        (float(c[0].get_xdata()[0]), round(float(c[0].get_ydata()[0]), 2)) for c in panel.containers
+    )
+    assert drawn == [(pytest.approx(10.0, rel=0.02), 7.31), (pytest.approx(35.0, rel=0.02), 4.06)]
+
+
+def test_sample_sheet_places_sets_beside_each_other_and_each_class_in_its_row():
+    images = np.zeros((6, 4, 4, 3), dtype=np.uint8)
+    images[:, :, :, 0] = np.arange(6)[:, None, None] * 40
+    labels = np.array([0, 1, 0, 1, 1, 0])
+    grey = images[:3, :, :, :1]
+    panels = [("real", images, labels), ("edm, base 500", grey, np.array([1, 1, 1]))]
+    figure = accuracy.sample_sheet(panels, ["cat", "dog"], per_class=2)
+    assert panel_titles(figure) == ["real", "edm, base 500"]
+    shown, beside = (np.asarray(axes.images[0].get_array()) for axes in figure.axes)
+    assert shown.shape == (10, 10, 3)
+    assert (shown[::5, ::5, 0] // 40).tolist() == [[0, 2], [1, 3]]
+    assert (shown[4] == 255).all() and (shown[:, 9] == 255).all()  # images do not touch
+    assert (beside[::5, ::5] // 40).tolist() == [[6, 6], [0, 1]]  # no cat: white
+    names = {t.get_text(): t.get_position()[1] for t in figure.axes[0].texts}
+    assert names == {"cat": 0.5, "dog": 1.5}
+    assert figure.axes[0].images[0].get_extent() == [0, 2, 2, 0]  # the first row is at the top
+    assert overlapping_texts(figure) == []
+    with pytest.raises(ValueError, match="uint8"):
+        accuracy.sample_sheet([("real", images / 255, labels)], ["cat", "dog"])
+    with pytest.raises(ValueError, match="labels are"):
+        accuracy.sample_sheet([("real", images, labels[:3])], ["cat", "dog"])
+
+
+def image_set(generator=None, base=None, side=8, setting=None):
+    return {
+        "generator": generator, "setting": setting, "base": base, "labels": np.repeat(np.arange(2), 3),
+        "images": np.full((6, side, side, 3), base or 0, np.uint32).astype(np.uint8),
+    }  # fmt: skip
+
+
+def test_sheets_show_real_images_beside_each_generator_by_rising_base():
+    sets = [image_set(), image_set("edm", 5_000, setting="closed"), image_set("edm", 500, setting="closed"),
+            image_set("cifake", setting="open")]  # fmt: skip
+    found = list(sheet_figures({"classes": ["cat", "dog"], "sets": sets}))
+    assert [name for name, _, _ in found] == ["images-0", "images-1"]
+    assert panel_titles(found[0][2]) == ["real", "edm, base 500", "edm, base 5,000"]
+    assert panel_titles(found[1][2]) == ["real", "cifake"]
+    assert "edm (closed set, trained on 500 and on 5,000 of them)" in found[0][1]
+    assert "cifake (open set)" in found[1][1]
+    ((_, caption, figure),) = sheet_figures({"classes": ["cat", "dog"], "sets": sets[:1]})
+    assert panel_titles(figure) == ["real"] and caption.startswith("Real training images.")
+    ((_, _, figure),) = sheet_figures({"classes": ["cat", "dog"], "sets": sets[1:2]})
+    assert panel_titles(figure) == ["edm, base 5,000"]
+    assert list(sheet_figures({})) == []
+
+
+def domain_row(pool, patch_px, accuracy, low, high):
+    return {"pool": pool, "patch_px": patch_px, "accuracy": accuracy, "low": low, "high": high}
+
+
+def test_domain_figure_draws_every_accuracy_with_its_interval():
+    rows = [
+        domain_row("edm, base 500", None, 99.2, 98.5, 99.6),
+        domain_row("edm, base 500", 8, 91.0, 88.0, 93.5),
+    ]
+    figure = domain_accuracy_figure(rows)
+    (axes,) = figure.axes
+    points, _, (bars,) = axes.containers[0]
+    names = [t.get_text() for t in axes.get_yticklabels()]
+    drawn = dict(
+        zip(
+            names,
+            zip(points.get_xdata(), (segment[:, 0].tolist() for segment in bars.get_segments())),
+        )
+    )
+    assert drawn["edm, base 500, whole images"] == (99.2, pytest.approx([98.5, 99.6]))
+    assert drawn["edm, base 500, 8×8 patches"] == (91.0, pytest.approx([88.0, 93.5]))
+    assert {t.get_text() for t in axes.texts} == {"99.2", "91.0"}
+    assert overlapping_texts(figure) == []
+    box = axes.xaxis.label.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width, "the label is cut off"
+
+
+def test_tsne_shows_both_sides_in_both_networks():
+    places = {"domain": [[i, 0] for i in range(6)], "ordinary": [[0, i] for i in range(6)]}
+    figure = tsne_figure({"n": 3, "labels": [0, 1, 2, 0, 1, 2], **places})
+    for axes, name in zip(figure.axes, places):
+        real, synthetic = axes.collections
+        assert real.get_offsets().tolist() == places[name][:3]
+        assert synthetic.get_offsets().tolist() == places[name][3:]
+        assert [t.get_text() for t in axes.get_legend().get_texts()] == ["real", "synthetic"]
+    by_side, by_class = figure.axes
+    assert len({tuple(c) for c in by_side.collections[0].get_facecolors()}) == 1
+    first, second = (part.get_facecolors() for part in by_class.collections)
+    assert len({tuple(c) for c in first}) == 3 and (first[:, :3] == second[:, :3]).all()

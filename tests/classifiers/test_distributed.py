@@ -1,0 +1,83 @@
+"""Two gloo workers train as one, on the same global batches."""
+
+import os
+import socket
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from equigrid.classifiers.distributed import share
+from equigrid.classifiers.recipes import recipe, resolve
+from equigrid.classifiers.training.loop import NotFinite, train
+
+OPTIONS = {"extends": "digits", "steps": 9, "batch": 10, "augmentation": {"crop_padding_px": 1}}
+N = 21  # batches of 10, 10 and 1: the last leaves one of two workers without an image
+
+
+def data():
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (N, 8, 8, 1), np.uint8), rng.integers(0, 10, N)
+
+
+def fit(changes=None, **options):
+    own = resolve(
+        recipe(OPTIONS | (changes or {})), n_base=N, n_total=N, n_dataset=N, classifier="digits-cnn"
+    )
+    return train(
+        *data(), model="digits-cnn", recipe=own, classes=10, seed=3, device="cpu", **options
+    )
+
+
+def worker(rank, port, folder):
+    """One of two processes; leaves its weights, and the step at which it saw the loss break."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        path = f"{folder}/state.pt"
+        whole = fit(checkpoint=lambda step, make: torch.save(make(), path) if step == 4 else None)
+        dist.barrier()
+        rest = fit(resume=torch.load(path, weights_only=True))
+        torch.save(
+            [whole.module.state_dict(), rest.module.state_dict()], f"{folder}/modules{rank}.pt"
+        )
+        try:
+            fit({"lr": 1e30, "warmup": 0.0})
+        except NotFinite as error:
+            torch.save((error.step, error.epoch), f"{folder}/error{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize(("length", "workers"), [(10, 2), (7, 4), (1, 3), (0, 2)])
+def test_shares_cover_the_batch_once_and_evenly(length, workers):
+    parts = [range(length)[share(length, rank, workers)] for rank in range(workers)]
+    assert [index for part in parts for index in part] == list(range(length))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_two_workers_equal_one_and_resume_bitwise(tmp_path):
+    mp.spawn(worker, (free_port(), str(tmp_path)), nprocs=2)
+    found = [torch.load(tmp_path / f"modules{rank}.pt", weights_only=True) for rank in range(2)]
+    (first, resumed), (second, _) = found
+    alone = fit().module.state_dict()
+    assert first.keys() == second.keys() == alone.keys()
+    for name, value in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        assert torch.equal(first[name], resumed[name]), name
+        # Float32 sums in another order, over nine steps of growing weights.
+        torch.testing.assert_close(
+            first[name], value, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    errors = [torch.load(tmp_path / f"error{rank}.pt", weights_only=True) for rank in range(2)]
+    assert errors[0] == errors[1]

@@ -1,0 +1,83 @@
+"""Subsets nest for every n, keep proportions, and copies are balanced as pools are."""
+
+import numpy as np
+import pytest
+
+from equigrid.generators.common import pools
+from equigrid.grid.datasets import subsets
+
+
+@pytest.fixture(scope="module")
+def imbalanced() -> np.ndarray:
+    """2,003 labels of six classes, from 3 images to 1,000, shuffled."""
+    labels = np.repeat(np.arange(6), [1000, 500, 400, 90, 10, 3])
+    return np.random.default_rng(5).permutation(labels)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_subset_n_lies_in_subset_n_plus_1_for_every_n(imbalanced, seed):
+    before = set()
+    for n in range(len(imbalanced) + 1):
+        now = set(subsets.subset(imbalanced, n, seed).tolist())
+        assert len(now) == n
+        assert before < now or n == 0
+        before = now
+
+
+def test_sainte_lague_against_its_definition(imbalanced):
+    """Place by place, the next goes to the class with the largest count / (2 places + 1)."""
+    for counts in (np.bincount(imbalanced), np.array([53, 24, 23])):
+        places, sequence = np.zeros(len(counts), dtype=int), []
+        for _ in range(counts.sum()):
+            best = int(np.argmax(counts / (2 * places + 1)))
+            places[best] += 1
+            sequence.append(best)
+        assert subsets.class_sequence(counts).tolist() == sequence
+
+
+def test_proportions_hold_at_every_size(imbalanced):
+    counts = np.bincount(imbalanced)
+    taken = np.cumsum(np.eye(6, dtype=int)[subsets.class_sequence(counts)], axis=0)
+    share = np.arange(1, len(imbalanced) + 1)[:, None] * counts / counts.sum()
+    assert np.abs(taken - share).max() < 1.5
+    assert (taken[-1] == counts).all()
+
+
+def test_seeds_draw_other_images_of_the_same_classes(imbalanced):
+    one, two = (subsets.subset(imbalanced, 300, seed) for seed in (0, 1))
+    assert set(one) != set(two)
+    assert sorted(imbalanced[one]) == sorted(imbalanced[two])
+    assert (one == subsets.subset(imbalanced, 300, 0)).all()
+
+
+def test_golden_subset():
+    labels = np.arange(40) % 4
+    assert subsets.subset(labels, 6, 3).tolist() == [13, 15, 22, 28, 36, 37]
+
+
+def test_copies_are_balanced_in_every_prefix_and_use_each_base_image_in_turn(imbalanced):
+    base = subsets.subset(imbalanced, 400, 0)
+    chosen = subsets.copies(imbalanced, base, 900, seed=11)
+    assert set(chosen) <= set(base)
+    drawn = imbalanced[chosen]
+    assert (drawn == pools.labels(11, 0, 900, 6)).all()  # exactly the balance of a pool
+    for n in range(1, 901, 37):
+        counts = np.bincount(drawn[:n], minlength=6)
+        assert counts.max() - counts.min() <= 1
+    for c in range(6):
+        uses = np.bincount(chosen[drawn == c], minlength=len(imbalanced))[
+            base[imbalanced[base] == c]
+        ]
+        assert uses.max() - uses.min() <= 1
+    assert (subsets.copies(imbalanced, base, 500, seed=11) == chosen[:500]).all()
+
+
+def test_smallest_complete_subset(imbalanced):
+    n = subsets.smallest_complete(np.bincount(imbalanced))
+    assert len(set(imbalanced[subsets.subset(imbalanced, n, 0)])) == 6
+    assert len(set(imbalanced[subsets.subset(imbalanced, n - 1, 0)])) == 5
+
+
+def test_too_many_images():
+    with pytest.raises(ValueError, match="a subset of 5 images: the dataset has 4"):
+        subsets.subset(np.zeros(4, dtype=int), 5, 0)

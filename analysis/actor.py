@@ -1,7 +1,8 @@
-"""The analyst: a Ray actor that takes rows as they land, refits when they pause, and publishes the curves.
+"""The analyst: a Ray actor that takes rows as they land, refits when they pause, and publishes the
+curves.
 
-The only file of `analysis` that imports ray. Reader and publisher are handed in, so the actor knows no store. Its
-death costs nothing: everything it holds can be read again.
+The only file of `analysis` that imports ray. Reader and publisher are handed in, so the actor knows
+no store. Its death costs nothing: everything it holds can be read again.
 """
 
 import json
@@ -21,8 +22,9 @@ CURVES = "curves.json"
 class AnalystState:
     """What the actor does, without Ray. `add` only appends; a thread of its own refits.
 
-    read() -> DataFrame of the results schema; publish(name, bytes) stores one object. `quiet_s`: seconds without new
-    rows before a refit; `longest_s`: seconds after which rows that keep coming are refitted all the same.
+    read() -> DataFrame of the results schema; publish(name, bytes) stores one object. `quiet_s`:
+    seconds without new rows before a refit; `longest_s`: seconds after which rows that keep coming
+    are refitted all the same.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class AnalystState:
         self._thread.start()
 
     def add(self, rows: list[dict]) -> int:
-        """Note that rows have landed; returns the number seen so far. The rows themselves are read from the store,
-        which has them before the driver does."""
+        """Note that rows have landed; returns the number seen so far. The rows themselves are read
+        from the store, which has them before the driver does.
+        """
         now = time.monotonic()
         with self._condition:
             self._rows += len(rows)
@@ -72,8 +75,8 @@ class AnalystState:
 
     def _run(self) -> None:
         while self._wait_for_work():
-            # The actor is a convenience of a running grid: an error in it is shown by `status`, and raised by
-            # `finish`, but must not end the thread that may do better with the next rows.
+            # The actor is a convenience of a running grid: an error in it is shown by `status`, and
+            # raised by `finish`, but must not end the thread that may do better with the next rows.
             try:
                 self._refit()
                 self._error = None
@@ -102,8 +105,9 @@ class AnalystState:
         return analysis
 
 
-# No CPU is reserved: on a laptop the analyst must not keep a slot from training. Calls come one after the other,
-# which is enough, as refits run in a thread of the state's own and never block `add`.
+# No CPU is reserved: on a laptop the analyst must not keep a slot from training. Calls come one
+# after the other, which is enough, as refits run in a thread of the state's own and never block
+# `add`.
 @ray.remote(num_cpus=0, max_restarts=0)
 class Analyst(AnalystState):
     """`AnalystState` as an actor: `Analyst.remote(read, publish, settings)`."""

@@ -1,7 +1,8 @@
 """The result schema: one row per cell of the grid, the contract between the grid and the analysis.
 
-A trial shared by several cells appears once per cell, with the same `trial_id`; counting distinct `trial_id`s
-therefore counts trainings. Accuracies are in percent, sizes in images, durations in seconds, times in UTC.
+A trial shared by several cells appears once per cell, with the same `trial_id`; counting distinct
+`trial_id`s therefore counts trainings. Accuracies are in percent, sizes in images, durations in
+seconds, times in UTC.
 """
 
 import pandas as pd
@@ -110,6 +111,7 @@ SCHEMA: pa.Schema = pa.schema(
 
 
 def to_frame(rows: list[dict]) -> pd.DataFrame:
-    """Rows as a DataFrame with exactly the schema's columns; what a row lacks is null. Raises pyarrow.ArrowInvalid for
-    values that do not fit a column's type."""
+    """Rows as a DataFrame with exactly the schema's columns; what a row lacks is null. Raises
+    pyarrow.ArrowInvalid for values that do not fit a column's type.
+    """
     return pa.Table.from_pylist(rows, schema=SCHEMA).to_pandas()

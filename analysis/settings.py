@@ -12,8 +12,8 @@ Form = Literal["paper", "robust", "log", "relative"]
 class Settings(BaseModel):
     """Choices of the fit (the paper's Appendix A where it states them) and of the intervals.
 
-    The defaults follow the paper: surface of Eq. 11, ratios above 100 discarded, unweighted least squares in the
-    form of Eq. 13, tau = 10 / n_total. Epsilon is unstated there; 1e-6 is ours.
+    The defaults follow the paper: surface of Eq. 11, ratios above 100 discarded, unweighted least
+    squares in the form of Eq. 13, tau = 10 / n_total. Epsilon is unstated there; 1e-6 is ours.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +39,8 @@ class Settings(BaseModel):
     noise: Literal["auto", "residual"] = (
         "auto"  # "residual": scatter about the surface even where seeds exist
     )
-    details: bool = True  # variants of the fit and what would narrow the intervals: half the time of a small table
+    # variants of the fit and what would narrow the intervals: half the time of a small table
+    details: bool = True
     pool_generators: bool = (
         True  # generator variance pooled over base sizes, relative to their residual variance
     )

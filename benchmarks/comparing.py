@@ -1,4 +1,6 @@
-"""What the benchmarks of generators share: variants of the same work that take turns on one device."""
+"""What the benchmarks of generators share: variants of the same work that take turns on one
+device.
+"""
 
 import argparse
 import json
@@ -14,7 +16,9 @@ import torch
 def main(
     doc: str, sizes: dict[str, dict], measure: Callable[[dict, torch.device], dict], table: Callable
 ) -> None:
-    """The command line of a script: measures one of `sizes`, prints the table, and keeps the figures if asked to."""
+    """The command line of a script: measures one of `sizes`, prints the table, and keeps the
+    figures if asked to.
+    """
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default)
@@ -61,7 +65,8 @@ def headline(report: dict) -> str:
 def rates(
     work: dict[str, Callable[[], None]], images: int, device: torch.device, size: dict
 ) -> dict[str, float]:
-    """Images per second of each, the fastest of size["rounds"] of size["steps"] calls that take `images` each.
+    """Images per second of each, the fastest of size["rounds"] of size["steps"] calls that take
+    `images` each.
 
     They take turns, so that a noisy machine is fair.
     """

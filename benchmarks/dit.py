@@ -1,11 +1,14 @@
-"""Training and sampling speed of the DiT against plain fp32 eager code on diffusers' classes, in one run.
+"""Training and sampling speed of the DiT against plain fp32 eager code on diffusers' classes, in
+one run.
 
-Usage: python benchmarks/dit.py [--size tiny|small|full] [--device cpu|cuda] [--threads N] [--json FILE]
+Usage: python benchmarks/dit.py [--size tiny|small|full] [--device cpu|cuda] [--threads N] [--json
+FILE]
 
-Training: "fp32 eager" as one would first write it (TF32 off, images encoded at every step, torch's own AdamW, a loop
-over parameters for the average), the same on latents encoded once, and "equigrid", what `generators.dit` does on
-this device.  Sampling: diffusers' own DiTPipeline in fp32, and "equigrid"; both guided, with the decoder.
-full is DiT-XL/2 at 256x256 and wants a GPU; small is a reduced network for a CPU; tiny only shows that it runs.
+Training: "fp32 eager" as one would first write it (TF32 off, images encoded at every step, torch's
+own AdamW, a loop over parameters for the average), the same on latents encoded once, and
+"equigrid", what `generators.dit` does on this device.  Sampling: diffusers' own DiTPipeline in
+fp32, and "equigrid"; both guided, with the decoder. full is DiT-XL/2 at 256x256 and wants a GPU;
+small is a reduced network for a CPU; tiny only shows that it runs.
 """
 
 from collections.abc import Callable
@@ -178,7 +181,7 @@ def table(report: dict) -> str:
     how = f"{report['microbatch']} at once, checkpointing {'on' if report['checkpointing'] else 'off'}"
     lines = [
         f"{comparing.headline(report)}, training batch {report['batch']} (equigrid: {how}), sampling batch "
-        f"{report['sampling_batch']}, {report['sampling_steps']} steps",
+        f"{report['sampling_batch']}, {report['sampling_steps']} steps"
     ]
     headers = {
         "training": "| training | images/s | steps/s | x |",

@@ -1,13 +1,16 @@
-"""Training and sampling speed of the EDM against plain eager implementations of the same network and schedule.
+"""Training and sampling speed of the EDM against plain eager implementations of the same network
+and schedule.
 
-Usage: python benchmarks/edm.py [--size tiny|small|full] [--device cpu|cuda] [--threads N] [--json FILE]
+Usage: python benchmarks/edm.py [--size tiny|small|full] [--device cpu|cuda] [--threads N] [--json
+FILE]
 
-Three variants in one run, one after another: "fp32 eager" (TF32 off) and "bf16 eager" (autocast, channels-last),
-both written here without any of the project's speed-ups (torch's own dropout, Adam and a loop over parameters for
-the average), and "equigrid", what `generators.edm` does on this device, its sampling as the grid calls it: whole
-shards, straight to uint8.  A training batch that does not fit the memory is taken in halves, quarters and so on, and
-the row says so.  full is the published CIFAR-10 setting and wants a GPU; small is a reduced network for a CPU; tiny
-only shows that the script runs.
+Three variants in one run, one after another: "fp32 eager" (TF32 off) and "bf16 eager" (autocast,
+channels-last), both written here without any of the project's speed-ups (torch's own dropout, Adam
+and a loop over parameters for the average), and "equigrid", what `generators.edm` does on this
+device, its sampling as the grid calls it: whole shards, straight to uint8.  A training batch that
+does not fit the memory is taken in halves, quarters and so on, and the row says so.  full is the
+published CIFAR-10 setting and wants a GPU; small is a reduced network for a CPU; tiny only shows
+that the script runs.
 """
 
 import contextlib
@@ -99,7 +102,9 @@ def measure(size: dict, device: torch.device) -> dict:
 
 
 def training_rate(make: Callable, batch: int, device: torch.device, size: dict) -> dict:
-    """Images per second of what `make` returns, and how many it took at once; alone on the device."""
+    """Images per second of what `make` returns, and how many it took at once; alone on the
+    device.
+    """
     training = make()
     found = {
         "training": rate(training.advance, batch, device, size),
@@ -129,7 +134,9 @@ def fresh(spec: EDMConfig, shape: tuple[int, int, int]) -> EDMNetwork:
 
 @contextlib.contextmanager
 def torch_dropout():
-    """torch's own dropout in place of the project's, which pays for its reproducibility when not compiled."""
+    """torch's own dropout in place of the project's, which pays for its reproducibility when not
+    compiled.
+    """
     own = network_module.drop
     network_module.drop = lambda x, probability, keys: (
         F.dropout(x, probability) if keys is not None else x
@@ -235,7 +242,9 @@ def own_sampler(
 
 
 def forward_flops(spec: EDMConfig, shape: tuple[int, int, int]) -> int:
-    """Floating-point operations (two per multiplication with addition) of one image's forward pass."""
+    """Floating-point operations (two per multiplication with addition) of one image's forward
+    pass.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     height, width, channels = shape
@@ -259,7 +268,9 @@ def matmul_rate(device: torch.device) -> float:
 
 
 def table(report: dict) -> str:
-    """The figures as a Markdown table; x: times the fp32 eager rate; %: of the device's bf16 matrix rate."""
+    """The figures as a Markdown table; x: times the fp32 eager rate; %: of the device's bf16 matrix
+    rate.
+    """
     base = report["rates"]["fp32 eager"]
     peak, flops = report["matmul_flops_per_s"], report["forward_flops_per_image"]
     needed = {"training": 3 * flops, "sampling": report["evaluations_per_sample"] * flops}

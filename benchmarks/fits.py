@@ -1,8 +1,10 @@
-"""How fast the analysis is, and whether its intervals cover: `python benchmarks/fits.py [speed|coverage]`.
+"""How fast the analysis is, and whether its intervals cover: `python benchmarks/fits.py
+[speed|coverage]`.
 
-Targets: the paper's equations under 5 s; 1,000 bootstrap refits of a 60-cell grid under 20 s on one core; a table of
-100,000 rows read and summarised under 3 s; 10,000 rows through the analyst under 10 s; 95% intervals that cover
-between 90% and 99% with generator variance at 3 and at 5 subset seeds.
+Targets: the paper's equations under 5 s; 1,000 bootstrap refits of a 60-cell grid under 20 s on one
+core; a table of 100,000 rows read and summarised under 3 s; 10,000 rows through the analyst under
+10 s; 95% intervals that cover between 90% and 99% with generator variance at 3 and at 5 subset
+seeds.
 """
 
 import argparse
@@ -73,7 +75,9 @@ def fitting_seconds(rows: int = 100_000) -> float:
 
 
 def analyst_seconds(rows: int = 10_000, batch: int = 20) -> dict[str, float]:
-    """Rows handed to the actor in batches, as the driver does: the driver's own time, and until all are fitted."""
+    """Rows handed to the actor in batches, as the driver does: the driver's own time, and until all
+    are fitted.
+    """
     import ray
 
     from equigrid.analysis.actor import Analyst
@@ -96,7 +100,9 @@ def analyst_seconds(rows: int = 10_000, batch: int = 20) -> dict[str, float]:
 
 
 def coverage_study(tables: int, replicates: int) -> list[dict]:
-    """Coverage over subset seeds, trial seeds and generator variance, and with noise that differs by base size."""
+    """Coverage over subset seeds, trial seeds and generator variance, and with noise that differs
+    by base size.
+    """
     rows = []
     for subset_seeds, seeds, generator in itertools.product((3, 5), (1, 3), (0.0, 0.3, 0.6)):
         planted = replace(

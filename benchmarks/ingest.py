@@ -1,10 +1,13 @@
-"""Ingest: images per second with one and two processes, and the memory of each while a large set goes through.
+"""Ingest: images per second with one and two processes, and the memory of each while a large set
+goes through.
 
-    python benchmarks/ingest.py small PARQUET      a folder of 32×32 images in Parquet files, such as CIFAR-10
-    python benchmarks/ingest.py large [--images N]  a folder of N JPEGs of 400×300, made for it, stored at 256×256
+    python benchmarks/ingest.py small PARQUET      a folder of 32×32 images in Parquet files, such
+    as CIFAR-10
+    python benchmarks/ingest.py large [--images N]  a folder of N JPEGs of 400×300, made for it,
+    stored at 256×256
 
-Prints a table. Memory is the peak resident set of each process (VmHWM), shared libraries included. Nothing here
-asserts: machines differ.
+Prints a table. Memory is the peak resident set of each process (VmHWM), shared libraries included.
+Nothing here asserts: machines differ.
 """
 
 import argparse
@@ -62,7 +65,9 @@ def tell(what: str, *cells) -> None:
 
 
 def measured(spec: dict, cpus: int) -> tuple:
-    """Images, wall seconds, CPU seconds, images per second and peak MiB of an ingest into an empty store."""
+    """Images, wall seconds, CPU seconds, images per second and peak MiB of an ingest into an empty
+    store.
+    """
     from equigrid.grid.datasets import catalogue, ingest
     from equigrid.grid.running import cluster
     from equigrid.grid.store import Store
@@ -86,7 +91,9 @@ def measured(spec: dict, cpus: int) -> tuple:
 
 
 class Watch:
-    """Looks, four times a second, at the processes that run ingest tasks: their peak memory and CPU time."""
+    """Looks, four times a second, at the processes that run ingest tasks: their peak memory and CPU
+    time.
+    """
 
     def __enter__(self):
         self.peaks: dict[int, float] = {}
@@ -111,7 +118,9 @@ class Watch:
 
 
 def workers() -> set[int]:
-    """Process ids of this user's Ray workers that run a task named `ingest:…` now, below this process."""
+    """Process ids of this user's Ray workers that run a task named `ingest:…` now, below this
+    process.
+    """
     children: dict[int, list[int]] = {}
     titles = {}
     for entry in Path("/proc").iterdir():
@@ -145,7 +154,9 @@ def cpu_s(pid: int) -> float:
 
 
 def make_folder(root: Path, images: int) -> None:
-    """Ten classes, a twentieth of the images to test on; smooth pictures with some noise, as photographs are."""
+    """Ten classes, a twentieth of the images to test on; smooth pictures with some noise, as
+    photographs are.
+    """
     from PIL import Image
 
     rng = np.random.default_rng(0)

@@ -100,7 +100,8 @@ def resume() -> None:
     for compacted in (True, False):
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
-            # Uncompacted is what a killed driver can leave at most: it compacts every thousand parts.
+            # Uncompacted is what a killed driver can leave at most: it compacts every thousand
+            # parts.
             store, spec, the_plan = finished_store(
                 folder / "store", 500 if compacted else 50, compacted=compacted
             )

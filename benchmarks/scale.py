@@ -1,12 +1,15 @@
-"""How far one head goes: sleeping trials through the real driver, on a simulated cluster of many nodes on this machine.
+"""How far one head goes: sleeping trials through the real driver, on a simulated cluster of many
+nodes on this machine.
 
-    python benchmarks/scale.py [--trials 10000] [--nodes 16] [--slots 4] [--seconds 2] [--store URI] [--out FILE]
+    python benchmarks/scale.py [--trials 10000] [--nodes 16] [--slots 4] [--seconds 2] [--store URI]
+    [--out FILE]
 
-Planning, driver, slots, shard cache, results and compaction are the project's own; only the training inside a trial is
-replaced, by fetching its shards and sleeping. Slots import no torch, so that hundreds fit on one machine. Prints JSON
-lines: memory and processor time after every tenth of the trials (1,000 at most), then what a trial cost, then the model
-of when one head is not enough. Stopped by Ctrl-C or SIGTERM it ends the same way, with what it has by then; FILE holds
-the same lines at any moment.
+Planning, driver, slots, shard cache, results and compaction are the project's own; only the
+training inside a trial is replaced, by fetching its shards and sleeping. Slots import no torch, so
+that hundreds fit on one machine. Prints JSON lines: memory and processor time after every tenth of
+the trials (1,000 at most), then what a trial cost, then the model of when one head is not enough.
+Stopped by Ctrl-C or SIGTERM it ends the same way, with what it has by then; FILE holds the same
+lines at any moment.
 """
 
 import argparse
@@ -34,7 +37,8 @@ from equigrid.grid.spec import load
 from equigrid.grid.store import Store, results
 
 WATCH_EVERY_S = 2.0
-# Ray's published scalability envelope (release/benchmarks/README.md): head m5.16xlarge, tests of trivial work.
+# Ray's published scalability envelope (release/benchmarks/README.md): head m5.16xlarge, tests of
+# trivial work.
 RAY_ACTORS, RAY_TASKS = 20_000, 15_000  # and 3,000 nodes
 BUSY = 0.7  # the share of a core that a driver or head may use before others wait for it
 
@@ -53,8 +57,9 @@ class Lines:
 
 
 def write_images(folder: str) -> str:
-    """An .npz of noise, as large as real sets, whose shards lie in Ray's object store. (The digits' do not: what is
-    below 100 kB Ray sends with every request.)"""
+    """An .npz of noise, as large as real sets, whose shards lie in Ray's object store. (The digits'
+    do not: what is below 100 kB Ray sends with every request.)
+    """
     draw, path = np.random.default_rng(0), f"{folder}/noise.npz"
     arrays = {}
     for split, n in (("train", 16_384), ("test", 4096)):
@@ -97,11 +102,13 @@ def _sleep(loop, config: dict, **_) -> dict:
 
 @contextmanager
 def simulated(nodes: int, slots_a_node: int):
-    """A head without cores and `nodes` of `slots_a_node` cores, each with a raylet and an object store of its own.
+    """A head without cores and `nodes` of `slots_a_node` cores, each with a raylet and an object
+    store of its own.
 
     Gives the process id of the head's global control service.
     """
-    # All nodes share this machine: their processes take long to start, and none is started that no slot needs.
+    # All nodes share this machine: their processes take long to start, and none is started that no
+    # slot needs.
     crowded = {
         "RAY_worker_register_timeout_seconds": "600",
         "RAY_prestart_worker_first_driver": "0",
@@ -112,7 +119,8 @@ def simulated(nodes: int, slots_a_node: int):
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(nodes):
-            # The set takes 60 MiB. In a store fuller than 70% Ray has every process collect garbage, for ever.
+            # The set takes 60 MiB. In a store fuller than 70% Ray has every process collect
+            # garbage, for ever.
             cluster.add_node(wait=False, num_cpus=slots_a_node, object_store_memory=160 * 2**20)
         cluster.wait_for_nodes(timeout=300)
         ray.init(address=cluster.address, logging_level="error", log_to_driver=False)
@@ -138,8 +146,10 @@ def rss_mib(pid: int | str = "self") -> float:
 
 
 def cpu_s() -> Counter:
-    """Seconds of processor time of this process and its descendants: driver, head, raylets, slots, and the rest
-    (Ray's agents; the workers that load shards and compact). A process that has ended counts no more."""
+    """Seconds of processor time of this process and its descendants: driver, head, raylets, slots,
+    and the rest (Ray's agents; the workers that load shards and compact). A process that has ended
+    counts no more.
+    """
     parents, found = {}, {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -165,7 +175,9 @@ def cpu_s() -> Counter:
 
 
 def object_store() -> dict:
-    """What the nodes' object stores hold now, and all that was ever written into one of them, copies counted."""
+    """What the nodes' object stores hold now, and all that was ever written into one of them,
+    copies counted.
+    """
     from ray._private.internal_api import get_memory_info_reply, get_state_from_address
 
     stats = get_memory_info_reply(
@@ -180,7 +192,8 @@ def object_store() -> dict:
 class Watch(threading.Thread):
     """The driver's and the head's memory and processor time while a run goes on.
 
-    Is the file that the driver's progress is printed to: from there it knows how many trials are done.
+    Is the file that the driver's progress is printed to: from there it knows how many trials are
+    done.
     """
 
     def __init__(self, head: int, every: int, lines: Lines):
@@ -267,10 +280,12 @@ def measure(
 
 
 def model(found: dict, lines: Lines) -> None:
-    """One driver serves as many slots as it can hand trials to: slots ≤ BUSY · T / (CPU seconds it spends on a trial).
+    """One driver serves as many slots as it can hand trials to: slots ≤ BUSY · T / (CPU seconds it
+    spends on a trial).
 
-    The head's own process has the same bound; beyond both stands Ray's published envelope. The first that is reached
-    is what calls for a second cluster (two grids, or one grid's datasets apart, in one store).
+    The head's own process has the same bound; beyond both stands Ray's published envelope. The
+    first that is reached is what calls for a second cluster (two grids, or one grid's datasets
+    apart, in one store).
     """
     driver_s, head_s = (found["cpu_ms_per_trial"][who] / 1000 for who in ("driver", "head"))
     for trial_s in (1, 10, 60, 600, 3600):

@@ -1,8 +1,9 @@
-"""A trial's images when they are several times larger than Ray's object store: what the store holds, what it spills.
+"""A trial's images when they are several times larger than Ray's object store: what the store
+holds, what it spills.
 
-Writes a set of random 256×256 images as shards, then reads it for some epochs as a streamed trial does, through
-`load_shard` tasks and nested references, and prints images/s, the store's peak, what was spilled to disk, and this
-process's memory. The loader alone: nothing is trained.
+Writes a set of random 256×256 images as shards, then reads it for some epochs as a streamed trial
+does, through `load_shard` tasks and nested references, and prints images/s, the store's peak, what
+was spilled to disk, and this process's memory. The loader alone: nothing is trained.
 
     python benchmarks/streaming.py --times-store 4 --store-mb 400 --epochs 2
 """

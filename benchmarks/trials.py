@@ -1,13 +1,18 @@
-"""Trials per hour: this project's training loop beside the loop most people write, and beside that loop tuned.
+"""Trials per hour: this project's training loop beside the loop most people write, and beside that
+loop tuned.
 
-    python benchmarks/trials.py                                   # scikit-learn's digits on a CPU, a minute
+    python benchmarks/trials.py                                   # scikit-learn's digits on a CPU,
+    a minute
     python benchmarks/trials.py --data FOLDER --model resnet20 --images 1000 --epochs 2
-    python benchmarks/trials.py --data FOLDER --model resnet110 --images 25000 --epochs 16 --together 4   # a GPU
-    python benchmarks/trials.py --loader                          # images/s of the streaming loader at 256×256
+    python benchmarks/trials.py --data FOLDER --model resnet110 --images 25000 --epochs 16
+    --together 4   # a GPU
+    python benchmarks/trials.py --loader                          # images/s of the streaming loader
+    at 256×256
 
-FOLDER holds train-*.parquet and test-*.parquet in Hugging Face's layout (`img` with `bytes`, and `label`).
-All contenders train the same network on the same images for the same number of epochs, in one run; seconds
-are from the decoded images in memory to the trained network, process start and imports left out.
+FOLDER holds train-*.parquet and test-*.parquet in Hugging Face's layout (`img` with `bytes`, and
+`label`). All contenders train the same network on the same images for the same number of epochs, in
+one run; seconds are from the decoded images in memory to the trained network, process start and
+imports left out.
 """
 
 from __future__ import annotations
@@ -64,7 +69,7 @@ class Task:
         return self.recipe.epochs
 
 
-# The two baselines -------------------------------------------------------------------------------------------------
+# The two baselines --------------------------------------------------------------------------------
 
 
 class _PilImages(torch.utils.data.Dataset):
@@ -110,7 +115,9 @@ def usual_loop(task: Task, seed: int) -> Classifier:
 
 
 def tuned_loop(task: Task, seed: int) -> Classifier:
-    """Images on the device, augmented there; bf16 where the hardware has it, channels last; eager."""
+    """Images on the device, augmented there; bf16 where the hardware has it, channels last;
+    eager.
+    """
     torch.manual_seed(seed)
     pixels, labels = (
         torch.from_numpy(task.images).to(task.device),
@@ -179,7 +186,7 @@ def _wrapped(network, mean, std, task: Task) -> Classifier:
     return Classifier(network, mean, std, task.images.shape[1:3]).to(task.device)
 
 
-# This project ------------------------------------------------------------------------------------------------------
+# This project -------------------------------------------------------------------------------------
 
 
 def ours(task: Task, seed: int) -> Classifier:
@@ -205,7 +212,8 @@ def in_one_graph(task: Task, count: int) -> tuple[float, list[float]]:
 
 
 def in_processes(task: Task, count: int, each: int) -> tuple[float, list[float]]:
-    """(seconds, accuracies) of `count` processes on one device that make `each` trials, as the grid's slots do.
+    """(seconds, accuracies) of `count` processes on one device that make `each` trials, as the
+    grid's slots do.
 
     Seconds from when all are warm to the end of the last training.
     """
@@ -227,7 +235,9 @@ def _keep(barrier) -> None:
 
 
 def _slot(task: Task, share: float, seeds: range) -> tuple[float, float, list[float]]:
-    """(start, end, accuracies): one process's trials. On Linux, processes have the monotonic clock in common."""
+    """(start, end, accuracies): one process's trials. On Linux, processes have the monotonic clock
+    in common.
+    """
     try:
         torch.set_num_threads(1)
         if task.device.type == "cuda":
@@ -260,7 +270,7 @@ def _warm_up(task: Task) -> None:
     )  # fmt: skip
 
 
-# Running -----------------------------------------------------------------------------------------------------------
+# Running ------------------------------------------------------------------------------------------
 
 
 def _accuracy(task: Task, module: Classifier) -> float:
@@ -270,7 +280,9 @@ def _accuracy(task: Task, module: Classifier) -> float:
 
 
 def compare(task: Task, repeats: int, together: int) -> list[dict]:
-    """A row per contender with the least seconds of a trial; repeats alternate, so that drifts hit all."""
+    """A row per contender with the least seconds of a trial; repeats alternate, so that drifts hit
+    all.
+    """
     contenders = {"usual loop": usual_loop, "tuned loop": tuned_loop, "equigrid": ours}
     rows = [
         {"contender": name, "seconds": math.inf, "cpu_s": math.inf, "accuracies": []}
@@ -309,7 +321,9 @@ def compare(task: Task, repeats: int, together: int) -> list[dict]:
 
 
 def _cpu_seconds() -> float:
-    """Processor seconds of this process and its ended children: what a trial costs, however busy the machine."""
+    """Processor seconds of this process and its ended children: what a trial costs, however busy
+    the machine.
+    """
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 
@@ -328,7 +342,9 @@ def train_flops(task: Task) -> float:
 
 
 def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """The device's rate in a large dense product: what "peak" means for a device of unknown data sheet."""
+    """The device's rate in a large dense product: what "peak" means for a device of unknown data
+    sheet.
+    """
     side = 8192 if device.type == "cuda" else 1024
     a = torch.randn(side, side, device=device, dtype=dtype)
     best = float("inf")
@@ -342,7 +358,9 @@ def matmul_flops(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def loader(images_per_shard: int = 128, side: int = 256, batch: int = 192, steps: int = 60) -> dict:
-    """Images/s per core of the streaming loader, and what a ResNet-50 step needs if there is a GPU."""
+    """Images/s per core of the streaming loader, and what a ResNet-50 step needs if there is a
+    GPU.
+    """
     from equigrid.classifiers.data.stream import Streamed, StreamedMix
 
     torch.set_num_threads(1)

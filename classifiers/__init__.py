@@ -1,1 +1,3 @@
-"""Classifiers: recipes, models, data on the device, training, evaluation. Know no grid and no Ray."""
+"""Classifiers: recipes, models, data on the device, training, evaluation. Know no grid and no
+Ray.
+"""

@@ -1,4 +1,6 @@
-"""How a training uses its device. None of it is part of what is trained: results agree within seed noise."""
+"""How a training uses its device. None of it is part of what is trained: results agree within seed
+noise.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-# Pixels per batch below which a CPU's casts cost what its faster products save. Measured: 32 digits of 8×8 even,
-# 128 of them 1.4 times faster, 128 images of 32×32 1.6 to 1.8 times faster.
+# Pixels per batch below which a CPU's casts cost what its faster products save. Measured: 32 digits
+# of 8×8 even, 128 of them 1.4 times faster, 128 images of 32×32 1.6 to 1.8 times faster.
 CPU_BF16_LEAST_PIXELS = 8192
 # A capture costs about as much as some dozens of steps.
 GRAPHS_LEAST_STEPS = 500
@@ -17,9 +19,9 @@ GRAPHS_LEAST_STEPS = 500
 class Speed(BaseModel):
     """Switches; None decides by the device and the training.
 
-    bf16: autocast the network. graphs: replay whole steps as one CUDA graph; a network that cannot be recorded
-    trains without if this is None, and raises if it is True. compile: torch.compile the network, which costs
-    minutes in each process.
+    bf16: autocast the network. graphs: replay whole steps as one CUDA graph; a network that cannot
+    be recorded trains without if this is None, and raises if it is True. compile: torch.compile the
+    network, which costs minutes in each process.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -16,7 +16,9 @@ def world() -> tuple[int, int]:
 
 
 def share(length: int, rank: int, workers: int) -> slice:
-    """This worker's contiguous part of a global batch; parts differ by at most one image and may be empty."""
+    """This worker's contiguous part of a global batch; parts differ by at most one image and may be
+    empty.
+    """
     return slice(length * rank // workers, length * (rank + 1) // workers)
 
 
@@ -41,7 +43,9 @@ def _replace_norms(module: nn.Module) -> None:
 
 
 class _GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over all workers' images, weighted by their number; torch's SyncBatchNorm has no CPU path."""
+    """BatchNorm over all workers' images, weighted by their number; torch's SyncBatchNorm has no
+    CPU path.
+    """
 
     @classmethod
     def of(cls, norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:

@@ -1,4 +1,6 @@
-"""Can a classifier tell synthetic from real images? (the paper's Section 3, Appendix F and Fig. 12)"""
+"""Can a classifier tell synthetic from real images? (the paper's Section 3, Appendix F and Fig.
+12)
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,14 @@ Part = tuple[Fetch, np.ndarray]
 
 @dataclass(frozen=True)
 class DomainGap:
-    """Held-out accuracy of a classifier of real against synthetic images, in percent; 50 is no visible gap.
+    """Held-out accuracy of a classifier of real against synthetic images, in percent; 50 is no
+    visible gap.
 
-    low, high: the accuracy's 95% interval (Wilson), over held-out images, for this one training. real,
-    synthetic: the accuracy on each side. per_class: on both sides of each original class, nan where there is
-    none. n_train, n_test: images on both sides together. tested: (n_test / 2,) int64, ascending, the numbers
-    (places among its side's rows) of the images that were held out, the same on both sides.
+    low, high: the accuracy's 95% interval (Wilson), over held-out images, for this one training.
+    real, synthetic: the accuracy on each side. per_class: on both sides of each original class, nan
+    where there is none. n_train, n_test: images on both sides together. tested: (n_test / 2,)
+    int64, ascending, the numbers (places among its side's rows) of the images that were held out,
+    the same on both sides.
     """
 
     accuracy: float
@@ -68,14 +72,16 @@ def domain_gap(
 ) -> DomainGap:
     """Train a domain classifier on most of the images and test it on the rest.
 
-    real, synthetic: (fetch, rows) per shard, as many images on each side. fetch() returns the shard's images
-    (M, *image_shape) uint8 and original labels (M,) int64 in 0..classes-1, and is called each time that the shard
-    is needed; of the shard, rows (K,) int64 alone are kept. held_out: the part of each side that is tested on.
-    patch_px: classify one random square of this side per image instead of the whole image. window: shards at hand
-    at once in training, as in `StreamedMix`; None: all that is trained on lies on the device. resume, checkpoint:
-    as in `equigrid.classifiers.training.loop.train`.
+    real, synthetic: (fetch, rows) per shard, as many images on each side. fetch() returns the
+    shard's images (M, *image_shape) uint8 and original labels (M,) int64 in 0..classes-1, and is
+    called each time that the shard is needed; of the shard, rows (K,) int64 alone are kept.
+    held_out: the part of each side that is tested on. patch_px: classify one random square of this
+    side per image instead of the whole image. window: shards at hand at once in training, as in
+    `StreamedMix`; None: all that is trained on lies on the device. resume, checkpoint: as in
+    `equigrid.classifiers.training.loop.train`.
 
-    Raises ValueError for sides that differ, for splits that are empty, and for shards of another size.
+    Raises ValueError for sides that differ, for splits that are empty, and for shards of another
+    size.
     """
     n = _checked(real, synthetic, image_shape, held_out, patch_px)
     sides = [
@@ -98,7 +104,9 @@ def domain_gap(
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95% interval in percent of a proportion of hits among n (Wilson 1927), inside 0..100 for any hits."""
+    """95% interval in percent of a proportion of hits among n (Wilson 1927), inside 0..100 for any
+    hits.
+    """
     share, z2 = hits / n, _Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
@@ -128,7 +136,9 @@ def _checked(
 
 
 class _Side:
-    """One side's images by number: its parts' rows one after another. At hand one part at a time."""
+    """One side's images by number: its parts' rows one after another. At hand one part at a
+    time.
+    """
 
     def __init__(
         self, domain: int, parts: Sequence[Part], image_shape, patch_px: int | None, seed: int
@@ -148,14 +158,18 @@ class _Side:
             self.corners = _corners(int(self.starts[-1]), self.image_shape, patch_px, draw)
 
     def fetches(self, numbers: np.ndarray) -> Iterator[tuple[Fetch, int]]:
-        """(a function that fetches them, how many) of the images of these ascending numbers, part by part."""
+        """(a function that fetches them, how many) of the images of these ascending numbers, part
+        by part.
+        """
         cuts = np.searchsorted(numbers, self.starts)
         for part, (low, high) in enumerate(zip(cuts[:-1], cuts[1:])):
             if low < high:
                 yield partial(self._fetch, part, numbers[low:high]), int(high - low)
 
     def _fetch(self, part: int, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images or patches (K, *shape) uint8 and original labels (K,) int64: copies, so that the shard may go."""
+        """Images or patches (K, *shape) uint8 and original labels (K,) int64: copies, so that the
+        shard may go.
+        """
         fetch, rows = self.parts[part]
         images, labels = fetch()
         if images.shape[1:] != self.image_shape:
@@ -184,7 +198,9 @@ def _cut(images: np.ndarray, chosen: np.ndarray, corners: np.ndarray, side: int)
 def _training_mix(
     sides: Sequence[_Side], numbers: np.ndarray, window: int | None
 ) -> Mix | StreamedMix:
-    """The images of these numbers of both sides, labelled by side: gathered shard by shard, or streamed."""
+    """The images of these numbers of both sides, labelled by side: gathered shard by shard, or
+    streamed.
+    """
     parts = [
         (partial(_labelled, fetch, side.domain), np.arange(n))
         for side in sides
@@ -203,7 +219,9 @@ def _labelled(fetch: Fetch, domain: int) -> tuple[np.ndarray, np.ndarray]:
 def _tally(
     module: nn.Module, sides: Sequence[_Side], numbers: np.ndarray, classes: int, device
 ) -> tuple:
-    """(hits, images), each (2, classes) int64 by side and original class, among these numbers of both sides."""
+    """(hits, images), each (2, classes) int64 by side and original class, among these numbers of
+    both sides.
+    """
     hits, counts = np.zeros((2, classes), np.int64), np.zeros((2, classes), np.int64)
     for side in sides:
         for fetch, _ in side.fetches(numbers):

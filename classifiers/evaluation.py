@@ -20,9 +20,9 @@ TOP_K = 5
 class Evaluation:
     """Accuracies in percent.
 
-    top5 counts the true class among the min(5, classes) largest logits. per_class[c] is the top-1 accuracy on
-    images of class c, nan where the set has none. confusion is row-major classes × classes, true class by
-    row, predicted class by column. loss is the mean cross-entropy in nats.
+    top5 counts the true class among the min(5, classes) largest logits. per_class[c] is the top-1
+    accuracy on images of class c, nan where the set has none. confusion is row-major classes ×
+    classes, true class by row, predicted class by column. loss is the mean cross-entropy in nats.
     """
 
     top1: float
@@ -43,10 +43,11 @@ def evaluate(
 ) -> Evaluation:
     """Classify every image once and compare with its label.
 
-    module: takes (B, C, H, W) uint8 and gives float32 logits (B, classes); its mode is left as found.
-    images: (N, H, W, C) uint8 with labels (N,), or a Mix. Of equal logits the lower class number counts as
-    the larger one, so a constant classifier scores one class only. Raises ValueError for labels outside
-    0..classes-1 and FloatingPointError for logits that are not finite.
+    module: takes (B, C, H, W) uint8 and gives float32 logits (B, classes); its mode is left as
+    found. images: (N, H, W, C) uint8 with labels (N,), or a Mix. Of equal logits the lower class
+    number counts as the larger one, so a constant classifier scores one class only. Raises
+    ValueError for labels outside 0..classes-1 and FloatingPointError for logits that are not
+    finite.
     """
     mix = as_mix(images, labels)
     return _evaluate(module, [mix], classes=classes, device=device, batch=batch)
@@ -60,7 +61,9 @@ def evaluate_blocks(
     device: torch.device | str,
     batch: int = 1024,
 ) -> Evaluation:
-    """As `evaluate`, from (images, labels) block by block: for a set too large to lie on the device at once."""
+    """As `evaluate`, from (images, labels) block by block: for a set too large to lie on the device
+    at once.
+    """
     mixes = (Mix.of(images, labels) for images, labels in blocks)
     return _evaluate(module, mixes, classes=classes, device=device, batch=batch)
 
@@ -125,7 +128,9 @@ class _Totals:
 
 
 def _rank(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """(B,) number of classes that come before the true one: larger logits, and equal ones of lower number."""
+    """(B,) number of classes that come before the true one: larger logits, and equal ones of lower
+    number.
+    """
     own = logits.gather(1, targets[:, None])  # (B, 1)
     lower = torch.arange(logits.shape[1], device=logits.device) < targets[:, None]  # (B, classes)
     return ((logits > own) | ((logits == own) & lower)).sum(1)

@@ -1,4 +1,6 @@
-"""What a trained classifier sees in images: its features before the last layer, and the classifier kept and rebuilt."""
+"""What a trained classifier sees in images: its features before the last layer, and the classifier
+kept and rebuilt.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def rebuilt(
 ) -> Classifier:
     """The classifier whose `state_dict()` the weights are, in evaluation mode.
 
-    input_size: (height, width) that the network sees. Raises ValueError for weights of another classifier.
+    input_size: (height, width) that the network sees. Raises ValueError for weights of another
+    classifier.
     """
     network = models.build(
         model, classes=classes, height=input_size[0], width=input_size[1], channels=channels
@@ -39,7 +42,9 @@ def rebuilt(
 
 
 class Features:
-    """A function from images (n, H, W, C) uint8 to features (n, d) float32: the input of the last linear layer."""
+    """A function from images (n, H, W, C) uint8 to features (n, d) float32: the input of the last
+    linear layer.
+    """
 
     def __init__(self, module: Classifier, device: torch.device | str, *, batch: int = 512):
         self.module, self.device, self.batch = module, torch.device(device), batch

@@ -25,7 +25,8 @@ ALIASES = {
 }
 TIMM = ("resnet50", "vit_base_patch32_224")
 
-# The smallest side at which a network's last feature map still has a pixel and its strides make sense.
+# The smallest side at which a network's last feature map still has a pixel and its strides make
+# sense.
 _SIDE_MIN_PX = {"digits-cnn": 4, **dict.fromkeys(CIFAR_RESNET_DEPTHS, 8), "resnet50": 32}
 VIT_PATCH_PX = 32
 
@@ -38,8 +39,8 @@ def canonical(name: str) -> str:
 def check(name: str, height: int, width: int, channels: int, classes: int) -> None:
     """Raise ValueError unless classifier `name` takes such images (of the size it *sees*).
 
-    `timm/NAME` is looked up in timm, which imports torch, and tried if the size is not timm's own for it; all
-    other names are checked without torch.
+    `timm/NAME` is looked up in timm, which imports torch, and tried if the size is not timm's own
+    for it; all other names are checked without torch.
     """
     name = canonical(name)
     if classes < 2:
@@ -64,7 +65,8 @@ def check(name: str, height: int, width: int, channels: int, classes: int) -> No
         )
 
 
-@functools.cache  # plans and trials ask for the same few again and again, and each would import and build
+# plans and trials ask for the same few again and again, and each would import and build
+@functools.cache
 def _check_timm(name: str, height: int, width: int, channels: int) -> None:
     import timm
 
@@ -92,7 +94,8 @@ def _check_timm(name: str, height: int, width: int, channels: int) -> None:
 def _run_without_numbers(bare: str, height: int, width: int, channels: int) -> None:
     """One image's way through a network of shapes alone, which takes no memory and about a second.
 
-    timm's `fixed_input_size` is not asked: some networks that have it set take other sizes (CrossViT, Twins).
+    timm's `fixed_input_size` is not asked: some networks that have it set take other sizes
+    (CrossViT, Twins).
     """
     import timm
     import torch

@@ -1,1 +1,3 @@
-"""Generators of synthetic images: a folder for each kind, none of which imports another; `registry` knows them all."""
+"""Generators of synthetic images: a folder for each kind, none of which imports another; `registry`
+knows them all.
+"""

@@ -1,4 +1,6 @@
-"""What the configurations of all kinds of generators share: frozen parts, and the methods that each kind has."""
+"""What the configurations of all kinds of generators share: frozen parts, and the methods that each
+kind has.
+"""
 
 from abc import abstractmethod
 from typing import Annotated, Literal
@@ -29,19 +31,24 @@ class Compute(Part):
     training_precision: Precision = "auto"
     """Of matrix products and convolutions; auto is bf16 on a CUDA device, fp32 on a CPU."""
     sampling_precision: Precision = "auto"
-    """auto is fp16 on a CUDA device, fp32 on a CPU.  Never that of the sampler's state, which is float64."""
+    """auto is fp16 on a CUDA device, fp32 on a CPU.  Never that of the sampler's state, which is
+    float64.
+    """
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto is on for CUDA devices, in long trainings and in sampling from large networks."""
+    """torch.compile; auto is on for CUDA devices, in long trainings and in sampling from large
+    networks.
+    """
     microbatch: int | None = Field(None, ge=1)
-    """Most images of a training step that a device takes at once; null for its whole part of the batch.
-    Halved by itself when memory does not suffice."""
+    """Most images of a training step that a device takes at once; null for its whole part of the
+    batch. Halved by itself when memory does not suffice.
+    """
 
 
 class GeneratorConfig(Part):
     """A generator as a spec names it.  A kind that lacks one of these methods cannot be made.
 
-    Each kind also has the fields `kind` and `setting`: "closed" if it learns from the base subset alone, "open" if it
-    may know other images.
+    Each kind also has the fields `kind` and `setting`: "closed" if it learns from the base subset
+    alone, "open" if it may know other images.
     """
 
     def capacity(self, class_names: tuple[str, ...]) -> int | None:
@@ -57,7 +64,9 @@ class GeneratorConfig(Part):
         n_images: int,
         class_names: tuple[str, ...] = (),
     ) -> None:
-        """Raise ValueError, one line, if this generator cannot be made for such a dataset, n_images of it its base."""
+        """Raise ValueError, one line, if this generator cannot be made for such a dataset, n_images
+        of it its base.
+        """
         if channels not in (1, 3):
             raise ValueError(f"images have 1 or 3 channels, got {channels}")
         if classes < 1:
@@ -80,19 +89,24 @@ class GeneratorConfig(Part):
     def cost_facts(
         self, height: int, width: int, channels: int, classes: int, n_images: int | None
     ) -> dict[str, int]:
-        """What costs follow from, for tables of costs, without torch: the size of the network, training and sampling.
+        """What costs follow from, for tables of costs, without torch: the size of the network,
+        training and sampling.
 
-        parameters; training_batch, training_steps, training_nimg of a base of n_images (None: of sampling alone);
-        sampling_batch, sampler_steps, evaluations_per_image (of the network).  What a kind does not have is left out.
+        parameters; training_batch, training_steps, training_nimg of a base of n_images (None: of
+        sampling alone); sampling_batch, sampler_steps, evaluations_per_image (of the network).
+        What a kind does not have is left out.
         """
 
     @abstractmethod
     def training_payload(self) -> dict:
-        """What, beside the images and the seed, determines what `train` returns: for the generator's id.
+        """What, beside the images and the seed, determines what `train` returns: for the
+        generator's id.
 
         Files of weights by their SHA-256, never by their path.
         """
 
     @abstractmethod
     def sampling_payload(self) -> dict:
-        """What, beside that and the seed, determines the pool: how images are sampled, but not how many at once."""
+        """What, beside that and the seed, determines the pool: how images are sampled, but not how
+        many at once.
+        """

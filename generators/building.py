@@ -9,7 +9,9 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def build(model: type[Config], presets: dict[str, dict], mapping: dict) -> Config:
-    """`model` from `mapping`, starting from the preset it names; ValueError, one line, if it cannot be."""
+    """`model` from `mapping`, starting from the preset it names; ValueError, one line, if it cannot
+    be.
+    """
     values = dict(mapping)
     name = values.pop("preset", None)
     if name is not None and name not in presets:

@@ -31,9 +31,13 @@ class TrainCall:
     """In the order of labels."""
     device: "str | torch.device" = "cpu"
     resume: State | None = None
-    """A state to go on from.  Resumed equals uninterrupted, bitwise on a CPU with equal thread count and world size."""
+    """A state to go on from.  Resumed equals uninterrupted, bitwise on a CPU with equal thread
+    count and world size.
+    """
     checkpoint: Callable[[int, Callable[[], State]], None] = ignore
-    """Called on rank 0 after each step, with the number of steps done and a function that copies the state."""
+    """Called on rank 0 after each step, with the number of steps done and a function that copies
+    the state.
+    """
     log: Callable[[dict], None] = ignore
     """Takes the rows of the training log, which have equal keys, on rank 0."""
     artefacts: Artefacts = field(default_factory=dict)
@@ -54,4 +58,6 @@ class SampleCall:
     """In the order of labels."""
     device: "str | torch.device" = "cpu"
     facts: Callable[[dict], None] = ignore
-    """Told, once, the pool's columns beside images and labels, one value an image, such as captions and scores."""
+    """Told, once, the pool's columns beside images and labels, one value an image, such as captions
+    and scores.
+    """

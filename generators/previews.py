@@ -16,8 +16,8 @@ def preview(
 ) -> bytes | None:
     """What a training in progress makes as it stands: a PNG, one row per class.
 
-    None where there is nothing to see: a kind without previews, or a state without weights to sample from.
-    options: classes, class_names, shape, seed, device, columns.
+    None where there is nothing to see: a kind without previews, or a state without weights to
+    sample from. options: classes, class_names, shape, seed, device, columns.
     """
     if not registry.BACKENDS[config.kind].previews or "average" not in state:
         return None
@@ -36,12 +36,13 @@ def _sheet_of(
     budget_s: float = 20.0,
     device="cpu",
 ) -> bytes:
-    """A sheet of the first images of the pool `seed`, up to `columns` per class, of weights as they are now.
+    """A sheet of the first images of the pool `seed`, up to `columns` per class, of weights as they
+    are now.
 
-    For a look at a training in progress: weights are a state's "average", config is of a kind that can be compiled
-    and whose sampler has steps and batch; shape is (H, W, C).  Cheap: not compiled, fewer sampler steps than for
-    a pool, of very many classes those of the pool's first images alone, and no further column once it would exceed
-    budget_s seconds.
+    For a look at a training in progress: weights are a state's "average", config is of a kind that
+    can be compiled and whose sampler has steps and batch; shape is (H, W, C).  Cheap: not compiled,
+    fewer sampler steps than for a pool, of very many classes those of the pool's first images
+    alone, and no further column once it would exceed budget_s seconds.
     """
     column = min(classes, _PREVIEW_ROWS)
     steps = min(config.sampler.steps, _PREVIEW_STEPS)

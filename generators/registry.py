@@ -1,4 +1,6 @@
-"""From a configuration to the code that trains and samples its kind of generator, imported when it is needed."""
+"""From a configuration to the code that trains and samples its kind of generator, imported when it
+is needed.
+"""
 
 import difflib
 import sys
@@ -37,8 +39,9 @@ KINDS: dict[str, tuple[type[GeneratorConfig], dict[str, dict]]] = {
 def config(mapping: dict) -> GeneratorConfig:
     """The configuration that a spec's mapping describes, e.g. {"kind": "edm", "preset": "digits"}.
 
-    `preset` names a starting point; every other key overrides it, part by part.  Raises ValueError, one
-    line, for an unknown kind, preset or key, with the nearest right name, and for values out of range.
+    `preset` names a starting point; every other key overrides it, part by part.  Raises ValueError,
+    one line, for an unknown kind, preset or key, with the nearest right name, and for values out of
+    range.
     """
     kind = mapping.get("kind")
     if kind not in KINDS:
@@ -49,11 +52,12 @@ def config(mapping: dict) -> GeneratorConfig:
 
 
 class Backend(NamedTuple):
-    """The folder of a kind: its modules `training` with train(images, labels, config, call), and `sampling` with
-    sample(weights, config, call).
+    """The folder of a kind: its modules `training` with train(images, labels, config, call), and
+    `sampling` with sample(weights, config, call).
 
-    previews: whether `sample` takes the "average" of a training's state, so that its progress can be looked at.
-    reconstructs: whether it has an autoencoder of its own, and `sampling` a `reconstructor`.
+    previews: whether `sample` takes the "average" of a training's state, so that its progress can
+    be looked at. reconstructs: whether it has an autoencoder of its own, and `sampling` a
+    `reconstructor`.
     """
 
     folder: str
@@ -79,13 +83,15 @@ def train(
 ) -> "dict[str, torch.Tensor]":
     """Train the configured generator; what `sample` takes, tensors on the CPU by name.
 
-    images: (N, H, W, C) uint8, perhaps mapped from a file larger than memory; labels: (N,) int64 in [0, classes).
-    With weights from files nothing is trained: they are returned, checked, and there may be no images.
-    options: classes, seed and the other fields of `equigrid.generators.calls.TrainCall`.
+    images: (N, H, W, C) uint8, perhaps mapped from a file larger than memory; labels: (N,) int64 in
+    [0, classes). With weights from files nothing is trained: they are returned, checked, and there
+    may be no images. options: classes, seed and the other fields of
+    `equigrid.generators.calls.TrainCall`.
 
-    In a worker group (torch.distributed is initialised) every rank calls this with the same arguments; the global
-    batch is divided among the ranks.  Raises ValueError for images, labels, names or a configuration that do not fit,
-    LossNotFinite (`equigrid.generators.trainer.training_log`) where a training goes astray.
+    In a worker group (torch.distributed is initialised) every rank calls this with the same
+    arguments; the global batch is divided among the ranks.  Raises ValueError for images, labels,
+    names or a configuration that do not fit, LossNotFinite
+    (`equigrid.generators.trainer.training_log`) where a training goes astray.
     """
     return _module(config, "training").train(images, labels, config, TrainCall(**options))
 
@@ -93,15 +99,17 @@ def train(
 def sample(
     weights: "dict[str, torch.Tensor]", config: GeneratorConfig, **options
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images `start` to `stop - 1` of the pool `seed`, (stop - start, H, W, C) uint8, and their labels, int64.
+    """The images `start` to `stop - 1` of the pool `seed`, (stop - start, H, W, C) uint8, and their
+    labels, int64.
 
-    weights: what `train` returned; options: classes, shape, seed, start, stop and the other fields of
-    `equigrid.generators.calls.SampleCall`.  Fewer images where a pool that has an end ends.
+    weights: what `train` returned; options: classes, shape, seed, start, stop and the other fields
+    of `equigrid.generators.calls.SampleCall`.  Fewer images where a pool that has an end ends.
 
-    Noise and label of image i come from (seed, i) alone.  Batches begin at multiples of sampler.batch, counted from
-    image 0, and are always computed whole: so pixels are bitwise equal however the pool is cut into calls, on one
-    device with one thread count, the same versions and compute; another batch size or device, or a network compiled
-    or not, changes them by rounding.  (A sampler.batch that divides the shard's size computes nothing twice.)
+    Noise and label of image i come from (seed, i) alone.  Batches begin at multiples of
+    sampler.batch, counted from image 0, and are always computed whole: so pixels are bitwise equal
+    however the pool is cut into calls, on one device with one thread count, the same versions and
+    compute; another batch size or device, or a network compiled or not, changes them by rounding.
+    (A sampler.batch that divides the shard's size computes nothing twice.)
 
     A compiled network and pre-trained parts are kept for the next call, until `release`.
 
@@ -111,9 +119,11 @@ def sample(
 
 
 def release() -> None:
-    """Let go of all that sampling keeps in this process from call to call, so that other work has the memory.
+    """Let go of all that sampling keeps in this process from call to call, so that other work has
+    the memory.
 
-    That is pre-trained parts and a compiled network.  The next `sample` loads or compiles them anew.
+    That is pre-trained parts and a compiled network.  The next `sample` loads or compiles them
+    anew.
     """
     for name in _KEEPERS:
         if name in sys.modules:  # what nobody imported keeps nothing
@@ -121,7 +131,9 @@ def release() -> None:
 
 
 def reconstructs(kind: str | None) -> bool:
-    """Whether generators of this kind have an autoencoder of their own, so that there is a `reconstructor`."""
+    """Whether generators of this kind have an autoencoder of their own, so that there is a
+    `reconstructor`.
+    """
     return kind in BACKENDS and BACKENDS[kind].reconstructs
 
 
@@ -132,7 +144,8 @@ def reconstructor(
     shape: tuple[int, int, int],
     device: "str | torch.device" = "cpu",
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Passes images (N, H, W, C) uint8 of `shape` (H, W, C) through the generator's autoencoder: the same form.
+    """Passes images (N, H, W, C) uint8 of `shape` (H, W, C) through the generator's autoencoder:
+    the same form.
 
     weights: what `train` returned.
     """

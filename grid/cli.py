@@ -1,5 +1,6 @@
-"""The `equigrid` command. Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line), 3 stopped at the budget,
-130 interrupted."""
+"""The `equigrid` command. Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line), 3
+stopped at the budget, 130 interrupted.
+"""
 
 import json
 import shlex
@@ -103,7 +104,7 @@ def _planned(spec: str, store):
     return plan(resolve(_ran(spec, store), store))
 
 
-# Commands ------------------------------------------------------------------------------------------------------
+# Commands -----------------------------------------------------------------------------------------
 
 
 @app.command()
@@ -263,7 +264,9 @@ def status(
 
 @app.command()
 def fit(spec: RanSpec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
-    """Fit the equivalence anew from the store, and print it with its interval, or why there is none."""
+    """Fit the equivalence anew from the store, and print it with its interval, or why there is
+    none.
+    """
     with _bad_input():
         from equigrid.grid.reporting import analysis_bridge
 
@@ -297,7 +300,9 @@ def paper(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Re-fit the seven published equations from the paper's own tables, beside the published coefficients."""
+    """Re-fit the seven published equations from the paper's own tables, beside the published
+    coefficients.
+    """
     from equigrid.analysis.paper import published as published
     from equigrid.grid.reporting import console as screens
 
@@ -332,7 +337,9 @@ def equiv(
     generator: Annotated[str | None, typer.Option(help="Only this generator's curve.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Answer: N more real images are worth how many synthetic ones, with an interval, and what would each cost?"""
+    """Answer: N more real images are worth how many synthetic ones, with an interval, and what
+    would each cost?
+    """
     with _bad_input():
         if from_paper and spec is not None:
             raise UserError(
@@ -351,7 +358,9 @@ def equiv(
 
 
 def _only_grid(store: str) -> str:
-    """The name of the store's grid if it holds one. Raises UserError if it holds several, StoreError if none."""
+    """The name of the store's grid if it holds one. Raises UserError if it holds several,
+    StoreError if none.
+    """
     names = sorted({name.split("/")[1] for name in _open(store).list("grids")})
     if len(names) > 1:
         raise UserError(
@@ -361,7 +370,9 @@ def _only_grid(store: str) -> str:
 
 
 def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict):
-    """The answer from a grid's results, or from the paper's tables where `spec` is None. Raises UserError."""
+    """The answer from a grid's results, or from the paper's tables where `spec` is None. Raises
+    UserError.
+    """
     from equigrid.analysis.answer.practical import equiv as ask
 
     if spec is None:
@@ -391,7 +402,9 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is shown.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a store holds that no grid in it needs; with --delete, remove it. Results are never touched."""
+    """Show what a store holds that no grid in it needs; with --delete, remove it. Results are never
+    touched.
+    """
     from equigrid.grid.reporting import console as screens
 
     with _bad_input():
@@ -421,7 +434,7 @@ def presets(as_json: Json = False) -> None:
         print("\n".join(f"{name}: {text}" for name, text in about.items()))
 
 
-# What they share and show --------------------------------------------------------------------------------------
+# What they share and show -------------------------------------------------------------------------
 
 
 def _nothing_to_do(spec: GridSpec, store):
@@ -440,7 +453,9 @@ def _nothing_to_do(spec: GridSpec, store):
 def _analyse(
     the_plan, store, out: Path | None, *, as_json: bool, summary: dict | None = None
 ) -> dict:
-    """Fits, prints the table unless `as_json`, and writes figures and report. Returns what was written."""
+    """Fits, prints the table unless `as_json`, and writes figures and report. Returns what was
+    written.
+    """
     from equigrid.grid.reporting import analysis_bridge
 
     directory = _report_path(the_plan, out).parent
@@ -465,7 +480,9 @@ def _show_analysis(table, analysis) -> None:
 
 
 def _slots_here(spec: GridSpec) -> tuple[int, float]:
-    """Slots of a local run on this machine (or the spec's own number), and GPUs per slot if they were GPUs."""
+    """Slots of a local run on this machine (or the spec's own number), and GPUs per slot if they
+    were GPUs.
+    """
     import os
 
     from equigrid.grid.reporting.estimate import gpus_of_a_slot

@@ -1,4 +1,6 @@
-"""What can go wrong for reasons outside the program, each in one line and with an exit code of its own."""
+"""What can go wrong for reasons outside the program, each in one line and with an exit code of its
+own.
+"""
 
 
 class UserError(ValueError):
@@ -6,7 +8,9 @@ class UserError(ValueError):
 
 
 class StoreError(OSError):
-    """The store could not be opened, read or written. permanent: nothing suggests that it will mend by itself."""
+    """The store could not be opened, read or written. permanent: nothing suggests that it will mend
+    by itself.
+    """
 
     def __init__(self, message: str, *, permanent: bool = True):
         super().__init__(message)

@@ -1,8 +1,10 @@
-"""What a store holds that no grid in it needs, and removing that. Results and measures are never touched.
+"""What a store holds that no grid in it needs, and removing that. Results and measures are never
+touched.
 
-Needed is what the plan of any recorded spec (`grids/*/spec.json`) names. Of a training that is done only the output
-is needed: its checkpoints go, as do its leftovers of attempts that came to nothing. What was written within the last
-hour stays, since its manifest may be on its way, and so does all that belongs to a grid that runs.
+Needed is what the plan of any recorded spec (`grids/*/spec.json`) names. Of a training that is done
+only the output is needed: its checkpoints go, as do its leftovers of attempts that came to nothing.
+What was written within the last hour stays, since its manifest may be on its way, and so does all
+that belongs to a grid that runs.
 """
 
 import re
@@ -37,7 +39,9 @@ class Garbage(NamedTuple):
 
 
 def recorded(store: Store) -> list[Plan]:
-    """The plans of all grids in the store. Raises UserError if one cannot be planned: then nothing may go."""
+    """The plans of all grids in the store. Raises UserError if one cannot be planned: then nothing
+    may go.
+    """
     plans = []
     for name in sorted(name for name in store.list("grids") if name.endswith("/spec.json")):
         right = f"run it again, or remove {name} if it is not wanted any more"
@@ -59,7 +63,9 @@ def recorded(store: Store) -> list[Plan]:
 
 
 def plan_gc(store: Store, plans: list[Plan], *, now: float | None = None) -> list[Garbage]:
-    """What may go if only `plans` count, by name. now: by the store's clock, which is asked without it."""
+    """What may go if only `plans` count, by name. now: by the store's clock, which is asked without
+    it.
+    """
     now = store.check() if now is None else now
     needs = _Needs(store, plans)
     found = []
@@ -77,7 +83,9 @@ def plan_gc(store: Store, plans: list[Plan], *, now: float | None = None) -> lis
 
 
 def collect(store: Store, garbage: Iterable[Garbage]) -> int:
-    """Removes it; returns the bytes freed. Manifests go first, so that none is left without its data."""
+    """Removes it; returns the bytes freed. Manifests go first, so that none is left without its
+    data.
+    """
     garbage = list(garbage)
     names = [item.name for item in garbage]
     store.delete(*(name for name in names if name.endswith(".json")))

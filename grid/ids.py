@@ -1,7 +1,8 @@
 """Ids and seeds: hashes of what determines an output, never of paths, hardware or worker counts.
 
-An id is a hash of canonical JSON, so that equal work has an equal name on every machine and in every run.
-Every random draw of a job is seeded from its id (and a purpose), so a job's output follows from its id.
+An id is a hash of canonical JSON, so that equal work has an equal name on every machine and in
+every run. Every random draw of a job is seeded from its id (and a purpose), so a job's output
+follows from its id.
 """
 
 import hashlib
@@ -22,14 +23,18 @@ REVISIONS = {
 
 
 def canonical_json(value) -> str:
-    """JSON with sorted keys and no spaces. Raises ValueError for NaN and infinities, TypeError for odd types."""
+    """JSON with sorted keys and no spaces. Raises ValueError for NaN and infinities, TypeError for
+    odd types.
+    """
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
     )
 
 
 def content_id(kind: str, payload: dict) -> str:
-    """`kind-` and 20 hexadecimal digits that name `payload`, the whole of what determines the output."""
+    """`kind-` and 20 hexadecimal digits that name `payload`, the whole of what determines the
+    output.
+    """
     text = canonical_json({"kind": kind, "rev": REVISIONS.get(kind, 1), **payload})
     return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
 

@@ -1,5 +1,5 @@
-"""What several rooms' tests load through the real loading code: small pre-trained parts of random weights, written to
-disk as the released ones are laid out, and a hub that does not answer.
+"""What several rooms' tests load through the real loading code: small pre-trained parts of random
+weights, written to disk as the released ones are laid out, and a hub that does not answer.
 """
 
 import json
@@ -51,7 +51,9 @@ def autoencoder(**extra):
 
 @pytest.fixture(scope="session")
 def sd(tmp_path_factory):
-    """A pipeline laid out as Stable Diffusion 1 and 2, with a safety checker that must not be loaded."""
+    """A pipeline laid out as Stable Diffusion 1 and 2, with a safety checker that must not be
+    loaded.
+    """
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -161,7 +163,9 @@ def language_model(tmp_path_factory):
 
 @pytest.fixture
 def cached(tmp_path, monkeypatch):
-    """Puts a folder into the hub's cache and returns its hub id; the hub takes connections and never answers."""
+    """Puts a folder into the hub's cache and returns its hub id; the hub takes connections and
+    never answers.
+    """
     from huggingface_hub import constants, hf_api
 
     hub = socket.create_server(("127.0.0.1", 0))

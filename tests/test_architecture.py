@@ -1,52 +1,184 @@
-"""The rules of the rooms, and the README's word: what may import what, and that the commands named there work."""
+"""The rules of the rooms, and the README's word: what may import what, and that the commands named
+there work.
+"""
 
 import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FOLDERS = ("grid", "generators", "classifiers", "analysis")
+# What a folder must not import: packages, and other folders of ours.
 FORBIDDEN = {
     "generators": {"ray", "grid", "classifiers", "analysis"},
     "classifiers": {"ray", "grid", "generators", "analysis"},
     "analysis": {"ray", "grid", "torch", "torchvision", "generators", "classifiers"},
+    "grid/spec": {"ray", "torch", "pyarrow"},
+    "grid/planning": {"ray", "torch"},
+    "grid/store": {"ray", "torch"},
+    "grid/datasets": {"ray", "torch"},
+    "grid/jobs": {"ray"},
+    "grid/reporting": {"ray", "torch"},
+    "grid/cli.py": {"ray", "torch"},
 }
-ALLOWED = {Path("analysis/actor.py"): {"ray"}}
+ALLOWED = {
+    "analysis/actor.py": {"ray"},
+    "grid/jobs/ray_train.py": {"ray"},
+    "grid/jobs/inputs.py": {"ray"},  # fetches the shards of a streamed mix
+    "grid/jobs/failures.py": {"ray"},  # tells Ray's exceptions from a job's own
+    "grid/reporting/analysis_bridge.py": {"ray"},  # makes the analyst's actor
+    "grid/reporting/metrics.py": {"ray"},  # Ray's counters and gauges
+    "grid/reporting/trackers.py": {"ray"},  # the trackers' actor
+    "grid/datasets/ingest.py": {"ray"},  # reads a source's units side by side
+}
+# From top to bottom: a room imports from lower floors alone, and not from its neighbours.
+FLOORS = {
+    "grid": """
+        cli
+        gc
+        running
+        reporting
+        jobs
+        planning
+        datasets
+        store
+        spec
+        ids errors units
+    """,
+    "generators": """
+        previews
+        registry
+        edm dit stable_diffusion imported
+        quality
+        sheets
+        trainer
+        common
+        building calls
+        base_config
+    """,
+    "classifiers": """
+        zero_shot domain_gap
+        training
+        evaluation features
+        data
+        models
+        distributed compute
+        recipes
+        names
+    """,
+    "analysis": """
+        report actor
+        answer figures paper
+        conclusions
+        fitting
+        data
+        schema settings
+    """,
+}
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level names that a file imports anywhere, inside functions too."""
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports anywhere, inside functions and for types too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(node.module.split(".")[0])
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_rooms_import_only_what_they_may(room):
-    files = sorted((ROOT / room).rglob("*.py"))
-    assert files
-    for path in files:
-        relative = path.relative_to(ROOT)
-        wrong = imported(path) & FORBIDDEN[room] - ALLOWED.get(relative, set())
+def heads(path: Path) -> set[str]:
+    """What a file imports by first names: other packages, and our folders."""
+    return {name.removeprefix("equigrid.").split(".")[0] for name in imports(path)}
+
+
+def graph() -> dict[str, set[str]]:
+    """Which of our modules imports which; names without the leading `equigrid.`."""
+    files = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    named = {module_name(path.relative_to(ROOT)): path for path in files}
+
+    def target(name: str) -> str:
+        name = name.removeprefix("equigrid.")
+        while name and name not in named:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {
+        module: {target(name) for name in imports(path) if name.startswith("equigrid.")}
+        - {module, ""}
+        for module, path in named.items()
+    }
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("place", FORBIDDEN)
+def test_folders_import_only_what_they_may(place):
+    for path in sorted((ROOT / place).rglob("*.py")) or [ROOT / place]:
+        relative = str(path.relative_to(ROOT))
+        wrong = heads(path) & FORBIDDEN[place] - ALLOWED.get(relative, set())
         assert not wrong, f"{relative} imports {', '.join(sorted(wrong))}"
 
 
-def test_the_rule_would_catch_a_late_import(tmp_path):
+def test_nobody_imports_the_folders_by_their_bare_names():
+    """They are parts of `equigrid`: `import analysis` would find whatever the user has of that
+    name.
+    """
+    for folder in (*FOLDERS, "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            bare = {name.split(".")[0] for name in imports(path)} & set(FOLDERS)
+            assert not bare, f"{path.relative_to(ROOT)} imports {', '.join(bare)}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_go_down_the_floors(folder):
+    floors = [rooms.split() for rooms in FLOORS[folder].split("\n") if rooms.split()]
+    floor = {room: number for number, rooms in enumerate(floors) for room in rooms}
+    own = {module: found for module, found in graph().items() if module.startswith(f"{folder}.")}
+    assert {module.split(".")[1] for module in own} == set(floor), "a room is not in FLOORS"
+    for module, found in own.items():
+        room = module.split(".")[1]
+        for name in found:
+            if name.startswith(f"{folder}.") and (other := name.split(".")[1]) != room:
+                assert floor[other] > floor[room], f"{module} imports {name}"
+
+
+def test_no_modules_import_each_other():
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+    TopologicalSorter(graph()).prepare()
+
+
+def test_the_rules_would_catch_a_late_import(tmp_path):
     path = tmp_path / "x.py"
-    path.write_text("def f():\n    from torch.nn import Linear\n    import ray.train as t\n")
-    assert imported(path) == {"torch", "ray"}
+    late = [
+        "from torch.nn import Linear",
+        "import ray.train as t",
+        "from equigrid.grid import store",
+    ]
+    path.write_text("def f():\n" + "".join(f"    {line}\n" for line in late))
+    assert heads(path) == {"torch", "ray", "grid"}
 
 
 @pytest.mark.parametrize(
     "package",
-    ["equigrid.grid.planning.planner", "generators", "equigrid.classifiers.recipes", "analysis"],
+    [
+        "equigrid",
+        "equigrid.grid.planning.planner",
+        "equigrid.grid.cli",
+        "equigrid.generators.registry",
+        "equigrid.classifiers.recipes",
+        "equigrid.analysis.report.html",
+    ],
 )
 def test_importing_does_nothing_heavy(package):
     code = f"import sys, {package}; print(*sorted({{'torch', 'ray', 'transformers', 'diffusers'}} & set(sys.modules)))"
@@ -74,7 +206,9 @@ def test_the_readme_names_files_that_exist():
 
 
 def test_the_readme_commands_work(tmp_path):
-    """Each `equigrid` line of the README, short of the run itself, beside a store that holds the digits and their spec."""
+    """Each `equigrid` line of the README, short of the run itself, beside a store that holds the
+    digits and their spec.
+    """
     from equigrid.grid.datasets import ingest
     from equigrid.grid.planning.resolve import resolve
     from equigrid.grid.spec import load

@@ -14,8 +14,10 @@ _HALVINGS = 40  # of a hundredth of the dataset: to less than one image
 
 @dataclass(frozen=True)
 class Mix:
-    """`n_real`, `n_syn`: images to add; `accuracy`: there, percent; `cost`; `reaches`: whether the target is met within
-    the budget (None without a target); `confidence`: share of the redrawn data in which it is."""
+    """`n_real`, `n_syn`: images to add; `accuracy`: there, percent; `cost`; `reaches`: whether the
+    target is met within the budget (None without a target); `confidence`: share of the redrawn data
+    in which it is.
+    """
 
     n_real: int
     n_syn: int
@@ -69,11 +71,11 @@ def cheapest_mix(
     target: float | None,
     budget: float | None,
 ) -> Mix:
-    """The cheapest mix that reaches `target` (percent) within `budget`; without a target, or where it cannot be
-    reached, the mix of highest accuracy within the budget.
+    """The cheapest mix that reaches `target` (percent) within `budget`; without a target, or where
+    it cannot be reached, the mix of highest accuracy within the budget.
 
-    Real images up to the dataset's size; synthetic ones none, or from the smallest measured amount (below it the
-    surface is epsilon's) to the ratio limit.
+    Real images up to the dataset's size; synthetic ones none, or from the smallest measured amount
+    (below it the surface is epsilon's) to the ratio limit.
     """
     data = base.data
     real_max = max(curve.n_total_dataset - data.n_nominal, 0.0)
@@ -115,8 +117,9 @@ def _accuracy(base: BaseFit, real: np.ndarray, syn: np.ndarray) -> np.ndarray:
 
 
 def _cheapest(base: BaseFit, syn, real_max, cost_real, cost_syn, target) -> tuple[int, int] | None:
-    """The cheapest (real, synthetic) that reaches the target: for each synthetic amount the fewest real images, once
-    on the whole range and once around the best. None where nothing reaches it."""
+    """The cheapest (real, synthetic) that reaches the target: for each synthetic amount the fewest
+    real images, once on the whole range and once around the best. None where nothing reaches it.
+    """
     for _ in range(2):
         real = _fewest_real(base, syn, real_max, target)
         cost = real * cost_real + np.where(np.isfinite(real), syn, np.inf) * cost_syn
@@ -132,7 +135,9 @@ def _cheapest(base: BaseFit, syn, real_max, cost_real, cost_syn, target) -> tupl
 
 
 def _fewest_real(base: BaseFit, syn: np.ndarray, real_max: float, target: float) -> np.ndarray:
-    """Per synthetic amount the smallest number of added real images that reaches the target; inf where none does."""
+    """Per synthetic amount the smallest number of added real images that reaches the target; inf
+    where none does.
+    """
     steps = np.linspace(0.0, real_max, _STEPS)
     reached = np.stack(
         [_accuracy(base, np.full(len(syn), r), syn) >= target for r in steps], axis=1

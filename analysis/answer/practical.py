@@ -1,4 +1,6 @@
-"""The practical answer: how many synthetic images match, which is cheaper, and the cheapest mix for a target."""
+"""The practical answer: how many synthetic images match, which is cheaper, and the cheapest mix for
+a target.
+"""
 
 from dataclasses import dataclass
 
@@ -19,10 +21,11 @@ _SAME_BASE = 0.005  # relative: base sizes this close are one (11,959 and 12,000
 class CurveAnswer:
     """The answer of one curve.
 
-    `n_syn`: synthetic images that match n_real added ones at n_base, with interval; `method`: 'surface' (n_base was
-    measured) or 'formula' (Eq. 13) or 'none'; `unreachable`: share of the redrawn data in which no amount suffices;
-    `below_measured`: the smallest measured synthetic amount where `n_syn` lies below it, else None.
-    `warnings`: extrapolation, and why there is no answer. Costs in the caller's currency.
+    `n_syn`: synthetic images that match n_real added ones at n_base, with interval; `method`:
+    'surface' (n_base was measured) or 'formula' (Eq. 13) or 'none'; `unreachable`: share of the
+    redrawn data in which no amount suffices; `below_measured`: the smallest measured synthetic
+    amount where `n_syn` lies below it, else None. `warnings`: extrapolation, and why there is no
+    answer. Costs in the caller's currency.
     """
 
     key: CurveKey
@@ -156,9 +159,10 @@ def equiv(
 ) -> Answer:
     """How many synthetic images match n_real added real ones at n_base, and what each would cost.
 
-    n_base, n_real: images; costs per image, in any one currency; target_accuracy: percent; budget: in that currency.
-    `only`: dataset, classifier, recipe, generator, to ask one curve of several. Raises ValueError for amounts or
-    costs out of range, for a budget or target without costs, and where no curve has the names asked for.
+    n_base, n_real: images; costs per image, in any one currency; target_accuracy: percent; budget:
+    in that currency. `only`: dataset, classifier, recipe, generator, to ask one curve of several.
+    Raises ValueError for amounts or costs out of range, for a budget or target without costs, and
+    where no curve has the names asked for.
     """
     _check(n_base, n_real, cost_real, cost_syn, target_accuracy, budget)
     is_analysis = isinstance(table_or_analysis, Analysis)
@@ -268,7 +272,9 @@ def _by_formula(curve: CurveResult, n_base: float, n_real: float) -> Estimate:
 
 
 def _by_surface(base: BaseFit, n_real: float, level: float) -> tuple[Estimate, bool, float]:
-    """Eq. 12 on this base size's surface: images with interval, whether reachable, share of draws where it is not."""
+    """Eq. 12 on this base size's surface: images with interval, whether reachable, share of draws
+    where it is not.
+    """
     solved = []
     for surfaces in (base.surface, base.drawn_surfaces):
         target = surfaces.accuracy(base.data.n_base + n_real, 0.0)

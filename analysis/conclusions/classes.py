@@ -1,4 +1,6 @@
-"""Gains class by class: which classes synthetic (or real, or copied) images help and which they harm."""
+"""Gains class by class: which classes synthetic (or real, or copied) images help and which they
+harm.
+"""
 
 import numpy as np
 import pandas as pd
@@ -21,10 +23,12 @@ COLUMNS = [
 
 
 def class_gains(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """Per cell and class, the mean gain over the base in points, paired by subset seed, with Student's interval.
+    """Per cell and class, the mean gain over the base in points, paired by subset seed, with
+    Student's interval.
 
-    Columns: COLUMNS; `class` counts from 0 in the order of `per_class`; `low`, `high` are NaN with one pair. Intervals
-    are per class, not corrected for their number. Empty where no row has `per_class`.
+    Columns: COLUMNS; `class` counts from 0 in the order of `per_class`; `low`, `high` are NaN with
+    one pair. Intervals are per class, not corrected for their number. Empty where no row has
+    `per_class`.
     """
     frame = check_table(table).frame
     per_class = table.drop_duplicates("trial_id").set_index("trial_id")["per_class"].dropna()

@@ -1,4 +1,6 @@
-"""Cells against others than their own base: recipes of one base (Table 6), real beside synthetic (Table 20)."""
+"""Cells against others than their own base: recipes of one base (Table 6), real beside synthetic
+(Table 20).
+"""
 
 import pandas as pd
 from scipy import stats
@@ -9,13 +11,17 @@ from equigrid.analysis.data.summary import cell_means, fixed_synthetic
 
 _KEYS = [*FAMILY, *CELL]
 Compared = list[tuple[pd.Series, Estimate | None]]
-"""Lines of `summary.cell_means`, each with its gain in points over a reference; None for the reference itself."""
+"""Lines of `summary.cell_means`, each with its gain in points over a reference; None for the
+reference itself.
+"""
 
 
 def recipe_gains(
     table: pd.DataFrame, plain: str, *, metric: str = "top1", level: float = 0.95
 ) -> Compared:
-    """Where one base was trained by several recipes: every cell of it against the base alone under `plain`."""
+    """Where one base was trained by several recipes: every cell of it against the base alone under
+    `plain`.
+    """
     cells, found = _Cells(table, metric, level), []
     for _, rows in cells.means.groupby(["dataset", "classifier", "n_nominal"], sort=True):
         bases = rows[rows["arm"] == "base"]
@@ -29,8 +35,9 @@ def recipe_gains(
 
 
 def real_gains(table: pd.DataFrame, *, metric: str = "top1", level: float = 0.95) -> Compared:
-    """Where a family fixes the synthetic amount and varies the real one: every cell against the same synthetic images
-    with the fewest real ones (none, in the paper)."""
+    """Where a family fixes the synthetic amount and varies the real one: every cell against the
+    same synthetic images with the fewest real ones (none, in the paper).
+    """
     cells, found = _Cells(table, metric, level), []
     for _, rows in cells.means.groupby(FAMILY, sort=True):
         if fixed_synthetic(rows):
@@ -41,7 +48,9 @@ def real_gains(table: pd.DataFrame, *, metric: str = "top1", level: float = 0.95
 
 
 class _Cells:
-    """The cells of a table as `means`, the lines of `cell_means`, and what makes their intervals."""
+    """The cells of a table as `means`, the lines of `cell_means`, and what makes their
+    intervals.
+    """
 
     def __init__(self, table: pd.DataFrame, metric: str, level: float):
         self.level, self.means = level, cell_means(table, metric=metric, level=level)
@@ -67,7 +76,9 @@ class _Cells:
 
 
 def _difference(mine: pd.Series, theirs: pd.Series, level: float) -> Estimate:
-    """Of two means with Student's interval: paired where both have the same subset seeds, else Welch's."""
+    """Of two means with Student's interval: paired where both have the same subset seeds, else
+    Welch's.
+    """
     if mine.index.name == "subset_seed" and mine.index.equals(theirs.index):
         return student_estimate((mine - theirs).to_numpy(), level)
     value, parts = (

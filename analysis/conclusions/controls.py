@@ -1,4 +1,6 @@
-"""Gains: of synthetic over base, over copies (the control for the number of steps), of real, and class by class."""
+"""Gains: of synthetic over base, over copies (the control for the number of steps), of real, and
+class by class.
+"""
 
 from dataclasses import dataclass
 
@@ -25,7 +27,9 @@ class Gain:
 
 
 def cell_gains(bases: list[BaseData], draws: list[np.ndarray], level: float) -> list[Gain]:
-    """Every cell over its base; and every synthetic cell over the copies cell of equal size, where there is one."""
+    """Every cell over its base; and every synthetic cell over the copies cell of equal size, where
+    there is one.
+    """
     gains = []
     for base, drawn in zip(bases, draws):
         for k in range(len(base.mean)):
@@ -62,7 +66,9 @@ def pooled_gain(
     arm: str = "syn",
     over: str = "base",
 ) -> Estimate | None:
-    """Mean gain over all cells of an arm that have a reference: each base size first, then their mean."""
+    """Mean gain over all cells of an arm that have a reference: each base size first, then their
+    mean.
+    """
     values, drawn_values = [], []
     for base, drawn in zip(bases, draws):
         pairs = _pairs(base, arm, over)
@@ -87,8 +93,10 @@ def _pairs(base: BaseData, arm: str, over: str) -> list[tuple[int, int]]:
 
 
 def harmful_steps(bases: list[BaseData], draws: list[np.ndarray], level: float) -> list[str]:
-    """Sentences on steps from fewer to more synthetic images that lower the accuracy with an interval below zero,
-    and one on the number of those within the noise. The level is corrected for the number of steps (Bonferroni)."""
+    """Sentences on steps from fewer to more synthetic images that lower the accuracy with an
+    interval below zero, and one on the number of those within the noise. The level is corrected for
+    the number of steps (Bonferroni).
+    """
     steps = [step for base, drawn in zip(bases, draws) for step in _steps(base, drawn)]
     sentences, within = [], 0
     for base, before, after, change in steps:

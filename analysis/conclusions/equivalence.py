@@ -1,7 +1,8 @@
-"""The equivalence of synthetic and real data: surfaces, tuples, c1 and c2, intervals, and whether they mean anything.
+"""The equivalence of synthetic and real data: surfaces, tuples, c1 and c2, intervals, and whether
+they mean anything.
 
-`analyse` never raises on incomplete data: what is missing for which result is said in plain sentences, and what
-can be computed is computed.
+`analyse` never raises on incomplete data: what is missing for which result is said in plain
+sentences, and what can be computed is computed.
 """
 
 import hashlib
@@ -35,7 +36,9 @@ EPSILONS = (1e-6, 1e-3, 1.0)  # whose effect on c1 and c2 is reported beside the
 
 @dataclass(frozen=True)
 class BaseFit:
-    """One base size's part in a curve: data, noise, and the surfaces of the point estimate and of all draws."""
+    """One base size's part in a curve: data, noise, and the surfaces of the point estimate and of
+    all draws.
+    """
 
     data: BaseData
     noise: BaseNoise
@@ -115,7 +118,9 @@ class CurveResult:
         return f"{self.key}: undetermined, because " + "; ".join(self.reasons)
 
     def equivalent_ratio(self, n_base: float, n_real: float) -> Estimate:
-        """Eq. 13 with interval: n_syn / n_base for n_real added images at n_base (both in images, positive)."""
+        """Eq. 13 with interval: n_syn / n_base for n_real added images at n_base (both in images,
+        positive).
+        """
         if n_base <= 0 or n_real < 0:
             raise ValueError(
                 f"n_base is {n_base} and n_real {n_real}: n_base must be positive, n_real not negative"
@@ -164,7 +169,8 @@ class Analysis:
 
 
 def analyse(table: pd.DataFrame, *, settings: Settings = DEFAULTS) -> Analysis:
-    """Fit every (dataset, classifier, recipe, generator) of a results table (`equigrid.analysis.schema.SCHEMA`).
+    """Fit every (dataset, classifier, recipe, generator) of a results table
+    (`equigrid.analysis.schema.SCHEMA`).
 
     Raises ValueError only where a column is absent.
     """

@@ -1,4 +1,6 @@
-"""The improvement ratio (Eq. 7): the gain of closed-set over that of open-set synthetic images, at equal amounts."""
+"""The improvement ratio (Eq. 7): the gain of closed-set over that of open-set synthetic images, at
+equal amounts.
+"""
 
 from dataclasses import dataclass
 
@@ -12,7 +14,9 @@ from equigrid.analysis.data.estimates import Estimate, finite
 
 @dataclass(frozen=True)
 class ImprovementRatio:
-    """One base size. `ratio` with Fieller's interval: an end is None where the open-set gain may be zero."""
+    """One base size. `ratio` with Fieller's interval: an end is None where the open-set gain may be
+    zero.
+    """
 
     dataset: str
     classifier: str
@@ -32,9 +36,11 @@ class ImprovementRatio:
 def improvement_ratios(
     analysis: Analysis, *, closed: str | None = None, open: str | None = None, scale: float = 1.0
 ) -> list[ImprovementRatio]:
-    """Every base size at which a closed-set and an open-set generator were measured at `scale` (n_syn / n_base).
+    """Every base size at which a closed-set and an open-set generator were measured at `scale`
+    (n_syn / n_base).
 
-    `closed`, `open`: generator names; None takes every generator of that setting. Empty where there are no pairs.
+    `closed`, `open`: generator names; None takes every generator of that setting. Empty where there
+    are no pairs.
     """
     found = []
     for first in _having(analysis, closed, "closed"):
@@ -92,8 +98,8 @@ def _gains(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Both gains (2,), the covariance of their means (2, 2), and its degrees of freedom.
 
-    Over clusters (subset seeds) the gains are paired, so what the subset does to all cells cancels. Without clusters
-    the base's mean is common to both gains.
+    Over clusters (subset seeds) the gains are paired, so what the subset does to all cells cancels.
+    Without clusters the base's mean is common to both gains.
     """
     a, b = closed.data, opened.data
     base_a, base_b = (int(np.nonzero(d.arm == "base")[0][0]) for d in (a, b))
@@ -120,8 +126,8 @@ def _gains(
 def fieller(gains: np.ndarray, covariance: np.ndarray, df: float, level: float) -> Estimate:
     """Ratio gains[0] / gains[1] of two normal means with Fieller's (1954) interval.
 
-    The set {r : |g0 - r g1| <= t se(g0 - r g1)}. Where it is not an interval (the denominator may be zero) both ends
-    are None.
+    The set {r : |g0 - r g1| <= t se(g0 - r g1)}. Where it is not an interval (the denominator may
+    be zero) both ends are None.
     """
     value = finite(gains[0] / gains[1]) if gains[1] != 0 else None
     if df < 1 or not np.isfinite(covariance).all():

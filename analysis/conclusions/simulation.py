@@ -1,4 +1,5 @@
-"""Results tables with a known answer, to check that the analysis finds it: planted surfaces, planted noise.
+"""Results tables with a known answer, to check that the analysis finds it: planted surfaces,
+planted noise.
 
 For tests and for the coverage study of `benchmarks/fits.py`; nothing of it enters a result.
 """
@@ -19,10 +20,11 @@ _EPSILON = 1e-6
 class Planted:
     """Eq. 11 at each base size, and how seeds scatter about it. Standard deviations in points.
 
-    `surfaces`: n_base -> (b1, b2, b3, b4). `real`, `syn`, `copies`: amounts as multiples of n_base. A subset seed
-    shifts all cells of a base size (`subset_sd`) and brings a generator that shifts the synthetic cells
-    (`generator_sd`) and tilts them along log(n_syn / n_base) (`generator_tilt_sd`); trials scatter by `trial_sd`.
-    `noise_scale`: factors per base size for all of these.
+    `surfaces`: n_base -> (b1, b2, b3, b4). `real`, `syn`, `copies`: amounts as multiples of n_base.
+    A subset seed shifts all cells of a base size (`subset_sd`) and brings a generator that shifts
+    the synthetic cells (`generator_sd`) and tilts them along log(n_syn / n_base)
+    (`generator_tilt_sd`); trials scatter by `trial_sd`. `noise_scale`: factors per base size for
+    all of these.
     """
 
     surfaces: dict[int, tuple[float, float, float, float]]
@@ -117,8 +119,8 @@ class Planted:
         }  # fmt: skip
 
 
-# Surfaces of the shape and size that the paper's CIFAR-10 tables have (Tables 9 and 10, Eq. 11), rounded: planted
-# numbers, not results.
+# Surfaces of the shape and size that the paper's CIFAR-10 tables have (Tables 9 and 10, Eq. 11),
+# rounded: planted numbers, not results.
 LIKE_CIFAR10 = {
     500: (8.8, 0.03, 6.4, -61.8),
     5_000: (7.1, 0.18, 3.9, -16.3),
@@ -129,8 +131,9 @@ LIKE_CIFAR10 = {
 def coverage(
     planted: Planted, *, tables: int, replicates: int, first_seed: int = 0, **changes
 ) -> dict[str, float]:
-    """Share of simulated tables whose intervals contain the truth, for c1, c2 and the equivalent amount at the middle
-    base size with as many real images added; and the share of bounded intervals.
+    """Share of simulated tables whose intervals contain the truth, for c1, c2 and the equivalent
+    amount at the middle base size with as many real images added; and the share of bounded
+    intervals.
 
     An unbounded interval contains the truth: it says so little that it cannot be wrong.
     """

@@ -1,4 +1,6 @@
-"""Whether an equivalence is determined, and everything worth saying beside it, in plain sentences."""
+"""Whether an equivalence is determined, and everything worth saying beside it, in plain
+sentences.
+"""
 
 from collections import defaultdict
 
@@ -9,13 +11,16 @@ from equigrid.analysis.fitting.noise import CLUSTERED, NONE, RESIDUAL, TRIALS
 from equigrid.analysis.fitting.solve import NEVER, WHY
 
 _FAR_OFF = 2.0  # factor between Eq. 13 and a tuple from which it is mentioned
-_NOISY = 3.0  # scatter about the surface, in standard errors of the means, from which a lack of fit is mentioned
+# scatter about the surface, in standard errors of the means, from which a lack of fit is mentioned
+_NOISY = 3.0
 
 
 def reasons_against(
     *, generator: str, bases, used, discarded, verified: bool, c1: Estimate, c2: Estimate, gains
 ) -> list:
-    """Why c1 and c2 may not be used; empty where they may (`bases`: BaseFit; `used`, `discarded`: tuples)."""
+    """Why c1 and c2 may not be used; empty where they may (`bases`: BaseFit; `used`, `discarded`:
+    tuples).
+    """
     reasons = [] if generator else ["there are no synthetic rows"]
     surfaces = sum(base.surface is not None for base in bases)
     if surfaces < 2:
@@ -119,7 +124,9 @@ def notes_on(
 
 
 def _lack_of_fit(bases) -> list[str]:
-    """Where noise is known independently, a surface that misses the means by far more than their standard errors."""
+    """Where noise is known independently, a surface that misses the means by far more than their
+    standard errors.
+    """
     words = []
     for base in bases:
         if base.surface is None or base.noise.model == RESIDUAL or base.residual_df < 1:
@@ -134,7 +141,9 @@ def _lack_of_fit(bases) -> list[str]:
 
 
 def _misfit(used, c1: Estimate, c2: Estimate, tau: float) -> list[str]:
-    """The tuple that Eq. 13 misses most, where it misses by much: two parameters need not describe the tuples."""
+    """The tuple that Eq. 13 misses most, where it misses by much: two parameters need not describe
+    the tuples.
+    """
     if c1.value is None or not used:
         return []
     fitted = [equivalent_ratio(c1.value, c2.value, tau * t.n_base, t.real_ratio) for t in used]

@@ -34,14 +34,16 @@ class CurveKey:
 
 @dataclass(frozen=True)
 class BaseData:
-    """All cells of one base size that enter one curve: base, real, this generator's syn, and copies.
+    """All cells of one base size that enter one curve: base, real, this generator's syn, and
+    copies.
 
-    Arrays over K cells: `n_real`, `n_syn`, `n_copies` (K,) float64 in images (`n_real` includes the base set);
-    `arm` (K,) str; `mean` (K,) float64 percent, over clusters of means over trials; `trials` (K,) distinct trials.
-    `table` (K, C) float64: cluster means, NaN where a cluster lacks the cell; `clusters`: C labels, a subset seed
-    or, with one subset seed and several generator seeds, a generator seed. `within_ss`, `within_df`: sum of squares
-    and degrees of freedom of the trials about their cluster means. `trial_keys`: cells of equal key are one set
-    of trainings (shared between base sizes).
+    Arrays over K cells: `n_real`, `n_syn`, `n_copies` (K,) float64 in images (`n_real` includes the
+    base set); `arm` (K,) str; `mean` (K,) float64 percent, over clusters of means over trials;
+    `trials` (K,) distinct trials. `table` (K, C) float64: cluster means, NaN where a cluster lacks
+    the cell; `clusters`: C labels, a subset seed or, with one subset seed and several generator
+    seeds, a generator seed. `within_ss`, `within_df`: sum of squares and degrees of freedom of the
+    trials about their cluster means. `trial_keys`: cells of equal key are one set of trainings
+    (shared between base sizes).
     """
 
     n_base: float
@@ -84,7 +86,9 @@ class BaseData:
 
 
 def curve_keys(frame: pd.DataFrame) -> list[CurveKey]:
-    """One key per (dataset, classifier, recipe, generator); families without synthetic rows give generator ''."""
+    """One key per (dataset, classifier, recipe, generator); families without synthetic rows give
+    generator ''.
+    """
     keys = []
     for family, rows in frame.groupby(FAMILY, sort=True):
         generators = sorted(set(rows["generator"]) - {NO_GENERATOR}) or [NO_GENERATOR]

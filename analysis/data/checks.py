@@ -14,7 +14,9 @@ _NO_SEED = -1  # a generator seed in arms that have no generator, so that groupi
 
 @dataclass(frozen=True)
 class Checked:
-    """`frame`: usable rows, one per trial and cell, accuracy in column `accuracy` (percent); `problems`: sentences."""
+    """`frame`: usable rows, one per trial and cell, accuracy in column `accuracy` (percent);
+    `problems`: sentences.
+    """
 
     frame: pd.DataFrame
     problems: tuple[str, ...]
@@ -22,7 +24,9 @@ class Checked:
 
 
 def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
-    """Separate usable rows from unusable ones. Raises ValueError only where a column of the schema is absent."""
+    """Separate usable rows from unusable ones. Raises ValueError only where a column of the schema
+    is absent.
+    """
     absent = [name for name in [*_NEEDED, metric] if name not in table.columns]
     if absent:
         raise ValueError(
@@ -76,7 +80,9 @@ def _without_impossible(frame: pd.DataFrame, metric: str, problems: list[str]) -
 
 
 def _without_fractions(frame: pd.DataFrame, metric: str, problems: list[str]) -> pd.DataFrame:
-    """Rows at or below 1 % are below chance for 100 classes: they are asked about, never rescaled."""
+    """Rows at or below 1 % are below chance for 100 classes: they are asked about, never
+    rescaled.
+    """
     low = frame["accuracy"] <= 1.0
     for dataset, rows in frame[low].groupby("dataset"):
         whole = len(rows) == int((frame["dataset"] == dataset).sum())

@@ -9,7 +9,9 @@ from scipy import stats
 
 @dataclass(frozen=True)
 class Estimate:
-    """`value` with the interval [`low`, `high`] at `level`; None where it is not defined or not bounded."""
+    """`value` with the interval [`low`, `high`] at `level`; None where it is not defined or not
+    bounded.
+    """
 
     value: float | None
     low: float | None
@@ -46,8 +48,9 @@ def finite(value: float) -> float | None:
 def percentile_estimate(
     value: float, draws: np.ndarray, level: float, *, undefined: str = "both"
 ) -> Estimate:
-    """Interval from draws (B,). Draws without a value (NaN) count as beyond the end named by `undefined`: 'both',
-    'high' or 'low'; an end that they reach is open. So an interval is bounded only if nearly all draws have a value.
+    """Interval from draws (B,). Draws without a value (NaN) count as beyond the end named by
+    `undefined`: 'both', 'high' or 'low'; an end that they reach is open. So an interval is bounded
+    only if nearly all draws have a value.
     """
     if undefined not in ("both", "high", "low"):
         raise ValueError(f"undefined is {undefined!r}, must be 'both', 'high' or 'low'")

@@ -15,10 +15,11 @@ def families(table: pd.DataFrame) -> list[tuple[str, str, str]]:
 def cell_means(table: pd.DataFrame, *, metric: str = "top1", level: float = 0.95) -> pd.DataFrame:
     """One line per cell of the usable rows.
 
-    Columns: dataset, classifier, recipe, arm, generator (''), n_base, n_nominal, n_real_added, n_syn, n_copies,
-    `scale` (added images / n_nominal, NaN for an empty base), `mean`, `low`, `high` (percent), `trials` (distinct
-    trainings), `clusters` (distinct subset seeds that were trained). The interval is Student's t over the means of the
-    subset seeds, or over the trials where there is one subset seed, cut at 0 and 100; NaN with a single repetition.
+    Columns: dataset, classifier, recipe, arm, generator (''), n_base, n_nominal, n_real_added,
+    n_syn, n_copies, `scale` (added images / n_nominal, NaN for an empty base), `mean`, `low`,
+    `high` (percent), `trials` (distinct trainings), `clusters` (distinct subset seeds that were
+    trained). The interval is Student's t over the means of the subset seeds, or over the trials
+    where there is one subset seed, cut at 0 and 100; NaN with a single repetition.
     """
     frame = check_table(table, metric).frame
     keys = [*FAMILY, *CELL]
@@ -41,7 +42,9 @@ def cell_means(table: pd.DataFrame, *, metric: str = "top1", level: float = 0.95
 
 
 def fixed_synthetic(means: pd.DataFrame) -> bool:
-    """Whether one family's cells fix the synthetic amount and vary the real one, as Table 20 does."""
+    """Whether one family's cells fix the synthetic amount and vary the real one, as Table 20
+    does.
+    """
     return (
         set(means["arm"]) == {"syn"}
         and means["n_syn"].nunique() == 1

@@ -1,7 +1,7 @@
 """Figures of a results table: accuracy curves, and the writing of any figure to files.
 
-No figure touches pyplot's global state, so they work in threads, actors and tests alike. Figures of a fitted curve
-are in `curve_figures`; both are re-exported here.
+No figure touches pyplot's global state, so they work in threads, actors and tests alike. Figures of
+a fitted curve are in `curve_figures`; both are re-exported here.
 """
 
 from pathlib import Path
@@ -78,11 +78,13 @@ def accuracy_curves(
     metric: str = "top1",
     level: float = 0.95,
 ) -> Figure:
-    """Accuracy against the augmentation scale (added images / n_base), one panel per base size (Figs. 5, 6, 8, 10).
+    """Accuracy against the augmentation scale (added images / n_base), one panel per base size
+    (Figs. 5, 6, 8, 10).
 
-    `family`: (dataset, classifier, recipe); the first of the table by default. Series: real, copies and each
-    generator, mean with the interval of `summary.cell_means`. A family that fixes the synthetic amount and varies the
-    real one (Table 20) is drawn against the number of real images (Fig. 13).
+    `family`: (dataset, classifier, recipe); the first of the table by default. Series: real, copies
+    and each generator, mean with the interval of `summary.cell_means`. A family that fixes the
+    synthetic amount and varies the real one (Table 20) is drawn against the number of real images
+    (Fig. 13).
     """
     means = cell_means(table, metric=metric, level=level)
     if family is None and len(means):

@@ -1,4 +1,6 @@
-"""Figures of fitted curves: contours, equivalence, improvement ratio, residuals, quality against gain."""
+"""Figures of fitted curves: contours, equivalence, improvement ratio, residuals, quality against
+gain.
+"""
 
 import matplotlib as mpl
 import matplotlib.patheffects as effects
@@ -32,8 +34,8 @@ _HALO = [effects.withStroke(linewidth=2.2, foreground="white")]
 def equivalence_contours(curve: CurveResult) -> Figure:
     """Fitted accuracy over added real and added synthetic images, one panel per base size (Fig. 2).
 
-    Each line joins mixes of equal fitted accuracy. Dots: measured cells. Only the two axes are measured; between
-    them the surface interpolates.
+    Each line joins mixes of equal fitted accuracy. Dots: measured cells. Only the two axes are
+    measured; between them the surface interpolates.
     """
     bases = [base for base in curve.bases if base.surface is not None]
     if not bases:
@@ -55,7 +57,8 @@ def _contour_panel(axes: Axes, base: BaseFit) -> None:
     real = np.linspace(0, (data.n_real - data.n_base).max(), 161)
     syn = np.linspace(0, data.n_syn.max(), 161)
     grid_real, grid_syn = np.meshgrid(real, syn)
-    # Between no synthetic image and the smallest measured amount the surface is epsilon's; drawn from one image on.
+    # Between no synthetic image and the smallest measured amount the surface is epsilon's; drawn
+    # from one image on.
     surface = base.surface.accuracy(
         (data.n_base + grid_real).ravel()[:, None], np.maximum(grid_syn, 1.0).ravel()[:, None]
     )[:, 0].reshape(grid_real.shape)
@@ -80,7 +83,9 @@ def _contour_panel(axes: Axes, base: BaseFit) -> None:
 
 
 def _levels(measured: np.ndarray, surface: np.ndarray) -> np.ndarray:
-    """About ten round levels that span what was measured and what the surface reaches, up to 100 %."""
+    """About ten round levels that span what was measured and what the surface reaches, up to 100
+    %.
+    """
     low = float(measured.min())
     high = min(float(max(measured.max(), np.percentile(surface, 99))), 100.0)
     if high - low < 1e-6:
@@ -94,7 +99,9 @@ def _levels(measured: np.ndarray, surface: np.ndarray) -> np.ndarray:
 def _on_diagonal(
     surface: np.ndarray, x: np.ndarray, y: np.ndarray, levels: np.ndarray
 ) -> list[tuple[float, float]]:
-    """Where the level lines cross the panel's diagonal: labels there neither touch the axes nor each other."""
+    """Where the level lines cross the panel's diagonal: labels there neither touch the axes nor
+    each other.
+    """
     heights = np.diagonal(surface)
     inside = slice(int(0.06 * len(heights)), int(0.95 * len(heights)))
     places, last = [], -1.0
@@ -109,8 +116,10 @@ def _on_diagonal(
 
 
 def equivalence_curves(curve: CurveResult) -> Figure:
-    """n_syn / n_base against n_real / n_base by Eq. 13, one panel per base size, with the interval as a band, and the
-    tuples of Eq. 12 with theirs; open symbols rest on extrapolation. The dotted line is one for one."""
+    """n_syn / n_base against n_real / n_base by Eq. 13, one panel per base size, with the interval
+    as a band, and the tuples of Eq. 12 with theirs; open symbols rest on extrapolation. The dotted
+    line is one for one.
+    """
     bases = [base for base in curve.bases if base.surface is not None]
     if not bases:
         return empty_figure(f"No equivalence for {curve.key}:\n" + "\n".join(curve.reasons))
@@ -168,8 +177,9 @@ def _equivalence_panel(axes: Axes, curve: CurveResult, n_base: float, handles: d
 
 
 def improvement_ratio_figure(ratios: list[ImprovementRatio]) -> Figure:
-    """Gain of the closed set over gain of the open set at equal amounts, against the base size (Fig. 7); one panel per
-    pair of generators and classifier."""
+    """Gain of the closed set over gain of the open set at equal amounts, against the base size
+    (Fig. 7); one panel per pair of generators and classifier.
+    """
     drawable = [r for r in ratios if r.ratio.value is not None]
     if not drawable:
         return empty_figure(
@@ -223,8 +233,9 @@ def _ratio_panel(axes: Axes, ratios: list[ImprovementRatio], handles: dict) -> N
 
 
 def fit_residuals(curve: CurveResult) -> Figure:
-    """Measured less fitted accuracy of every cell, one panel per base size; the grey band is one standard error of a
-    cell's mean."""
+    """Measured less fitted accuracy of every cell, one panel per base size; the grey band is one
+    standard error of a cell's mean.
+    """
     bases = [base for base in curve.bases if base.surface is not None]
     if not bases:
         return empty_figure(f"No accuracy surface for {curve.key}.")
@@ -268,11 +279,11 @@ def _residual_panel(axes: Axes, base: BaseFit, handles: dict) -> None:
 def quality_against_gain(
     analysis: Analysis, quality: pd.DataFrame, *, measure: str = "fid", scale: float = 1.0
 ) -> Figure:
-    """Gain of synthetic images over the base at `scale` against a measure of their quality, one panel per dataset,
-    classifier and recipe; colours are generators, symbols base sizes.
+    """Gain of synthetic images over the base at `scale` against a measure of their quality, one
+    panel per dataset, classifier and recipe; colours are generators, symbols base sizes.
 
-    quality: columns dataset, generator, and `measure` (as in Tables 2 and 3; the mean of several pools), and optionally
-    n_base (nominal; NaN for what holds at all base sizes).
+    quality: columns dataset, generator, and `measure` (as in Tables 2 and 3; the mean of several
+    pools), and optionally n_base (nominal; NaN for what holds at all base sizes).
     """
     points = _quality_points(analysis, quality, measure, scale)
     if not points:
@@ -325,7 +336,8 @@ def _quality_panel(axes: Axes, points: list[dict]) -> None:
     for p in points:
         gain = p["gain"]
         bars = [[gain.value - gain.low], [gain.high - gain.value]] if gain.bounded else None
-        # Points of one generator share one measured quality: spread by base size, so that intervals stay apart.
+        # Points of one generator share one measured quality: spread by base size, so that intervals
+        # stay apart.
         shift = 1 + 0.02 * (sizes.index(p["n_base"]) - (len(sizes) - 1) / 2)
         axes.errorbar(p["measure"] * shift, gain.value, yerr=bars, color=colours[p["generator"]],
                       marker=markers[p["n_base"]], markersize=5, linestyle="none", capsize=2)  # fmt: skip

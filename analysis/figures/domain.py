@@ -1,4 +1,6 @@
-"""Figures of the domain gap: how well a classifier tells real from synthetic images, and how its features lie."""
+"""Figures of the domain gap: how well a classifier tells real from synthetic images, and how its
+features lie.
+"""
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +14,8 @@ REAL, SYNTHETIC = "real", "synthetic"
 
 
 def domain_accuracy_figure(rows: list[dict]) -> Figure:
-    """Held-out accuracy of each domain classifier, real against synthetic, with its interval (as the paper's Fig. 12).
+    """Held-out accuracy of each domain classifier, real against synthetic, with its interval (as
+    the paper's Fig. 12).
 
     rows: mappings with pool (text), patch_px (int or None), accuracy, low, high, in percent.
     """
@@ -56,8 +59,8 @@ def domain_accuracy_figure(rows: list[dict]) -> Figure:
 def tsne_figure(panels: dict) -> Figure:
     """t-SNE of real and synthetic images in two networks' features (as the paper's Fig. 1).
 
-    panels: n (images on each side, held out from the domain classifier), labels (2n), and per network, `domain` and
-    `ordinary`, 2n points [x, y] of the same images, the first n of real ones.
+    panels: n (images on each side, held out from the domain classifier), labels (2n), and per
+    network, `domain` and `ordinary`, 2n points [x, y] of the same images, the first n of real ones.
     """
     titles = {
         "domain": "features that tell real from synthetic",

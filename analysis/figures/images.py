@@ -24,8 +24,8 @@ def sample_sheet(
 ) -> Figure:
     """Images of several sets beside each other, a row per class (Figs. 3, 4, 9, 11 and 15 to 19).
 
-    panels: (title, images (N, H, W, 1 or 3) uint8, labels (N,) integers into class_names) of each set; the first
-    `per_class` images of each class are shown. Raises ValueError for other shapes.
+    panels: (title, images (N, H, W, 1 or 3) uint8, labels (N,) integers into class_names) of each
+    set; the first `per_class` images of each class are shown. Raises ValueError for other shapes.
     """
     across, rows = min(len(panels), _SHEET_PANELS), len(class_names)
     down = -(-len(panels) // across)
@@ -49,7 +49,9 @@ def sample_sheet(
 
 
 def _mosaic(images: np.ndarray, labels: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The first images of each class, (rows * (H + 1), columns * (W + 1), 1 or 3) uint8 on white."""
+    """The first images of each class, (rows * (H + 1), columns * (W + 1), 1 or 3) uint8 on
+    white.
+    """
     if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype != np.uint8:
         raise ValueError(
             f"images are {images.shape} {images.dtype}, must be (N, H, W, 1 or 3) uint8"
@@ -65,8 +67,10 @@ def _mosaic(images: np.ndarray, labels: np.ndarray, rows: int, columns: int) -> 
 
 
 def class_gain_figure(gains: pd.DataFrame, class_names: list[str] | None = None) -> Figure:
-    """Gain of each class with real and with synthetic images, from `classes.class_gains` limited to one base size and
-    one scale; classes in the order of the synthetic gain. At most 30 classes, else the 15 lowest and highest."""
+    """Gain of each class with real and with synthetic images, from `classes.class_gains` limited to
+    one base size and one scale; classes in the order of the synthetic gain. At most 30 classes,
+    else the 15 lowest and highest.
+    """
     if gains.empty:
         return empty_figure("No class-wise accuracies.")
     syn = gains[gains["arm"] == "syn"].groupby("class")["gain"].mean()

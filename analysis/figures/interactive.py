@@ -1,6 +1,7 @@
 """Interactive panels of the report, as plain plotly figures (data and layout), one per base size.
 
-They are written as JSON and drawn by plotly's script inside the report; nothing here imports plotly.
+They are written as JSON and drawn by plotly's script inside the report; nothing here imports
+plotly.
 """
 
 import numpy as np
@@ -77,7 +78,9 @@ def _points(x, y, low, high, name, colour, marker, *, dash=None, text=None) -> d
 
 
 def contour_panels(curve: CurveResult) -> list[dict]:
-    """Fitted accuracy over added real and synthetic images, one panel per base size with a surface."""
+    """Fitted accuracy over added real and synthetic images, one panel per base size with a
+    surface.
+    """
     return [_contour_panel(base) for base in curve.bases if base.surface is not None]
 
 

@@ -1,4 +1,6 @@
-"""How figures look: one palette that colour-blind readers can tell apart, a marker and a line style per series."""
+"""How figures look: one palette that colour-blind readers can tell apart, a marker and a line style
+per series.
+"""
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -45,7 +47,9 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def legend_below(figure: Figure, handles, labels) -> None:
-    """One legend under the panels, in as many columns as its figure is wide enough for, four at most."""
+    """One legend under the panels, in as many columns as its figure is wide enough for, four at
+    most.
+    """
     renderer = FigureCanvasAgg(figure).get_renderer()
     for columns in (4, 3, 2, 1):
         legend = figure.legend(

@@ -1,4 +1,6 @@
-"""Zero-shot results (Table 21, Fig. 14): means over trials, and accuracy against the ratio of synthetic images."""
+"""Zero-shot results (Table 21, Fig. 14): means over trials, and accuracy against the ratio of
+synthetic images.
+"""
 
 from collections.abc import Iterable
 
@@ -19,11 +21,12 @@ _CELL = ["classifier", "generator", "n_base", "n_nominal", "n_syn"]
 
 
 def zero_shot_means(rows: list[dict], level: float = 0.95) -> list[dict]:
-    """A line per cell, each measure an Estimate over its trials; `trials`: their number; `ratio`: synthetic images for
-    each real one that there is (n_base, which a publication's n_nominal may be twice of), None without real ones.
+    """A line per cell, each measure an Estimate over its trials; `trials`: their number; `ratio`:
+    synthetic images for each real one that there is (n_base, which a publication's n_nominal may be
+    twice of), None without real ones.
 
-    rows: per trial classifier, generator (None without synthetic images), n_base, n_nominal, n_syn, trial_id, and the
-    MEASURES in percent. A trial that is there twice counts once.
+    rows: per trial classifier, generator (None without synthetic images), n_base, n_nominal, n_syn,
+    trial_id, and the MEASURES in percent. A trial that is there twice counts once.
     """
     if not rows:
         return []
@@ -40,7 +43,9 @@ def zero_shot_means(rows: list[dict], level: float = 0.95) -> list[dict]:
 
 
 def zero_shot_figures(rows: list[dict], level: float = 0.95) -> Iterable[tuple[str, Figure]]:
-    """(classifier, figure) of accuracy against synthetic images per real image, a panel per measure."""
+    """(classifier, figure) of accuracy against synthetic images per real image, a panel per
+    measure.
+    """
     means = [line for line in zero_shot_means(rows, level) if line["ratio"] is not None]
     for classifier in sorted({line["classifier"] for line in means}):
         yield classifier, _figure([line for line in means if line["classifier"] == classifier])

@@ -1,4 +1,6 @@
-"""Eq. 13: n_syn / n_base = c1^(tau n_base) (c2^(n_real / n_base) - 1), fitted to the tuples of Eq. 12."""
+"""Eq. 13: n_syn / n_base = c1^(tau n_base) (c2^(n_real / n_base) - 1), fitted to the tuples of Eq.
+12.
+"""
 
 from copy import copy
 from dataclasses import dataclass
@@ -22,9 +24,10 @@ _HUBER = 1.345  # residuals above this many robust standard deviations count lin
 
 @dataclass(frozen=True)
 class CurveFits:
-    """Fits of B replicates: `c1`, `c2` (B,), NaN where the tuples do not determine them; `cost` (B,) the minimised
-    mean of squares (of ratios, or of their logs); `verified` (B,) bool: a stationary minimum inside the bounds that
-    no point of the starting grid undercuts."""
+    """Fits of B replicates: `c1`, `c2` (B,), NaN where the tuples do not determine them; `cost`
+    (B,) the minimised mean of squares (of ratios, or of their logs); `verified` (B,) bool: a
+    stationary minimum inside the bounds that no point of the starting grid undercuts.
+    """
 
     c1: np.ndarray
     c2: np.ndarray
@@ -42,10 +45,11 @@ def fit_curves(
 ) -> CurveFits:
     """Fit B replicates at once.
 
-    tau_n_base, real_ratio: (T,); syn_ratio: (B, T), NaN for discarded tuples. `form`: 'paper', unweighted least
-    squares in the ratios; 'log', in their logarithms; 'relative', in the ratios over their values; 'robust', as the
-    paper's with Huber's loss, its scale from the median absolute residual. Replicates with fewer than three tuples,
-    or tuples from fewer than two base sizes, give NaN.
+    tau_n_base, real_ratio: (T,); syn_ratio: (B, T), NaN for discarded tuples. `form`: 'paper',
+    unweighted least squares in the ratios; 'log', in their logarithms; 'relative', in the ratios
+    over their values; 'robust', as the paper's with Huber's loss, its scale from the median
+    absolute residual. Replicates with fewer than three tuples, or tuples from fewer than two base
+    sizes, give NaN.
     """
     if form not in FORMS:
         raise ValueError(f"form is {form!r}, must be one of {FORMS}")
@@ -140,7 +144,9 @@ def _huber_weights(residual: np.ndarray, used: np.ndarray) -> np.ndarray:
 def _descend(
     problem: _Problem, starts: np.ndarray, *, robust: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Levenberg-Marquardt from each start (B, S, 2), the best kept: (B, 2) log c, (B,) cost, (B,) relative gradient."""
+    """Levenberg-Marquardt from each start (B, S, 2), the best kept: (B, 2) log c, (B,) cost, (B,)
+    relative gradient.
+    """
     replicates, count, _ = starts.shape
     many = problem.repeated(count)  # all starts of all replicates side by side
     parameters, cost, gradient = _marquardt(many, starts.reshape(-1, 2), many.weight)
@@ -165,7 +171,9 @@ def _reweighted(
 
 
 def _marquardt(problem: _Problem, p: np.ndarray, weight: np.ndarray, steps: int = _STEPS):
-    """Vectorised over replicates, each until it no longer moves: (B, 2) log c, (B,) cost, (B,) relative gradient."""
+    """Vectorised over replicates, each until it no longer moves: (B, 2) log c, (B,) cost, (B,)
+    relative gradient.
+    """
     p = p.copy()
     cost = _cost(problem, p, weight, problem.target)
     damping = np.full(len(p), 1e-2)
@@ -196,7 +204,9 @@ def _cost(problem: _Problem, p: np.ndarray, weight: np.ndarray, target: np.ndarr
 
 
 def _gradient(problem: _Problem, p: np.ndarray, weight: np.ndarray, target: np.ndarray):
-    """Half the gradient (B, 2) of the weighted squares, and Gauss-Newton's (h11, h22, h12), each (B,)."""
+    """Half the gradient (B, 2) of the weighted squares, and Gauss-Newton's (h11, h22, h12), each
+    (B,).
+    """
     value, d1, d2 = problem.model(p)
     residual = weight * (value - target)
     curvature = (

@@ -1,17 +1,19 @@
 """How uncertain the cell means are, and random draws of them: the input of every interval.
 
-Each draw replaces all cell means of a curve at once; everything after it (choice of the surface, solving,
-discarding, fitting) is then repeated, so intervals contain the whole procedure.
+Each draw replaces all cell means of a curve at once; everything after it (choice of the surface,
+solving, discarding, fitting) is then repeated, so intervals contain the whole procedure.
 
-The data are clustered: a subset seed decides the base subset, and with it the generator and its pool, so all cells
-of one cluster move together. A percentile bootstrap over three clusters covers far too little; so the draws are
-parametric, with variances estimated over all cells and base sizes, and each draw also draws the variances
-(scaled inverse chi-square), which gives Student's t for linear quantities.
+The data are clustered: a subset seed decides the base subset, and with it the generator and its
+pool, so all cells of one cluster move together. A percentile bootstrap over three clusters covers
+far too little; so the draws are parametric, with variances estimated over all cells and base sizes,
+and each draw also draws the variances (scaled inverse chi-square), which gives Student's t for
+linear quantities.
 
-Within one base size the deviations of a cluster's cells are decomposed along orthonormal directions that a subset
-or a generator moves coherently: all cells; synthetic against the others; a trend along the real amounts; a trend
-along the synthetic amounts. Each direction has its own variance, the rest is one residual variance. A direction's
-variance is taken as observed, not less the residual's share, so nothing is truncated at zero.
+Within one base size the deviations of a cluster's cells are decomposed along orthonormal directions
+that a subset or a generator moves coherently: all cells; synthetic against the others; a trend
+along the real amounts; a trend along the synthetic amounts. Each direction has its own variance,
+the rest is one residual variance. A direction's variance is taken as observed, not less the
+residual's share, so nothing is truncated at zero.
 """
 
 from dataclasses import dataclass
@@ -32,9 +34,10 @@ EXPLAIN = {
 
 @dataclass(frozen=True)
 class BaseNoise:
-    """Noise of one base size. `sd` (points): residual standard deviation of one repetition; a cell's mean has
-    sd / sqrt(count). `df`: its degrees of freedom. `directions` (K, q) orthonormal; `ratio` (q,): variance along
-    them relative to sd**2; `ratio_df` (q,)."""
+    """Noise of one base size. `sd` (points): residual standard deviation of one repetition; a
+    cell's mean has sd / sqrt(count). `df`: its degrees of freedom. `directions` (K, q) orthonormal;
+    `ratio` (q,): variance along them relative to sd**2; `ratio_df` (q,).
+    """
 
     model: str
     sd: float
@@ -59,8 +62,8 @@ def estimate_noise(
 ) -> list[BaseNoise]:
     """One BaseNoise per base size.
 
-    residual_sd: per base size (standard deviation about the surface in points, degrees of freedom), the stand-in
-    where nothing was repeated (or `settings.noise` is 'residual').
+    residual_sd: per base size (standard deviation about the surface in points, degrees of freedom),
+    the stand-in where nothing was repeated (or `settings.noise` is 'residual').
     """
     spreads = [_Spread(base) if settings.noise == "auto" else None for base in bases]
     pooled = _pool([s for s in spreads if s and s.df > 0]) if settings.pool_generators else {}
@@ -83,8 +86,9 @@ def estimate_noise(
 
 def _independent(model: str, sd: float, df: float, count: np.ndarray) -> BaseNoise:
     empty = np.zeros(0)
-    # Equal values in every repetition (or a perfect fit) would give intervals of width zero; accuracies are counts
-    # over a test set, so a spread below a thousandth of a point is not credible.
+    # Equal values in every repetition (or a perfect fit) would give intervals of width zero;
+    # accuracies are counts over a test set, so a spread below a thousandth of a point is not
+    # credible.
     return BaseNoise(model, max(sd, 1e-3), df, count, np.zeros((len(count), 0)), empty, empty)
 
 
@@ -149,7 +153,9 @@ class _Spread:
 
 
 def _directions(base: BaseData) -> tuple[list[str], np.ndarray]:
-    """Names and orthonormal columns (K, q). Trends need at least three cells, to differ from noise in one cell."""
+    """Names and orthonormal columns (K, q). Trends need at least three cells, to differ from noise
+    in one cell.
+    """
     syn = base.arm == "syn"
     columns: dict[str, np.ndarray] = {"level": np.ones(len(syn))}
     if syn.any() and not syn.all():
@@ -169,7 +175,9 @@ def _directions(base: BaseData) -> tuple[list[str], np.ndarray]:
 
 
 def _pool(spreads: list[_Spread]) -> dict[str, tuple[float, float]]:
-    """Per direction the variance ratio averaged over base sizes, weighted by degrees of freedom, and their sum."""
+    """Per direction the variance ratio averaged over base sizes, weighted by degrees of freedom,
+    and their sum.
+    """
     pooled = {}
     for name in {name for spread in spreads for name in spread.names}:
         found = [
@@ -185,8 +193,9 @@ def _pool(spreads: list[_Spread]) -> dict[str, tuple[float, float]]:
 def draw_means(
     bases: list[BaseData], noises: list[BaseNoise], replicates: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Per base size (replicates, K) percent: the cell means, redrawn. Cells that are one set of trainings in two
-    base sizes share their residual draw."""
+    """Per base size (replicates, K) percent: the cell means, redrawn. Cells that are one set of
+    trainings in two base sizes share their residual draw.
+    """
     shared: dict[int, np.ndarray] = {}
     ratio_scale: dict[tuple, np.ndarray] = {}
     drawn = []
@@ -217,5 +226,7 @@ def _shared_normal(
 
 
 def _variance_draw(df: float, replicates: int, rng: np.random.Generator) -> np.ndarray:
-    """df / chi-square(df): what a variance estimated with df degrees of freedom may truly be, relative to it."""
+    """df / chi-square(df): what a variance estimated with df degrees of freedom may truly be,
+    relative to it.
+    """
     return df / rng.chisquare(df, replicates) if df > 0 else np.full(replicates, np.nan)

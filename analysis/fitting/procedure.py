@@ -1,7 +1,8 @@
-"""The procedure of Appendix A as one function of the cell means: choose surfaces, solve tuples, discard, fit.
+"""The procedure of Appendix A as one function of the cell means: choose surfaces, solve tuples,
+discard, fit.
 
-The point estimate, every bootstrap draw, every variant and every perturbation run through it, so that an interval
-contains all of it.
+The point estimate, every bootstrap draw, every variant and every perturbation run through it, so
+that an interval contains all of it.
 """
 
 from dataclasses import dataclass, replace
@@ -26,9 +27,9 @@ from equigrid.analysis.settings import Settings
 class Solved:
     """All T tuples of a curve (Eq. 12) for B replicates.
 
-    `base_index`, `tau_n_base`, `real_ratio`: (T,). `ratio` (B, T): n_syn / n_nominal; 0 where the real images bring
-    nothing, inf where no amount suffices, NaN without a surface. `usable` (B, T): NaN where discarded. `state` (B, T):
-    codes of `solve`. `roots` (B, T, 3): all roots, as ratios.
+    `base_index`, `tau_n_base`, `real_ratio`: (T,). `ratio` (B, T): n_syn / n_nominal; 0 where the
+    real images bring nothing, inf where no amount suffices, NaN without a surface. `usable` (B, T):
+    NaN where discarded. `state` (B, T): codes of `solve`. `roots` (B, T, 3): all roots, as ratios.
     """
 
     base_index: np.ndarray
@@ -42,7 +43,9 @@ class Solved:
 
 @dataclass(frozen=True)
 class Procedure:
-    """What stays fixed while cell means vary. `real_ratios`: per base size, where tuples are solved."""
+    """What stays fixed while cell means vary. `real_ratios`: per base size, where tuples are
+    solved.
+    """
 
     data: tuple[BaseData, ...]
     real_ratios: tuple[tuple[float, ...], ...]
@@ -54,7 +57,9 @@ class Procedure:
         return replace(self, settings=self.settings.model_copy(update=fields))
 
     def surfaces(self, means: list[np.ndarray]) -> list[Surfaces | None]:
-        """Per base size the surfaces of B replicates, None where its cells cannot give one. means: (B, K) percent."""
+        """Per base size the surfaces of B replicates, None where its cells cannot give one. means:
+        (B, K) percent.
+        """
         fitted = []
         for base, mean in zip(self.data, means):
             if why_no_surface(base, self.settings):

@@ -1,7 +1,8 @@
 """Which cells, repeated once more, would narrow an interval most.
 
-By the delta method: the derivative of log c1 and log c2 by each cell mean, through the whole procedure, times that
-mean's standard error. Where clusters exist, a new subset seed (with its generator) narrows more than one cell can.
+By the delta method: the derivative of log c1 and log c2 by each cell mean, through the whole
+procedure, times that mean's standard error. Where clusters exist, a new subset seed (with its
+generator) narrows more than one cell can.
 """
 
 from dataclasses import dataclass
@@ -11,13 +12,16 @@ import numpy as np
 from equigrid.analysis.fitting.noise import CLUSTERED, BaseNoise
 from equigrid.analysis.fitting.procedure import Procedure
 
-_STEP = 0.01  # of the standard error, for the numerical derivative; small against curvature, large against rounding
+# of the standard error, for the numerical derivative; small against curvature, large against
+# rounding
+_STEP = 0.01
 
 
 @dataclass(frozen=True)
 class Narrowing:
-    """`share`: of the variance of log c1 plus log c2's, how much comes from this source. `saves`: how much one more
-    repetition of it would remove."""
+    """`share`: of the variance of log c1 plus log c2's, how much comes from this source. `saves`:
+    how much one more repetition of it would remove.
+    """
 
     n_base: float
     source: str
@@ -30,7 +34,9 @@ class Narrowing:
 
 
 def narrowing(procedure: Procedure, noises: list[BaseNoise]) -> list[Narrowing]:
-    """Sources of variance, the one whose repetition saves most first; empty where nothing is fitted."""
+    """Sources of variance, the one whose repetition saves most first; empty where nothing is
+    fitted.
+    """
     if not procedure.data or any(not np.isfinite(noise.sd) for noise in noises):
         return []
     slopes = derivatives(procedure, noises)
@@ -50,7 +56,9 @@ def narrowing(procedure: Procedure, noises: list[BaseNoise]) -> list[Narrowing]:
 
 
 def derivatives(procedure: Procedure, noises: list[BaseNoise]) -> list[np.ndarray] | None:
-    """Per base size (K, 2): derivatives of (log c1, log c2) by the cell means, per point; None without a fit."""
+    """Per base size (K, 2): derivatives of (log c1, log c2) by the cell means, per point; None
+    without a fit.
+    """
     sizes = [len(base.mean) for base in procedure.data]
     steps = np.concatenate([noise.sd / np.sqrt(noise.count) for noise in noises]) * _STEP
     total = sum(sizes)

@@ -1,4 +1,6 @@
-"""Eq. 12: how many synthetic images reach the accuracy of a given number of real ones, on a fitted surface."""
+"""Eq. 12: how many synthetic images reach the accuracy of a given number of real ones, on a fitted
+surface.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +12,8 @@ SEARCH_LIMIT = (
     1e6  # roots are looked for up to this multiple of the base size, to be listed if not used
 )
 SMALLEST = 1.0  # images; a root below one image is made by epsilon, not by data
-_MOST_STEPS = 60  # halving alone would bring an interval of log(n_syn) at most 45 wide to rounding in 56 steps
+# halving alone would bring an interval of log(n_syn) at most 45 wide to rounding in 56 steps
+_MOST_STEPS = 60
 _CLOSE = 1e-13  # of log(n_syn): the root to rounding
 
 OK, NO_GAIN, NEVER, ABOVE_LIMIT, BELOW_ONE, NO_SURFACE = range(6)
@@ -25,8 +28,9 @@ WHY = {
 
 @dataclass(frozen=True)
 class Solutions:
-    """For B replicates: `n_syn` (B,) images, NaN without one; `state` (B,) int codes; `roots` (B, 3) images, all
-    roots ascending by piece, NaN where a piece has none (`n_syn` is one of them)."""
+    """For B replicates: `n_syn` (B,) images, NaN without one; `state` (B,) int codes; `roots` (B,
+    3) images, all roots ascending by piece, NaN where a piece has none (`n_syn` is one of them).
+    """
 
     n_syn: np.ndarray
     state: np.ndarray
@@ -38,8 +42,9 @@ def solve_for_synthetic(
 ) -> Solutions:
     """Smallest n_syn at which Acc(n_base, n_syn) rises through `target` (B,) percent.
 
-    The surface has at most two stationary points in n_syn, so its monotone pieces, and with them all roots, are
-    found exactly. Of several roots the smallest at which accuracy *rises* is used, if it is at least one image.
+    The surface has at most two stationary points in n_syn, so its monotone pieces, and with them
+    all roots, are found exactly. Of several roots the smallest at which accuracy *rises* is used,
+    if it is at least one image.
     """
     breaks = _monotone_pieces(surfaces, n_base, SEARCH_LIMIT * n_nominal)
     heights = np.stack([surfaces.accuracy(n_base, at) - target for at in breaks.T], axis=1)
@@ -67,13 +72,15 @@ def solve_for_synthetic(
 def _monotone_pieces(surfaces: Surfaces, n_base: float, n_max: float) -> np.ndarray:
     """(B, 4) ascending n_syn: 0, the stationary points clipped to the range, n_max.
 
-    dAcc/dv = w1 + w3/v + w4/(v + n_base), v = n_syn + epsilon; times v (v + n_base) it is a quadratic in v.
+    dAcc/dv = w1 + w3/v + w4/(v + n_base), v = n_syn + epsilon; times v (v + n_base) it is a
+    quadratic in v.
     """
     w = surfaces.weights
     square, linear, constant = w[:, 1], w[:, 1] * n_base + w[:, 3] + w[:, 4], w[:, 3] * n_base
     with np.errstate(all="ignore"):
         root = np.sqrt(linear**2 - 4 * square * constant)
-        # The form without cancellation; with square = 0 the first gives the only root and the second is infinite.
+        # The form without cancellation; with square = 0 the first gives the only root and the
+        # second is infinite.
         q = -0.5 * (linear + np.where(linear >= 0, 1.0, -1.0) * root)
         stationary = np.stack([constant / q, q / square], axis=1) - surfaces.epsilon
     inside = np.where((stationary > 0) & (stationary < n_max), stationary, 0.0)
@@ -89,7 +96,9 @@ def _root(
     high: np.ndarray,
     rising: np.ndarray,
 ) -> np.ndarray:
-    """Newton's method in log v, v = n_syn + epsilon, kept inside the bracket by halving; (R,) images."""
+    """Newton's method in log v, v = n_syn + epsilon, kept inside the bracket by halving; (R,)
+    images.
+    """
     w, epsilon = surfaces.weights, surfaces.epsilon
     constant = (
         w[:, 0] * n_base + w[:, 2] * np.log(n_base + epsilon) + w[:, 5] - w[:, 1] * epsilon - target

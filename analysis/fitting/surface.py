@@ -1,4 +1,6 @@
-"""The accuracy surface Acc(n_real, n_syn) of Appendix A: 31 candidates, linear regression, criteria that choose."""
+"""The accuracy surface Acc(n_real, n_syn) of Appendix A: 31 candidates, linear regression, criteria
+that choose.
+"""
 
 from dataclasses import dataclass
 from functools import cache
@@ -11,13 +13,16 @@ EQ11 = ("log_real", "log_syn", "log_total")
 SUBSETS: tuple[tuple[str, ...], ...] = tuple(
     subset for size in range(1, len(TERMS) + 1) for subset in combinations(TERMS, size)
 )
-_PER_IMAGES = 1e4  # the linear terms count in tens of thousands of images, so that designs are well conditioned
+# the linear terms count in tens of thousands of images, so that designs are well conditioned
+_PER_IMAGES = 1e4
 
 
 def design(
     n_real: np.ndarray, n_syn: np.ndarray, terms: tuple[str, ...], epsilon: float
 ) -> np.ndarray:
-    """Columns of Eq. 10 and a constant. n_real, n_syn: (K,) images -> (K, len(terms) + 1) float64."""
+    """Columns of Eq. 10 and a constant. n_real, n_syn: (K,) images -> (K, len(terms) + 1)
+    float64.
+    """
     columns = {
         "n_real": n_real / _PER_IMAGES,
         "n_syn": n_syn / _PER_IMAGES,
@@ -34,8 +39,8 @@ def design(
 class Surfaces:
     """Fitted surfaces of one base size, one per replicate.
 
-    `weights` (B, 6) float64: coefficients in the order of TERMS (per image for the linear terms), then the constant;
-    zero for terms not in the surface. NaN rows: that replicate has no surface.
+    `weights` (B, 6) float64: coefficients in the order of TERMS (per image for the linear terms),
+    then the constant; zero for terms not in the surface. NaN rows: that replicate has no surface.
     """
 
     weights: np.ndarray
@@ -57,7 +62,9 @@ class Surfaces:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One of the 31 regressions at one base size, with the criteria; NaN where a criterion is not defined."""
+    """One of the 31 regressions at one base size, with the criteria; NaN where a criterion is not
+    defined.
+    """
 
     terms: tuple[str, ...]
     weights: tuple[float, ...]  # as a row of Surfaces.weights
@@ -167,7 +174,9 @@ def candidates(
 
 
 def rank(found: list[Candidate], criterion: str) -> list[Candidate]:
-    """Best first by 'adjusted_r2', 'aicc' or 'loo'; candidates for which it is not defined go last."""
+    """Best first by 'adjusted_r2', 'aicc' or 'loo'; candidates for which it is not defined go
+    last.
+    """
     sign = -1.0 if criterion in ("adjusted_r2", "r2") else 1.0
 
     def order(candidate: Candidate) -> float:
@@ -187,8 +196,9 @@ def fit_surfaces(
 ) -> tuple[Surfaces, np.ndarray]:
     """Fit one base size for B replicates of its cell means, choosing the terms anew in each.
 
-    n_real, n_syn: (K,) images; accuracy: (B, K) percent; rule: 'eq11', a tuple of TERMS, or a criterion that chooses.
-    Returns the surfaces and (B,) indices into SUBSETS (-1 where nothing is identified by these cells).
+    n_real, n_syn: (K,) images; accuracy: (B, K) percent; rule: 'eq11', a tuple of TERMS, or a
+    criterion that chooses. Returns the surfaces and (B,) indices into SUBSETS (-1 where nothing is
+    identified by these cells).
     """
     if rule == "eq11" or isinstance(rule, tuple):
         terms = EQ11 if rule == "eq11" else tuple(term for term in TERMS if term in rule)

@@ -62,7 +62,9 @@ def list_tuples(
 
 
 def ratio_estimate(value: float, draws: np.ndarray, level: float) -> Estimate:
-    """Interval of n_syn / n_base. Infinite draws (never reached) open the upper end, NaN (no surface) both."""
+    """Interval of n_syn / n_base. Infinite draws (never reached) open the upper end, NaN (no
+    surface) both.
+    """
     if len(draws) == 0:
         return Estimate(finite(value), None, None, level)
     tail = (1 - level) / 2
@@ -74,7 +76,9 @@ def ratio_estimate(value: float, draws: np.ndarray, level: float) -> Estimate:
 def outside_measured(
     base: BaseData, n_real: float, syn_ratio: float | None, n_total: int
 ) -> list[str]:
-    """Words for each amount beyond what was measured at this base size, or beyond the dataset. n_real: images."""
+    """Words for each amount beyond what was measured at this base size, or beyond the dataset.
+    n_real: images.
+    """
     words = []
     measured_real = max(base.n_real - base.n_base)
     if n_real > measured_real * (1 + _SLACK):

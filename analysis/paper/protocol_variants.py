@@ -1,7 +1,7 @@
 """Other readings of Appendix A that can be defended, and what each makes of a published equation.
 
-Where the paper does not say how something was done, each way of doing it is tried on its own, never tuned and never
-combined to reach a published number. `docs/analysis.md` has the resulting table.
+Where the paper does not say how something was done, each way of doing it is tried on its own, never
+tuned and never combined to reach a published number. `docs/analysis.md` has the resulting table.
 """
 
 from collections.abc import Iterator
@@ -35,7 +35,8 @@ SETTINGS_READINGS: tuple[tuple[str, dict], ...] = (
 
 
 def readings(equation: int) -> list[dict]:
-    """Every reading of one published equation: `reading`, `c1`, `c2` (None where nothing is fitted), `tuples`.
+    """Every reading of one published equation: `reading`, `c1`, `c2` (None where nothing is
+    fitted), `tuples`.
 
     ValueError for a number that is not among the seven.
     """
@@ -96,10 +97,11 @@ def leave_one_out(equation: int) -> dict[str, list[dict]]:
 
 
 def closest_subset(equation: int) -> dict:
-    """Of all subsets of an equation's tuples, the one whose fit comes closest to the published pair.
+    """Of all subsets of an equation's tuples, the one whose fit comes closest to the published
+    pair.
 
-    `tuples`: (n_base, real ratio) kept; `c1`, `c2`; `off`: the larger of their relative distances. A diagnosis of what
-    the published fit may have left out, not a way to fit.
+    `tuples`: (n_base, real ratio) kept; `c1`, `c2`; `off`: the larger of their relative distances.
+    A diagnosis of what the published fit may have left out, not a way to fit.
     """
     row = next(r for r in published.read_table("equations").itertuples() if r.equation == equation)
     procedure = _procedure(published.curves(replicates=0)[equation])
@@ -123,8 +125,10 @@ def closest_subset(equation: int) -> dict:
 
 
 def per_tenth_point(equation: int) -> dict[str, float]:
-    """How much a change of one accuracy by 0.1 points can change the fitted pair: the largest relative change of c1
-    and of c2 over all cells, to first order. The published accuracies have two decimals and no spread."""
+    """How much a change of one accuracy by 0.1 points can change the fitted pair: the largest
+    relative change of c1 and of c2 over all cells, to first order. The published accuracies have
+    two decimals and no spread.
+    """
     curve = published.curves(replicates=0)[equation]
     slopes = derivatives(_procedure(curve), [base.noise for base in curve.bases])
     if slopes is None:
@@ -152,13 +156,17 @@ def _take(base: BaseData, cells: np.ndarray) -> BaseData:
 
 
 def _base_twice(procedure: Procedure) -> tuple[BaseData, ...]:
-    """The base row stands in the real and in the synthetic table; a regression over both would count it twice."""
+    """The base row stands in the real and in the synthetic table; a regression over both would
+    count it twice.
+    """
     return tuple(_take(b, np.concatenate([np.nonzero(b.arm == "base")[0], np.arange(len(b.mean))]))
                  for b in procedure.data)  # fmt: skip
 
 
 def _one_surface(procedure: Procedure) -> tuple[BaseData, ...]:
-    """All rows of all base sizes in one regression, where Appendix A selects the rows of one base size."""
+    """All rows of all base sizes in one regression, where Appendix A selects the rows of one base
+    size.
+    """
     fields = ("arm", "n_real", "n_syn", "n_copies", "mean", "trials")
     pooled = {
         name: np.concatenate([getattr(base, name) for base in procedure.data]) for name in fields

@@ -1,8 +1,9 @@
-"""The paper's published tables, in the grid's own results schema, and its seven equations fitted again from them.
+"""The paper's published tables, in the grid's own results schema, and its seven equations fitted
+again from them.
 
-Source: Wang et al., "Exploring the Equivalence of Closed-Set Generative and Real Data Augmentation in Image
-Classification". The tables lie in `analysis/paper/tables/*.csv` with their table numbers; `notes.csv` lists what is printed
-beside what is used where the paper contradicts itself.
+Source: Wang et al., "Exploring the Equivalence of Closed-Set Generative and Real Data Augmentation
+in Image Classification". The tables lie in `analysis/paper/tables/*.csv` with their table numbers;
+`notes.csv` lists what is printed beside what is used where the paper contradicts itself.
 """
 
 from pathlib import Path
@@ -21,7 +22,8 @@ WIDE = 10.0  # an interval whose ends differ by more than this factor is no dete
 UNSTABLE = 2.0  # likewise, forms of the fit that differ by more
 TRAININGS_PER_MEAN = 3  # Appendix B: three trials, the mean reported; their spread is not published
 
-# Appendix A. ImageNet-100 with either classifier; sizes of the whole training sets, nominal for BloodMNIST.
+# Appendix A. ImageNet-100 with either classifier; sizes of the whole training sets, nominal for
+# BloodMNIST.
 DATASET_SIZES = {"bloodmnist": 12_000, "cifar10": 50_000, "imagenet100": 130_000}
 REAL_RATIOS = {
     "bloodmnist": (1.0, 2.0, 3.0),
@@ -36,8 +38,10 @@ TUPLE_BASES = {
 
 
 def read_table(name: str) -> pd.DataFrame:
-    """A published table as data: 'accuracy' (9 to 21), 'traditional' (6), 'quality' (2, 3, 7), 'costs' (8),
-    'equations' (Eqs. 2 to 6, 8, 9), 'notes' (printed beside used). ValueError for another name."""
+    """A published table as data: 'accuracy' (9 to 21), 'traditional' (6), 'quality' (2, 3, 7),
+    'costs' (8), 'equations' (Eqs. 2 to 6, 8, 9), 'notes' (printed beside used). ValueError for
+    another name.
+    """
     path = TABLES / f"{name}.csv"
     if not path.exists():
         raise ValueError(
@@ -47,10 +51,12 @@ def read_table(name: str) -> pd.DataFrame:
 
 
 def results(*, as_printed: bool = False) -> pd.DataFrame:
-    """Tables 9 to 21 in the columns of `schema.SCHEMA`, one row per cell; each is the mean of three trainings.
+    """Tables 9 to 21 in the columns of `schema.SCHEMA`, one row per cell; each is the mean of three
+    trainings.
 
-    `as_printed`: Table 9's self-contradicting row (25,000, 1:0.8) with 15,000 added images instead of 20,000. In
-    Table 20 the synthetic amount is fixed and the real one varies: there n_base is the real amount, 0 included.
+    `as_printed`: Table 9's self-contradicting row (25,000, 1:0.8) with 15,000 added images instead
+    of 20,000. In Table 20 the synthetic amount is fixed and the real one varies: there n_base is
+    the real amount, 0 included.
     """
     published = read_table("accuracy")
     if as_printed:
@@ -107,7 +113,9 @@ def settings(**changes) -> Settings:
 
 
 def curves(*, as_printed: bool = False, **changes) -> dict[int, CurveResult]:
-    """The curve of each published equation whose metric was published, by its number. `changes`: fields of Settings."""
+    """The curve of each published equation whose metric was published, by its number. `changes`:
+    fields of Settings.
+    """
     table = results(as_printed=as_printed)
     wanted = table[table["dataset"].isin(DATASET_SIZES) & (table["recipe"] != "paper/zero-shot")]
     found = {
@@ -122,11 +130,12 @@ def curves(*, as_printed: bool = False, **changes) -> dict[int, CurveResult]:
 
 
 def refit(*, as_printed: bool = False, **changes) -> list[dict]:
-    """The published equations beside the ones fitted from the published tables: one plain mapping per equation.
+    """The published equations beside the ones fitted from the published tables: one plain mapping
+    per equation.
 
-    `published`, `refit`: [c1, c2]; `interval`: of the refit, with the scatter about the surface as the noise, as no
-    spread is published; `ill_determined`, with the reasons in `why`; `variants`: [c1, c2] by other forms and epsilons.
-    `changes`: fields of Settings.
+    `published`, `refit`: [c1, c2]; `interval`: of the refit, with the scatter about the surface as
+    the noise, as no spread is published; `ill_determined`, with the reasons in `why`; `variants`:
+    [c1, c2] by other forms and epsilons. `changes`: fields of Settings.
     """
     fitted = curves(as_printed=as_printed, **changes)
     return [

@@ -78,7 +78,9 @@ def _curve_figures(i: int, curve: CurveResult) -> Iterable[tuple[str, str, Figur
 def _class_figures(
     table: pd.DataFrame, level: float, class_names: list[str] | None
 ) -> Iterable[tuple[str, str, Figure, list[dict]]]:
-    """Class by class, per family at its largest base size and the largest scale with synthetic images there."""
+    """Class by class, per family at its largest base size and the largest scale with synthetic
+    images there.
+    """
     gains = class_gains(table, level=level)
     for i, (family, rows) in enumerate(
         gains.groupby(["dataset", "classifier", "recipe"], sort=True)
@@ -100,7 +102,9 @@ def _class_figures(
 def measure_figures(
     analysis: Analysis, extras: dict
 ) -> Iterable[tuple[str, str, Figure, list[dict]]]:
-    """What was measured beside accuracies: quality of the pools, domain classifiers and their t-SNE, zero-shot."""
+    """What was measured beside accuracies: quality of the pools, domain classifiers and their
+    t-SNE, zero-shot.
+    """
     yield from _quality_figures(analysis, pd.DataFrame(extras.get("quality", [])))
     yield from _domain_figures(extras.get("domain", []))
     caption = "Zero-shot accuracy against synthetic images of the unseen classes per real image of the seen ones."
@@ -145,10 +149,12 @@ def _domain_figures(domain: list[dict]) -> Iterable[tuple[str, str, Figure, list
 
 
 def sheet_figures(sheets: dict) -> Iterable[tuple[str, str, Figure]]:
-    """(name, caption, figure) of sample images, per generator: real ones beside its own at each base size.
+    """(name, caption, figure) of sample images, per generator: real ones beside its own at each
+    base size.
 
-    sheets: `classes`, names of the rows, and `sets`, mappings with generator, setting and base (None for real images;
-    no base for open-set ones), images (n, H, W, 1 or 3) uint8 and labels (n,) into `classes`.
+    sheets: `classes`, names of the rows, and `sets`, mappings with generator, setting and base
+    (None for real images; no base for open-set ones), images (n, H, W, 1 or 3) uint8 and labels
+    (n,) into `classes`.
     """
     sets = sheets.get("sets", [])
     real = [one for one in sets if one["generator"] is None]

@@ -30,19 +30,19 @@ _PICTURE_PX = 1600  # the widest that the report carries
 def write_report(
     table: pd.DataFrame, analysis: Analysis, directory: Path | str, *, extras: dict
 ) -> Path:
-    """Write report.html and the figures (PNG, SVG, PDF) into a local directory; the path of report.html.
+    """Write report.html and the figures (PNG, SVG, PDF) into a local directory; the path of
+    report.html.
 
-    extras, all optional:
-    title, spec: text. recipe: the name of the grid's own, with which others are compared. class_names: by label.
-    versions: name -> version. summary: mapping, what the last run did, or None. runs: list of mappings.
-    failures: list of mappings with id, kind, cell, error.
-    costs: list of mappings, or a mapping from kind to such a list.
-    generators: list of mappings, one per generator: its name, and how it samples.
-    quality: list of mappings, one per pool, see `report_tables.quality_rows`.
-    domain: list of mappings, one per domain classifier, see `equigrid.analysis.figures.domain`, with `tsne` in some.
-    zero_shot: list of mappings, one per trial, see `equigrid.analysis.figures.zero_shot`.
-    sheets: mapping with classes and sets of sample images, see `report_figures.sheet_figures`.
-    neighbours: pool -> PNG bytes of its samples above their nearest training images.
+    extras, all optional: title, spec: text. recipe: the name of the grid's own, with which others
+    are compared. class_names: by label. versions: name -> version. summary: mapping, what the last
+    run did, or None. runs: list of mappings. failures: list of mappings with id, kind, cell, error.
+    costs: list of mappings, or a mapping from kind to such a list. generators: list of mappings,
+    one per generator: its name, and how it samples. quality: list of mappings, one per pool, see
+    `report_tables.quality_rows`. domain: list of mappings, one per domain classifier, see
+    `equigrid.analysis.figures.domain`, with `tsne` in some. zero_shot: list of mappings, one per
+    trial, see `equigrid.analysis.figures.zero_shot`. sheets: mapping with classes and sets of
+    sample images, see `report_figures.sheet_figures`. neighbours: pool -> PNG bytes of its samples
+    above their nearest training images.
 
     Raises ValueError for any other key.
     """
@@ -136,7 +136,9 @@ def _photograph(png: bytes) -> bytes:
 
 
 def _smaller(path: Path) -> bytes:
-    """The stand-in inside the report, at half the resolution of the file beside it and 256 colours."""
+    """The stand-in inside the report, at half the resolution of the file beside it and 256
+    colours.
+    """
     with Image.open(path) as image:
         small = image.convert("RGB").resize(
             (image.width // 2, image.height // 2), Image.Resampling.LANCZOS

@@ -26,7 +26,7 @@ _QUALITY_INTRO = (
 )
 _GENERATORS_INTRO = "How each makes its images; what the presets say is written out, the rest is in the specification."
 _COST_INTROS = {
-    "sampling pools": "Seconds are medians over a pool's shards: the first of a process loads the models too.",
+    "sampling pools": "Seconds are medians over a pool's shards: the first of a process loads the models too."
 }
 _OF_REAL = {
     "n_images": "n_real",
@@ -123,8 +123,8 @@ def _interval(row) -> str:
 def quality_rows(quality: list[dict]) -> list[dict]:
     """A row of the real images and one per pool; what is None or empty everywhere has no column.
 
-    quality: mappings with pool (its name), dataset, generator, setting, n_base (nominal; None for open-set generators),
-    and the measures by name, of which some are those of the real images.
+    quality: mappings with pool (its name), dataset, generator, setting, n_base (nominal; None for
+    open-set generators), and the measures by name, of which some are those of the real images.
     """
     real = {
         "pool": "real images",

@@ -11,7 +11,9 @@ from equigrid.analysis.data.summary import cell_means
 
 
 def summary_table(table: pd.DataFrame, analysis: Analysis) -> RenderableType:
-    """Per base size the accuracies of each arm, then each curve's equivalence or why it is undetermined."""
+    """Per base size the accuracies of each arm, then each curve's equivalence or why it is
+    undetermined.
+    """
     parts: list[RenderableType] = [Text(problem, style="yellow") for problem in analysis.problems]
     parts += [_accuracy_table(means, family) for family, means in _by_family(table, analysis)]
     for curve in analysis.curves:

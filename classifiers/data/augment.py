@@ -10,7 +10,9 @@ from equigrid.classifiers.recipes import Augmentation
 
 
 def pad(images: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
-    """Images (N, H, W, C) uint8 as `batch` wants them: with the black border (torchvision's fill) around them."""
+    """Images (N, H, W, C) uint8 as `batch` wants them: with the black border (torchvision's fill)
+    around them.
+    """
     padding = augmentation.crop_padding_px
     return F.pad(images, (0, 0, padding, padding, padding, padding)) if padding else images
 
@@ -18,8 +20,8 @@ def pad(images: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
 def batch(padded: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
     """The augmented batch (B, C, h, w), channels last in memory, of pixels in [0, 255].
 
-    padded: (N, H, W, C) uint8 from `pad`. draws: (B, 6) integers on the same device, as in `draws.epoch`.
-    uint8 where pixels are only moved, float32 where they are interpolated.
+    padded: (N, H, W, C) uint8 from `pad`. draws: (B, 6) integers on the same device, as in
+    `draws.epoch`. uint8 where pixels are only moved, float32 where they are interpolated.
     """
     if augmentation.resized_crop:
         return _resized_crop(
@@ -66,7 +68,9 @@ def _resized_crop(images: torch.Tensor, draws: torch.Tensor, size: int) -> torch
 def _sample_points(
     start: torch.Tensor, length: torch.Tensor, size: int, flip: torch.Tensor | None
 ) -> torch.Tensor:
-    """(B, S) pixel coordinates of the output's centres, kept inside the box as a cut-out image's would be."""
+    """(B, S) pixel coordinates of the output's centres, kept inside the box as a cut-out image's
+    would be.
+    """
     place = (torch.arange(size, device=start.device) + 0.5) / size  # (S,)
     place = place.expand(len(start), -1)
     if flip is not None:

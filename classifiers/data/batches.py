@@ -18,8 +18,9 @@ from equigrid.classifiers.recipes import ResolvedRecipe
 class Batch:
     """This worker's part of one global batch, before augmentation.
 
-    padded: (M, H, W, C) uint8 from `augment.pad`, and targets: (M,) int64, on the device. draws: (B, 6) int32
-    as `draws.epoch`'s, whose INDEX column points into both. n_global: images of all workers together.
+    padded: (M, H, W, C) uint8 from `augment.pad`, and targets: (M,) int64, on the device. draws:
+    (B, 6) int32 as `draws.epoch`'s, whose INDEX column points into both. n_global: images of all
+    workers together.
     """
 
     padded: torch.Tensor

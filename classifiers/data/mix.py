@@ -29,8 +29,8 @@ class Part:
 class Mix:
     """The images of one trial, real and synthetic: the parts' rows one after another.
 
-    parts: sequence of (images, labels, indices) as in `Part`. Raises ValueError for an empty mix, for shards
-    of different image sizes, for wrong dtypes, and for indices outside their shard.
+    parts: sequence of (images, labels, indices) as in `Part`. Raises ValueError for an empty mix,
+    for shards of different image sizes, for wrong dtypes, and for indices outside their shard.
     """
 
     def __init__(self, parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]):
@@ -57,8 +57,8 @@ class Mix:
     def gather(self, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
         """(images (n_total, H, W, C) uint8, labels (n_total,) int64) on the device.
 
-        The rows go from the mapped shards straight into their place on a CPU, and through one pinned
-        staging block into their place on a GPU: the mix never exists twice.
+        The rows go from the mapped shards straight into their place on a CPU, and through one
+        pinned staging block into their place on a GPU: the mix never exists twice.
         """
         device = torch.device(device)
         images = torch.empty((self.n_total, *self.image_shape), dtype=torch.uint8, device=device)
@@ -70,7 +70,8 @@ class Mix:
 
     def _fill_host(self, out: np.ndarray) -> None:
         for start, images, indices in self._blocks(rows=None):
-            # mode="clip" writes into `out` without a buffer; the indices were checked when the mix was made.
+            # mode="clip" writes into `out` without a buffer; the indices were checked when the mix
+            # was made.
             np.take(images, indices, axis=0, out=out[start : start + len(indices)], mode="clip")
 
     def _fill_device(self, out: torch.Tensor) -> None:

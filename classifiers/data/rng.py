@@ -1,7 +1,8 @@
 """A training's random draws, each from (purpose, index, seed) alone.
 
-They are made on the host with numpy, once per epoch and for the whole data set, so that they are the same on
-every device and for every number of workers, and so that a resumed training makes them again.
+They are made on the host with numpy, once per epoch and for the whole data set, so that they are
+the same on every device and for every number of workers, and so that a resumed training makes them
+again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from equigrid.classifiers.recipes import Augmentation, ResizedCrop
 _PURPOSES = {"initialisation": 0, "order": 1, "augmentation": 2, "dropout": 3}
 _RESIZED_CROP_TRIES = 10
 
-# Columns of an epoch's draws. The first is the image's index; the others depend on the augmentation.
+# Columns of an epoch's draws. The first is the image's index; the others depend on the
+# augmentation.
 INDEX, FLIP, TOP, LEFT, HEIGHT, WIDTH = range(6)
 
 
@@ -31,7 +33,9 @@ def torch_seed(seed: int, purpose: str, index: int = 0) -> int:
 
 
 def mixed(seed: int, index: int) -> int:
-    """A seed for the index-th of many draws under `seed`, cheap enough for every step (Weyl sequence)."""
+    """A seed for the index-th of many draws under `seed`, cheap enough for every step (Weyl
+    sequence).
+    """
     return (seed + index * 0x9E3779B97F4A7C15) % 2**63
 
 
@@ -40,8 +44,8 @@ def epoch(
 ) -> np.ndarray:
     """One epoch's draws: (n_total, 6) int32 of INDEX, FLIP, TOP, LEFT, HEIGHT, WIDTH.
 
-    Row i is the i-th image of the epoch's random order. TOP and LEFT are the crop's corner in the stored
-    image (negative in the padding), HEIGHT and WIDTH its size.
+    Row i is the i-th image of the epoch's random order. TOP and LEFT are the crop's corner in the
+    stored image (negative in the padding), HEIGHT and WIDTH its size.
     """
     out = np.empty((n_total, 6), np.int32)
     out[:, INDEX] = generator(seed, "order", number).permutation(n_total)
@@ -59,10 +63,11 @@ def epoch(
 def _resized_crops(
     rng: np.random.Generator, n: int, height: int, width: int, crop: ResizedCrop
 ) -> np.ndarray:
-    """(n, 4) of top, left, height, width: area and log-aspect uniform, the first of ten tries that fits.
+    """(n, 4) of top, left, height, width: area and log-aspect uniform, the first of ten tries that
+    fits.
 
-    Where none fits, the whole image, cut to the nearest allowed aspect. The rule of Szegedy et al. 2015 as
-    torchvision states it.
+    Where none fits, the whole image, cut to the nearest allowed aspect. The rule of Szegedy et al.
+    2015 as torchvision states it.
     """
     area = rng.uniform(*crop.scale, (n, _RESIZED_CROP_TRIES)) * (height * width)
     aspect = np.exp(rng.uniform(*np.log(crop.ratio), (n, _RESIZED_CROP_TRIES)))  # width / height

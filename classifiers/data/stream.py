@@ -1,8 +1,8 @@
 """Mixes too large for the device: shards fetched ahead, read in random order, and let go.
 
-A whole random order needs every shard at hand all the time. Here `window` shards are at hand at once: shards
-enter in random order, and each spreads its images evenly over the time that it stays. With a window as large
-as the mix, the order is exactly that of images resident on the device.
+A whole random order needs every shard at hand all the time. Here `window` shards are at hand at
+once: shards enter in random order, and each spreads its images evenly over the time that it stays.
+With a window as large as the mix, the order is exactly that of images resident on the device.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Fetch = Callable[[], tuple[np.ndarray, np.ndarray]]
 class StreamedMix:
     """The images of one trial by reference.
 
-    parts: (fetch, indices) per shard. fetch() returns the shard's images (M, H, W, C) uint8 and labels (M,)
-    int64, e.g. by `ray.get`; it is called from a helper thread, once per time that the shard is needed, and
-    the arrays are dropped after their last use. indices: (K,) int64, the rows wanted.
-    image_shape: (H, W, C) of all shards. window: shards at hand at once. ahead: shards fetched beyond these.
-    Raises ValueError for an empty mix and for a window or lead below 1.
+    parts: (fetch, indices) per shard. fetch() returns the shard's images (M, H, W, C) uint8 and
+    labels (M,) int64, e.g. by `ray.get`; it is called from a helper thread, once per time that the
+    shard is needed, and the arrays are dropped after their last use. indices: (K,) int64, the rows
+    wanted. image_shape: (H, W, C) of all shards. window: shards at hand at once. ahead: shards
+    fetched beyond these. Raises ValueError for an empty mix and for a window or lead below 1.
     """
 
     def __init__(
@@ -63,7 +63,8 @@ class StreamedMix:
         return np.searchsorted(self.starts, numbers, side="right") - 1
 
     def order(self, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """(image numbers in the epoch's order, the stay of its shard that each belongs to), (n_total,) each.
+        """(image numbers in the epoch's order, the stay of its shard that each belongs to),
+        (n_total,) each.
 
         A shard stays once, or twice if its time runs over the epoch's end to its beginning.
         """
@@ -83,7 +84,9 @@ class StreamedMix:
 
 
 class _Stay(NamedTuple):
-    """One stay of a shard: the step that needs it first, the one that needs it last, and which it is."""
+    """One stay of a shard: the step that needs it first, the one that needs it last, and which it
+    is.
+    """
 
     first: int
     last: float
@@ -98,7 +101,9 @@ class _Lease(NamedTuple):
 
 
 class Streamed:
-    """A feed, as `feeds.Resident`, from a StreamedMix. Its batches run on through the epochs without end."""
+    """A feed, as `feeds.Resident`, from a StreamedMix. Its batches run on through the epochs
+    without end.
+    """
 
     def __init__(
         self,
@@ -216,7 +221,9 @@ class Streamed:
     def _batch(
         self, step: int, held: dict[int, _Lease]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-        """(pixels, targets, draws, images of all workers) of one step, in page-locked memory for a GPU."""
+        """(pixels, targets, draws, images of all workers) of one step, in page-locked memory for a
+        GPU.
+        """
         epoch, number = divmod(step, self.steps_per_epoch)
         rows = self.epoch_draws(epoch)[
             number * self.recipe.batch : (number + 1) * self.recipe.batch

@@ -21,8 +21,9 @@ def build(
 ) -> nn.Module:
     """An untrained classifier, float32 (N, channels, height, width) to logits float32 (N, classes).
 
-    Weights come from torch's current random state. head: given the width of the features before the last
-    layer, makes what takes that layer's place: (N, width) to (N, classes). Raises ValueError as `check` does.
+    Weights come from torch's current random state. head: given the width of the features before the
+    last layer, makes what takes that layer's place: (N, width) to (N, classes). Raises ValueError
+    as `check` does.
     """
     check(name, height, width, channels, classes)
     network = _network(canonical(name), classes, height, width, channels)
@@ -49,7 +50,9 @@ def last_layer(network: nn.Module) -> nn.Module:
 
 
 def _replace_head(name: str, network: nn.Module, head: Head) -> None:
-    """Put a new last layer in the old one's place. ValueError for a classifier that does not end in a linear layer."""
+    """Put a new last layer in the old one's place. ValueError for a classifier that does not end in
+    a linear layer.
+    """
     old = last_layer(network)
     width = getattr(old, "in_features", None)
     if width is None:

@@ -8,7 +8,9 @@ from torch import nn
 
 
 class DigitsCNN(nn.Module):
-    """Three 3×3 convolutions with BatchNorm and a linear layer, 15,418 parameters for 10 classes."""
+    """Three 3×3 convolutions with BatchNorm and a linear layer, 15,418 parameters for 10
+    classes.
+    """
 
     def __init__(self, channels: int = 1, classes: int = 10, width: int = 16):
         super().__init__()

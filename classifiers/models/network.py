@@ -12,9 +12,9 @@ from torch import nn
 class Classifier(nn.Module):
     """A network with its normalisation, so that its state needs nothing beside it.
 
-    Takes (N, C, H, W) pixels in [0, 255], uint8 or float32, resizes them to input_size if they differ
-    (bilinear, with a low-pass filter), and gives float32 logits (N, classes). With `bf16` set, the network
-    computes in bfloat16 where autocast allows it; the weights stay float32.
+    Takes (N, C, H, W) pixels in [0, 255], uint8 or float32, resizes them to input_size if they
+    differ (bilinear, with a low-pass filter), and gives float32 logits (N, classes). With `bf16`
+    set, the network computes in bfloat16 where autocast allows it; the weights stay float32.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Classifier(nn.Module):
 def statistics(images: torch.Tensor) -> tuple[list[float], list[float]]:
     """Per-channel mean and deviation of (N, H, W, C) uint8 images scaled to [0, 1].
 
-    Summed exactly, in integers, so that order, device and worker count do not matter. A constant channel gets
-    the deviation of one grey level, the least that the storage can tell.
+    Summed exactly, in integers, so that order, device and worker count do not matter. A constant
+    channel gets the deviation of one grey level, the least that the storage can tell.
     """
     sums = torch.zeros(images.shape[-1], dtype=torch.int64, device=images.device)
     squares = torch.zeros_like(sums)

@@ -1,4 +1,6 @@
-"""ResNets for 32×32 images (He et al. 2016, section 4.2), e.g. ResNet-110 with 1,727,962 parameters."""
+"""ResNets for 32×32 images (He et al. 2016, section 4.2), e.g. ResNet-110 with 1,727,962
+parameters.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,11 @@ from torch import nn
 
 
 class CifarResNet(nn.Module):
-    """Depth 6·n + 2: a convolution, three stages of n blocks (16, 32, 64 channels), average, linear.
+    """Depth 6·n + 2: a convolution, three stages of n blocks (16, 32, 64 channels), average,
+    linear.
 
-    Shortcuts are option A: where a stage halves the image, every second pixel is kept and the new channels
-    are zeros, so shortcuts have no parameters.
+    Shortcuts are option A: where a stage halves the image, every second pixel is kept and the new
+    channels are zeros, so shortcuts have no parameters.
     """
 
     def __init__(self, depth: int, channels: int = 3, classes: int = 10):
@@ -30,7 +33,9 @@ class CifarResNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """He normal for convolutions (He et al. 2015, the cited scheme); torch's own for the linear layer."""
+        """He normal for convolutions (He et al. 2015, the cited scheme); torch's own for the linear
+        layer.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,6 @@
-"""How long and how a classifier trains: recipes as data, the paper's among them. Imports no torch."""
+"""How long and how a classifier trains: recipes as data, the paper's among them. Imports no
+torch.
+"""
 
 from equigrid.classifiers.recipes.model import (
     Augmentation,

@@ -1,8 +1,8 @@
 """How long and how a classifier trains: recipes as data, the paper's among them.
 
-A `Recipe` is what a spec says; `resolve` decides everything that depends on the trial's sizes and on the
-classifier, and gives a `ResolvedRecipe`, whose `payload()` is what determines the training. Nothing here
-imports torch.
+A `Recipe` is what a spec says; `resolve` decides everything that depends on the trial's sizes and
+on the classifier, and gives a `ResolvedRecipe`, whose `payload()` is what determines the training.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ class _Frozen(BaseModel):
 
 
 class ResizedCrop(_Frozen):
-    """A crop of random area and aspect, resized to a square. Ranges are torchvision's: the paper names none."""
+    """A crop of random area and aspect, resized to a square. Ranges are torchvision's: the paper
+    names none.
+    """
 
     size_px: int = Field(224, ge=1)
     scale: tuple[float, float] = (0.08, 1.0)
@@ -193,9 +195,9 @@ class Recipe(Settings):
 class ResolvedRecipe(Settings):
     """Everything that determines a training besides its images, its classifier and its seed.
 
-    Exactly one of `epochs` and `steps` is set. An epoch is one pass over all images in a fresh random order
-    with its last, partial batch kept, so `steps` may end inside an epoch, and a batch larger than the data
-    is all of the data.
+    Exactly one of `epochs` and `steps` is set. An epoch is one pass over all images in a fresh
+    random order with its last, partial batch kept, so `steps` may end inside an epoch, and a batch
+    larger than the data is all of the data.
     """
 
     epochs: int | None = None
@@ -208,7 +210,9 @@ class ResolvedRecipe(Settings):
         return self
 
     def steps_per_epoch(self, n_total: int) -> int:
-        """Steps of one pass over n_total images, the last one partial if n_total is no multiple of batch."""
+        """Steps of one pass over n_total images, the last one partial if n_total is no multiple of
+        batch.
+        """
         if n_total < 1:
             raise ValueError(f"a training needs at least one image, got n_total={n_total}")
         return -(-n_total // self.batch)
@@ -221,7 +225,9 @@ class ResolvedRecipe(Settings):
         return _at_fraction(self.warmup, self.total_steps(n_total))
 
     def boundaries(self, n_total: int) -> tuple[int, ...]:
-        """Zero-based steps from which a multistep decay applies its factor once more; else empty."""
+        """Zero-based steps from which a multistep decay applies its factor once more; else
+        empty.
+        """
         if self.decay.kind != "multistep":
             return ()
         total = self.total_steps(n_total)
@@ -230,8 +236,9 @@ class ResolvedRecipe(Settings):
     def lr_at(self, step: int, n_total: int) -> float:
         """Learning rate of the zero-based `step`.
 
-        Warm-up of W steps: lr·(step + 1)/W, so the last warm-up step runs at lr. Cosine: after the warm-up
-        lr·(1 + cos(π·(step − W)/(T − W)))/2 for T steps in all. Multistep: lr·factor^k after k boundaries.
+        Warm-up of W steps: lr·(step + 1)/W, so the last warm-up step runs at lr. Cosine: after the
+        warm-up lr·(1 + cos(π·(step − W)/(T − W)))/2 for T steps in all. Multistep: lr·factor^k
+        after k boundaries.
         """
         total, warmup = self.total_steps(n_total), self.warmup_steps(n_total)
         if not 0 <= step < total:
@@ -245,10 +252,14 @@ class ResolvedRecipe(Settings):
         return self.lr
 
     def payload(self) -> dict[str, Any]:
-        """JSON-able mapping of all that determines the training; equal trainings have equal payloads."""
+        """JSON-able mapping of all that determines the training; equal trainings have equal
+        payloads.
+        """
         return self.model_dump(mode="json", exclude_none=True)
 
 
 def _at_fraction(fraction: float, total: int) -> int:
-    """The step at a fraction of the training, rounded up, without float noise (0.1·30,000 is 3,000)."""
+    """The step at a fraction of the training, rounded up, without float noise (0.1·30,000 is
+    3,000).
+    """
     return math.ceil(round(fraction * total, 6))

@@ -20,9 +20,9 @@ from equigrid.classifiers.recipes.model import (
     TotalRung,
 )
 
-# Appendix B: drops at half and three quarters (epochs 240, 360 of 480; 160, 240 of 320; 80, 120 of 160);
-# Table 5: batch, rate, decay, momentum and weight decay of ResNet-110. The padding of 4 is the field's habit
-# at 32×32 (He et al. 2016); the paper gives none.
+# Appendix B: drops at half and three quarters (epochs 240, 360 of 480; 160, 240 of 320; 80, 120 of
+# 160); Table 5: batch, rate, decay, momentum and weight decay of ResNet-110. The padding of 4 is
+# the field's habit at 32×32 (He et al. 2016); the paper gives none.
 _CIFAR10 = Recipe(
     epochs_by_base=(
         BaseRung(base_fraction=0.01, epochs=480),  # Tiny, 500
@@ -49,8 +49,8 @@ _BLOODMNIST = _CIFAR10.model_copy(
     }
 )
 
-# Table 4 (iterations by total amount) and Table 5 (ResNet-50; ViT-B/32 differs in weight decay alone).
-# The normalisation is the field's for ImageNet; the paper gives none.
+# Table 4 (iterations by total amount) and Table 5 (ResNet-50; ViT-B/32 differs in weight decay
+# alone). The normalisation is the field's for ImageNet; the paper gives none.
 _IMAGENET = Recipe(
     steps_by_total=(
         TotalRung(from_total=650, steps=10_000),
@@ -81,11 +81,12 @@ def _with(base: Recipe, **augmentation: Any) -> Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    # digits-cnn on 100, 200, 400 real digits: 95.3, 98.0, 98.7 % top-1 (5 subsets and seeds, deviations 0.7,
-    # 0.6, 0.3), 0.7 s on one core. Chosen on real images alone; shifts by a pixel did not help there.
+    # digits-cnn on 100, 200, 400 real digits: 95.3, 98.0, 98.7 % top-1 (5 subsets and seeds,
+    # deviations 0.7, 0.6, 0.3), 0.7 s on one core. Chosen on real images alone; shifts by a pixel
+    # did not help there.
     "digits": Recipe(steps=300, batch=32, lr=0.1, decay=Cosine(), warmup=0.1, weight_decay=5e-3),
-    # resnet20 on CIFAR-10 (JPEG 75), 500 and 1,500 images: 37.9 and 47.2 % top-1 on 2,000 test images (one seed),
-    # 25 and 68 s on one core with bf16.
+    # resnet20 on CIFAR-10 (JPEG 75), 500 and 1,500 images: 37.9 and 47.2 % top-1 on 2,000 test
+    # images (one seed), 25 and 68 s on one core with bf16.
     "smoke/cifar10": _SMOKE,
     # Table 6's settings at that size: one traditional augmentation at a time, and none.
     "smoke/cifar10-plain": _with(_SMOKE),
@@ -106,8 +107,9 @@ _LENGTHS = ("epochs", "steps", "epochs_by_base", "steps_by_total", "total_max")
 def recipe(name_or_mapping: str | Mapping[str, Any] | Recipe) -> Recipe:
     """A recipe by name, or validated from a user's mapping.
 
-    A mapping may say `extends: NAME` and give only what differs; naming one length replaces the other.
-    Raises ValueError (one line) for an unknown name, with the nearest ones, and for any bad value.
+    A mapping may say `extends: NAME` and give only what differs; naming one length replaces the
+    other. Raises ValueError (one line) for an unknown name, with the nearest ones, and for any bad
+    value.
     """
     if isinstance(name_or_mapping, Recipe):
         return name_or_mapping

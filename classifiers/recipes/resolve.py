@@ -13,11 +13,13 @@ def resolve(
 ) -> ResolvedRecipe:
     """Decide the length and the classifier's own settings.
 
-    n_base, n_total, n_dataset: images in the base subset, in the whole mix, in the dataset's training set
-    (nominal sizes where the paper rounds). classifier: a model's name; it selects the override only.
-    Raises ValueError for sizes out of order and for totals that the recipe's bins do not cover.
+    n_base, n_total, n_dataset: images in the base subset, in the whole mix, in the dataset's
+    training set (nominal sizes where the paper rounds). classifier: a model's name; it selects the
+    override only. Raises ValueError for sizes out of order and for totals that the recipe's bins do
+    not cover.
     """
-    # n_base may be a rounded name for a whole set of fewer images, so it is not held against the other two.
+    # n_base may be a rounded name for a whole set of fewer images, so it is not held against the
+    # other two.
     if n_total < 1 or n_dataset < 1 or n_base < 0:
         raise ValueError(
             f"sizes must satisfy n_total >= 1, n_dataset >= 1 and n_base >= 0, "

@@ -22,9 +22,10 @@ from equigrid.classifiers.data.stream import Streamed, StreamedMix
 from equigrid.classifiers.evaluation import Evaluation
 from equigrid.classifiers.models import Head
 from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable
 from equigrid.classifiers.training.loss_monitor import LossWatch, NotFinite
 from equigrid.classifiers.training.replica import Replica
-from equigrid.classifiers.training.step import GraphedSteps, Steps, WhileRecordable
+from equigrid.classifiers.training.step import Steps
 
 __all__ = ["NotFinite", "Trained", "Validation", "train", "train_together"]
 
@@ -40,7 +41,9 @@ def ignore(*_: Any) -> None:
 
 @dataclass(frozen=True)
 class Validation:
-    """A split of the training data to look at every few epochs and at the end. Nothing is selected by it."""
+    """A split of the training data to look at every few epochs and at the end. Nothing is selected
+    by it.
+    """
 
     mix: Mix
     every_epochs: int = 1
@@ -54,10 +57,11 @@ class Validation:
 class Trained:
     """A finished training.
 
-    module: in evaluation mode, on its device, without the multi-worker wrapper. epochs: passes over the data
-    (a fraction if the steps end inside one). seconds: wall time of the loop, earlier attempts included, and
-    shared by all that trained together. peak_device_bytes: the allocator's peak on a GPU, the process's peak
-    resident size on a CPU. validation: (steps done, Evaluation), rank 0's only.
+    module: in evaluation mode, on its device, without the multi-worker wrapper. epochs: passes over
+    the data (a fraction if the steps end inside one). seconds: wall time of the loop, earlier
+    attempts included, and shared by all that trained together. peak_device_bytes: the allocator's
+    peak on a GPU, the process's peak resident size on a CPU. validation: (steps done, Evaluation),
+    rank 0's only.
     """
 
     module: nn.Module = field(repr=False)
@@ -87,15 +91,15 @@ def train(
 ) -> Trained:
     """Train a classifier from scratch.
 
-    images: (N, H, W, C) uint8 with labels (N,) int64, or a Mix, which go onto the device whole; or a
-    StreamedMix, which does not, and whose recipe must give the normalisation. seed: 0 <= seed < 2**63; it
-    determines the initial weights, the order of images and their augmentation, for any device and number of
-    workers.
-    checkpoint(step, make_state): called on rank 0 after each step (steps done so far); make_state() copies
-    the state to the host, and that state given as `resume` continues the training bitwise on a CPU.
-    log: receives {"epoch", "step", "loss", "lr", "seed"} on rank 0 every few dozen steps, some steps late.
-    head: makes what takes the place of the classifier's last layer, see `equigrid.classifiers.models.build`.
-    If torch.distributed is initialised, all workers train together on the recipe's (global) batch.
+    images: (N, H, W, C) uint8 with labels (N,) int64, or a Mix, which go onto the device whole; or
+    a StreamedMix, which does not, and whose recipe must give the normalisation. seed: 0 <= seed <
+    2**63; it determines the initial weights, the order of images and their augmentation, for any
+    device and number of workers. checkpoint(step, make_state): called on rank 0 after each step
+    (steps done so far); make_state() copies the state to the host, and that state given as `resume`
+    continues the training bitwise on a CPU. log: receives {"epoch", "step", "loss", "lr", "seed"}
+    on rank 0 every few dozen steps, some steps late. head: makes what takes the place of the
+    classifier's last layer, see `equigrid.classifiers.models.build`. If torch.distributed is
+    initialised, all workers train together on the recipe's (global) batch.
 
     Raises ValueError for a classifier or data that do not fit, and NotFinite, with epoch and step.
     """
@@ -121,10 +125,12 @@ def train_together(
     speed: Speed = Speed(),  # noqa: B008 - frozen
     head: Head | None = None,
 ) -> list[Trained]:
-    """Train one classifier per seed on the same images, step by step beside each other; else as `train`.
+    """Train one classifier per seed on the same images, step by step beside each other; else as
+    `train`.
 
-    Each comes out as it would alone (on a CPU bitwise). On a GPU their steps run as branches of one CUDA
-    graph, and the images lie there once. NotFinite in one ends all: train the seeds apart then.
+    Each comes out as it would alone (on a CPU bitwise). On a GPU their steps run as branches of one
+    CUDA graph, and the images lie there once. NotFinite in one ends all: train the seeds apart
+    then.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -257,7 +263,9 @@ class _Loop:
             member.validate(self.step, self.validation.mix)
 
     def _state(self) -> State:
-        """Tensors, numbers, strings, lists and dicts only: torch.load(weights_only=True) reads it."""
+        """Tensors, numbers, strings, lists and dicts only: torch.load(weights_only=True) reads
+        it.
+        """
         return {
             "step": self.step,
             "n_total": self.n_total,
@@ -296,7 +304,8 @@ def _own_stream(device: torch.device) -> Iterator[None]:
 def cudnn_benchmark() -> Iterator[None]:
     """cuDNN tries its kernels and keeps the fastest; every other flag stays as it is.
 
-    `torch.backends.cudnn.flags` would set all of them to defaults of its own, among them enabled=False.
+    `torch.backends.cudnn.flags` would set all of them to defaults of its own, among them
+    enabled=False.
     """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
@@ -307,7 +316,9 @@ def cudnn_benchmark() -> Iterator[None]:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The allocator's peak on a GPU since the training began, else this process's peak resident size."""
+    """The allocator's peak on a GPU since the training began, else this process's peak resident
+    size.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

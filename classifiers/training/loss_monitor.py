@@ -26,9 +26,9 @@ class NotFinite(FloatingPointError):
 class LossWatch:
     """Keeps each step's loss on the device and looks at a chunk of them one chunk later.
 
-    So the host runs at most two chunks ahead of the device, and never waits for the step just launched.
-    `reduce` sums a chunk over all workers, which then raise together. `report(last_step, mean_loss)` is
-    called for each chunk read.
+    So the host runs at most two chunks ahead of the device, and never waits for the step just
+    launched. `reduce` sums a chunk over all workers, which then raise together. `report(last_step,
+    mean_loss)` is called for each chunk read.
     """
 
     def __init__(

@@ -55,7 +55,8 @@ class Replica:
         self.validated.append((steps, asdict(result)))
 
     def state(self) -> dict[str, Any]:
-        # The optimizer's settings are the recipe's and this device's; only what it has learned is state.
+        # The optimizer's settings are the recipe's and this device's; only what it has learned is
+        # state.
         return {
             "module": _on_host(self.module.state_dict()),
             "optimizer": _on_host(self.optimizer.state_dict()["state"]),
@@ -119,7 +120,9 @@ def _optimizer(module: nn.Module, recipe: ResolvedRecipe) -> torch.optim.Optimiz
 
 
 def _has_dropout(module: nn.Module) -> bool:
-    """Whether a layer draws random numbers in training, by torch's and timm's names for its probability."""
+    """Whether a layer draws random numbers in training, by torch's and timm's names for its
+    probability.
+    """
     if any(
         isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0
         for layer in module.modules()

@@ -23,9 +23,13 @@ class ZeroShotConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     unseen: tuple[int, ...] | tuple[str, ...] = ()
-    """Labels or names of the classes without real training images; empty: the second half, as in the paper."""
+    """Labels or names of the classes without real training images; empty: the second half, as in
+    the paper.
+    """
     text_encoder: str = "google-bert/bert-base-uncased"
-    """A folder with config.json, a tokenizer and safetensors weights, or a hub id. The paper says BERT, not which."""
+    """A folder with config.json, a tokenizer and safetensors weights, or a hub id. The paper says
+    BERT, not which.
+    """
     revision: str = "main"
     text_width: int = Field(768, ge=1)
     """Of the encoder's features: one of another width is refused."""
@@ -52,8 +56,8 @@ class ZeroShotConfig(BaseModel):
     def unseen_labels(self, class_names: Sequence[str], classes: int) -> tuple[int, ...]:
         """The labels of the unseen classes, rising.
 
-        Of an odd number of classes the first half is the larger. Raises ValueError for a class that does not
-        exist, and unless at least two classes are seen and two unseen.
+        Of an odd number of classes the first half is the larger. Raises ValueError for a class that
+        does not exist, and unless at least two classes are seen and two unseen.
         """
         if not self.unseen:
             labels = list(range(classes - classes // 2, classes))
@@ -71,7 +75,9 @@ class ZeroShotConfig(BaseModel):
         return check_split(labels, classes)
 
     def texts(self, class_names: Sequence[str], classes: int) -> tuple[str, ...]:
-        """The text of each class. Raises ValueError where names are missing, or are numbers or WordNet ids."""
+        """The text of each class. Raises ValueError where names are missing, or are numbers or
+        WordNet ids.
+        """
         if len(class_names) != classes:
             raise ValueError(
                 f"zero-shot needs the names of all {classes} classes, got {len(class_names)}; "
@@ -95,7 +101,9 @@ class ZeroShotConfig(BaseModel):
             self._check_folder(Path(self.text_encoder))
 
     def payload(self, class_names: Sequence[str], classes: int) -> dict:
-        """What, beside images, classifier, recipe and seed, determines a trial: JSON, free of paths."""
+        """What, beside images, classifier, recipe and seed, determines a trial: JSON, free of
+        paths.
+        """
         return {
             "unseen": list(self.unseen_labels(class_names, classes)),
             "texts": list(self.texts(class_names, classes)),
@@ -106,7 +114,9 @@ class ZeroShotConfig(BaseModel):
         }
 
     def _check_folder(self, folder: Path) -> None:
-        """What can be told before a trial: whether the files are there, and how wide the features are."""
+        """What can be told before a trial: whether the files are there, and how wide the features
+        are.
+        """
         if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
             raise ValueError(
                 f"text_encoder: {str(folder)!r} does not hold {ENCODER_FILES}; place them there"
@@ -131,7 +141,9 @@ class ZeroShotConfig(BaseModel):
 
 
 def check_split(unseen: Sequence[int], classes: int) -> tuple[int, ...]:
-    """`unseen` itself; ValueError unless these are labels, at least two, and at least two others are left."""
+    """`unseen` itself; ValueError unless these are labels, at least two, and at least two others
+    are left.
+    """
     if (
         len(set(unseen)) < 2
         or classes - len(set(unseen)) < 2

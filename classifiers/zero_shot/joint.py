@@ -10,18 +10,20 @@ import torch.nn.functional as F
 from torch import nn
 
 _SCALE_MAX = 100.0
-# The rates that suit weights (SGD at 0.1) throw a logarithm of the scale about until it is stuck near nothing.
+# The rates that suit weights (SGD at 0.1) throw a logarithm of the scale about until it is stuck
+# near nothing.
 _SCALE_GAIN = 0.1
 # Of classes that are no candidates: finite, and nothing beside a cosine times _SCALE_MAX.
 _NO_CANDIDATE = -1e4
 
 
 class JointSpace(nn.Module):
-    """In place of a classifier's last layer: image features (N, width) to logits float32 (N, classes).
+    """In place of a classifier's last layer: image features (N, width) to logits float32 (N,
+    classes).
 
-    Image and text features are each projected linearly onto `joint` dimensions and normalised; logit c is the
-    cosine between image and text c, times a learnt scale (Radford et al. 2021, Fig. 3). The texts are frozen.
-    Logits of classes that are no candidates are -10,000.
+    Image and text features are each projected linearly onto `joint` dimensions and normalised;
+    logit c is the cosine between image and text c, times a learnt scale (Radford et al. 2021, Fig.
+    3). The texts are frozen. Logits of classes that are no candidates are -10,000.
     """
 
     def __init__(

@@ -15,11 +15,12 @@ from equigrid.classifiers.zero_shot.config import ENCODER_FILES, ZeroShotConfig
 def text_features(
     class_names: Sequence[str], config: ZeroShotConfig, *, device: torch.device | str = "cpu"
 ) -> np.ndarray:
-    """(classes, text_width) float32: of each class's text, the mean of the encoder's last states over its tokens.
+    """(classes, text_width) float32: of each class's text, the mean of the encoder's last states
+    over its tokens.
 
-    Each text is encoded alone, so its features depend on no other class. Compute them once for all trials of a
-    dataset. Raises ValueError for names that are no words, for an encoder that is not there, with what to place
-    where, and for one of another width than config.text_width.
+    Each text is encoded alone, so its features depend on no other class. Compute them once for all
+    trials of a dataset. Raises ValueError for names that are no words, for an encoder that is not
+    there, with what to place where, and for one of another width than config.text_width.
     """
     texts = config.texts(class_names, len(class_names))
     tokenizer, encoder = _load(config)
@@ -63,10 +64,11 @@ def _load(config: ZeroShotConfig):
 
 
 def _from_hub(source: str, revision: str) -> str:
-    """The folder of a hub id in the cache, downloaded if need be; the cache's own if the hub does not answer.
+    """The folder of a hub id in the cache, downloaded if need be; the cache's own if the hub does
+    not answer.
 
-    Raises OSError with what went wrong at the hub if the cache does not have it either.  (generators/ goes by the
-    same rule; neither room may import the other.)
+    Raises OSError with what went wrong at the hub if the cache does not have it either.
+    (generators/ goes by the same rule; neither room may import the other.)
     """
     from huggingface_hub import constants, model_info, snapshot_download
     from huggingface_hub.errors import (

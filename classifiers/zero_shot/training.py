@@ -1,4 +1,6 @@
-"""A zero-shot trial: train on seen classes and synthetic images of unseen ones, test on the unseen."""
+"""A zero-shot trial: train on seen classes and synthetic images of unseen ones, test on the
+unseen.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ from equigrid.classifiers.zero_shot.joint import JointSpace
 class ZeroShot:
     """Accuracies in percent on test images.
 
-    among_unseen: of unseen classes' images, with the unseen classes as candidates (the paper's). among_all: of
-    the same images, with all classes. seen_among_all: of seen classes' images, with all classes; None where the
-    test set has none. per_class: among_unseen for each class, nan for seen ones. temperature: as learnt.
-    trained: the training; its module has all classes as candidates.
+    among_unseen: of unseen classes' images, with the unseen classes as candidates (the paper's).
+    among_all: of the same images, with all classes. seen_among_all: of seen classes' images, with
+    all classes; None where the test set has none. per_class: among_unseen for each class, nan for
+    seen ones. temperature: as learnt. trained: the training; its module has all classes as
+    candidates.
     """
 
     among_unseen: float
@@ -55,15 +58,18 @@ def zero_shot(
     log: Log = ignore,
     speed: Speed = Speed(),  # noqa: B008 - frozen
 ) -> ZeroShot:
-    """Train an image encoder and two projections from scratch, and classify the unseen classes' test images.
+    """Train an image encoder and two projections from scratch, and classify the unseen classes'
+    test images.
 
-    mix: real images of the seen classes, and synthetic ones of the unseen (or none of these). test: real images.
-    Both with the dataset's labels. text_features: (classes, width) float32, in the order of labels, frozen.
-    model: any classifier; its last layer gives way to the joint space. candidates: the classes that compete in
-    training, None for those that the mix holds (which a StreamedMix does not tell).
-    The rest as `equigrid.classifiers.training.loop.train`, whose loop this is: cross-entropy over cosine similarities.
+    mix: real images of the seen classes, and synthetic ones of the unseen (or none of these). test:
+    real images. Both with the dataset's labels. text_features: (classes, width) float32, in the
+    order of labels, frozen. model: any classifier; its last layer gives way to the joint space.
+    candidates: the classes that compete in training, None for those that the mix holds (which a
+    StreamedMix does not tell). The rest as `equigrid.classifiers.training.loop.train`, whose loop
+    this is: cross-entropy over cosine similarities.
 
-    Raises ValueError as `train` does, for features that do not fit, and for a split without two classes either side.
+    Raises ValueError as `train` does, for features that do not fit, and for a split without two
+    classes either side.
     """
     classes = _classes(text_features, config)
     unseen = check_split(unseen, classes)
@@ -127,7 +133,9 @@ def _tested(
 
 
 def rows(mix: Mix, classes: Sequence[int], most: int | None = None) -> Mix | None:
-    """The mix's images of these classes, the first `most` of them (all), in its order; None if there are none."""
+    """The mix's images of these classes, the first `most` of them (all), in its order; None if
+    there are none.
+    """
     parts, left = [], mix.n_total if most is None else most
     for part in mix.parts:
         own = part.indices[np.isin(part.labels[part.indices], list(classes))][:left]

@@ -30,16 +30,19 @@ class BrokenImage(ValueError):
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name claims to be an image: by its suffix, and no hidden file such as `._x.jpg`."""
+    """Whether a file of this name claims to be an image: by its suffix, and no hidden file such as
+    `._x.jpg`.
+    """
     path = PurePath(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def decode(data: bytes, size: int | None = None) -> np.ndarray:
-    """An encoded image as (H, W, 3) uint8 RGB: upright (EXIF), alpha over white, 16-bit grey scaled to 8 bits.
+    """An encoded image as (H, W, 3) uint8 RGB: upright (EXIF), alpha over white, 16-bit grey scaled
+    to 8 bits.
 
-    size: the short side is resized to it and the centre cropped to size × size, see `square`. Colour profiles are
-    not applied; of an animation the first frame is taken. Raises BrokenImage.
+    size: the short side is resized to it and the centre cropped to size × size, see `square`.
+    Colour profiles are not applied; of an animation the first frame is taken. Raises BrokenImage.
     """
     if not isinstance(data, bytes | bytearray | memoryview):
         raise BrokenImage(f"there are no bytes, but {data!r:.40}")
@@ -51,7 +54,8 @@ def decode(data: bytes, size: int | None = None) -> np.ndarray:
         raise
     except UnidentifiedImageError as error:
         raise BrokenImage("no kind of image that is known") from error
-    except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes: struct.error, IndexError …
+    except Exception as error:
+        # Pillow's plugins raise nearly anything on damaged bytes: struct.error, IndexError …
         raise BrokenImage(" ".join(str(error).split()) or type(error).__name__) from error
     return np.asarray(picture if size is None else square(picture, size))
 
@@ -64,7 +68,9 @@ def square(picture: Image.Image, size: int) -> Image.Image:
 
 
 def resized(images: np.ndarray, size: int) -> np.ndarray:
-    """Images (N, H, W, C) uint8 with 1 or 3 channels, as `square` makes them: (N, size, size, C) uint8."""
+    """Images (N, H, W, C) uint8 with 1 or 3 channels, as `square` makes them: (N, size, size, C)
+    uint8.
+    """
     if images.shape[1:3] == (size, size):
         return images
     result = np.empty((len(images), size, size, images.shape[3]), np.uint8)

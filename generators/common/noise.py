@@ -1,4 +1,6 @@
-"""The noise of a pool's images: a stream of normal draws for each, from (seed, number of the image) alone."""
+"""The noise of a pool's images: a stream of normal draws for each, from (seed, number of the image)
+alone.
+"""
 
 from collections.abc import Callable
 
@@ -10,7 +12,8 @@ from equigrid.generators.common.rng import seed_of
 def streams(
     seed: int, numbers: range, shape: tuple[int, int, int], device: torch.device
 ) -> Callable[[], torch.Tensor]:
-    """A function that gives the next standard normal draw of each image: (len(numbers), *shape) float32 on the device.
+    """A function that gives the next standard normal draw of each image: (len(numbers), *shape)
+    float32 on the device.
 
     Drawn on the CPU, whatever the device.
     """

@@ -11,7 +11,8 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """A network's output to stored pixels: (N, C, H, W) float -> (N, H, W, C) uint8, to the nearest level.
+    """A network's output to stored pixels: (N, C, H, W) float -> (N, H, W, C) uint8, to the nearest
+    level.
 
     Values outside [-1, 1] are clipped.  Not-a-number raises ValueError: it has no nearest level.
     """

@@ -1,7 +1,7 @@
 """What every pool of synthetic images shares: labels by image number, and the size of a shard.
 
-A pool has no length.  Image i's label depends on (seed, i) alone, and shard j always holds the images
-[j * S, (j + 1) * S), so that a pool that grows touches none of its earlier shards.
+A pool has no length.  Image i's label depends on (seed, i) alone, and shard j always holds the
+images [j * S, (j + 1) * S), so that a pool that grows touches none of its earlier shards.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ _TINY_BYTES, _TINY_SHARD = (
 def labels(seed: int, start: int, stop: int, classes: int) -> np.ndarray:
     """Class labels of the images `start` to `stop - 1` of the pool `seed`: (stop - start,) int64.
 
-    Blocks of `classes` images hold each class once, in an order drawn from (seed, block).  So in every
-    prefix of the pool the counts of two classes differ by at most one.
+    Blocks of `classes` images hold each class once, in an order drawn from (seed, block).  So in
+    every prefix of the pool the counts of two classes differ by at most one.
     """
     if not 0 <= start <= stop:
         raise ValueError(
@@ -43,8 +43,8 @@ def labels(seed: int, start: int, stop: int, classes: int) -> np.ndarray:
 def shard_size(height: int, width: int, channels: int) -> int:
     """Images per shard, a power of two fixed by the image's size and `SHARD_FORMAT`.
 
-    512 for images of at most 1,024 bytes (8x8, 28x28 greyscale), else as many as fit 12 MiB, between 64
-    and 4,096: 4,096 at 32x32x3, 64 at 256x256x3.
+    512 for images of at most 1,024 bytes (8x8, 28x28 greyscale), else as many as fit 12 MiB,
+    between 64 and 4,096: 4,096 at 32x32x3, 64 at 256x256x3.
     """
     if min(height, width, channels) < 1:
         raise ValueError(
@@ -60,10 +60,12 @@ def shard_size(height: int, width: int, channels: int) -> int:
 def in_batches(
     make: Callable[[range, np.ndarray], np.ndarray], call: SampleCall, *, batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a pool that is computed in whole batches: what `equigrid.generators.registry.sample` returns.
+    """Images and labels of a pool that is computed in whole batches: what
+    `equigrid.generators.registry.sample` returns.
 
-    make(numbers, labels): the images of these numbers, which begin at a multiple of `batch`, and of these classes,
-    (batch, H, W, C) uint8.  So how a pool is cut into calls changes no batch, and with it no pixel.
+    make(numbers, labels): the images of these numbers, which begin at a multiple of `batch`, and of
+    these classes, (batch, H, W, C) uint8.  So how a pool is cut into calls changes no batch, and
+    with it no pixel.
     """
     start, stop = call.start, call.stop
     images = np.empty((stop - start, *call.shape), np.uint8)

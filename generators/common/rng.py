@@ -12,7 +12,8 @@ import numpy as np
 def seed_of(seed: int, purpose: str, *index: int) -> int:
     """A 63-bit seed for the draw `purpose` number `index` under `seed` (0 <= seed < 2**63).
 
-    Every number enters as two 32-bit words, so that no two lists of numbers can mix to the same words.
+    Every number enters as two 32-bit words, so that no two lists of numbers can mix to the same
+    words.
     """
     for value in (seed, *index):
         if not 0 <= value < 2**63:
@@ -34,7 +35,8 @@ def permutation(seed: int, purpose: str, index: int, length: int) -> np.ndarray:
 
 
 def order(n_images: int, seed: int, first: int, count: int) -> np.ndarray:
-    """Indices of the images at the positions first .. first + count - 1 of a training: (count,) int64.
+    """Indices of the images at the positions first .. first + count - 1 of a training: (count,)
+    int64.
 
     Each epoch is a permutation of all images, drawn from (seed, epoch); batches run across epochs.
     """

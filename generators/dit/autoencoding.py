@@ -16,7 +16,9 @@ from equigrid.generators.dit.trainer import DiTTrainer
 from equigrid.generators.trainer.devices import autocast, precision_of
 
 AT_ONCE = 16
-"""Images that pass the autoencoder at once outside its training: fixed, so that no result depends on it."""
+"""Images that pass the autoencoder at once outside its training: fixed, so that no result depends
+on it.
+"""
 
 
 class Pair(NamedTuple):
@@ -48,9 +50,10 @@ class Autoencoding(nn.Module):
 class AutoencoderTrainer(DiTTrainer):
     """Rombach et al. 2022, Appendix G, without the loss in a pre-trained network's features.
 
-    Per image: |x - x'| summed over its values, plus kl_weight times the divergence of its latents from a standard
-    normal; the rows and the optimiser see both divided by the number of values.  After the warm-up also `weight`
-    times the adversarial loss, while the discriminator learns with the hinge loss.
+    Per image: |x - x'| summed over its values, plus kl_weight times the divergence of its latents
+    from a standard normal; the rows and the optimiser see both divided by the number of values.
+    After the warm-up also `weight` times the adversarial loss, while the discriminator learns with
+    the hinge loss.
     """
 
     COLUMNS = ("loss", "l1", "kl", "adversarial", "discriminator")
@@ -140,7 +143,9 @@ class Autoencoder:
         self.device, self.precision = device, precision_of(precision, device, auto="bf16")
 
     def encode(self, images: np.ndarray, *, mirrored: bool = False) -> torch.Tensor:
-        """Images (N, H, W, C) uint8 to means and log-variances, (N, 2 * latent channels, h, w) float32."""
+        """Images (N, H, W, C) uint8 to means and log-variances, (N, 2 * latent channels, h, w)
+        float32.
+        """
         clean = to_float(torch.tensor(images, device=self.device))
         clean = clean.flip(3) if mirrored else clean
         parts = []
@@ -159,5 +164,7 @@ class Autoencoder:
         return torch.cat(parts).cpu().numpy()
 
     def reconstruct(self, images: np.ndarray) -> np.ndarray:
-        """Images (N, H, W, C) uint8 through encoder and decoder, without a draw between: of the same kind."""
+        """Images (N, H, W, C) uint8 through encoder and decoder, without a draw between: of the
+        same kind.
+        """
         return self.decode(self.encode(images).chunk(2, dim=1)[0])

@@ -1,6 +1,8 @@
-"""The discrete diffusion of improved DDPM (Nichol and Dhariwal 2021, "ID"; Ho et al. 2020, "DDPM"), as DiT uses it.
+"""The discrete diffusion of improved DDPM (Nichol and Dhariwal 2021, "ID"; Ho et al. 2020, "DDPM"),
+as DiT uses it.
 
-Tables are float64; every formula takes the number of a step of the (perhaps respaced) chain, one for each image.
+Tables are float64; every formula takes the number of a step of the (perhaps respaced) chain, one
+for each image.
 """
 
 import math
@@ -14,12 +16,16 @@ BETA_FIRST, BETA_LAST = 1e-4, 0.02
 """The linear schedule of DDPM, Section 4."""
 
 _HALF_LEVEL = 1 / 255
-"""Half the distance of two of 256 levels in [-1, 1]: latents are treated as pixels are (DDPM, Eq. 13)."""
+"""Half the distance of two of 256 levels in [-1, 1]: latents are treated as pixels are (DDPM, Eq.
+13).
+"""
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    """A Markov chain that adds noise, and the reverse step's Gaussian.  S steps, numbered from 0."""
+    """A Markov chain that adds noise, and the reverse step's Gaussian.  S steps, numbered from
+    0.
+    """
 
     timesteps: torch.Tensor
     """(S,) int64: what the network is told at each step, in 0..999."""
@@ -42,7 +48,9 @@ class Diffusion:
 
     @cached_property
     def least_log_variances(self) -> torch.Tensor:
-        """(S,) logarithms of the posterior's variance; at step 0, where that is 0, step 1's is taken."""
+        """(S,) logarithms of the posterior's variance; at step 0, where that is 0, step 1's is
+        taken.
+        """
         variances = self.posterior_variances
         following = variances[1:2] if len(variances) > 1 else self.betas[:1]
         return torch.cat([following, variances[1:]]).log()
@@ -66,14 +74,18 @@ class Diffusion:
         return _at(a, t, x) * clean + _at(b, t, x) * x
 
     def log_variance(self, v: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """What the network's v in [-1, 1] (not clipped) says: ID, Eq. 15, between posterior variance and beta."""
+        """What the network's v in [-1, 1] (not clipped) says: ID, Eq. 15, between posterior
+        variance and beta.
+        """
         part = (v + 1) / 2
         return part * _at(self.betas.log(), t, v) + (1 - part) * _at(self.least_log_variances, t, v)
 
     def reverse(
         self, x: torch.Tensor, output: torch.Tensor, t: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and logarithm of the variance of x_{t-1}, each (N, C, H, W), of the network's output (N, 2C, H, W)."""
+        """Mean and logarithm of the variance of x_{t-1}, each (N, C, H, W), of the network's output
+        (N, 2C, H, W).
+        """
         epsilon, v = output.chunk(2, dim=1)
         return self.posterior_mean(self.clean_of(x, epsilon, t), x, t), self.log_variance(v, t)
 
@@ -87,8 +99,9 @@ class Diffusion:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The two parts of the hybrid loss (ID, Eq. 16), each (N,) means over latent values.
 
-        Squared error of the noise, and the variational bound in bits, whose gradient reaches the variance alone.
-        ID weighs the sum of the bound over its 1,000 steps with 0.001; drawn at one step that weight is 1.
+        Squared error of the noise, and the variational bound in bits, whose gradient reaches the
+        variance alone. ID weighs the sum of the bound over its 1,000 steps with 0.001; drawn at one
+        step that weight is 1.
         """
         epsilon, v = output.chunk(2, dim=1)
         squared = (epsilon - noise).square().flatten(1).mean(1)
@@ -101,7 +114,9 @@ class Diffusion:
 
 
 def diffusion(steps: int = TRAIN_STEPS) -> Diffusion:
-    """The chain of 1,000 steps, or `steps` of them evenly spread, first and last included (ID, Section 4)."""
+    """The chain of 1,000 steps, or `steps` of them evenly spread, first and last included (ID,
+    Section 4).
+    """
     betas = torch.linspace(BETA_FIRST, BETA_LAST, TRAIN_STEPS, dtype=torch.float64)
     if not 1 <= steps <= TRAIN_STEPS:
         raise ValueError(f"steps lie in 1..{TRAIN_STEPS}, got {steps}")
@@ -134,7 +149,8 @@ def gaussian_kl(
 def discretised_log_likelihood(
     x: torch.Tensor, mean: torch.Tensor, log_variance: torch.Tensor
 ) -> torch.Tensor:
-    """Logarithm of a normal distribution's mass in the level around x, value by value, in nats (DDPM, Eq. 13).
+    """Logarithm of a normal distribution's mass in the level around x, value by value, in nats
+    (DDPM, Eq. 13).
 
     Levels are 2/255 wide; the lowest and the highest of [-1, 1] reach to infinity.
     """

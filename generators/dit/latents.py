@@ -24,10 +24,11 @@ _FREE_PART = 0.25
 class Latents:
     """Means and log-variances of the base images' latents, as they are and, with flips, mirrored.
 
-    moments: (N, F, 2 * latent channels, h, w) float16, F 2 with flips, else 1; on the device if there is room.
-    measured: float32 tensors by name: `scale`, one over the deviation of the latents, draws from their distributions
-    over all images and channels; `mean` and `std` of each latent channel; `psnr_db` and `l1` (pixel values from 0 to
-    255) of up to 1,000 reconstructed base images.
+    moments: (N, F, 2 * latent channels, h, w) float16, F 2 with flips, else 1; on the device if
+    there is room. measured: float32 tensors by name: `scale`, one over the deviation of the
+    latents, draws from their distributions over all images and channels; `mean` and `std` of each
+    latent channel; `psnr_db` and `l1` (pixel values from 0 to 255) of up to 1,000 reconstructed
+    base images.
     """
 
     def __init__(
@@ -69,7 +70,8 @@ class Latents:
     def drawn(
         self, chosen: torch.Tensor, mirrored: torch.Tensor, noise: torch.Tensor
     ) -> torch.Tensor:
-        """A draw from each chosen image's latents, scaled: (n, latent channels, h, w) float32 on the device.
+        """A draw from each chosen image's latents, scaled: (n, latent channels, h, w) float32 on
+        the device.
 
         chosen (n,) int64 and mirrored (n,) bool on the CPU; noise as the result.
         """
@@ -84,7 +86,9 @@ class Latents:
 
 
 class _Sums:
-    """Running sums over shards for the mean and deviation of draws from latents' distributions, in float64."""
+    """Running sums over shards for the mean and deviation of draws from latents' distributions, in
+    float64.
+    """
 
     def __init__(self, channels: int):
         self.n = 0
@@ -120,7 +124,9 @@ class _Shards:
         self.starts = range(0, len(images), SHARD_IMAGES)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Every shard in turn; in a worker group the ranks first share the making, where they share a store."""
+        """Every shard in turn; in a worker group the ranks first share the making, where they share
+        a store.
+        """
         rank, world = group()
         if world > 1:
             for first in self.starts[rank::world]:
@@ -171,7 +177,9 @@ def _home(shape: tuple[int, ...], device: torch.device) -> torch.device:
 
 
 def _reconstruction(images: np.ndarray, coder: Autoencoder) -> dict[str, torch.Tensor]:
-    """Peak signal-to-noise ratio of the mean squared error over all, and mean absolute error, in levels of 255."""
+    """Peak signal-to-noise ratio of the mean squared error over all, and mean absolute error, in
+    levels of 255.
+    """
     chosen = (
         np.linspace(0, len(images) - 1, min(RECONSTRUCTED, len(images))).round().astype(np.int64)
     )

@@ -1,4 +1,6 @@
-"""The networks: diffusers' transformer and autoencoder as the publications have them, and a patch discriminator."""
+"""The networks: diffusers' transformer and autoencoder as the publications have them, and a patch
+discriminator.
+"""
 
 import math
 
@@ -7,7 +9,7 @@ from diffusers import AutoencoderKL, DiTTransformer2DModel
 from diffusers.models.embeddings import PatchEmbed
 from torch import nn
 
-from equigrid.generators.dit.config import VAE, Discriminator, Network
+from equigrid.generators.dit.parts import VAE, Discriminator, Network
 
 _QKV = ("to_q", "to_k", "to_v")
 
@@ -19,10 +21,10 @@ def transformer(
 
     Class number `classes` stands for no label.
 
-    In four respects diffusers' class differs from the publication's code, whose way is taken: one embedding of step
-    and label serves all blocks (there each has its own), frequencies fall to 1/10,000 in 128 parts (not 127),
-    every layer norm has eps 1e-6, and labels are dropped by the training, not inside.  Between blocks the state
-    stays float32 under autocast.
+    In four respects diffusers' class differs from the publication's code, whose way is taken: one
+    embedding of step and label serves all blocks (there each has its own), frequencies fall to
+    1/10,000 in 128 parts (not 127), every layer norm has eps 1e-6, and labels are dropped by the
+    training, not inside.  Between blocks the state stays float32 under autocast.
     """
     with torch.device("meta"):
         made = DiTTransformer2DModel(
@@ -57,9 +59,9 @@ def transformer(
 def initialise(network: DiTTransformer2DModel, generator: torch.Generator) -> None:
     """Draw the initial weights as the DiT's authors do; `generator` is a CPU generator.
 
-    Linear layers are Xavier-uniform (query, key and value as one matrix of three times the height), biases zero.
-    What gates and shifts the blocks, and the last layer, are zero: each block is the identity, the output zero
-    (Peebles and Xie 2023, Section 3.2, adaLN-Zero).
+    Linear layers are Xavier-uniform (query, key and value as one matrix of three times the height),
+    biases zero. What gates and shifts the blocks, and the last layer, are zero: each block is the
+    identity, the output zero (Peebles and Xie 2023, Section 3.2, adaLN-Zero).
     """
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Linear):
@@ -80,7 +82,9 @@ def initialise(network: DiTTransformer2DModel, generator: torch.Generator) -> No
 
 
 def autoencoder(vae: VAE, *, side: int, channels: int, seed: int) -> AutoencoderKL:
-    """The autoencoder for images (N, channels, side, side) in [-1, 1], torch's initial weights drawn from `seed`."""
+    """The autoencoder for images (N, channels, side, side) in [-1, 1], torch's initial weights
+    drawn from `seed`.
+    """
     levels = len(vae.widths)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -100,10 +104,11 @@ def autoencoder(vae: VAE, *, side: int, channels: int, seed: int) -> Autoencoder
 
 
 def discriminator(config: Discriminator, *, channels: int, seed: int) -> nn.Sequential:
-    """Images (N, channels, H, W) to a score for each patch, (N, 1, h, w); initial weights drawn from `seed`.
+    """Images (N, channels, H, W) to a score for each patch, (N, 1, h, w); initial weights drawn
+    from `seed`.
 
-    Isola et al. 2017, Appendix 6.1.2, with group norm in place of batch norm: an image's score must not depend on
-    what else is in the batch.
+    Isola et al. 2017, Appendix 6.1.2, with group norm in place of batch norm: an image's score must
+    not depend on what else is in the batch.
     """
     widths = [config.base_channels * min(2**i, 8) for i in range(config.layers + 1)]
     with torch.random.fork_rng(devices=[]):

@@ -2,31 +2,27 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from equigrid.generators.common.digests import sha256
-
-if TYPE_CHECKING:
-    from equigrid.generators.dit.config import DiTConfig
 
 WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
 
 
-def files(config: "DiTConfig") -> dict[str, Path]:
-    """The files that config.weights and config.vae.weights stand for: transformer, vae, vae_config.
+def files(weights: str, vae_weights: str | None) -> dict[str, Path]:
+    """The files that `weights` and `vae.weights` stand for: transformer, vae, vae_config.
 
     Raises ValueError, one line, for the first that is missing.
     """
-    given = Path(config.weights)
+    given = Path(weights)
     if not given.exists():
-        raise ValueError(f"weights: there is no folder or file {config.weights!r}")
-    if config.vae.weights is not None:
-        vae = Path(config.vae.weights)
+        raise ValueError(f"weights: there is no folder or file {weights!r}")
+    if vae_weights is not None:
+        vae = Path(vae_weights)
     elif (given / "vae").is_dir():
         vae = given / "vae"
     else:
         raise ValueError(
-            f"weights: {config.weights!r} holds no vae/; name the autoencoder's folder as vae.weights"
+            f"weights: {weights!r} holds no vae/; name the autoencoder's folder as vae.weights"
         )
     folder = given / "transformer" if (given / "transformer").is_dir() else given
     found = {
@@ -42,14 +38,18 @@ def files(config: "DiTConfig") -> dict[str, Path]:
     return found
 
 
-def digests(config: "DiTConfig") -> dict[str, str]:
+def digests(weights: str, vae_weights: str | None) -> dict[str, str]:
     """SHA-256 of each of the files, hexadecimal."""
-    return {name: sha256(str(path), "weights") for name, path in files(config).items()}
+    return {
+        name: sha256(str(path), "weights") for name, path in files(weights, vae_weights).items()
+    }
 
 
-def latent_scale(config: "DiTConfig") -> float:
-    """The factor that the released transformer's latents were scaled by, from its autoencoder's own config."""
-    path = files(config)["vae_config"]
+def latent_scale(weights: str, vae_weights: str | None) -> float:
+    """The factor that the released transformer's latents were scaled by, from its autoencoder's own
+    config.
+    """
+    path = files(weights, vae_weights)["vae_config"]
     scale = json.loads(path.read_text()).get("scaling_factor")
     if not isinstance(scale, int | float) or scale <= 0:
         right = "write the positive factor that the latents were scaled by (0.18215 in DiT-XL/2 as released)"

@@ -1,4 +1,6 @@
-"""Sampling: ancestral steps with the learned variance and classifier-free guidance, one stream of noise per image."""
+"""Sampling: ancestral steps with the learned variance and classifier-free guidance, one stream of
+noise per image.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,14 +12,17 @@ from equigrid.generators.calls import SampleCall
 from equigrid.generators.common import pools
 from equigrid.generators.common.noise import streams
 from equigrid.generators.dit.autoencoding import Autoencoder
-from equigrid.generators.dit.config import DiTConfig, Sampler
+from equigrid.generators.dit.config import DiTConfig
 from equigrid.generators.dit.diffusion import Diffusion, diffusion
+from equigrid.generators.dit.parts import Sampler
 from equigrid.generators.dit.weights import loaded, part_of
 from equigrid.generators.trainer.compilation import compiles_sampling, kept
 from equigrid.generators.trainer.devices import autocast, precision_of
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(latents (N, C, h, w) float32, the network's step (N,) int64) -> noise and v (N, 2C, h, w) float32."""
+"""(latents (N, C, h, w) float32, the network's step (N,) int64) -> noise and v (N, 2C, h, w)
+float32.
+"""
 
 _GUIDED_CHANNELS = {"all": None, "three": 3}
 
@@ -25,7 +30,9 @@ _GUIDED_CHANNELS = {"all": None, "three": 3}
 def sample(
     weights: dict[str, torch.Tensor], config: DiTConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `equigrid.generators.registry.sample`; all noise of an image, 250 draws and more, comes from one stream."""
+    """See `equigrid.generators.registry.sample`; all noise of an image, 250 draws and more, comes
+    from one stream.
+    """
     painter = Painter(weights, config, shape=call.shape, device=torch.device(call.device))
     return pools.in_batches(partial(painter.batch, call.seed), call, batch=config.sampler.batch)
 
@@ -72,7 +79,9 @@ class Painter:
         self.scale = float(weights["measured.scale"])
 
     def batch(self, seed: int, numbers: range, classes: np.ndarray) -> np.ndarray:
-        """Images of these numbers of the pool `seed`, of these classes of the dataset: (N, H, W, C) uint8."""
+        """Images of these numbers of the pool `seed`, of these classes of the dataset: (N, H, W, C)
+        uint8.
+        """
         labels = torch.from_numpy(classes)
         if self.config.class_indices is not None:
             labels = torch.tensor(self.config.class_indices)[labels]
@@ -102,10 +111,11 @@ class Painter:
 
 
 def guide(labelled: torch.Tensor, unlabelled: torch.Tensor, sampler: Sampler) -> torch.Tensor:
-    """Classifier-free guidance (Peebles and Xie 2023, Section 3.1) of the noise; the rest is the labelled output's.
+    """Classifier-free guidance (Peebles and Xie 2023, Section 3.1) of the noise; the rest is the
+    labelled output's.
 
-    Both outputs are (N, 2C, h, w), noise first.  With guidance_channels "three" the noise of the channels after the
-    third is the labelled output's too.
+    Both outputs are (N, 2C, h, w), noise first.  With guidance_channels "three" the noise of the
+    channels after the third is the labelled output's too.
     """
     channels = labelled.shape[1] // 2
     guided = min(_GUIDED_CHANNELS[sampler.guidance_channels] or channels, channels)

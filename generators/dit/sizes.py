@@ -1,16 +1,15 @@
 """Trained values of the networks, counted without building them: free of torch."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from equigrid.generators.dit.config import VAE, Network
+from equigrid.generators.dit.parts import VAE, Network
 
 _FREQUENCIES = 256
 """Sines and cosines of a step's number, from which its embedding is made."""
 
 
-def transformer(network: "Network", *, channels: int, classes: int) -> int:
-    """Of `equigrid.generators.dit.network.transformer` on latents of `channels`; one row of the table of labels is for none."""
+def transformer(network: Network, *, channels: int, classes: int) -> int:
+    """Of `equigrid.generators.dit.network.transformer` on latents of `channels`; one row of the
+    table of labels is for none.
+    """
     width, patch = network.width, network.patch**2 * channels
     embedding = _linear(_FREQUENCIES, width) + _linear(width, width) + (classes + 1) * width
     attention, mlp = (
@@ -24,8 +23,10 @@ def transformer(network: "Network", *, channels: int, classes: int) -> int:
     return _linear(patch, width) + embedding + network.depth * block + last
 
 
-def autoencoder(vae: "VAE", *, channels: int) -> int:
-    """Of `equigrid.generators.dit.network.autoencoder` for images of `channels`; the discriminator is no part of it."""
+def autoencoder(vae: VAE, *, channels: int) -> int:
+    """Of `equigrid.generators.dit.network.autoencoder` for images of `channels`; the discriminator
+    is no part of it.
+    """
     latent, first, last = vae.latent_channels, vae.widths[0], vae.widths[-1]
     middle = 2 * _residual(last, last) + (
         2 * last + 4 * _linear(last, last) if vae.attention else 0
@@ -40,7 +41,9 @@ def autoencoder(vae: "VAE", *, channels: int) -> int:
 
 
 def _levels(widths: tuple[int, ...], blocks: int) -> int:
-    """`blocks` residual blocks at each width, and between two widths a convolution that halves or doubles the size."""
+    """`blocks` residual blocks at each width, and between two widths a convolution that halves or
+    doubles the size.
+    """
     count, before = sum(_conv(width, width) for width in widths[:-1]), widths[0]
     for width in widths:
         count += _residual(before, width) + (blocks - 1) * _residual(width, width)

@@ -1,9 +1,11 @@
-"""What both trainings have in common: AdamW, and a learning rate that is a function of the steps."""
+"""What both trainings have in common: AdamW, and a learning rate that is a function of the
+steps.
+"""
 
 import torch
 from torch import nn
 
-from equigrid.generators.dit.config import Compute, Schedule
+from equigrid.generators.dit.parts import Compute, Schedule
 from equigrid.generators.dit.schedules import learning_rate
 from equigrid.generators.trainer.learner import Learner
 from equigrid.generators.trainer.trainer import Trainer
@@ -24,7 +26,9 @@ class DiTTrainer(Trainer):
         self.schedule = schedule
 
     def learner(self, network: nn.Module, **options: bool) -> Learner:
-        """A network of this stage, moved to the device, with its optimiser; options as `Learner`'s."""
+        """A network of this stage, moved to the device, with its optimiser; options as
+        `Learner`'s.
+        """
         optimizer = torch.optim.AdamW(
             network.to(self.device).parameters(),
             lr=self.schedule.lr,

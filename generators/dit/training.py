@@ -1,4 +1,6 @@
-"""Training from scratch on the base subset alone: first the autoencoder, then the transformer on its latents."""
+"""Training from scratch on the base subset alone: first the autoencoder, then the transformer on
+its latents.
+"""
 
 from functools import partial
 
@@ -23,10 +25,11 @@ AUTOENCODER, TRANSFORMER = "autoencoder", "transformer"
 def train(
     images: np.ndarray, labels: np.ndarray, config: DiTConfig, call: TrainCall
 ) -> dict[str, torch.Tensor]:
-    """Train both networks; weights by the names of `equigrid.generators.dit.weights`, float32; see `equigrid.generators.registry.train`.
+    """Train both networks; weights by the names of `equigrid.generators.dit.weights`, float32; see
+    `equigrid.generators.registry.train`.
 
-    Steps are counted over both stages.  Latents are kept as artefacts, by shards of 4,096 images; those of another
-    autoencoder or with other bytes are made again.
+    Steps are counted over both stages.  Latents are kept as artefacts, by shards of 4,096 images;
+    those of another autoencoder or with other bytes are made again.
     """
     check_data(images, labels, config, call.classes)
     if config.weights is not None:
@@ -67,7 +70,9 @@ def train(
 def _begin(
     training_log: TrainingLog, name: str, trainer: Trainer, resume: State | None, *, before: int = 0
 ) -> None:
-    """Take the state, if there is one, and settle what is taken at once; before: steps of earlier stages."""
+    """Take the state, if there is one, and settle what is taken at once; before: steps of earlier
+    stages.
+    """
     if resume is not None:
         check_step(resume["step"], before + trainer.steps)
         for key, learner in trainer.learners.items():

@@ -1,7 +1,7 @@
 """Everything that sampling needs, as one mapping of tensors; and released weights in its form.
 
-Names begin with `dit.` (the averaged transformer), `vae.` (the autoencoder) or `measured.` (what `Latents` measures;
-sampling uses `measured.scale` alone).
+Names begin with `dit.` (the averaged transformer), `vae.` (the autoencoder) or `measured.` (what
+`Latents` measures; sampling uses `measured.scale` alone).
 """
 
 import torch
@@ -42,7 +42,9 @@ def classes_of(weights: dict[str, torch.Tensor]) -> int:
 def loaded(
     weights: dict[str, torch.Tensor], config: DiTConfig, *, side: int
 ) -> DiTTransformer2DModel:
-    """The configured transformer with weights, on the CPU; ValueError that names the first difference."""
+    """The configured transformer with weights, on the CPU; ValueError that names the first
+    difference.
+    """
     channels = config.vae.latent_channels
     network = transformer(config.network, side=side, channels=channels, classes=classes_of(weights))
     parameters = dict(network.named_parameters())
@@ -56,8 +58,10 @@ def loaded(
 def from_files(
     config: DiTConfig, *, shape: tuple[int, int, int], classes: int
 ) -> dict[str, torch.Tensor]:
-    """The released weights that a configuration names, float32, checked against the configured networks."""
-    files = released.files(config)
+    """The released weights that a configuration names, float32, checked against the configured
+    networks.
+    """
+    files = released.files(config.weights, config.vae.weights)
     dit = _one_embedding(read(str(files["transformer"])))
     known = classes_of(dit)
     for index in config.class_indices or (classes - 1,):
@@ -74,11 +78,17 @@ def from_files(
     )
     vae = {name: value.float().contiguous() for name, value in model.state_dict().items()}
     check_names("autoencoder", wanted, vae)
-    return joined(dit=dit, vae=vae, measured={"scale": torch.tensor(released.latent_scale(config))})
+    return joined(
+        dit=dit,
+        vae=vae,
+        measured={"scale": torch.tensor(released.latent_scale(config.weights, config.vae.weights))},
+    )
 
 
 def _one_embedding(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Without the copies of the embedding of step and label that diffusers' files hold for each block."""
+    """Without the copies of the embedding of step and label that diffusers' files hold for each
+    block.
+    """
     kept = {}
     for name, value in weights.items():
         if _EMBEDDING in name and not name.startswith(_FIRST):

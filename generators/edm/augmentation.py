@@ -1,7 +1,9 @@
-"""Non-leaking augmentation: images are warped, and the network is told how (Karras et al. 2022, F.2).
+"""Non-leaking augmentation: images are warped, and the network is told how (Karras et al. 2022,
+F.2).
 
-At sampling the labels are zero, "not augmented", so the pool shows none of it.  Parameters are drawn on the
-CPU, for the global batch, and then sliced: they depend neither on the device nor on the number of workers.
+At sampling the labels are zero, "not augmented", so the pool shows none of it.  Parameters are
+drawn on the CPU, for the global batch, and then sliced: they depend neither on the device nor on
+the number of workers.
 """
 
 import math
@@ -21,8 +23,9 @@ SYM6 = (
     0.4910559419267466, 0.787641141030194, 0.3379294217276218, -0.07263752278646252,
     -0.021060292512300564, 0.04472490177066578, 0.0017677118642428036, -0.007800708325034148,
 )  # fmt: skip
-"""Daubechies' least asymmetric wavelet of 12 taps: orthonormal to its even shifts, so that upsampling with
-it and downsampling with it is the identity."""
+"""Daubechies' least asymmetric wavelet of 12 taps: orthonormal to its even shifts, so that
+upsampling with it and downsampling with it is the identity.
+"""
 
 _SYM6_CENTRE = sum(i * tap for i, tap in enumerate(SYM6)) / sum(SYM6)
 _SYM6_REACH = len(SYM6) // 4  # input pixels on either side
@@ -38,7 +41,9 @@ class Drawn:
     """(n,) bool; likewise flip_y."""
     flip_y: torch.Tensor
     inverse: torch.Tensor
-    """(n, 3, 3) float32: position in the warped image -> position in the original, pixels from the centre."""
+    """(n, 3, 3) float32: position in the warped image -> position in the original, pixels from the
+    centre.
+    """
     shift: torch.Tensor
     """(n, 2) int64: pixels to the right and down."""
 
@@ -70,7 +75,8 @@ def draw(
     flip_x = flip_y = torch.zeros(n, dtype=torch.bool)
     shift = torch.zeros(n, 2, dtype=torch.int64)
     inverse = torch.eye(3).expand(n, 3, 3)
-    # Sizes as in Karras et al. 2022, Table 6; the matrices compose to: scale, turn, stretch, translate.
+    # Sizes as in Karras et al. 2022, Table 6; the matrices compose to: scale, turn, stretch,
+    # translate.
     for kind in augmentation.kinds:
         if kind == "x_flip":
             flip_x = uniform() < 0.5
@@ -113,7 +119,9 @@ def draw(
 
 
 def apply(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Augmented images: (n, C, H, W) float in [-1, 1] -> the same shape, a little outside [-1, 1] where warped."""
+    """Augmented images: (n, C, H, W) float in [-1, 1] -> the same shape, a little outside [-1, 1]
+    where warped.
+    """
     device = images.device
     if drawn.flip_x.any():
         images = torch.where(drawn.flip_x.to(device)[:, None, None, None], images.flip(3), images)
@@ -179,7 +187,8 @@ def _warped(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     pad_y = _margin(float(furthest[1]), height)
     padded = F.pad(images, (pad_x, pad_x, pad_y, pad_y), mode="reflect")
     fine = _resample(F.conv_transpose2d, padded, taps)  # (n, C, 2 (H + 2 pad_y) + 10, ...)
-    # Positions of the fine output in pixels from the centre, mapped, and back to the fine input's indices.
+    # Positions of the fine output in pixels from the centre, mapped, and back to the fine input's
+    # indices.
     y = (torch.arange(2 * height + len(SYM6) - 2) - _SYM6_CENTRE) / 2 - (height - 1) / 2
     x = (torch.arange(2 * width + len(SYM6) - 2) - _SYM6_CENTRE) / 2 - (width - 1) / 2
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")

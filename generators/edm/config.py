@@ -1,7 +1,7 @@
 """The EDM generator's configuration: frozen, validated where it is built, free of torch.
 
-The defaults are the published class-conditional CIFAR-10 setting (Karras et al. 2022, Table 1, Table 7
-"DDPM++ cond. CIFAR-10", Appendix F); `equigrid.generators.edm.presets` names the others.
+The defaults are the published class-conditional CIFAR-10 setting (Karras et al. 2022, Table 1,
+Table 7 "DDPM++ cond. CIFAR-10", Appendix F); `equigrid.generators.edm.presets` names the others.
 """
 
 from pathlib import Path
@@ -36,12 +36,14 @@ class Network(Part):
     embedding_mult: int = Field(4, ge=1)
     num_blocks: int = Field(4, ge=0)
     attn_resolutions: tuple[int, ...] = (16,)
-    """Heights, in pixels (in patches where patch is above 1), of the levels with self-attention; the middle block
-    always has it."""
+    """Heights, in pixels (in patches where patch is above 1), of the levels with self-attention;
+    the middle block always has it.
+    """
     dropout: float = Field(0.13, ge=0, lt=1)
     patch: int = Field(1, ge=1)
-    """Squares of patch x patch pixels enter and leave as channels: 2 makes the network 4 times cheaper.
-    Not in the publication, for budgets of a core or two."""
+    """Squares of patch x patch pixels enter and leave as channels: 2 makes the network 4 times
+    cheaper. Not in the publication, for budgets of a core or two.
+    """
     sigma_data: float = Field(0.5, gt=0)
     """Assumed deviation of the pixels in [-1, 1]."""
 
@@ -83,7 +85,9 @@ class Augmentation(Part):
 
 
 class Training(Part):
-    """Budget, optimiser and noise distribution of training.  Amounts in training images ("nimg")."""
+    """Budget, optimiser and noise distribution of training.  Amounts in training images
+    ("nimg").
+    """
 
     total_nimg: int = Field(200_000_000, ge=1)
     full_at_images: int | None = Field(None, ge=1)
@@ -100,7 +104,9 @@ class Training(Part):
     weight_decay: float = Field(0.0, ge=0)
     lr_rampup_nimg: int = Field(10_000_000, ge=0)
     lr_decay_nimg: int = Field(0, ge=0)
-    """Over the last so many images the rate falls linearly to zero; 0, as published, keeps it constant."""
+    """Over the last so many images the rate falls linearly to zero; 0, as published, keeps it
+    constant.
+    """
     ema_halflife_nimg: int = Field(500_000, ge=1)
     ema_rampup_ratio: float | None = Field(0.05, gt=0)
     """The half-life is at most this part of the images seen so far; null for no ramp-up."""
@@ -137,7 +143,9 @@ class Sampler(Part):
     """Noise is added while sigma is in [S_min, S_max]; null for no upper end."""
     S_noise: float = Field(1.0, gt=0)
     batch: int = Field(256, ge=1)
-    """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a pool."""
+    """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a
+    pool.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> "Sampler":
@@ -154,7 +162,9 @@ class Sampler(Part):
 
 
 class EDMConfig(GeneratorConfig):
-    """A class-conditional EDM generator: trained on the base subset, or with weights from a file."""
+    """A class-conditional EDM generator: trained on the base subset, or with weights from a
+    file.
+    """
 
     kind: Literal["edm"] = "edm"
     setting: Literal["closed", "open"] = "closed"
@@ -206,7 +216,9 @@ class EDMConfig(GeneratorConfig):
             raise ValueError(f"weights: there is no file {self.weights!r}")
 
     def for_images(self, n_images: int) -> "EDMConfig":
-        """The configuration with the durations that a base of n_images gets; `train` uses it by itself."""
+        """The configuration with the durations that a base of n_images gets; `train` uses it by
+        itself.
+        """
         return self.model_copy(update={"training": self.training.for_images(n_images)})
 
     def cost_facts(
@@ -238,7 +250,9 @@ class EDMConfig(GeneratorConfig):
         return {**parts, "rev": TRAINING_REV}
 
     def sampling_payload(self) -> dict:
-        """Sampler and network: weights from a file do not tell all of it (attention, sigma_data)."""
+        """Sampler and network: weights from a file do not tell all of it (attention,
+        sigma_data).
+        """
         sampler = self.sampler.model_dump(mode="json", exclude={"batch"})
         network = self.network.model_dump(mode="json", exclude={"dropout"})
         return {"kind": self.kind, "network": network, "sampler": sampler, "rev": SAMPLING_REV}

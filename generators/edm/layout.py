@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Block:
-    """One residual block: `resample` is None, "down" or "up"; `skip` joins an encoder output first."""
+    """One residual block: `resample` is None, "down" or "up"; `skip` joins an encoder output
+    first.
+    """
 
     name: str
     c_in: int
@@ -49,7 +51,8 @@ def layout(
 ) -> Layout:
     """The blocks in order of computation.
 
-    Raises ValueError for a size the network cannot take, and for one of attn_resolutions that is no level's height.
+    Raises ValueError for a size the network cannot take, and for one of attn_resolutions that is no
+    level's height.
     """
     levels = len(channel_mult)
     factor = 2 ** (levels - 1)

@@ -1,7 +1,7 @@
 """DDPM++ with EDM preconditioning (Karras et al. 2022): the network, top-down.
 
-`EDMNetwork` is the denoiser D(x; sigma) of Eq. 7; its `model` is the raw U-Net F.  Names and shapes of the
-state dict are those of the released networks.
+`EDMNetwork` is the denoiser D(x; sigma) of Eq. 7; its `model` is the raw U-Net F.  Names and shapes
+of the state dict are those of the released networks.
 """
 
 import math
@@ -55,9 +55,9 @@ class EDMNetwork(nn.Module):
         """Denoised images.
 
         images: (N, C, H, W) float, noisy; sigma: (N,) noise levels > 0; labels: (N,) int64 classes;
-        augment: (N, A) float augmentation labels or None for "not augmented"; dropout_keys: (N,) int32,
-        each image's key for its dropout masks, or None for no dropout.
-        Returns (N, C, H, W) float32.
+        augment: (N, A) float augmentation labels or None for "not augmented"; dropout_keys: (N,)
+        int32, each image's key for its dropout masks, or None for no dropout. Returns (N, C, H, W)
+        float32.
         """
         images = images.to(torch.float32)
         sigma = sigma.to(torch.float32).reshape(-1, 1, 1, 1)
@@ -71,7 +71,9 @@ class EDMNetwork(nn.Module):
 
 
 class UNet(nn.Module):
-    """The raw network F of DDPM++ (Song et al. 2021, as configured by Karras et al. 2022, Table 8)."""
+    """The raw network F of DDPM++ (Song et al. 2021, as configured by Karras et al. 2022, Table
+    8).
+    """
 
     def __init__(
         self,
@@ -146,7 +148,9 @@ class UNet(nn.Module):
 
 
 class UNetBlock(nn.Module):
-    """Residual block: norm, silu, (resample), conv, + embedding, norm, silu, dropout, conv; then attention."""
+    """Residual block: norm, silu, (resample), conv, + embedding, norm, silu, dropout, conv; then
+    attention.
+    """
 
     def __init__(self, block: Block, embedding: int, dropout: float):
         super().__init__()
@@ -206,7 +210,8 @@ def attention(qkv: torch.Tensor) -> torch.Tensor:
 
 
 def positional(c_noise: torch.Tensor, channels: int) -> torch.Tensor:
-    """Sines then cosines of c_noise at channels/2 frequencies from 1 down to 1/10,000, both ends included.
+    """Sines then cosines of c_noise at channels/2 frequencies from 1 down to 1/10,000, both ends
+    included.
 
     (N,) -> (N, channels) float32.
     """
@@ -216,14 +221,16 @@ def positional(c_noise: torch.Tensor, channels: int) -> torch.Tensor:
     return torch.cat([phase.sin(), phase.cos()], dim=1)
 
 
-# Dropout masks by counter: the mask of an image depends on its key, the block and the element, not on the
-# batch, the rank or the device, which torch's own stream of random numbers cannot give.
+# Dropout masks by counter: the mask of an image depends on its key, the block and the element, not
+# on the batch, the rank or the device, which torch's own stream of random numbers cannot give.
 
 
 def mix(words: torch.Tensor) -> torch.Tensor:
-    """Scrambles int32 words (two rounds in the manner of MurmurHash3's finaliser); the upper bits are the best.
+    """Scrambles int32 words (two rounds in the manner of MurmurHash3's finaliser); the upper bits
+    are the best.
 
-    int32 for speed: products wrap around, as torch's integers do, and right shifts are made unsigned.
+    int32 for speed: products wrap around, as torch's integers do, and right shifts are made
+    unsigned.
     """
     words = (words ^ ((words >> 16) & 0xFFFF)) * 0x7FEB352D
     return (words ^ ((words >> 15) & 0x1FFFF)) * -0x7B935975
@@ -237,7 +244,9 @@ def fold(keys: torch.Tensor | None, number: int) -> torch.Tensor | None:
 
 
 def drop(x: torch.Tensor, probability: float, keys: torch.Tensor | None) -> torch.Tensor:
-    """Dropout with masks from `keys` ((N,) int32); the identity where keys is None or probability 0."""
+    """Dropout with masks from `keys` ((N,) int32); the identity where keys is None or probability
+    0.
+    """
     if keys is None or probability == 0:
         return x
     counter = torch.arange(x[0].numel(), dtype=torch.int32, device=x.device).view(1, *x.shape[1:])
@@ -248,8 +257,8 @@ def drop(x: torch.Tensor, probability: float, keys: torch.Tensor | None) -> torc
 def initialise(network: EDMNetwork, generator: torch.Generator) -> None:
     """All of the initialisation: Xavier uniform, with these gains, biases zero (Song et al. 2021).
 
-    Layers that end a residual branch, and the last one, start near zero (1e-5), so that each block starts
-    as its skip path; qkv starts small (sqrt(0.2)).
+    Layers that end a residual branch, and the last one, start near zero (1e-5), so that each block
+    starts as its skip path; qkv starts small (sqrt(0.2)).
     """
     for name, module in network.named_modules():
         last = name.rsplit(".", 1)[-1]

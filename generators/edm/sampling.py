@@ -68,9 +68,11 @@ def evaluator(
     shape: tuple[int, int, int],
     device: torch.device,
 ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """(images, sigma, labels) -> denoised, as in `EDMNetwork.forward`, in the precision that the device has.
+    """(images, sigma, labels) -> denoised, as in `EDMNetwork.forward`, in the precision that the
+    device has.
 
-    Compiled, with CUDA graphs, where `compiles_sampling` says so; then what it returns holds until its next call.
+    Compiled, with CUDA graphs, where `compiles_sampling` says so; then what it returns holds until
+    its next call.
     """
     forward = network = ready(weights, config, classes=classes, shape=shape, device=device)
     if compiles_sampling(config.compute, device, sum(p.numel() for p in network.parameters())):
@@ -88,7 +90,9 @@ def evaluator(
 
 
 def sigmas(sampler: Sampler) -> list[float]:
-    """Noise levels t_0 = sigma_max, ..., t_{N-1} = sigma_min, t_N = 0 (Karras et al. 2022, Eq. 5)."""
+    """Noise levels t_0 = sigma_max, ..., t_{N-1} = sigma_min, t_N = 0 (Karras et al. 2022, Eq.
+    5).
+    """
     n, rho = sampler.steps, sampler.rho
     high, low = sampler.sigma_max ** (1 / rho), sampler.sigma_min ** (1 / rho)
     levels = [(high + i / max(n - 1, 1) * (low - high)) ** rho for i in range(n)]
@@ -98,8 +102,8 @@ def sigmas(sampler: Sampler) -> list[float]:
 def heun(denoise: Denoiser, noise: Callable[[], torch.Tensor], sampler: Sampler) -> torch.Tensor:
     """From noise to images: (N, C, H, W) float64.
 
-    Karras et al. 2022, Algorithm 2; with S_churn = 0 it is Algorithm 1 and noise() is called once.  The
-    state is float64; the denoiser is given float32.
+    Karras et al. 2022, Algorithm 2; with S_churn = 0 it is Algorithm 1 and noise() is called once.
+    The state is float64; the denoiser is given float32.
     """
 
     def slope(x: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""One training step's random draws, noisy images and loss: functions of (seed, step), free of state."""
+"""One training step's random draws, noisy images and loss: functions of (seed, step), free of
+state.
+"""
 
 from typing import NamedTuple
 
@@ -38,8 +40,9 @@ def batch_of(
 ) -> Batch:
     """The images `part` of the global batch of step `step`.
 
-    images (N, H, W, C) uint8 and labels (N,) int64 lie on the device; the draws are made for the global
-    batch, the small ones on the CPU, and sliced.  ln(sigma) is normal (Karras et al. 2022, Table 1).
+    images (N, H, W, C) uint8 and labels (N,) int64 lie on the device; the draws are made for the
+    global batch, the small ones on the CPU, and sliced.  ln(sigma) is normal (Karras et al. 2022,
+    Table 1).
     """
     training, device = config.training, images.device
     n, height, width, channels = training.batch, *images.shape[1:]
@@ -70,8 +73,8 @@ def batch_of(
 def losses(denoised: torch.Tensor, batch: Batch, sigma_data: float) -> torch.Tensor:
     """Weighted squared error of each image, summed over its pixels: (n,) float32.
 
-    The weight is 1 / c_out**2, so that every noise level starts with a loss of about 1 per pixel value
-    (Karras et al. 2022, Eq. 8 and Table 1).
+    The weight is 1 / c_out**2, so that every noise level starts with a loss of about 1 per pixel
+    value (Karras et al. 2022, Eq. 8 and Table 1).
     """
     weight = (batch.sigma**2 + sigma_data**2) / (batch.sigma * sigma_data) ** 2
     return weight * (denoised - batch.clean).square().sum(dim=(1, 2, 3))

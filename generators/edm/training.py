@@ -15,7 +15,8 @@ from equigrid.generators.trainer.training_log import TrainingLog
 def train(
     images: np.ndarray, labels: np.ndarray, config: EDMConfig, call: TrainCall
 ) -> dict[str, torch.Tensor]:
-    """The averaged (EMA) weights of a trained network, float32; see `equigrid.generators.registry.train`.
+    """The averaged (EMA) weights of a trained network, float32; see
+    `equigrid.generators.registry.train`.
 
     The images are kept on the device.  A state holds step, weights, average, moments and scaler.
     """

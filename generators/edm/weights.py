@@ -14,7 +14,9 @@ _RESAMPLE_FILTER = ".resample_filter"
 
 
 def network_for(config: "EDMConfig", *, shape: tuple[int, int, int], classes: int) -> "EDMNetwork":
-    """The network of a configuration for images of `shape` (H, W, C), on the meta device, without values."""
+    """The network of a configuration for images of `shape` (H, W, C), on the meta device, without
+    values.
+    """
     import torch
 
     from equigrid.generators.edm.network import EDMNetwork
@@ -36,8 +38,8 @@ def network_for(config: "EDMConfig", *, shape: tuple[int, int, int], classes: in
 def load(network: "EDMNetwork", weights: "dict[str, torch.Tensor]") -> None:
     """Put a state dict into `network` (which may be on the meta device), names and shapes checked.
 
-    Resampling filters, which released networks carry as buffers, are compared with the one built in.
-    Raises ValueError that names the first difference.
+    Resampling filters, which released networks carry as buffers, are compared with the one built
+    in. Raises ValueError that names the first difference.
     """
     import torch
 

@@ -1,26 +1,36 @@
-"""Imported sets of synthetic images: the configuration, frozen, validated where it is built, free of torch."""
+"""Imported sets of synthetic images: the configuration, frozen, validated where it is built, free
+of torch.
+"""
 
 from typing import Literal
 
 from pydantic import field_validator, model_validator
 
 from equigrid.generators.base_config import GeneratorConfig
-from equigrid.generators.imported.listing import Listing, listing
+from equigrid.generators.imported.finding import listing
+from equigrid.generators.imported.listing import Listing
 from equigrid.generators.imported.order import capacity
 
 
 class ImportedConfig(GeneratorConfig):
-    """A finite pool: images that somebody made, in a persisted order that is balanced over the classes."""
+    """A finite pool: images that somebody made, in a persisted order that is balanced over the
+    classes.
+    """
 
     kind: Literal["imported", "cifake"] = "imported"
-    """imported: a folder CLASS/*, or Parquet files in Hugging Face's layout; cifake: Kaggle's tree of CIFAKE."""
+    """imported: a folder CLASS/*, or Parquet files in Hugging Face's layout; cifake: Kaggle's tree
+    of CIFAKE.
+    """
     setting: Literal["open", "closed"] = "open"
-    """open: whatever made the images may have seen other data; closed: it saw the base subset only."""
+    """open: whatever made the images may have seen other data; closed: it saw the base subset
+    only.
+    """
     path: str
     """A folder, or for Parquet any URI of pyarrow's, such as s3://bucket/folder."""
     split: str | None = None
-    """The folder of this name inside `path`, or the Parquet files whose names begin with it; null for all there is.
-    For cifake train (null) or test."""
+    """The folder of this name inside `path`, or the Parquet files whose names begin with it; null
+    for all there is. For cifake train (null) or test.
+    """
     image: str | None = None
     """Parquet: the column of structs with the encoded `bytes`; null for the only one."""
     label: str | None = None

@@ -9,10 +9,11 @@ from equigrid.generators.imported.listing import Listing
 
 
 def by_class(listing: Listing, class_names: tuple[str, ...]) -> list[np.ndarray]:
-    """Positions in listing.images of each class of the dataset, in the dataset's order: int64 arrays.
+    """Positions in listing.images of each class of the dataset, in the dataset's order: int64
+    arrays.
 
-    The set's classes have the dataset's names, or are all of the numbers from 0.  Raises ValueError for a class
-    that one of the two lacks.
+    The set's classes have the dataset's names, or are all of the numbers from 0.  Raises ValueError
+    for a class that one of the two lacks.
     """
     names = class_names
     numbers = tuple(map(str, range(len(class_names))))
@@ -43,10 +44,11 @@ def capacity(listing: Listing, class_names: tuple[str, ...]) -> int:
 
 
 def accepted(listing: Listing, class_names: tuple[str, ...], seed: int) -> np.ndarray:
-    """Positions in listing.images: (images per class, classes) int64, row r the r-th image of each class.
+    """Positions in listing.images: (images per class, classes) int64, row r the r-th image of each
+    class.
 
-    A permutation per class, drawn from (seed, class).  Groups (of Parquet's rows) are permuted as wholes and then
-    within themselves, so that neighbours in the pool are read together.
+    A permutation per class, drawn from (seed, class).  Groups (of Parquet's rows) are permuted as
+    wholes and then within themselves, so that neighbours in the pool are read together.
     """
     groups = np.array([image.group for image in listing.images])
     rank = permutation(

@@ -1,4 +1,6 @@
-"""Imported sets in Parquet files of encoded images, Hugging Face's layout, local or under any URI of pyarrow's."""
+"""Imported sets in Parquet files of encoded images, Hugging Face's layout, local or under any URI
+of pyarrow's.
+"""
 
 import hashlib
 import json
@@ -21,7 +23,9 @@ _BUFFER_BYTES = 4 * 2**20
 def parquet(
     path: str, *, split: str | None, image: str | None, label: str | None, rename: dict
 ) -> "ParquetListing":
-    """The rows of the files; labels are read, images are not.  ValueError, one line, for another form."""
+    """The rows of the files; labels are read, images are not.  ValueError, one line, for another
+    form.
+    """
     if "://" in path and "@" in urlsplit(path).netloc:  # it would stand in errors
         raise ValueError(
             "path: the address holds credentials; put them into AWS_ACCESS_KEY_ID and so on"
@@ -85,9 +89,11 @@ class ParquetListing(Listing):
 
     @cached_property
     def _digest(self) -> str:
-        """Of the files' footers, which hold sizes, offsets and statistics of all columns, and of the labels.
+        """Of the files' footers, which hold sizes, offsets and statistics of all columns, and of
+        the labels.
 
-        Not of the images' bytes, which may be terabytes far away: those are checked one by one as they are read.
+        Not of the images' bytes, which may be terabytes far away: those are checked one by one as
+        they are read.
         """
         filesystem, root = _filesystem(self.root)
         whole = hashlib.blake2b(digest_size=16)
@@ -161,7 +167,9 @@ def _column(
 
 
 def _named(labels: list, schema: pa.Schema, label: str) -> list[str]:
-    """Names of classes: as they stand, or by Hugging Face's list of names in the file's metadata, or the numbers."""
+    """Names of classes: as they stand, or by Hugging Face's list of names in the file's metadata,
+    or the numbers.
+    """
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     feature = metadata.get("info", {}).get("features", {}).get(label, {})
     names = feature.get("names") if isinstance(feature, dict) else None

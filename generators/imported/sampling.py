@@ -1,4 +1,6 @@
-"""Images of an imported pool: read, checked against their digests, decoded and brought to the dataset's shape."""
+"""Images of an imported pool: read, checked against their digests, decoded and brought to the
+dataset's shape.
+"""
 
 import numpy as np
 import torch
@@ -14,10 +16,12 @@ from equigrid.generators.imported.training import digest_of, places_of
 def sample(
     weights: dict[str, torch.Tensor], config: ImportedConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images `start` to `stop - 1` of a pool, fewer where it ends; see `equigrid.generators.registry.sample`.
+    """The images `start` to `stop - 1` of a pool, fewer where it ends; see
+    `equigrid.generators.registry.sample`.
 
-    The r-th image of a class is the r-th of the persisted order, whatever the pool's seed.  Images are resized to
-    cover (H, W), bicubic with antialiasing, the centre cropped; for one channel they become grey (ITU-R 601 luma).
+    The r-th image of a class is the r-th of the persisted order, whatever the pool's seed.  Images
+    are resized to cover (H, W), bicubic with antialiasing, the centre cropped; for one channel they
+    become grey (ITU-R 601 luma).
 
     Raises ValueError for an image that is gone, changed or broken.
     """
@@ -30,7 +34,8 @@ def sample(
     if start >= stop:
         return np.empty((0, *shape), np.uint8), np.empty(0, np.int64)
     labels = pools.labels(call.seed, start, stop, classes)
-    # A block of `classes` images has one of each class: image i is the (i // classes)-th of its class.
+    # A block of `classes` images has one of each class: image i is the (i // classes)-th of its
+    # class.
     positions = np.arange(start, stop) // classes * classes + labels
     every = places_of(weights)
     places = [every[i] for i in positions]
@@ -51,7 +56,9 @@ def sample(
 
 
 def fitted(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """(h, w, 3) uint8 to `shape` (H, W, 1 or 3): resized to cover it, centre cropped, grey for one channel."""
+    """(h, w, 3) uint8 to `shape` (H, W, 1 or 3): resized to cover it, centre cropped, grey for one
+    channel.
+    """
     height, width, channels = shape
     picture = Image.fromarray(pixels)
     if picture.size != (width, height):

@@ -1,4 +1,6 @@
-"""Training of an imported set, so to speak: its images in a persisted order, each with a digest of its bytes."""
+"""Training of an imported set, so to speak: its images in a persisted order, each with a digest of
+its bytes.
+"""
 
 import hashlib
 import json
@@ -18,11 +20,13 @@ _READ_AT_ONCE = 4096
 def train(
     images: np.ndarray, labels: np.ndarray, config: ImportedConfig, call: TrainCall
 ) -> dict[str, torch.Tensor]:
-    """The order in which the pool takes the set's images; the dataset's own images are not looked at.
+    """The order in which the pool takes the set's images; the dataset's own images are not looked
+    at.
 
-    Returns `places`, uint8: JSON, a list of as many places as the pool has images, in their order by class, the
-    r-th of each class in turn; and `digests`, (images per class, classes) int64, of the encoded bytes.  They hold
-    no path: a set that was moved serves.  Raises ValueError for a set whose classes are not the dataset's.
+    Returns `places`, uint8: JSON, a list of as many places as the pool has images, in their order
+    by class, the r-th of each class in turn; and `digests`, (images per class, classes) int64, of
+    the encoded bytes.  They hold no path: a set that was moved serves.  Raises ValueError for a set
+    whose classes are not the dataset's.
     """
     config.check(*images.shape[1:], call.classes, len(images), call.class_names)
     listing = config.listing()

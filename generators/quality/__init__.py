@@ -1,1 +1,3 @@
-"""Quality of pools: FID, Inception Score, diversity, the same on other features, and nearest neighbours."""
+"""Quality of pools: FID, Inception Score, diversity, the same on other features, and nearest
+neighbours.
+"""

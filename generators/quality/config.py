@@ -9,19 +9,28 @@ from equigrid.generators.common.digests import sha256
 from equigrid.generators.quality.names import INCEPTION, VIT
 
 LEAST_SIDE = 28
-"""Networks of ImageNet are not asked, unless told to, about images that are smaller than this, or grey."""
+"""Networks of ImageNet are not asked, unless told to, about images that are smaller than this, or
+grey.
+"""
 
 
 class QualityConfig(Part):
-    """What is measured of a pool; FID and distances are against the whole training set, as in the paper."""
+    """What is measured of a pool; FID and distances are against the whole training set, as in the
+    paper.
+    """
 
     images: int | None = Field(None, ge=10)
-    """Of a pool, from its start; null for as many as the grid takes from it. FID falls with their number."""
+    """Of a pool, from its start; null for as many as the grid takes from it. FID falls with their
+    number.
+    """
     inception: str = "auto"
-    """For FID and Inception Score: auto (pytorch-fid's download, for colour images from 28 pixels up), off, or the
-    path of pytorch-fid's file."""
+    """For FID and Inception Score: auto (pytorch-fid's download, for colour images from 28 pixels
+    up), off, or the path of pytorch-fid's file.
+    """
     vit: str = "auto"
-    """For diversity: auto (timm's download, where Inception's is), off, or the path of a state dict."""
+    """For diversity: auto (timm's download, where Inception's is), off, or the path of a state
+    dict.
+    """
     features: bool = True
     """The same distances on the features of the grid's own classifier."""
     neighbours: int = Field(500, ge=0)
@@ -35,7 +44,9 @@ class QualityConfig(Part):
         return value
 
     def networks(self, height: int, width: int, channels: int) -> dict[str, bool | str]:
-        """Options of `measure.load_networks` for such images: True for a download, a path, or False for none."""
+        """Options of `measure.load_networks` for such images: True for a download, a path, or False
+        for none.
+        """
         sensible = min(height, width) >= LEAST_SIDE and channels == 3
         chosen = {"auto": sensible, "off": False}
         return {
@@ -44,7 +55,9 @@ class QualityConfig(Part):
         }
 
     def payload(self, height: int, width: int, channels: int) -> dict:
-        """What determines a row beside the images and the classifier: networks by name, files by SHA-256."""
+        """What determines a row beside the images and the classifier: networks by name, files by
+        SHA-256.
+        """
         names = {"inception": INCEPTION, "vit": VIT}
         identities = {}
         for name, wanted in self.networks(height, width, channels).items():

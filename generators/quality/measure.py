@@ -40,7 +40,9 @@ class Networks:
     """What to measure with; None leaves its columns empty, `missing` says why."""
 
     inception: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
-    """Images -> (features, class probabilities): `equigrid.generators.quality.networks.Inception`."""
+    """Images -> (features, class probabilities):
+    `equigrid.generators.quality.networks.Inception`.
+    """
     vit: Features | None = None
     """Images -> features: `equigrid.generators.quality.networks.ViT`."""
     features: Features | None = None
@@ -65,7 +67,9 @@ class Summary:
 def load_networks(
     *, inception: str | bool = False, vit: str | bool = False, features=None, device: str = "cpu"
 ) -> Networks:
-    """The networks asked for: True for a download, a path for a file; those not to be had become messages."""
+    """The networks asked for: True for a download, a path for a file; those not to be had become
+    messages.
+    """
     from equigrid.generators.quality.networks import Inception, NetworkMissing, ViT
 
     found, missing = {}, []
@@ -86,7 +90,9 @@ def summarise(
     total: int | None = None,
     batch: int = 64,
 ) -> Summary:
-    """Running statistics over all parts; with `total`, the number of images, also the Inception Score."""
+    """Running statistics over all parts; with `total`, the number of images, also the Inception
+    Score.
+    """
     summary = Summary(classes, diversity=Diversity(classes), feature_diversity=Diversity(classes))
     if networks.inception and total is not None:
         summary.score = InceptionScore(total)
@@ -171,15 +177,16 @@ def quality(
 ) -> dict:
     """A row with the COLUMNS of a pool of n_pool images; those of `reconstruction` are left empty.
 
-    base: the generator's own training images, of which nearest neighbours are looked for (an open-set generator's
-    are not at hand: those it should look like).  reference: the real images that distances are to, as parts or as
-    `measured` once for many pools; None for base.
+    base: the generator's own training images, of which nearest neighbours are looked for (an
+    open-set generator's are not at hand: those it should look like).  reference: the real images
+    that distances are to, as parts or as `measured` once for many pools; None for base.
 
-    fid, inception_score(_std), diversity(_real): in Inception and ViT features.  feature_*: the same distance and
-    diversity in `networks.features`.  neighbour_distance: median distance of the first n_neighbours samples to
-    their nearest base image, root mean square per pixel value in [0, 255]; neighbour_distance_real: the same of
-    base images among each other.  memorised: part of those samples that are three times nearer to one base image
-    than to any other.  Empty columns are None, and note says why where it was not the configuration.
+    fid, inception_score(_std), diversity(_real): in Inception and ViT features.  feature_*: the
+    same distance and diversity in `networks.features`.  neighbour_distance: median distance of the
+    first n_neighbours samples to their nearest base image, root mean square per pixel value in [0,
+    255]; neighbour_distance_real: the same of base images among each other.  memorised: part of
+    those samples that are three times nearer to one base image than to any other.  Empty columns
+    are None, and note says why where it was not the configuration.
     """
     fake = summarise(pool(), networks, classes=classes, total=n_pool)
     if fake.n != n_pool:
@@ -217,11 +224,13 @@ def reconstruction(
     *,
     classes: int,
 ) -> dict:
-    """What an autoencoder makes of the generator's own training images: the columns reconstruction_*.
+    """What an autoencoder makes of the generator's own training images: the columns
+    reconstruction_*.
 
-    reconstruct: images (n, H, W, C) uint8 as they come back, in the same form.  reconstruction_psnr_db: of the mean
-    squared error over all images.  reconstruction_fid and reconstruction_feature_distance: between the images and
-    what came back, so that the number of images is no part of them.
+    reconstruct: images (n, H, W, C) uint8 as they come back, in the same form.
+    reconstruction_psnr_db: of the mean squared error over all images.  reconstruction_fid and
+    reconstruction_feature_distance: between the images and what came back, so that the number of
+    images is no part of them.
     """
     errors: list[np.ndarray] = []
 

@@ -1,4 +1,6 @@
-"""Nearest training images of samples: how one sees whether a generator has learnt its training set by heart."""
+"""Nearest training images of samples: how one sees whether a generator has learnt its training set
+by heart.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 MEMORISED_RATIO = 1 / 3
-"""A sample is called memorised whose nearest training image is three times nearer than the second nearest
-(Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to memorize")."""
+"""A sample is called memorised whose nearest training image is three times nearer than the
+second nearest (Yoon et al. 2023, "Diffusion probabilistic models generalize when they fail to
+memorize").
+"""
 
 _LARGEST_SIDE = 64
 
@@ -19,7 +23,9 @@ class Neighbours:
     indices: np.ndarray
     """(n, 2) int64, positions in the training set."""
     distances: np.ndarray
-    """(n, 2) float64, Euclidean, divided by the root of the number of values: root mean squares per value."""
+    """(n, 2) float64, Euclidean, divided by the root of the number of values: root mean squares per
+    value.
+    """
 
     @property
     def memorised(self) -> float:
@@ -30,9 +36,9 @@ class Neighbours:
 def nearest(samples: np.ndarray, training: Iterable[np.ndarray]) -> Neighbours:
     """The two nearest of the training vectors, which come in parts.
 
-    samples: (n, ...), training: parts of (m, ...) of the same shape: images (H, W, C), or features (d,).  Images of
-    more than 64 pixels a side are compared after averaging squares of pixels, which no memorised image escapes.
-    Raises ValueError for fewer than two training vectors.
+    samples: (n, ...), training: parts of (m, ...) of the same shape: images (H, W, C), or features
+    (d,).  Images of more than 64 pixels a side are compared after averaging squares of pixels,
+    which no memorised image escapes. Raises ValueError for fewer than two training vectors.
     """
     points = _flat(samples)
     best = np.full((len(points), 2), np.inf)

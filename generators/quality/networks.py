@@ -1,8 +1,10 @@
-"""The networks whose features quality is measured in: pytorch-fid's Inception and timm's ImageNet ViT.
+"""The networks whose features quality is measured in: pytorch-fid's Inception and timm's ImageNet
+ViT.
 
-Each is a function from stored images, (n, H, W, C) uint8 with C 1 or 3, to features, so that any other (the
-grid's own classifier for digits) can take its place.  Weights come from a file, or by the network's own
-download into its usual cache; where neither is possible, `NetworkMissing` says so.
+Each is a function from stored images, (n, H, W, C) uint8 with C 1 or 3, to features, so that any
+other (the grid's own classifier for digits) can take its place.  Weights come from a file, or by
+the network's own download into its usual cache; where neither is possible, `NetworkMissing` says
+so.
 """
 
 from collections.abc import Callable
@@ -28,7 +30,9 @@ class Inception:
     """pytorch-fid's Inception-v3: pooled features and class probabilities."""
 
     def __init__(self, weights: str | None = None, device: str | torch.device = "cpu"):
-        """weights: a state dict of pytorch-fid's network (.pth or .safetensors); None for its download."""
+        """weights: a state dict of pytorch-fid's network (.pth or .safetensors); None for its
+        download.
+        """
         self.device = torch.device(device)
         network = _inception()
         _load(network, _state_dict(weights) if weights else _downloaded())
@@ -38,8 +42,8 @@ class Inception:
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features (n, 2048) and probabilities (n, 1008) of (n, H, W, C) uint8 images.
 
-        Images are resized to 299 x 299 as pytorch-fid does it.  The probabilities leave out the last layer's
-        bias, as the original Inception Score does.
+        Images are resized to 299 x 299 as pytorch-fid does it.  The probabilities leave out the
+        last layer's bias, as the original Inception Score does.
         """
         x = _unit(images, self.device)
         x = F.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False)
@@ -64,7 +68,9 @@ class ViT:
     def __init__(
         self, name: str = VIT, weights: str | None = None, device: str | torch.device = "cpu"
     ):
-        """weights: a state dict of timm's model `name` (.pth or .safetensors); None for timm's download."""
+        """weights: a state dict of timm's model `name` (.pth or .safetensors); None for timm's
+        download.
+        """
         import timm
 
         self.device = torch.device(device)
@@ -85,7 +91,9 @@ class ViT:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Features (n, d) of (n, H, W, C) uint8 images, resized bicubically to the network's input."""
+        """Features (n, d) of (n, H, W, C) uint8 images, resized bicubically to the network's
+        input.
+        """
         x = _unit(images, self.device)
         x = F.interpolate(
             x, size=self.size, mode="bicubic", align_corners=False, antialias=True

@@ -57,9 +57,9 @@ class Gaussian:
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
     """Squared Frechet distance of two normal distributions (Heusel et al. 2017, Eq. 6).
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).  The trace of the root is taken from the eigenvalues of the
-    symmetric root(C1) C2 root(C1), which are those of C1 C2: exact also where fewer images than features
-    make the covariances singular.
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)).  The trace of the root is taken from the
+    eigenvalues of the symmetric root(C1) C2 root(C1), which are those of C1 C2: exact also where
+    fewer images than features make the covariances singular.
     """
     if one.mean.shape != other.mean.shape:
         raise ValueError(
@@ -75,14 +75,17 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
 
 def psnr_db(squared_error: float) -> float:
-    """Peak signal-to-noise ratio of pixel values from 0 to 255 with this mean squared error, in decibels."""
+    """Peak signal-to-noise ratio of pixel values from 0 to 255 with this mean squared error, in
+    decibels.
+    """
     return float(
         10 * np.log10(255**2 / max(squared_error, 1e-10))
     )  # a perfect copy has no finite ratio
 
 
 class InceptionScore:
-    """exp of the mean divergence of p(class | image) from its mean (Salimans et al. 2016), over ten splits.
+    """exp of the mean divergence of p(class | image) from its mean (Salimans et al. 2016), over ten
+    splits.
 
     Images come in order; split k is the images k * total / splits to (k + 1) * total / splits - 1.
     """
@@ -120,7 +123,8 @@ class InceptionScore:
 
 
 class Diversity:
-    """Mean over classes of the deviation of features within the class (Boutin et al. 2022, as the paper uses it).
+    """Mean over classes of the deviation of features within the class (Boutin et al. 2022, as the
+    paper uses it).
 
     A class's deviation is the mean over the features' dimensions of the sample deviation (n - 1).
     """

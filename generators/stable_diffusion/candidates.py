@@ -1,7 +1,7 @@
 """Images as the pipeline makes them, before any is refused.
 
-Candidate (i, attempt) of a pool has the label of image i; its noise, and its caption if it has one, depend on the
-seed, i and attempt alone.
+Candidate (i, attempt) of a pool has the label of image i; its noise, and its caption if it has one,
+depend on the seed, i and attempt alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,9 @@ from equigrid.generators.stable_diffusion.config import StableDiffusionConfig
 
 
 class Wanted(NamedTuple):
-    """A candidate to be made: for image `number` of the pool, of class `label`, after `attempt` refused ones."""
+    """A candidate to be made: for image `number` of the pool, of class `label`, after `attempt`
+    refused ones.
+    """
 
     number: int
     label: int
@@ -29,8 +31,9 @@ class Wanted(NamedTuple):
 class Candidate(NamedTuple):
     """A candidate made.
 
-    image: (3, h, w) float32 in [0, 1], on the CPU.  confidence: CLIP's, None without a filter.  facts: prompt, at_once
-    (images of its batch), and with captions template and caption (its number within the class).
+    image: (3, h, w) float32 in [0, 1], on the CPU.  confidence: CLIP's, None without a filter.
+    facts: prompt, at_once (images of its batch), and with captions template and caption (its number
+    within the class).
     """
 
     image: torch.Tensor
@@ -60,7 +63,9 @@ class Candidates:
         self.scorer = config.clip_filter and Scorer(config.clip_filter, names, device)
 
     def make(self, wanted: Sequence[Wanted]) -> Iterator[Candidate]:
-        """The candidates, in order, `batch` at once; half as many from where the memory does not suffice."""
+        """The candidates, in order, `batch` at once; half as many from where the memory does not
+        suffice.
+        """
         done = 0
         while done < len(wanted):
             part = wanted[done : done + self.batch]
@@ -107,7 +112,8 @@ class Candidates:
     def _prompt(self, wanted: Wanted) -> dict:
         if self.captioner is None:
             return {"prompt": prompts.prompt(self.config.prompt, self.names[wanted.label])}
-        # Each run of `classes` images holds each class once (pools.labels): so many of its class came before.
+        # Each run of `classes` images holds each class once (pools.labels): so many of its class
+        # came before.
         before = wanted.number // len(self.names)
         number = before // self.config.captions.images_per_caption
         text = self.captioner.caption(wanted.label, number, wanted.attempt)
@@ -119,7 +125,9 @@ class Candidates:
 
 
 def _size(pipeline, config: StableDiffusionConfig) -> tuple[int | None, int | None]:
-    """(height, width) to ask for, None for the pipeline's own; ValueError if its autoencoder cannot take it."""
+    """(height, width) to ask for, None for the pipeline's own; ValueError if its autoencoder cannot
+    take it.
+    """
     multiple = pipeline.vae_scale_factor * getattr(pipeline, "patch_size", 1)
     for key in ("height", "width"):
         value = getattr(config.sampler, key)

@@ -1,6 +1,7 @@
 """Captions by a language model that continues in-context examples (the method of Tian et al. 2024).
 
-Caption number k of a class, and which of the templates it follows, depend on (seed, class, k, attempt) alone.
+Caption number k of a class, and which of the templates it follows, depend on (seed, class, k,
+attempt) alone.
 """
 
 from functools import lru_cache
@@ -34,8 +35,8 @@ class Captioner:
     def caption(self, label: int, number: int, attempt: int = 0) -> str:
         """Caption `number` of the class `label`: one line.
 
-        attempt: 0, or how many captions in its place came before, whose images the CLIP filter refused.
-        Raises ValueError if the model writes nothing in _TRIES draws.
+        attempt: 0, or how many captions in its place came before, whose images the CLIP filter
+        refused. Raises ValueError if the model writes nothing in _TRIES draws.
         """
         prompt = self.prompt(label, number, attempt)
         for again in range(_TRIES):
@@ -77,7 +78,8 @@ def _completed(config: Captions, device: str, prompt: str, seed: int) -> str:
 
     tokenizer, model = models.language_model(config, torch.device(device))
     inputs = tokenizer(prompt, return_tensors="pt").to(device)
-    # One at a time: beside others a prompt is padded, and rounding would turn one caption into another.
+    # One at a time: beside others a prompt is padded, and rounding would turn one caption into
+    # another.
     model.generation_config = GenerationConfig(
         do_sample=True,
         temperature=config.temperature,

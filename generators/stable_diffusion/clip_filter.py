@@ -1,4 +1,6 @@
-"""The CLIP filter: an image's zero-shot confidence, and the least that it must be (He et al. 2023)."""
+"""The CLIP filter: an image's zero-shot confidence, and the least that it must be (He et al.
+2023).
+"""
 
 import math
 
@@ -14,7 +16,9 @@ class Scorer:
     """CLIP's zero-shot confidence in images' own classes."""
 
     def __init__(self, config: ClipFilter, names: tuple[str, ...], device: torch.device):
-        """names: the classes in words, in the order of labels; their text features are computed here, once."""
+        """names: the classes in words, in the order of labels; their text features are computed
+        here, once.
+        """
         self.device = device
         self.processor, self.model = models.clip(config, device)
         texts = [prompts.prompt(config.prompt, name) for name in names]
@@ -27,7 +31,8 @@ class Scorer:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """Confidence of images (n, h, w, 3) uint8 in their classes `labels` (n,): (n,) float32 in [0, 1].
+        """Confidence of images (n, h, w, 3) uint8 in their classes `labels` (n,): (n,) float32 in
+        [0, 1].
 
         The softmax over all classes of CLIP's scaled cosine similarities.
         """
@@ -43,9 +48,10 @@ class Scorer:
 def least(confidence: np.ndarray, config: ClipFilter, names: tuple[str, ...]) -> np.ndarray:
     """The least confidence at which an image of each class is kept: (classes,) float32.
 
-    confidence: (classes, n), of n images of each class.  In scope "class" the floor(n * drop) lowest of each
-    class lie below (as many less as are equal), in scope "all" that part of all together.  Raises ValueError
-    where that keeps no image of a class, and for confidences that are not finite.
+    confidence: (classes, n), of n images of each class.  In scope "class" the floor(n * drop)
+    lowest of each class lie below (as many less as are equal), in scope "all" that part of all
+    together.  Raises ValueError where that keeps no image of a class, and for confidences that are
+    not finite.
     """
     if not np.isfinite(confidence).all():
         raise ValueError("clip_filter: CLIP gives confidences that are not finite")

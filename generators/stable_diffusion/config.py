@@ -1,7 +1,8 @@
-"""The Stable Diffusion generator's configuration: frozen, validated where it is built, free of torch.
+"""The Stable Diffusion generator's configuration: frozen, validated where it is built, free of
+torch.
 
-The defaults are the paper's: five images per caption, the bottom 20% by CLIP's zero-shot confidence dropped.
-`equigrid.generators.stable_diffusion.presets` names the versions.
+The defaults are the paper's: five images per caption, the bottom 20% by CLIP's zero-shot confidence
+dropped. `equigrid.generators.stable_diffusion.presets` names the versions.
 """
 
 from typing import Literal
@@ -15,10 +16,14 @@ Template = Literal["c", "c,bg", "c,rel"]
 
 
 class Captions(Part):
-    """Prompts by a language model that continues examples: c -> caption, (c, bg) -> caption, (c, rel) -> caption."""
+    """Prompts by a language model that continues examples: c -> caption, (c, bg) -> caption, (c,
+    rel) -> caption.
+    """
 
     language_model: str
-    """A folder or a hub id of a causal language model; it completes text, so a base model will do."""
+    """A folder or a hub id of a causal language model; it completes text, so a base model will
+    do.
+    """
     revision: str = "main"
     templates: tuple[Template, ...] = ("c", "c,bg", "c,rel")
     """Taken in turn, caption by caption."""
@@ -29,7 +34,9 @@ class Captions(Part):
     temperature: float = Field(0.9, gt=0)
     top_p: float = Field(0.95, gt=0, le=1)
     examples: str | None = None
-    """A JSON file in place of our examples, of the same form: template -> list of [given, caption]."""
+    """A JSON file in place of our examples, of the same form: template -> list of [given,
+    caption].
+    """
     backgrounds: str | None = None
     """A text file in place of our list of backgrounds, one a line."""
     relations: str | None = None
@@ -43,7 +50,9 @@ class Captions(Part):
         return templates
 
     def words(self) -> words.Words:
-        """Examples, backgrounds and relations; ValueError for a file that is missing or of another form."""
+        """Examples, backgrounds and relations; ValueError for a file that is missing or of another
+        form.
+        """
         return words.read(self.examples, self.backgrounds, self.relations)
 
     def payload(self) -> dict:
@@ -61,16 +70,22 @@ class Sampler(Part):
     guidance: float = Field(7.5, ge=0)
     """Classifier-free guidance scale."""
     height: int | None = Field(None, ge=8, multiple_of=8)
-    """Of the image as the pipeline makes it, before it is resized to the dataset's; null for its own size."""
+    """Of the image as the pipeline makes it, before it is resized to the dataset's; null for its
+    own size.
+    """
     width: int | None = Field(None, ge=8, multiple_of=8)
     batch: int = Field(8, ge=1)
-    """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a pool."""
+    """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a
+    pool.
+    """
 
 
 class ClipFilter(Part):
-    """Keeps images whose zero-shot confidence, CLIP's softmax over all classes' prompts, is not in the bottom part.
+    """Keeps images whose zero-shot confidence, CLIP's softmax over all classes' prompts, is not in
+    the bottom part.
 
-    The bottom part's upper end is measured on `calibration_per_class` images of each class, made for that alone.
+    The bottom part's upper end is measured on `calibration_per_class` images of each class, made
+    for that alone.
     """
 
     model: str
@@ -80,7 +95,9 @@ class ClipFilter(Part):
     drop: float = 0.2
     """Part of the images that is dropped."""
     scope: Literal["class", "all"] = "class"
-    """class: the bottom part of each class; all: that of all classes together (labels stay balanced either way)."""
+    """class: the bottom part of each class; all: that of all classes together (labels stay balanced
+    either way).
+    """
     calibration_per_class: int = Field(100, ge=2)
 
     @field_validator("prompt")
@@ -115,7 +132,9 @@ class Compute(Part):
 
 
 class StableDiffusionConfig(GeneratorConfig):
-    """An open-set generator: a text-to-image pipeline of diffusers, prompted with the classes' names."""
+    """An open-set generator: a text-to-image pipeline of diffusers, prompted with the classes'
+    names.
+    """
 
     kind: Literal["stable-diffusion"] = "stable-diffusion"
     setting: Literal["open"] = "open"
@@ -124,7 +143,9 @@ class StableDiffusionConfig(GeneratorConfig):
     revision: str = "main"
     """Of a hub id: a branch or, to fix the weights, a commit."""
     prompt: str | None = None
-    """With {c} for the class's name and {a} for its article, a or an.  Either this or `captions`."""
+    """With {c} for the class's name and {a} for its article, a or an.  Either this or
+    `captions`.
+    """
     captions: Captions | None = None
     rename: dict[str, str] = {}
     """Words for prompts in place of the dataset's class names."""
@@ -156,7 +177,9 @@ class StableDiffusionConfig(GeneratorConfig):
         return self
 
     def names(self, class_names: tuple[str, ...], classes: int) -> tuple[str, ...]:
-        """The classes in words, in the order of labels; ValueError if a prompt cannot be made of them."""
+        """The classes in words, in the order of labels; ValueError if a prompt cannot be made of
+        them.
+        """
         return prompts.names(class_names, self.rename, classes)
 
     def check_own(

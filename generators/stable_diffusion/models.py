@@ -1,7 +1,7 @@
 """Pre-trained parts, loaded from folders or the hub: the pipeline, the language model, CLIP.
 
-Weights come from safetensors files alone, never from pickles, and no code of a repository is run.  Each part is
-kept for the next call in this process, and let go before another takes its place.
+Weights come from safetensors files alone, never from pickles, and no code of a repository is run.
+Each part is kept for the next call in this process, and let go before another takes its place.
 """
 
 import json
@@ -46,13 +46,17 @@ class _Kept:
 
 
 def pipeline(config: StableDiffusionConfig, device: torch.device) -> Any:
-    """The configured diffusers pipeline on the device, without its safety checker (which blackens images)."""
+    """The configured diffusers pipeline on the device, without its safety checker (which blackens
+    images).
+    """
     precision = precision_of(config.compute.precision, device, auto="fp16")
     return _pipelines(config.pipeline, config.revision, precision, str(device))
 
 
 def language_model(config: Captions, device: torch.device) -> tuple[Any, Any]:
-    """(tokenizer, causal language model) of `captions.language_model`, in bf16 where a CUDA device has it."""
+    """(tokenizer, causal language model) of `captions.language_model`, in bf16 where a CUDA device
+    has it.
+    """
     return _language_models(config.language_model, config.revision, str(device))
 
 
@@ -93,8 +97,9 @@ def _load_pipeline(source: str, revision: str, precision: str, device: str) -> A
             folder, torch_dtype=_DTYPES[precision], use_safetensors=True, **options
         )
     for part in made.components.values():
-        # Without accelerate, diffusers leaves some parts (Stable Diffusion 3's transformer) as their files have them.
-        # Text encoders keep what transformers gave them: T5 needs some layers in float32.
+        # Without accelerate, diffusers leaves some parts (Stable Diffusion 3's transformer) as
+        # their files have them. Text encoders keep what transformers gave them: T5 needs some
+        # layers in float32.
         if isinstance(part, diffusers.ModelMixin):
             part.to(_DTYPES[precision])
     made.set_progress_bar_config(disable=True)

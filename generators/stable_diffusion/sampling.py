@@ -1,4 +1,6 @@
-"""Pools of Stable Diffusion: image i is the first candidate made for it that the CLIP filter keeps."""
+"""Pools of Stable Diffusion: image i is the first candidate made for it that the CLIP filter
+keeps.
+"""
 
 import numpy as np
 import torch
@@ -12,7 +14,9 @@ from equigrid.generators.stable_diffusion.clip_filter import least
 from equigrid.generators.stable_diffusion.config import StableDiffusionConfig
 
 WINDOW = 64
-"""Images that are filtered together, so that new candidates come in batches: the smallest size of a shard."""
+"""Images that are filtered together, so that new candidates come in batches: the smallest size of a
+shard.
+"""
 _ATTEMPTS = 100
 _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 
@@ -20,18 +24,20 @@ _LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 def sample(
     weights: dict[str, torch.Tensor], config: StableDiffusionConfig, call: SampleCall
 ) -> tuple[np.ndarray, np.ndarray]:
-    """See `equigrid.generators.registry.sample`; images are resized with a low-pass filter, C = 1 takes their luminance.
+    """See `equigrid.generators.registry.sample`; images are resized with a low-pass filter, C = 1
+    takes their luminance.
 
-    Candidates for image i have its label, and depend on (seed, i, attempt) alone.  With a filter, batches begin at
-    multiples of WINDOW.  Another batch or device changes pixels by rounding, which may also change a caption, or keep
-    a candidate of borderline confidence.
+    Candidates for image i have its label, and depend on (seed, i, attempt) alone.  With a filter,
+    batches begin at multiples of WINDOW.  Another batch or device changes pixels by rounding, which
+    may also change a caption, or keep a candidate of borderline confidence.
 
-    facts is told prompt, at_once (images of its batch); with captions template and caption (its number within the
-    class); with a filter confidence and candidate (how many were refused before it).
+    facts is told prompt, at_once (images of its batch); with captions template and caption (its
+    number within the class); with a filter confidence and candidate (how many were refused before
+    it).
 
-    Raises ValueError for class names that are missing or numbers, for pre-trained parts that are not there, with
-    what to place where, for weights of another number of classes, and where the filter keeps none of _ATTEMPTS
-    candidates.
+    Raises ValueError for class names that are missing or numbers, for pre-trained parts that are
+    not there, with what to place where, for weights of another number of classes, and where the
+    filter keeps none of _ATTEMPTS candidates.
     """
     start, stop = call.start, call.stop
     names = config.names(call.class_names, call.classes)
@@ -57,7 +63,9 @@ def sample(
 def _window(
     candidates: Candidates, bounds: np.ndarray | None, first: int, size: int
 ) -> list[tuple[int, Candidate]]:
-    """For each of the images first .. first + size - 1 (attempt, candidate) of the first one that is kept."""
+    """For each of the images first .. first + size - 1 (attempt, candidate) of the first one that
+    is kept.
+    """
     labels = pools.labels(candidates.seed, first, first + size, len(candidates.names))
     kept: dict[int, tuple[int, Candidate]] = {}
     for attempt in range(_ATTEMPTS):
@@ -96,7 +104,9 @@ def _bounds(
 
 
 def resized(images: torch.Tensor, shape: tuple[int, int, int]) -> np.ndarray:
-    """(n, 3, h, w) float in [0, 1] to stored pixels, (n, H, W, C) uint8 of `shape`, bicubic with a low-pass filter."""
+    """(n, 3, h, w) float in [0, 1] to stored pixels, (n, H, W, C) uint8 of `shape`, bicubic with a
+    low-pass filter.
+    """
     height, width, channels = shape
     if images.shape[-2:] != (height, width):
         images = F.interpolate(

@@ -1,4 +1,6 @@
-"""Where pre-trained parts come from: a folder, or the hub; told apart and identified without torch."""
+"""Where pre-trained parts come from: a folder, or the hub; told apart and identified without
+torch.
+"""
 
 import hashlib
 import os
@@ -16,10 +18,11 @@ _READ = (".json", ".txt", ".model", ".safetensors")
 
 
 def identity(key: str, source: str, revision: str) -> dict:
-    """What identifies pre-trained parts: a hub id and its revision, or the SHA-256 of a folder's content.
+    """What identifies pre-trained parts: a hub id and its revision, or the SHA-256 of a folder's
+    content.
 
-    The folder's own files and those one level below are hashed, as far as loading reads their kind.  Raises
-    ValueError that names the configuration's `key` for a path that is no folder.
+    The folder's own files and those one level below are hashed, as far as loading reads their kind.
+    Raises ValueError that names the configuration's `key` for a path that is no folder.
     """
     if not is_folder(key, source):
         return {"hub": source, "revision": revision}
@@ -38,7 +41,9 @@ def identity(key: str, source: str, revision: str) -> dict:
 
 
 def is_folder(key: str, source: str) -> bool:
-    """Whether `source` is a folder; if not it may be a hub id, or ValueError says that it is neither."""
+    """Whether `source` is a folder; if not it may be a hub id, or ValueError says that it is
+    neither.
+    """
     if Path(source).is_dir():
         return True
     if source.startswith((".", "~", os.sep)) or not _HUB_ID.fullmatch(source):
@@ -71,7 +76,9 @@ def loading(key: str, source: str, wanted: str) -> Iterator[None]:
 
 
 def local(key: str, source: str, revision: str) -> str:
-    """The folder with a transformers model: `source` itself, or the hub's in the cache, downloaded if need be."""
+    """The folder with a transformers model: `source` itself, or the hub's in the cache, downloaded
+    if need be.
+    """
     if is_folder(key, source):
         return source
     from huggingface_hub import snapshot_download
@@ -82,7 +89,8 @@ def local(key: str, source: str, revision: str) -> str:
 
 
 def fetched(download: Callable[..., str], source: str, *, revision: str, **options) -> str:
-    """The folder that download(source, revision=..., **options) returns: the cache's own if the hub does not answer.
+    """The folder that download(source, revision=..., **options) returns: the cache's own if the hub
+    does not answer.
 
     Raises OSError with what went wrong at the hub if the cache does not have it either.
     """
@@ -92,7 +100,8 @@ def fetched(download: Callable[..., str], source: str, *, revision: str, **optio
     )
 
     try:
-        # Asked first because it takes a time limit: what downloads would wait for an answer for ever.
+        # Asked first because it takes a time limit: what downloads would wait for an answer for
+        # ever.
         model_info(source, revision=revision, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
         return download(source, revision=revision, **options)
     except (HTTPError, OSError) as error:

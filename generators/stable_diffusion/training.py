@@ -1,7 +1,9 @@
-"""What an open-set pool needs before it is sampled: its parts loaded once, and the CLIP filter's calibration.
+"""What an open-set pool needs before it is sampled: its parts loaded once, and the CLIP filter's
+calibration.
 
-Nothing here is trained.  The filter drops what lies below a quantile of confidence; that quantile is a property of
-pipeline, prompts and classes, measured once, so that shards can then be made apart from each other.
+Nothing here is trained.  The filter drops what lies below a quantile of confidence; that quantile
+is a property of pipeline, prompts and classes, measured once, so that shards can then be made apart
+from each other.
 """
 
 import time
@@ -22,10 +24,12 @@ from equigrid.generators.trainer.devices import group, on_rank_0
 def train(
     images: np.ndarray, labels: np.ndarray, config: StableDiffusionConfig, call: TrainCall
 ) -> dict[str, torch.Tensor]:
-    """Load every pre-trained part, so that what is missing shows before any shard, and calibrate the filter.
+    """Load every pre-trained part, so that what is missing shows before any shard, and calibrate
+    the filter.
 
-    images, labels: not looked at; an open-set generator takes nothing from the base subset.  Returns {} without a
-    filter, else {"confidence": (classes, calibration_per_class) float32}, of images made for this alone.
+    images, labels: not looked at; an open-set generator takes nothing from the base subset.
+    Returns {} without a filter, else {"confidence": (classes, calibration_per_class) float32}, of
+    images made for this alone.
 
     In a worker group the images of a step are divided among the ranks; steps count the images done.
 

@@ -10,7 +10,9 @@ from equigrid.generators.base_config import Compute
 _COMPILE_PAYS_NIMG = 2_000_000
 """Of training: below so many images, compiling (about a minute) costs more than it saves."""
 _COMPILE_PAYS_PARAMETERS = 10_000_000
-"""Of sampling: a few shards from a network of this size take longer than compiling.  Estimated, not measured."""
+"""Of sampling: a few shards from a network of this size take longer than compiling.  Estimated, not
+measured.
+"""
 
 
 def compiles_training(compute: Compute, device: torch.device, nimg: int) -> bool:
@@ -21,8 +23,9 @@ def compiles_training(compute: Compute, device: torch.device, nimg: int) -> bool
 def compiles_sampling(compute: Compute, device: torch.device, parameters: int) -> bool:
     """Whether to compile a network of so many parameters for sampling.
 
-    How many images a call asks for has no say: compiling changes pixels by rounding, and all shards of a pool are to
-    go one way.  Nor would it tell much: a process samples shard after shard, of pool after pool.
+    How many images a call asks for has no say: compiling changes pixels by rounding, and all shards
+    of a pool are to go one way.  Nor would it tell much: a process samples shard after shard, of
+    pool after pool.
     """
     return _compiles(compute, device, pays=parameters >= _COMPILE_PAYS_PARAMETERS)
 
@@ -38,11 +41,12 @@ class Kept:
         self.key = self.network = self.forward = None
 
     def compiled(self, network: nn.Module, key: Hashable, *, graphs: bool = False) -> Callable:
-        """What `network` computes, compiled; it is the caller's no longer, and may become what is kept.
+        """What `network` computes, compiled; it is the caller's no longer, and may become what is
+        kept.
 
-        Where what is kept has an equal key it serves again, with the weights of `network`: so one compilation serves
-        shard after shard of pool after pool.  key: all else that decides what is computed, device and image size
-        included.  graphs: replay CUDA graphs.
+        Where what is kept has an equal key it serves again, with the weights of `network`: so one
+        compilation serves shard after shard of pool after pool.  key: all else that decides what is
+        computed, device and image size included.  graphs: replay CUDA graphs.
         """
         if key == self.key:
             with torch.no_grad():  # in place: a CUDA graph reads from these very tensors
@@ -51,7 +55,8 @@ class Kept:
         self.release()  # first, so that two never share the memory
         for p in network.parameters():
             p.data = p.data.clone()  # to be written to; until now it may be the caller's own tensor
-        # deterministic: kernels are not chosen by timing them, so that processes on equal devices agree bitwise.
+        # deterministic: kernels are not chosen by timing them, so that processes on equal devices
+        # agree bitwise.
         options = {"deterministic": True, "triton.cudagraphs": graphs}
         self.key, self.network, self.forward = key, network, torch.compile(network, options=options)
         return self.forward

@@ -34,7 +34,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def memory_format(precision: str, device: torch.device) -> torch.memory_format:
-    """channels_last on CUDA, where tensor cores read it, and for bf16 on a CPU (2x there); else plain."""
+    """channels_last on CUDA, where tensor cores read it, and for bf16 on a CPU (2x there); else
+    plain.
+    """
     fast = device.type == "cuda" or precision == "bf16"
     return torch.channels_last if fast else torch.contiguous_format
 

@@ -13,7 +13,9 @@ from equigrid.generators.trainer.devices import group
 
 
 class Learner:
-    """What a training step changes.  In a worker group each rank holds one, and gradients are averaged over them."""
+    """What a training step changes.  In a worker group each rank holds one, and gradients are
+    averaged over them.
+    """
 
     def __init__(
         self,
@@ -108,8 +110,8 @@ class Learner:
 def _beside(parameter: nn.Parameter, saved: torch.Tensor) -> torch.Tensor:
     """A copy of a parameter's saved moment, or of its count of steps.
 
-    A moment gets the parameter's layout in memory, which states do not keep: fused optimisers walk through the
-    memory of both side by side.
+    A moment gets the parameter's layout in memory, which states do not keep: fused optimisers walk
+    through the memory of both side by side.
     """
     return (
         torch.empty_like(parameter).copy_(saved)

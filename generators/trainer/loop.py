@@ -16,7 +16,9 @@ def run(
     checkpoint: Callable,
     make_state: Callable[[], State],
 ) -> None:
-    """Take a trainer that the training_log has begun to its last step, with log rows and checkpoints."""
+    """Take a trainer that the training_log has begun to its last step, with log rows and
+    checkpoints.
+    """
 
     def good_state() -> State:
         training_log.check_finite()

@@ -1,4 +1,6 @@
-"""What every training does with its networks: steps of a global batch, in parts that fit the memory."""
+"""What every training does with its networks: steps of a global batch, in parts that fit the
+memory.
+"""
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -17,8 +19,8 @@ from equigrid.generators.trainer.learner import Learner
 class Trainer(ABC):
     """A training, or a part of one: `advance` takes its steps, `step` counts them.
 
-    A subclass sets `learners`, and `checkpointed` to the network whose activations may be computed twice, if there is
-    one.  COLUMNS: names of its losses, of which the first is minimised.
+    A subclass sets `learners`, and `checkpointed` to the network whose activations may be computed
+    twice, if there is one.  COLUMNS: names of its losses, of which the first is minimised.
     """
 
     COLUMNS: tuple[str, ...] = ()
@@ -33,7 +35,9 @@ class Trainer(ABC):
         device: torch.device,
         gradient_checkpointing: str = "off",
     ):
-        """batch: of all ranks together.  gradient_checkpointing: on, off, or auto: where memory asks for it."""
+        """batch: of all ranks together.  gradient_checkpointing: on, off, or auto: where memory
+        asks for it.
+        """
         self.steps, self.batch_size, self.seed, self.device, self.step = (
             steps,
             batch,
@@ -53,11 +57,14 @@ class Trainer(ABC):
 
     @abstractmethod
     def batch(self) -> NamedTuple:
-        """This rank's images of the next global batch: a tuple of tensors of equal length, or None."""
+        """This rank's images of the next global batch: a tuple of tensors of equal length, or
+        None.
+        """
 
     @abstractmethod
     def losses_of(self, part: NamedTuple, share: float, *, full: bool = False) -> torch.Tensor:
-        """Add the gradients of `share` times the mean loss of some images; share times the losses, (len(COLUMNS),).
+        """Add the gradients of `share` times the mean loss of some images; share times the losses,
+        (len(COLUMNS),).
 
         full: as in the step that takes most memory.
         """
@@ -67,7 +74,9 @@ class Trainer(ABC):
         """Of the next step: the learning rate, and the part of the averages that is kept."""
 
     def prepare(self) -> None:
-        """Settle what is taken at once: before the first step, as no rank of a group can do it later alone."""
+        """Settle what is taken at once: before the first step, as no rank of a group can do it
+        later alone.
+        """
         if self.gradient_checkpointing == "on":
             self._checkpoint()
         if self.device.type == "cuda":
@@ -87,10 +96,12 @@ class Trainer(ABC):
                 losses = self._gradients(batch)
                 break
             except torch.OutOfMemoryError:
-                # In a worker group the other ranks wait inside an all-reduce: only a new start helps there.
+                # In a worker group the other ranks wait inside an all-reduce: only a new start
+                # helps there.
                 if group()[1] > 1 or not self._can_make_room():
                     raise
-            self._make_room()  # outside the handler, whose exception holds the failed part's tensors
+            # outside the handler, whose exception holds the failed part's tensors
+            self._make_room()
         for learner in self.learners.values():
             if any(p.grad is not None for p in learner.parameters.values()):
                 learner.update(*self.rates())
@@ -103,8 +114,8 @@ class Trainer(ABC):
     def _batch_beside(self) -> NamedTuple:
         """`batch`, on a CUDA device made on a stream of its own.
 
-        A batch's many small draws are copied from the host, and each copy waits for its stream: on this one for
-        nothing but the batch, while the device is still busy with the step before.
+        A batch's many small draws are copied from the host, and each copy waits for its stream: on
+        this one for nothing but the batch, while the device is still busy with the step before.
         """
         if self.device.type != "cuda":
             return self.batch()
@@ -130,7 +141,9 @@ class Trainer(ABC):
         return stream
 
     def _gradients(self, batch: NamedTuple) -> torch.Tensor:
-        """Gradients of the mean over the global batch, part by part; each loss's mean over this rank's images."""
+        """Gradients of the mean over the global batch, part by part; each loss's mean over this
+        rank's images.
+        """
         self._forget_gradients()
         n = len(batch[0])
         total = torch.zeros(len(self.COLUMNS), device=self.device)
@@ -140,7 +153,8 @@ class Trainer(ABC):
                 for learner in self.learners.values():
                     waits = first + self.microbatch < n
                     stack.enter_context(learner.unsynced() if waits else nullcontext())
-                # DDP averages over ranks, whose parts are equal: so this is the mean over the global batch.
+                # DDP averages over ranks, whose parts are equal: so this is the mean over the
+                # global batch.
                 total += self.losses_of(part, len(part[0]) / n)
         return total
 
@@ -169,7 +183,9 @@ class Trainer(ABC):
         self.checkpointing = True
 
     def _fit_memory(self) -> None:
-        """Make room until one part fits beside the optimisers' moments; without a word between ranks."""
+        """Make room until one part fits beside the optimisers' moments; without a word between
+        ranks.
+        """
         moments = [
             torch.empty_like(p)
             for le in self.learners.values()

@@ -1,4 +1,6 @@
-"""The training log: stops at a loss or a weight that is not finite, and writes rows of equal keys."""
+"""The training log: stops at a loss or a weight that is not finite, and writes rows of equal
+keys.
+"""
 
 import math
 import time
@@ -11,14 +13,20 @@ from equigrid.generators.calls import State
 from equigrid.generators.trainer.trainer import Trainer
 
 LOG_EVERY = 50
-"""Steps between two rows of the training log, and between two looks at the loss on a CUDA device."""
+"""Steps between two rows of the training log, and between two looks at the loss on a CUDA
+device.
+"""
 
 
 class LossNotFinite(ValueError):
-    """The loss of a step, or a weight that it made, was infinite or not a number; training stopped there."""
+    """The loss of a step, or a weight that it made, was infinite or not a number; training stopped
+    there.
+    """
 
     def __init__(self, what: str, step: int, saved: int | None):
-        """what: such as "loss inf in"; saved: steps done in the last good state, None if there is none."""
+        """what: such as "loss inf in"; saved: steps done in the last good state, None if there is
+        none.
+        """
         last = (
             "no state was saved before"
             if saved is None
@@ -44,7 +52,9 @@ class TrainingLog:
         """Steps done in the last state that was saved, or gone on from."""
 
     def begin(self, trainer: Trainer, *, name: str | None = None, before: int = 0) -> None:
-        """name: the column `stage` of its rows, where there are several stages; before: steps of earlier ones."""
+        """name: the column `stage` of its rows, where there are several stages; before: steps of
+        earlier ones.
+        """
         self.trainer, self.before = trainer, before
         self.name = {} if name is None else {"stage": name}
         self.unseen: list[torch.Tensor] = []
@@ -82,14 +92,17 @@ class TrainingLog:
     def check_finite(self) -> None:
         """LossNotFinite unless all losses so far, and the weights as they are, are finite.
 
-        A finite loss may have gradients that are not, whose weights the next step's loss alone would show.
+        A finite loss may have gradients that are not, whose weights the next step's loss alone
+        would show.
         """
         self.look()
         if not all(learner.finite() for learner in self.trainer.learners.values()):
             raise LossNotFinite("a weight after", self.step, self.saved)
 
     def end(self) -> None:
-        """A last row, if steps were done since the one before; the trainer's networks make room for the next trainer's."""
+        """A last row, if steps were done since the one before; the trainer's networks make room for
+        the next trainer's.
+        """
         self.check_finite()
         if self.seen:
             self.row()

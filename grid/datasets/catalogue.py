@@ -1,8 +1,9 @@
-"""Labelled image sets: the sources a spec can name, and the manifest of one that has been ingested to shards.
+"""Labelled image sets: the sources a spec can name, and the manifest of one that has been ingested
+to shards.
 
-A source is a name (`digits`) or a kind, its place and options (`{parquet: PATH, label: fine_label}`); `SOURCES` maps
-the kind to a function from the place and the options to a `Source`. A source is read once, by `equigrid.grid.datasets.ingest`;
-everything later works on shards.
+A source is a name (`digits`) or a kind, its place and options (`{parquet: PATH, label:
+fine_label}`); `SOURCES` maps the kind to a function from the place and the options to a `Source`. A
+source is read once, by `equigrid.grid.datasets.ingest`; everything later works on shards.
 """
 
 import inspect
@@ -51,9 +52,10 @@ class LabelsRef:
 class Dataset:
     """An ingested set. `fingerprint` follows from the images, labels and class names alone.
 
-    label_refs: by split. broken: images that were left out, each with where and why. duplicates: test images whose
-    pixels are in train too, and so on: {"train_test": n, "train_val": n, "val_test": n, "first": …}, see
-    `equigrid.grid.datasets.ingest`. skipped: files that are no images. class_ids: WordNet ids, where the classes have some.
+    label_refs: by split. broken: images that were left out, each with where and why. duplicates:
+    test images whose pixels are in train too, and so on: {"train_test": n, "train_val": n,
+    "val_test": n, "first": …}, see `equigrid.grid.datasets.ingest`. skipped: files that are no
+    images. class_ids: WordNet ids, where the classes have some.
     """
 
     name: str
@@ -120,7 +122,9 @@ def source(spec: str | dict) -> Source:
 
 
 def _named(src: Source, names) -> Source:
-    """The source under class names of the user's: for sets that know their classes by number alone."""
+    """The source under class names of the user's: for sets that know their classes by number
+    alone.
+    """
     wanted = len(src.classes)
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise UserError(
@@ -137,7 +141,9 @@ def _named(src: Source, names) -> Source:
 
 
 def expanded(value, where: str):
-    """A text with its $VARIABLES filled in; anything else as it is. Raises UserError for a variable that is not set."""
+    """A text with its $VARIABLES filled in; anything else as it is. Raises UserError for a variable
+    that is not set.
+    """
     filled = os.path.expandvars(value) if isinstance(value, str) else value
     if isinstance(filled, str) and (unset := re.search(r"\$\{?(\w+)", filled)):
         raise UserError(

@@ -1,9 +1,11 @@
-"""From a source to shards, in units that are read side by side; memory is a few shards a worker, whatever the size.
+"""From a source to shards, in units that are read side by side; memory is a few shards a worker,
+whatever the size.
 
-A unit is a range of the images of one split that makes one shard (or all shards of the split, where its file can only
-be read from its start). Shards are cut as if no image was broken. If some turn out to be, and the source allows it,
-the cut is made again without them: only shards from the first broken image on are read twice, and the result is the
-same, byte for byte, as if those images had never been there. A unit whose shards are in the store is not decoded again.
+A unit is a range of the images of one split that makes one shard (or all shards of the split, where
+its file can only be read from its start). Shards are cut as if no image was broken. If some turn
+out to be, and the source allows it, the cut is made again without them: only shards from the first
+broken image on are read twice, and the result is the same, byte for byte, as if those images had
+never been there. A unit whose shards are in the store is not decoded again.
 """
 
 import hashlib
@@ -29,7 +31,8 @@ LISTED = 20  # duplicates listed in a manifest
 class Unit(NamedTuple):
     """Images of one split at places `start` to `stop` - 1, `n` of which are not known to be broken.
 
-    first: the number of the first shard they go into. what: the source's own description of the range.
+    first: the number of the first shard they go into. what: the source's own description of the
+    range.
     """
 
     split: str
@@ -41,9 +44,11 @@ class Unit(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a unit: its shards and, per image, labels (n,) int64 and hashes (n,) of 16 bytes.
+    """What became of a unit: its shards and, per image, labels (n,) int64 and hashes (n,) of 16
+    bytes.
 
-    found: where more images are broken than was known, all of them, as (place, where and why), and nothing else.
+    found: where more images are broken than was known, all of them, as (place, where and why), and
+    nothing else.
     """
 
     unit: Unit
@@ -62,8 +67,8 @@ def ingest(
 ) -> catalogue.Dataset:
     """Writes the shards of `src` in the set's order, its labels and then its manifest.
 
-    run: as `map`, in any order. report: told (images done, images in all) as units finish. Raises UserError or
-    ValueError for bad data, StoreError.
+    run: as `map`, in any order. report: told (images done, images in all) as units finish. Raises
+    UserError or ValueError for bad data, StoreError.
     """
     contents = src.contents()
     folder = f"datasets/{src.shards_key}"
@@ -122,13 +127,15 @@ def _reported(outcomes: Iterable[Outcome], total: int, report) -> Iterator[Outco
         yield outcome
 
 
-# In a worker -----------------------------------------------------------------------------------------------------
+# In a worker --------------------------------------------------------------------------------------
 
 
 def write_unit(
     store: Store, folder: str, name: str, classes: int, image: tuple, read: Callable, unit: Unit
 ) -> Outcome:
-    """Reads a unit and writes its shards, unless they are there. Raises ValueError for bad data, StoreError."""
+    """Reads a unit and writes its shards, unless they are there. Raises ValueError for bad data,
+    StoreError.
+    """
     size = pools.shard_size(*image)
     manifests = [
         f"{folder}/{unit.split}-{unit.first + j:05d}.json" for j in range(-(-unit.n // size))
@@ -227,7 +234,7 @@ def _hashes(images: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), "V16")
 
 
-# Of the whole ----------------------------------------------------------------------------------------------------
+# Of the whole -------------------------------------------------------------------------------------
 
 
 def _publish(
@@ -296,9 +303,11 @@ def _write_labels(store: Store, src: Source, split: str, labels: np.ndarray) -> 
 
 
 def duplicates(hashes: dict[str, np.ndarray]) -> dict:
-    """Images of one split whose pixels are in another: `train_test` counts those of test that are in train, and so on.
+    """Images of one split whose pixels are in another: `train_test` counts those of test that are
+    in train, and so on.
 
-    hashes: (n,) of 16 bytes by split. `first` lists [place in the one, place in the other] of some, by pair.
+    hashes: (n,) of 16 bytes by split. `first` lists [place in the one, place in the other] of some,
+    by pair.
     """
     pairs = [
         pair
@@ -317,7 +326,7 @@ def duplicates(hashes: dict[str, np.ndarray]) -> dict:
     return {**counts, "first": first} if first else counts
 
 
-# In Ray ----------------------------------------------------------------------------------------------------------
+# In Ray -------------------------------------------------------------------------------------------
 
 
 def with_ray(
@@ -325,7 +334,8 @@ def with_ray(
 ) -> catalogue.Dataset:
     """`ingest` with a Ray task per unit. Ray must be connected.
 
-    Where the images lie on this machine alone, so do the tasks. Raises UserError for bad data, StoreError.
+    Where the images lie on this machine alone, so do the tasks. Raises UserError for bad data,
+    StoreError.
     """
     import ray
 
@@ -341,7 +351,8 @@ def with_ray(
 
 
 def again(store: Store, src: Source, dataset: dict | str) -> catalogue.Dataset:
-    """Makes again what is wrong of an ingested set, in one process that takes no CPU: the slots have them all.
+    """Makes again what is wrong of an ingested set, in one process that takes no CPU: the slots
+    have them all.
 
     dataset: as in the spec; a source itself may not travel. Raises UserError, StoreError.
     """
@@ -374,7 +385,9 @@ def _call(function: Callable, unit: Unit) -> Outcome:
 
 
 def _ray_map(src: Source, function: Callable, units: list[Unit]) -> Iterator[Outcome]:
-    """`map` by Ray tasks, as many at a time as twice the CPUs, in the order in which they finish."""
+    """`map` by Ray tasks, as many at a time as twice the CPUs, in the order in which they
+    finish.
+    """
     import os
 
     import ray

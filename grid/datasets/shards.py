@@ -1,7 +1,8 @@
 """Shards: the one form in which a trainer sees images, real or synthetic.
 
-A shard is uint8 images (n, H, W, C) and int64 labels (n,), as safetensors under a name that carries its
-content hash, and a manifest (JSON) that is written last and names it. Shard without manifest: not there.
+A shard is uint8 images (n, H, W, C) and int64 labels (n,), as safetensors under a name that carries
+its content hash, and a manifest (JSON) that is written last and names it. Shard without manifest:
+not there.
 """
 
 import hashlib
@@ -18,7 +19,9 @@ FORMAT_VERSION = 1
 
 
 class ShardCorrupt(Exception):
-    """Bytes (of a shard, of weights) are not those that a manifest promised, or are gone. `name` is the manifest's."""
+    """Bytes (of a shard, of weights) are not those that a manifest promised, or are gone. `name` is
+    the manifest's.
+    """
 
     def __init__(self, name: str, why: str):
         super().__init__(name, why)
@@ -30,7 +33,9 @@ class ShardCorrupt(Exception):
 
 @dataclass(frozen=True)
 class ShardRef:
-    """Where a shard lies and what it must contain: `manifest` is its manifest's name in the store."""
+    """Where a shard lies and what it must contain: `manifest` is its manifest's name in the
+    store.
+    """
 
     manifest: str
     data: str
@@ -39,7 +44,9 @@ class ShardRef:
 
 
 def checksum(images: np.ndarray, labels: np.ndarray) -> str:
-    """32 hexadecimal digits over the shape and the content. images: (n, H, W, C) uint8; labels: (n,) int64."""
+    """32 hexadecimal digits over the shape and the content. images: (n, H, W, C) uint8; labels:
+    (n,) int64.
+    """
     if (
         images.dtype != np.uint8
         or images.ndim != 4
@@ -55,7 +62,9 @@ def checksum(images: np.ndarray, labels: np.ndarray) -> str:
 
 
 def write(store: Store, manifest: str, images: np.ndarray, labels: np.ndarray, **facts) -> ShardRef:
-    """Writes a shard's data, then its manifest `NAME.json`. `facts` (JSON) are kept in the manifest."""
+    """Writes a shard's data, then its manifest `NAME.json`. `facts` (JSON) are kept in the
+    manifest.
+    """
     content = checksum(images, labels)
     data = f"{manifest.removesuffix('.json')}-{content[:12]}.safetensors"
     store.put(
@@ -73,7 +82,8 @@ def ref(manifest: str, content: dict) -> ShardRef:
 
 
 def read(store: Store, shard: ShardRef) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, H, W, C) uint8 and labels (n,) int64. Raises ShardCorrupt if they are not what was written.
+    """Images (n, H, W, C) uint8 and labels (n,) int64. Raises ShardCorrupt if they are not what was
+    written.
 
     What is wrong is read once more: the first answer may have been cut short on its way.
     """
@@ -100,8 +110,8 @@ def _read(store: Store, shard: ShardRef) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load(store: Store, shard: ShardRef) -> dict:
-    """A shard's arrays, and its name. The value of a Ray task, and so the cache: copied to a node once, mapped by
-    all there.
+    """A shard's arrays, and its name. The value of a Ray task, and so the cache: copied to a node
+    once, mapped by all there.
 
     It stands here, not with the other task bodies, so that the processes that only load stay small.
     """
@@ -110,9 +120,11 @@ def load(store: Store, shard: ShardRef) -> dict:
 
 
 def load_in_lane(store: Store, shard: ShardRef, _after: None) -> tuple[dict | Exception, None]:
-    """`load`, and a token that the next load in the lane waits for: so no node loads a whole set at once.
+    """`load`, and a token that the next load in the lane waits for: so no node loads a whole set at
+    once.
 
-    An error is a value here, for whoever asks for the shard: raised, it would end the lane's other loads too.
+    An error is a value here, for whoever asks for the shard: raised, it would end the lane's other
+    loads too.
     """
     try:
         return load(store, shard), None

@@ -1,8 +1,9 @@
 """Which images make a base subset, and which are repeated as copies.
 
-One class-stratified order per (dataset, subset seed): a subset of n is its first n, so subset(n) lies in
-subset(n+1) for every n. Added real images continue along the same order. Classes take turns by Sainte-Laguë
-apportionment, which is house-monotone; largest remainder is not, and its subsets would not nest.
+One class-stratified order per (dataset, subset seed): a subset of n is its first n, so subset(n)
+lies in subset(n+1) for every n. Added real images continue along the same order. Classes take turns
+by Sainte-Laguë apportionment, which is house-monotone; largest remainder is not, and its subsets
+would not nest.
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,12 @@ HELD_OUT_SEED = seed_of(0, "held out")
 
 
 def class_sequence(counts: np.ndarray) -> np.ndarray:
-    """The class of each place in the stratified order. counts: (k,) int images per class; returns (sum,) int64.
+    """The class of each place in the stratified order. counts: (k,) int images per class; returns
+    (sum,) int64.
 
     The divisor method with odd divisors gives the next place to the class with the largest
-    counts[c] / (2 s + 1), s being the places it has; that orders all places by (s + 1/2) / counts[c].
-    Ties go to the larger class, then to the lower label.
+    counts[c] / (2 s + 1), s being the places it has; that orders all places by (s + 1/2) /
+    counts[c]. Ties go to the larger class, then to the lower label.
     """
     counts = np.asarray(counts, dtype=np.int64)
     classes = np.repeat(np.arange(len(counts)), counts)
@@ -40,7 +42,9 @@ def counts_left(counts, held_out: int) -> np.ndarray:
 
 
 def smallest_complete(counts) -> int:
-    """The smallest n whose subset has an image of every class. Raises ValueError if a class has none at all."""
+    """The smallest n whose subset has an image of every class. Raises ValueError if a class has
+    none at all.
+    """
     if not np.all(np.asarray(counts) > 0):
         raise ValueError(f"class {int(np.argmin(counts))} has no image")
     sequence = class_sequence(np.asarray(counts))
@@ -48,7 +52,9 @@ def smallest_complete(counts) -> int:
 
 
 def order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """All indices of `labels` (N,) int64 in the stratified order; within a class at random by (seed, class)."""
+    """All indices of `labels` (N,) int64 in the stratified order; within a class at random by
+    (seed, class).
+    """
     labels = np.asarray(labels)
     counts = np.bincount(labels)
     sequence = class_sequence(counts)
@@ -60,7 +66,9 @@ def order(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def held_out(labels: np.ndarray, n: int) -> np.ndarray:
-    """Indices of the n images held out for validation, ascending: the same for every subset seed."""
+    """Indices of the n images held out for validation, ascending: the same for every subset
+    seed.
+    """
     if not 0 <= n < len(labels):
         raise ValueError(
             f"{n} images held out: the dataset has {len(labels)}, and some must be left to train on"
@@ -78,7 +86,8 @@ def subset(
 ) -> np.ndarray:
     """Indices of the subset of n images, ascending: (n,) int64. Equal sets are equal arrays.
 
-    held_out: so many images are kept for validation; no subset has one of them. classes: of these labels alone.
+    held_out: so many images are kept for validation; no subset has one of them. classes: of these
+    labels alone.
     """
     rest = _without_held_out(labels, held_out)
     rest = rest if classes is None else rest[np.isin(labels[rest], classes)]
@@ -95,10 +104,12 @@ def _without_held_out(labels: np.ndarray, n: int) -> np.ndarray:
 
 
 def copies(labels: np.ndarray, base: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Indices of n repeated base images, class-balanced in every prefix as a pool of synthetic images is.
+    """Indices of n repeated base images, class-balanced in every prefix as a pool of synthetic
+    images is.
 
-    labels: (N,) int64 of the whole set; base: indices of the base subset. Within a class the base's images
-    come round one after another in an order by (seed, class), so none is used twice before all were once.
+    labels: (N,) int64 of the whole set; base: indices of the base subset. Within a class the base's
+    images come round one after another in an order by (seed, class), so none is used twice before
+    all were once.
     """
     classes = int(labels.max()) + 1
     wanted = pools.labels(seed, 0, n, classes)

@@ -1,7 +1,8 @@
-"""The bodies of the jobs: functions of plain values that read inputs, do the work and write their own outputs.
+"""The bodies of the jobs: functions of plain values that read inputs, do the work and write their
+own outputs.
 
-None of them needs Ray: a request's handles may be the arrays themselves. Each returns an outcome, a small dict
-for the driver; the output itself is already in the store by then.
+None of them needs Ray: a request's handles may be the arrays themselves. Each returns an outcome, a
+small dict for the driver; the output itself is already in the store by then.
 """
 
 import logging
@@ -51,7 +52,9 @@ BODIES: dict[str, Callable[[Store, Request], dict]] = {
 
 
 def run(store: Store, request: Request) -> dict:
-    """Does the job. A failure that repeating will not mend is written to the store and returned, not raised."""
+    """Does the job. A failure that repeating will not mend is written to the store and returned,
+    not raised.
+    """
     started = datetime.now(UTC)
     clock = time.perf_counter()
     try:
@@ -93,8 +96,8 @@ def run(store: Store, request: Request) -> dict:
 def _advice(error: BaseException, request: Request) -> dict:
     """What the driver should do before the next attempt.
 
-    lost: losing a machine, with or without notice, is no fault of the job's and uses up none of its tries.
-    lost_process: one of a worker group died; whether with its machine, the driver finds out.
+    lost: losing a machine, with or without notice, is no fault of the job's and uses up none of its
+    tries. lost_process: one of a worker group died; whether with its machine, the driver finds out.
     """
     memory, left = is_out_of_memory(error), isinstance(error, Leaving)
     rank = request.workers > 1 and (is_lost_process(error) or is_broken_group(error))
@@ -104,7 +107,8 @@ def _advice(error: BaseException, request: Request) -> dict:
         "lost": left,
         "lost_process": rank,
     }
-    # A load that failed for want of the host's memory stays a failure; a device's memory has nothing to do with it.
+    # A load that failed for want of the host's memory stays a failure; a device's memory has
+    # nothing to do with it.
     advice["reload"] = isinstance(error, MemoryError) or not (memory or left)
     return {
         **advice,
@@ -115,7 +119,9 @@ def _advice(error: BaseException, request: Request) -> dict:
 def record_failure(
     store: Store, request: Request, error: str, started: datetime, seconds: float
 ) -> dict | None:
-    """Writes a failed attempt: a trial as a row of the results, any other job as a JSON file of its own."""
+    """Writes a failed attempt: a trial as a row of the results, any other job as a JSON file of its
+    own.
+    """
     if request.kind == "trial":
         row = {**trial.row(request, started, seconds), "status": FAILED, "error": error}
         results.write_part(store, row)

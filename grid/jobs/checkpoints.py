@@ -1,4 +1,6 @@
-"""Checkpoints of a training, in the store, for local mode and worker groups alike; and leaving with one."""
+"""Checkpoints of a training, in the store, for local mode and worker groups alike; and leaving with
+one.
+"""
 
 import hashlib
 import io
@@ -11,7 +13,9 @@ from equigrid.grid.store import Store
 
 
 class Leaving(Exception):
-    """The process was told to leave (a spot instance's notice): its state is saved, and the job goes on elsewhere."""
+    """The process was told to leave (a spot instance's notice): its state is saved, and the job
+    goes on elsewhere.
+    """
 
 
 leaving = threading.Event()  # set by a slot's signal handler, looked at between two steps
@@ -20,8 +24,9 @@ leaving = threading.Event()  # set by a slot's signal handler, looked at between
 class Checkpoints:
     """Checkpoints of one training, under `prefix` in the store: the newest two, each written whole.
 
-    Every `every_s` seconds of training (0: at every step). States are tensors, numbers, strings, lists and
-    dicts, written by torch.save and read with weights_only, so that no pickle of a store is ever run.
+    Every `every_s` seconds of training (0: at every step). States are tensors, numbers, strings,
+    lists and dicts, written by torch.save and read with weights_only, so that no pickle of a store
+    is ever run.
     """
 
     def __init__(
@@ -36,7 +41,9 @@ class Checkpoints:
         self._last = clock()
 
     def load(self) -> dict | None:
-        """The newest state, on the CPU; None if there is none. One whose bytes are not those saved is passed over."""
+        """The newest state, on the CPU; None if there is none. One whose bytes are not those saved
+        is passed over.
+        """
         import torch
 
         for name in reversed(self._names()):

@@ -70,10 +70,11 @@ def _loop(config: dict) -> dict:
 
 
 def _panels(store: Store, request: Request, module, tested: np.ndarray, device: str) -> dict:
-    """t-SNE of the same images of both sides in the features of the domain classifier and of the ordinary one.
+    """t-SNE of the same images of both sides in the features of the domain classifier and of the
+    ordinary one.
 
-    Of those that the domain classifier was tested on alone: images that it has learnt by heart would lie apart
-    whether there is a gap or not.
+    Of those that the domain classifier was tested on alone: images that it has learnt by heart
+    would lie apart whether there is a gap or not.
     """
     from equigrid.classifiers.features import Features
 

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from equigrid.grid.errors import StoreError
 from equigrid.grid.jobs.checkpoints import Leaving
 
-# Where Ray, or Ray Train around it, keeps what went wrong inside. (The last is what a worker of a group raised.)
+# Where Ray, or Ray Train around it, keeps what went wrong inside. (The last is what a worker of a
+# group raised.)
 WRAPPERS = ("cause", "controller_failure", "health_check_failure", "_base_exc")
 
 
 def cause_of(error: BaseException) -> BaseException:
     """What is behind an error that Ray or Ray Train wrapped.
 
-    Of a worker group's failures the most telling: one that another attempt mends, since a rank that lost another one
-    to a dead machine fails too; else a rank's own error before what follows from it in the other ranks.
+    Of a worker group's failures the most telling: one that another attempt mends, since a rank that
+    lost another one to a dead machine fails too; else a rank's own error before what follows from
+    it in the other ranks.
     """
 
     def rank(cause: BaseException) -> int:
@@ -37,7 +39,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_infrastructure(error: BaseException) -> bool:
-    """Whether another attempt, here or elsewhere, may well succeed: stores, lost objects and nodes, memory."""
+    """Whether another attempt, here or elsewhere, may well succeed: stores, lost objects and nodes,
+    memory.
+    """
     if isinstance(error, StoreError | ConnectionError | MemoryError | Leaving) or is_out_of_memory(
         error
     ):
@@ -55,7 +59,9 @@ def is_lost_process(error: BaseException) -> bool:
 
 
 def is_broken_group(error: BaseException) -> bool:
-    """Whether a rank could not reach the others: what it says when one of them died. (Gloo's errors have no class.)"""
+    """Whether a rank could not reach the others: what it says when one of them died. (Gloo's errors
+    have no class.)
+    """
     return isinstance(error, RuntimeError) and (
         type(error).__name__.startswith("Dist") or "gloo" in str(error).lower()
     )

@@ -48,7 +48,8 @@ def train(store: Store, request: Request) -> dict:
         **facts, "config": request.payload["mapping"], "world_size": request.workers, "rev": REVISIONS["generator"],
         "started_at": started.isoformat(), **provenance(request),
     }  # fmt: skip
-    # One that another driver's attempt finished meanwhile stays: shards may have been sampled from it.
+    # One that another driver's attempt finished meanwhile stays: shards may have been sampled from
+    # it.
     if not store.exists(manifest_name(request.id)):
         store.put_json(manifest_name(request.id), manifest)
     Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
@@ -112,7 +113,9 @@ def _images(request: Request) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_log(store: Store, request: Request, log: list[dict]) -> None:
-    """The training log as Parquet: this attempt's rows (an earlier attempt's file stays beside it)."""
+    """The training log as Parquet: this attempt's rows (an earlier attempt's file stays beside
+    it).
+    """
     if not log:
         return
     import pyarrow as pa
@@ -127,7 +130,9 @@ def _write_log(store: Store, request: Request, log: list[dict]) -> None:
 def _write_sheet(
     store: Store, request: Request, name: str, state: dict, generator, device: str
 ) -> None:
-    """What the generator makes now, as a picture, one row per class; not every kind has one in mid-training."""
+    """What the generator makes now, as a picture, one row per class; not every kind has one in
+    mid-training.
+    """
     from equigrid.generators import previews
 
     options = {
@@ -143,7 +148,8 @@ def _write_sheet(
 
 
 class Artefacts(MutableMapping):
-    """Arrays that a training keeps between its attempts (latents, for one), as safetensors with a checksum.
+    """Arrays that a training keeps between its attempts (latents, for one), as safetensors with a
+    checksum.
 
     One whose bytes are not those written counts as not there: it is then made again.
     """

@@ -47,7 +47,7 @@ def labels(request: Request) -> np.ndarray:
     return found
 
 
-# Which rows ------------------------------------------------------------------------------------------------------
+# Which rows ---------------------------------------------------------------------------------------
 
 
 def real_indices(request: Request) -> np.ndarray:
@@ -74,7 +74,7 @@ def _subset(every: np.ndarray, chosen: dict) -> np.ndarray:
     return subsets.subset(every, chosen["n"], chosen["subset_seed"] or 0, **which)
 
 
-# Parts: a handle and the rows wanted of it -------------------------------------------------------------------------
+# Parts: a handle and the rows wanted of it --------------------------------------------------------
 
 Part = tuple[object, np.ndarray]
 
@@ -113,7 +113,8 @@ def training_parts(request: Request) -> list[Part]:
 
 
 def _of_unseen_classes(request: Request) -> np.ndarray:
-    """Numbers of the pool's first n images of the unseen classes: every pool's labels follow from its id.
+    """Numbers of the pool's first n images of the unseen classes: every pool's labels follow from
+    its id.
 
     Raises ValueError if there are fewer.
     """
@@ -127,7 +128,7 @@ def _of_unseen_classes(request: Request) -> np.ndarray:
     return found[:n]
 
 
-# From parts to images ----------------------------------------------------------------------------------------------
+# From parts to images -----------------------------------------------------------------------------
 
 
 def arrays(
@@ -135,14 +136,17 @@ def arrays(
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(images, labels, rows) of each part, fetched at once and mapped without a copy.
 
-    training: whether something learns from them; then none may be of the test or the validation split.
+    training: whether something learns from them; then none may be of the test or the validation
+    split.
     """
     values = fetch([handle for handle, _ in wanted])
     return [(*_pixels(value, training), rows) for value, (_, rows) in zip(values, wanted)]
 
 
 def fetchers(wanted: list[Part]) -> list[tuple[Callable, np.ndarray]]:
-    """(a function that fetches the shard's training images and labels, rows) of each part, for streaming."""
+    """(a function that fetches the shard's training images and labels, rows) of each part, for
+    streaming.
+    """
     return [(partial(_fetch_training, handle), rows) for handle, rows in wanted]
 
 
@@ -157,7 +161,9 @@ def _pixels(value: dict, training: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gathered(request: Request, wanted: list[Part]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (n, H, W, C) uint8 and labels (n,) int64 to train on; large sets lie in a file of the local disk."""
+    """Images (n, H, W, C) uint8 and labels (n,) int64 to train on; large sets lie in a file of the
+    local disk.
+    """
     n = sum(len(rows) for _, rows in wanted)
     images = _room((n, *request.image_shape))
     found = np.empty(n, np.int64)

@@ -33,7 +33,9 @@ def reset_peak(device: str) -> None:
 
 
 def peak_device_bytes(device: str) -> int | None:
-    """Peak bytes of the device since its last reset; None on a CPU, where there is no such count."""
+    """Peak bytes of the device since its last reset; None on a CPU, where there is no such
+    count.
+    """
     if device == "cpu":
         return None
     import torch

@@ -20,7 +20,9 @@ def picture_name(job_id: str) -> str:
 
 
 def measure(store: Store, request: Request) -> dict:
-    """Measures a pool, and its generator's autoencoder if it has one; writes the picture, then the row."""
+    """Measures a pool, and its generator's autoencoder if it has one; writes the picture, then the
+    row.
+    """
     from equigrid.generators.quality import measure as measuring
 
     payload, device = request.payload, device_of(request)
@@ -59,7 +61,9 @@ def measure(store: Store, request: Request) -> dict:
 
 
 def _statistics(store: Store, request: Request, networks, every: list[inputs.Part]):
-    """What the real images leave behind in the networks: measured for the first pool, kept for all others."""
+    """What the real images leave behind in the networks: measured for the first pool, kept for all
+    others.
+    """
     from equigrid.generators.quality import measure as measuring
 
     payload = request.payload

@@ -1,8 +1,8 @@
 """The seam to Ray Train: every training is one `TorchTrainer` loop, on one device or several.
 
-With one device the loop runs in Ray Train's local mode, inside the calling process (a slot, which holds the
-device); it costs no start-up, and keeps no checkpoints. With several it runs in a worker group. So checkpoints
-are our own, in the store, and the same code serves both.
+With one device the loop runs in Ray Train's local mode, inside the calling process (a slot, which
+holds the device); it costs no start-up, and keeps no checkpoints. With several it runs in a worker
+group. So checkpoints are our own, in the store, and the same code serves both.
 """
 
 import os
@@ -25,8 +25,9 @@ def fit(
 ):
     """Runs `loop(config)` as a TorchTrainer and returns what it returns (rank 0's value).
 
-    workers: 1 runs in this process; more start a worker group with `gpus` and `cpus` for each worker, and
-    torch.distributed initialised. Raises what the loop raised (in a worker group, the first worker's error).
+    workers: 1 runs in this process; more start a worker group with `gpus` and `cpus` for each
+    worker, and torch.distributed initialised. Raises what the loop raised (in a worker group, the
+    first worker's error).
     """
     os.environ.update({k: v for k, v in TRAIN_ENVIRONMENT.items() if k not in os.environ})
     from ray.train import RunConfig, ScalingConfig

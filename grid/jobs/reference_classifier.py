@@ -1,4 +1,6 @@
-"""The grid's own classifier, trained on the whole training set: its features measure pools where ImageNet's cannot."""
+"""The grid's own classifier, trained on the whole training set: its features measure pools where
+ImageNet's cannot.
+"""
 
 from datetime import UTC, datetime
 

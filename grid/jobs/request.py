@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Images:
-    """Shards of one split or one pool, in order: handles (Ray's references, or the arrays themselves) and lengths."""
+    """Shards of one split or one pool, in order: handles (Ray's references, or the arrays
+    themselves) and lengths.
+    """
 
     handles: tuple = ()
     lengths: tuple[int, ...] = ()
@@ -19,9 +21,10 @@ class Images:
 class Request:
     """One attempt at one job.
 
-    labels: a handle of all training labels (N,) int64. train, val, test, syn: the images that the job may ask for.
-    hashes: the content hashes of the shards it is given. row: the labels of a trial's row (grid, dataset, arm …).
-    inputs: ids of other jobs whose outputs the body reads from the store, by what they are.
+    labels: a handle of all training labels (N,) int64. train, val, test, syn: the images that the
+    job may ask for. hashes: the content hashes of the shards it is given. row: the labels of a
+    trial's row (grid, dataset, arm …). inputs: ids of other jobs whose outputs the body reads from
+    the store, by what they are.
     """
 
     id: str

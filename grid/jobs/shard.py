@@ -29,7 +29,9 @@ def shard_name(pool_id: str, index: int) -> str:
 
 
 def sample(store: Store, request: Request) -> dict:
-    """Samples a shard, writes what the generator says of each image (captions, scores), then the shard."""
+    """Samples a shard, writes what the generator says of each image (captions, scores), then the
+    shard.
+    """
     from equigrid.generators import registry
 
     payload = request.payload
@@ -62,10 +64,12 @@ def sample(store: Store, request: Request) -> dict:
 
 
 def cost(store: Store, pool_id: str) -> dict | None:
-    """What a pool's finished shards took, on the device that most of them ran on; None if there are none.
+    """What a pool's finished shards took, on the device that most of them ran on; None if there are
+    none.
 
-    seconds (of a shard) and seconds_per_image are medians: a process loads or compiles models in its first shard.
-    peak_device_bytes is the largest (None on a CPU); shards, how many were looked at; facts, `cost_facts` of sampling.
+    seconds (of a shard) and seconds_per_image are medians: a process loads or compiles models in
+    its first shard. peak_device_bytes is the largest (None on a CPU); shards, how many were looked
+    at; facts, `cost_facts` of sampling.
     """
     manifests = _finished(store, pool_id)
     if not manifests:
@@ -85,7 +89,9 @@ def cost(store: Store, pool_id: str) -> dict | None:
 
 
 def _finished(store: Store, pool_id: str) -> list[dict]:
-    """Manifests of a pool's finished shards; of more than MOST_TIMED so many at most, spread over the pool."""
+    """Manifests of a pool's finished shards; of more than MOST_TIMED so many at most, spread over
+    the pool.
+    """
     names = sorted(name for name in store.list(f"pools/{pool_id}") if name.endswith(".json"))
     chosen = names[:: max(1, -(-len(names) // MOST_TIMED))]
     with ThreadPoolExecutor(CONNECTIONS) as threads:  # manifests are small: reading them is waiting

@@ -104,7 +104,9 @@ def mix(request: Request, wanted: list[inputs.Part]):
 
 
 def _validation(request: Request):
-    """The split to look at every few epochs; nothing is selected by it, and never the test set is."""
+    """The split to look at every few epochs; nothing is selected by it, and never the test set
+    is.
+    """
     wanted = request.payload.get("validation")
     if wanted is None:
         return None

@@ -16,7 +16,9 @@ def write(store: Store, name: str, tensors: dict) -> dict:
 
 
 def read(store: Store, manifest: str) -> dict:
-    """The tensors that a manifest names. Raises ShardCorrupt, with the manifest's name, if they are not there whole."""
+    """The tensors that a manifest names. Raises ShardCorrupt, with the manifest's name, if they are
+    not there whole.
+    """
     from safetensors.torch import load
 
     content = store.get_json(manifest)

@@ -1,4 +1,6 @@
-"""A zero-shot trial: real images of the seen classes, synthetic ones of the unseen (the paper's Appendix G.2)."""
+"""A zero-shot trial: real images of the seen classes, synthetic ones of the unseen (the paper's
+Appendix G.2).
+"""
 
 from dataclasses import fields
 

@@ -1,4 +1,6 @@
-"""What of a plan is done, by the store's word alone: the driver, `plan` and `status` all ask here."""
+"""What of a plan is done, by the store's word alone: the driver, `plan` and `status` all ask
+here.
+"""
 
 from equigrid.grid.planning.planner import KINDS, WANTED, Job, Plan
 from equigrid.grid.store import Store, results
@@ -7,7 +9,8 @@ from equigrid.grid.store import Store, results
 def pending(store: Store, the_plan: Plan) -> tuple[list[Job], set[str]]:
     """The jobs that a run would do now, in order, and the ids of those that are done.
 
-    Only what an unfinished trial or measure needs is work: a pool that was removed after these were done stays away.
+    Only what an unfinished trial or measure needs is work: a pool that was removed after these were
+    done stays away.
     """
     done = done_jobs(store, the_plan)
     needed = {job.id for kind in WANTED for job in the_plan.of_kind(kind) if job.id not in done}
@@ -19,7 +22,9 @@ def pending(store: Store, the_plan: Plan) -> tuple[list[Job], set[str]]:
 
 
 def done_jobs(store: Store, the_plan: Plan, trials: set[str] | None = None) -> set[str]:
-    """Ids of the plan's jobs whose output is in the store. trials: the finished ones, where the caller knows them."""
+    """Ids of the plan's jobs whose output is in the store. trials: the finished ones, where the
+    caller knows them.
+    """
     done = (results.finished(store) if trials is None else trials) & the_plan.jobs.keys()
     if the_plan.resolved.dataset:
         done.add(the_plan.resolved.source.key)

@@ -1,9 +1,10 @@
 """From a resolved spec to a graph of jobs. Pure: no store, no clock, no Ray.
 
-Kinds of job: ingest → generator → shard (of a pool) → trial, and beside the trials what measures a pool: quality
-and domain (gap), some of them with a reference, the grid's own classifier trained on real images. Equal ids are
-one job: a generator serves all of its trials, and cells that ask for the same training of the same images share one
-trial. A *cell* is a place in the user's grid, with the labels that tables and fits need; a *job* is work.
+Kinds of job: ingest → generator → shard (of a pool) → trial, and beside the trials what measures a
+pool: quality and domain (gap), some of them with a reference, the grid's own classifier trained on
+real images. Equal ids are one job: a generator serves all of its trials, and cells that ask for the
+same training of the same images share one trial. A *cell* is a place in the user's grid, with the
+labels that tables and fits need; a *job* is work.
 """
 
 from collections.abc import Iterator
@@ -34,7 +35,9 @@ WINDOW_BYTES = 2**30  # of a streamed trial's images at hand: 5,440 at 256×256
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Work with one output. `payload` says all that the job's body needs; `stage` is its name in Ray's dashboard."""
+    """Work with one output. `payload` says all that the job's body needs; `stage` is its name in
+    Ray's dashboard.
+    """
 
     id: str
     kind: str
@@ -79,7 +82,8 @@ class Cell(NamedTuple):
 class Pool:
     """A generator's pool: it has no length, only the shards that some trial asked for.
 
-    generator: its name in the spec; several that differ in sampling alone share one training, `generator_id`.
+    generator: its name in the spec; several that differ in sampling alone share one training,
+    `generator_id`.
     """
 
     id: str
@@ -215,7 +219,7 @@ class _Planner:
             )
         return held, n_train - held
 
-    # Blocks to arms ------------------------------------------------------------------------------------------
+    # Blocks to arms -------------------------------------------------------------------------------
 
     def _distinct_arms(self) -> Iterator[_Arm]:
         seen = set()
@@ -300,7 +304,9 @@ class _Planner:
         return count
 
     def _drawn(self, n: int) -> int:
-        """Images from a pool's start that hold n to train on: it has all classes, zero-shot takes those unseen."""
+        """Images from a pool's start that hold n to train on: it has all classes, zero-shot takes
+        those unseen.
+        """
         if self.seen is None:
             return n
         classes = len(self.shape.classes)
@@ -311,7 +317,7 @@ class _Planner:
             raise UserError(f"{where}: {amount} of the base is no whole image; use a larger amount")
         return count
 
-    # Arms to jobs --------------------------------------------------------------------------------------------
+    # Arms to jobs ---------------------------------------------------------------------------------
 
     def _add_arm(self, arm: _Arm, subset_seed: int) -> None:
         real = self._subset(arm.n_real, subset_seed)
@@ -382,8 +388,9 @@ class _Planner:
         return self.recipes[key]
 
     def _stream(self, n_total: int, patch_px: int | None = None) -> dict:
-        """How a mix too large for a device is read: a window of its shards at a time. By sizes alone, since it
-        changes the order of images; so it is a part of the trial's id, and no device has a say in it.
+        """How a mix too large for a device is read: a window of its shards at a time. By sizes
+        alone, since it changes the order of images; so it is a part of the trial's id, and no
+        device has a say in it.
 
         patch_px: the side of the square that is kept of each image, where that is not all of it.
         """
@@ -430,7 +437,8 @@ class _Planner:
         """Ids of the shards with the pool's first n images."""
         ids = []
         generator = self.generators[pool.generator_id]
-        # The pool's own: the generator's says how the first of those samples that share its training.
+        # The pool's own: the generator's says how the first of those samples that share its
+        # training.
         mapping = self.resolved.generators[pool.generator].config.model_dump(mode="json")
         for index in range(-(-n // pool.shard_size)):
             shard_id = pool.shard_id(index)
@@ -443,7 +451,7 @@ class _Planner:
             ids.append(shard_id)
         return ids
 
-    # What is measured of pools -------------------------------------------------------------------------------
+    # What is measured of pools --------------------------------------------------------------------
 
     def _measure_pools(self) -> None:
         for pool in self.pools.values():
@@ -496,7 +504,9 @@ class _Planner:
         self._add_measure("domain", pool, payload, {})
 
     def _add_measure(self, kind: str, pool: Pool, payload: dict, how: dict) -> None:
-        """how: what the body must know that determines nothing, such as where a file of weights lies."""
+        """how: what the body must know that determines nothing, such as where a file of weights
+        lies.
+        """
         job_id = content_id(kind, payload)
         shards = self._shards_of(pool, payload["syn"]["n"])
         needs = (self.ingest.id, *([payload["reference"]] if payload["reference"] else ()), *shards)

@@ -1,4 +1,5 @@
-"""What the world decides about a spec: the dataset's fingerprint and shape, and every name looked up.
+"""What the world decides about a spec: the dataset's fingerprint and shape, and every name looked
+up.
 
 `resolve` reads the store (never the dataset's images); `plan` then needs nothing but its result.
 """
@@ -28,8 +29,8 @@ class GeneratorChoice:
 class Resolved:
     """A spec with everything named in it looked up.
 
-    `dataset` is None until the source was ingested with its present content ("fingerprint pending"); `shape`
-    is then the source's own word, or None where only reading it will tell.
+    `dataset` is None until the source was ingested with its present content ("fingerprint
+    pending"); `shape` is then the source's own word, or None where only reading it will tell.
     """
 
     spec: GridSpec

@@ -1,4 +1,6 @@
-"""Where the grid meets the analysis: its table read from a store, its curves and report published there."""
+"""Where the grid meets the analysis: its table read from a store, its curves and report published
+there.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -14,12 +16,13 @@ from equigrid.grid.jobs.zero_shot import manifest_name as zero_shot_manifest
 from equigrid.grid.planning.planner import Cell, Job, Plan, Pool
 from equigrid.grid.planning.resolve import GeneratorChoice
 from equigrid.grid.reporting import samples
+from equigrid.grid.reporting.cell_table import cell_table
 from equigrid.grid.store import Store, results
 
 
 def read_cells(store: Store, cells: list[Cell], grid: str, dataset: str) -> pd.DataFrame:
     """The results of a grid's cells, one row per cell that has one, in the schema's columns."""
-    return results.cell_table(cells, results.read(store), grid=grid, dataset=dataset)
+    return cell_table(cells, results.read(store), grid=grid, dataset=dataset)
 
 
 def read_table(store: Store, plan: Plan) -> pd.DataFrame:
@@ -33,7 +36,9 @@ def publish(store: Store, grid: str, name: str, data: bytes) -> None:
 
 
 def settings(plan: Plan):
-    """What the analysis must know of the grid beside its table: the whole training set's size, for τ."""
+    """What the analysis must know of the grid beside its table: the whole training set's size, for
+    τ.
+    """
     from equigrid.analysis.settings import Settings
 
     resolved = plan.resolved
@@ -150,7 +155,9 @@ def _generator_cost(job: Job, manifest: dict) -> dict:
 
 
 def _pool_cost(plan: Plan, pool: Pool, cost: dict) -> dict:
-    """A row of the paper's Table 8: seconds and memory per image, batch and steps. cost: see `pools.cost`."""
+    """A row of the paper's Table 8: seconds and memory per image, batch and steps. cost: see
+    `pools.cost`.
+    """
     payload = plan.jobs[pool.generator_id].payload
     return {
         "generator": pool.generator, "base": payload["subset"] and payload["subset"]["n"],
@@ -164,7 +171,9 @@ _SAMPLER = ("steps", "guidance", "guidance_channels", "sigma_min", "sigma_max", 
 
 
 def _generator_row(choice: GeneratorChoice) -> dict:
-    """How a generator samples, presets and defaults written out: what the paper's Table 7 says, and the filter."""
+    """How a generator samples, presets and defaults written out: what the paper's Table 7 says, and
+    the filter.
+    """
     config = choice.config.model_dump(mode="json")
     sampler = config.get("sampler", {})
     return {

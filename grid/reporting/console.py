@@ -5,7 +5,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from equigrid.grid.reporting.progress import duration
+from equigrid.grid.units import duration
 
 
 def progress_console() -> Console:

@@ -1,10 +1,13 @@
-"""What a plan will take: device-seconds and bytes per kind of job, from what the store has seen, else from the spec.
+"""What a plan will take: device-seconds and bytes per kind of job, from what the store has seen,
+else from the spec.
 
-Finished jobs speak for those that are like them: trainings of a generator and shards of its pools for the same
-configuration, else for the same kind, by training steps and evaluations of the network; trials for the same classifier
-on the same dataset, by steps. Where they ran on several devices, those on the most frequent one count.
+Finished jobs speak for those that are like them: trainings of a generator and shards of its pools
+for the same configuration, else for the same kind, by training steps and evaluations of the
+network; trials for the same classifier on the same dataset, by steps. Where they ran on several
+devices, those on the most frequent one count.
 
-No result says how many trials shared its GPU: the seconds of trials that did count as if each had had it for itself.
+No result says how many trials shared its GPU: the seconds of trials that did count as if each had
+had it for itself.
 """
 
 from collections import defaultdict
@@ -36,8 +39,9 @@ COLUMNS = ["status", "fingerprint", "classifier", "steps", "seconds", "device", 
 
 @dataclass(frozen=True)
 class Line:
-    """One kind of job in a plan. seconds: device-seconds, a slot's by its share of a GPU; money: these at the spec's
-    prices. None where nothing is known."""
+    """One kind of job in a plan. seconds: device-seconds, a slot's by its share of a GPU; money:
+    these at the spec's prices. None where nothing is known.
+    """
 
     kind: str
     total: int
@@ -83,12 +87,16 @@ def lines(store: Store | None, plan: Plan) -> list[Line]:
 
 
 def expected(store: Store, plan: Plan) -> Callable[[Job], float | None]:
-    """A function from a job to the seconds that it should hold its devices for, None where nothing is known."""
+    """A function from a job to the seconds that it should hold its devices for, None where nothing
+    is known.
+    """
     return _Speeds(store, plan).held_s
 
 
 def devices_held(workers: int, gpus: float) -> float:
-    """Devices that a job holds: a worker group whole ones, a slot its share; one where that is a CPU's, 0."""
+    """Devices that a job holds: a worker group whole ones, a slot its share; one where that is a
+    CPU's, 0.
+    """
     return workers if workers > 1 else gpus or 1
 
 
@@ -98,7 +106,9 @@ def gpus_of_a_slot(execution: Execution) -> float:
 
 
 def price_per_hour(prices: dict[str, float], device: str | None) -> float | None:
-    """The price of the device: of the longest name in the table that is part of its own, else `default`."""
+    """The price of the device: of the longest name in the table that is part of its own, else
+    `default`.
+    """
     named = [
         name for name in prices if name != "default" and device and name.lower() in device.lower()
     ]
@@ -124,7 +134,8 @@ def _sum(values: Iterator[float | None]) -> float | None:
 
 
 class _Took(NamedTuple):
-    """What a finished job took: seconds of all its workers together per unit of its work, and on which device.
+    """What a finished job took: seconds of all its workers together per unit of its work, and on
+    which device.
 
     bytes: of a generator's weights.
     """
@@ -166,7 +177,7 @@ class _Speeds:
     def _workers(self, job: Job) -> int:
         return getattr(self.spec.execution.workers, job.kind, 1)
 
-    # What is alike ---------------------------------------------------------------------------------------------
+    # What is alike --------------------------------------------------------------------------------
 
     def _keys(self, job: Job) -> list[tuple]:
         """What a job is like, the closest first."""
@@ -189,7 +200,9 @@ class _Speeds:
         return 1
 
     def _cost_facts(self, job: Job) -> dict:
-        """`cost_facts` of a generator's training or of a pool's sampling; once for all shards of a pool."""
+        """`cost_facts` of a generator's training or of a pool's sampling; once for all shards of a
+        pool.
+        """
         subset = job.payload.get("subset")
         name = job.payload.get("pool", job.id)
         if name not in self.facts:
@@ -198,7 +211,7 @@ class _Speeds:
             self.facts[name] = config.cost_facts(*image, len(shape.classes), subset and subset["n"])
         return self.facts[name]
 
-    # What the store has seen -----------------------------------------------------------------------------------
+    # What the store has seen ----------------------------------------------------------------------
 
     def _finished(self, store: Store) -> Iterator[tuple[list[tuple], _Took]]:
         """(keys, what it took) of each finished job."""

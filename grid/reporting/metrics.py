@@ -1,7 +1,8 @@
 """Counters and gauges of a run, through `ray.util.metrics`: in Ray's dashboard and for Prometheus.
 
-Tagged by grid and kind of job only: a tag value per cell would be a time series per cell. What a run is like now is
-gauges, which Ray forgets some 20 s after the driver went; what adds up over the runs of a grid is counters.
+Tagged by grid and kind of job only: a tag value per cell would be a time series per cell. What a
+run is like now is gauges, which Ray forgets some 20 s after the driver went; what adds up over the
+runs of a grid is counters.
 """
 
 import time
@@ -25,11 +26,12 @@ STATES = {
 class GridMetrics:
     """What Prometheus finds of a run; `[grid, kind]` are the tags.
 
-    ray_equigrid_jobs_{done,running,failed,cached,blocked,left} [grid, kind]: gauges; kinds without jobs have none.
-    ray_equigrid_left_seconds [grid, kind]: gauge, once a job of the kind finished in this run.
-    ray_equigrid_images_total [grid, kind]: images that finished trials trained on, images in finished shards.
-    ray_equigrid_device_seconds_total [grid]: seconds that devices were held, busy or not.
-    ray_equigrid_shard_{hits,loads}_total [grid]: shards asked for that were in the cluster already, and loaded.
+    ray_equigrid_jobs_{done,running,failed,cached,blocked,left} [grid, kind]: gauges; kinds without
+    jobs have none. ray_equigrid_left_seconds [grid, kind]: gauge, once a job of the kind finished
+    in this run. ray_equigrid_images_total [grid, kind]: images that finished trials trained on,
+    images in finished shards. ray_equigrid_device_seconds_total [grid]: seconds that devices were
+    held, busy or not. ray_equigrid_shard_{hits,loads}_total [grid]: shards asked for that were in
+    the cluster already, and loaded.
     """
 
     def __init__(self, grid: str, clock=time.monotonic):
@@ -58,7 +60,9 @@ class GridMetrics:
         self._told: Counter = Counter()  # what Ray's counters stand at
 
     def images(self, kind: str, count: float) -> None:
-        """A job of `kind` is finished that handled so many images; Ray hears of it with the next update."""
+        """A job of `kind` is finished that handled so many images; Ray hears of it with the next
+        update.
+        """
         self.handled[kind] += count
 
     def update(
@@ -70,7 +74,9 @@ class GridMetrics:
         device_s: float,
         last: bool = False,
     ) -> None:
-        """Totals of the run so far. Called in every round, changed or not: a gauge that is not set goes. last: now."""
+        """Totals of the run so far. Called in every round, changed or not: a gauge that is not set
+        goes. last: now.
+        """
         now = self._clock()
         if now - self._told_s < EVERY_S and not last:
             return

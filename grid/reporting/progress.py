@@ -1,4 +1,6 @@
-"""What a person sees while a grid runs: one live line per stage in a terminal, plain lines elsewhere."""
+"""What a person sees while a grid runs: one live line per stage in a terminal, plain lines
+elsewhere.
+"""
 
 import time
 from dataclasses import dataclass
@@ -10,12 +12,16 @@ from rich.progress import Progress as RichProgress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from equigrid.grid.units import duration
+
 PLAIN_EVERY_S = 10
 
 
 @dataclass
 class Stage:
-    """Counts of one kind of job. `cached` were done before this run; `blocked` wait for something that failed."""
+    """Counts of one kind of job. `cached` were done before this run; `blocked` wait for something
+    that failed.
+    """
 
     total: int = 0
     cached: int = 0
@@ -57,7 +63,9 @@ class Stage:
 
 
 class Progress:
-    """Shows stages. A context manager; `update` is called often and prints no more often than is useful."""
+    """Shows stages. A context manager; `update` is called often and prints no more often than is
+    useful.
+    """
 
     def __init__(self, stages: dict[str, Stage], console: Console, clock=time.monotonic):
         self.stages, self.console, self.clock = stages, console, clock
@@ -104,7 +112,9 @@ class Progress:
 
 
 class ReadingProgress:
-    """Images read of a dataset: a bar in a terminal, a line now and then elsewhere. A context manager."""
+    """Images read of a dataset: a bar in a terminal, a line now and then elsewhere. A context
+    manager.
+    """
 
     def __init__(self, dataset: str, console: Console, clock=time.monotonic):
         self.dataset, self.console, self.clock = dataset, console, clock
@@ -156,12 +166,3 @@ def _rate(rate: float) -> str:
     if rate >= 1:
         return f"{rate:.1f}/s"
     return f"{rate * 60:.1f}/min" if rate * 60 >= 1 else f"{rate * 3600:.1f}/h"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `45 s`, `12 min`, `3.5 h` or `2.1 d`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"

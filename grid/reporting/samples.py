@@ -1,4 +1,6 @@
-"""A few images of each class for the report: real ones, and those of each generator at each base size."""
+"""A few images of each class for the report: real ones, and those of each generator at each base
+size.
+"""
 
 from collections.abc import Iterable
 
@@ -21,12 +23,13 @@ Pictures = tuple[np.ndarray, np.ndarray]
 
 
 def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
-    """What `equigrid.analysis.report.html` shows: `classes`, the names of those shown, and `sets`, the real images first.
+    """What `equigrid.analysis.report.html` shows: `classes`, the names of those shown, and `sets`,
+    the real images first.
 
-    generators: the name of each pool's generator.
-    A set is a mapping: generator and setting (None for real images), base (None for open-set generators), images
-    (n, H, W, C) uint8 with sides of at most SIDE_PX, labels (n,) int64 into `classes`. Of a generator with several
-    seeds, or at several subsets, the first is shown. Empty as long as the dataset was not ingested.
+    generators: the name of each pool's generator. A set is a mapping: generator and setting (None
+    for real images), base (None for open-set generators), images (n, H, W, C) uint8 with sides of
+    at most SIDE_PX, labels (n,) int64 into `classes`. Of a generator with several seeds, or at
+    several subsets, the first is shown. Empty as long as the dataset was not ingested.
     """
     dataset = plan.resolved.dataset
     if dataset is None:
@@ -66,7 +69,9 @@ def _first_pools(plan: Plan, generators: dict[str, str]) -> dict[tuple[str, int 
 
 
 def _real(store: Store, dataset: catalogue.Dataset, shown: np.ndarray) -> Pictures | None:
-    """The first training images of each class. Their places are known from the labels: the set may be sorted."""
+    """The first training images of each class. Their places are known from the labels: the set may
+    be sorted.
+    """
     try:
         labels = catalogue.labels(store, dataset, "train")
     except shards.ShardCorrupt:
@@ -94,7 +99,9 @@ def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, s
 def _gathered(
     store: Store, parts: Iterable[tuple[shards.ShardRef, object]], shown: np.ndarray
 ) -> Pictures | None:
-    """PER_CLASS images of each class that is shown, shard by shard until there are enough; None if there is none."""
+    """PER_CLASS images of each class that is shown, shard by shard until there are enough; None if
+    there is none.
+    """
     images, rows, left = [], [], np.full(len(shown), PER_CLASS)
     for ref, chosen in parts:
         try:

@@ -24,10 +24,11 @@ class StageStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """A grid's state in the store. failures: id, kind, cell and the error's last line, with its traceback.
+    """A grid's state in the store. failures: id, kind, cell and the error's last line, with its
+    traceback.
 
-    driver: while one runs, who that is and how far it was with its last heartbeat: by kind of job `running`,
-    `images_per_s` and `left_s`; `device_s`, `shard_hits` and `shard_loads` of this run.
+    driver: while one runs, who that is and how far it was with its last heartbeat: by kind of job
+    `running`, `images_per_s` and `left_s`; `device_s`, `shard_hits` and `shard_loads` of this run.
     """
 
     grid: str
@@ -54,7 +55,8 @@ COLUMNS = ["trial_id", "status", "error", "finished_at"]
 def status(store: Store, plan: Plan, reader: results.Reader | None = None) -> Status:
     """Reads the state of `plan`'s jobs from `store`.
 
-    reader: of COLUMNS, kept by who asks again and again: files of results that it has read are not read again.
+    reader: of COLUMNS, kept by who asks again and again: files of results that it has read are not
+    read again.
     """
     rows = (reader or results.Reader(store, COLUMNS)).read().to_pylist()
     rows = [row for row in rows if row["trial_id"] in plan.jobs]
@@ -84,7 +86,9 @@ def status(store: Store, plan: Plan, reader: results.Reader | None = None) -> St
 
 
 def _driver(store: Store, grid: str) -> dict | None:
-    """By this machine's clock, if the driver is on another: who only looks may have no right to write."""
+    """By this machine's clock, if the driver is on another: who only looks may have no right to
+    write.
+    """
     holder = lock.holder(store, grid, now_s=time.time())
     if holder is None or not holder.alive:
         return None

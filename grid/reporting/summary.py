@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 
 from equigrid.grid.planning.planner import KINDS, Plan
-from equigrid.grid.reporting.progress import duration
 from equigrid.grid.store import Store
+from equigrid.grid.units import duration
 
 PLURALS = {kind: f"{kind}s" for kind in KINDS} | {"quality": "qualities", "domain": "domain gaps"}
 
@@ -22,9 +22,11 @@ class Failure:
 
 @dataclass
 class Summary:
-    """What a run did. `jobs` counts the jobs that ran in it, by kind; `cached` those that were done before.
+    """What a run did. `jobs` counts the jobs that ran in it, by kind; `cached` those that were done
+    before.
 
-    device_s: seconds that slots and worker groups held their devices (a CPU slot counts as one), idle or not.
+    device_s: seconds that slots and worker groups held their devices (a CPU slot counts as one),
+    idle or not.
     """
 
     grid: str

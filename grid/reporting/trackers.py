@@ -1,8 +1,10 @@
-"""Optional trackers by their own packages: each trial becomes a run in TensorBoard, MLflow or Weights & Biases.
+"""Optional trackers by their own packages: each trial becomes a run in TensorBoard, MLflow or
+Weights & Biases.
 
-A spec names the place, `trackers: {tensorboard: FOLDER, mlflow: TRACKING_URI, wandb: PROJECT}`; keys and passwords are
-the packages' own business (their environment variables and files). Nothing here is needed: what was not tracked, for a
-slow server or a dead actor, the grid's next run tracks from the store.
+A spec names the place, `trackers: {tensorboard: FOLDER, mlflow: TRACKING_URI, wandb: PROJECT}`;
+keys and passwords are the packages' own business (their environment variables and files). Nothing
+here is needed: what was not tracked, for a slow server or a dead actor, the grid's next run tracks
+from the store.
 """
 
 import importlib.util
@@ -15,17 +17,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from equigrid.grid.planning.planner import Cell, Plan
+from equigrid.grid.spec.trackers import TRACKER_PACKAGES, validate_trackers
 from equigrid.grid.store import Store
 
 log = logging.getLogger("equigrid.trackers")
-PACKAGES = {
-    "tensorboard": "tensorboard",
-    "mlflow": "mlflow-skinny",
-    "wandb": "wandb",
-}  # what pip calls them
 PAUSE_S = 60.0  # before a package that raised is tried again
 FINISH_S = 60.0  # the driver's patience at the end
 ERROR_LENGTH = 5000  # characters of a traceback, its end; MLflow takes no more than 8,000 in a tag
@@ -52,8 +49,8 @@ COLUMNS = [*PARAMS, *METRICS, *TAGS, "error", "started_at", "finished_at"]
 class TrackedRun:
     """A row of the results as trackers want it.
 
-    key: the trial's id; of a failed attempt its own besides, since a success may follow. Times in seconds since 1970,
-    UTC. error: the end of the traceback, None if the trial succeeded.
+    key: the trial's id; of a failed attempt its own besides, since a success may follow. Times in
+    seconds since 1970, UTC. error: the end of the traceback, None if the trial succeeded.
     """
 
     key: str
@@ -82,33 +79,20 @@ def tracked_run(row: dict) -> TrackedRun:
     )
 
 
-def validate(places: Mapping[str, str]) -> None:
-    """Raises ValueError for a tracker there is not, one without a place, and a place with a password in it."""
-    for name, place in places.items():
-        if name not in PACKAGES:
-            raise ValueError(f"no {name!r}; there are {', '.join(PACKAGES)}")
-        if not place:
-            raise ValueError(f"{name}: where to? A folder, a tracking URI or a project")
-        if name == "tensorboard" and "://" in place:
-            raise ValueError(
-                f"tensorboard: a folder of the driver's machine is needed, got {place}"
-            )
-        if urlsplit(place).password is not None:  # not shown: specs and messages are kept
-            raise ValueError(
-                f"{name}: no passwords in a spec; the package's environment variables take them"
-            )
-
-
 def check(places: Mapping[str, str]) -> None:
-    """Raises ValueError as `validate`, and for a package that is not installed here."""
-    validate(places)
+    """Raises ValueError as `validate_trackers`, and for a package that is not installed here."""
+    validate_trackers(places)
     for name in places:
         if importlib.util.find_spec(name) is None:
-            raise ValueError(f"trackers: {name} is not installed; pip install {PACKAGES[name]}")
+            raise ValueError(
+                f"trackers: {name} is not installed; pip install {TRACKER_PACKAGES[name]}"
+            )
 
 
 class TensorBoard:
-    """A folder per run, `FOLDER/GRID/CELL KEY`, with one event file: scalars, hyperparameters, a failure's text."""
+    """A folder per run, `FOLDER/GRID/CELL KEY`, with one event file: scalars, hyperparameters, a
+    failure's text.
+    """
 
     def __init__(self, folder: str, grid: str):
         self._folder = Path(folder) / grid
@@ -173,7 +157,9 @@ def _summaries(run: TrackedRun) -> Iterable:
 
 
 class MLflow:
-    """Runs of the experiment that has the grid's name; a run's tag `equigrid.key` says which trial it is."""
+    """Runs of the experiment that has the grid's name; a run's tag `equigrid.key` says which trial
+    it is.
+    """
 
     def __init__(self, uri: str, grid: str):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
@@ -224,8 +210,10 @@ class MLflow:
 
 
 class WandB:
-    """Runs of a project, `PROJECT` or `ENTITY/PROJECT`, grouped by grid. The run's id is the key, so that the server
-    has one of each; those with a folder on this machine, `wandb/PROJECT/wandb/*run-*`, are not sent again."""
+    """Runs of a project, `PROJECT` or `ENTITY/PROJECT`, grouped by grid. The run's id is the key,
+    so that the server has one of each; those with a folder on this machine,
+    `wandb/PROJECT/wandb/*run-*`, are not sent again.
+    """
 
     def __init__(self, project: str, grid: str):
         import wandb
@@ -295,10 +283,11 @@ class _Queue:
 
 
 class Trackers:
-    """The trackers of one grid; knows nothing of Ray. `add` blocks for as long as the packages take, and raises for
-    none of them.
+    """The trackers of one grid; knows nothing of Ray. `add` blocks for as long as the packages
+    take, and raises for none of them.
 
-    places: tracker to place, as in the spec. Raises ValueError in one line if one is unknown or not installed.
+    places: tracker to place, as in the spec. Raises ValueError in one line if one is unknown or not
+    installed.
     """
 
     def __init__(
@@ -309,7 +298,9 @@ class Trackers:
         self._queues = [_Queue(name, place, grid) for name, place in places.items()]
 
     def add(self, rows: list[dict]) -> None:
-        """Rows of the results schema, successes and failures; those tracked already are passed over."""
+        """Rows of the results schema, successes and failures; those tracked already are passed
+        over.
+        """
         runs = [tracked_run(row) for row in rows]
         for queue in self._queues:
             queue.waiting.extend(runs)
@@ -317,7 +308,9 @@ class Trackers:
                 queue.flush(self._clock())
 
     def catch_up(self, store: Store, trial_ids: list[str]) -> None:
-        """Adds what the store has of these trials: an earlier run may have ended before it was tracked."""
+        """Adds what the store has of these trials: an earlier run may have ended before it was
+        tracked.
+        """
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -329,7 +322,9 @@ class Trackers:
             self.add(batch.to_pylist())
 
     def close(self) -> dict[str, dict]:
-        """Tries once more what waits, then lets go. By tracker: runs tracked, runs waiting still, the error or None."""
+        """Tries once more what waits, then lets go. By tracker: runs tracked, runs waiting still,
+        the error or None.
+        """
         for queue in self._queues:
             if queue.waiting:
                 queue.flush(self._clock())
@@ -342,9 +337,11 @@ class Trackers:
 
 
 def start(places: Mapping[str, str], store: Store, plan: Plan):
-    """The trackers as an actor on the driver's machine, in its folder; catches up first. Raises ValueError as `check`.
+    """The trackers as an actor on the driver's machine, in its folder; catches up first. Raises
+    ValueError as `check`.
 
-    Its methods are called without waiting for them, so it holds up nobody, and its death harms nothing.
+    Its methods are called without waiting for them, so it holds up nobody, and its death harms
+    nothing.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -366,7 +363,9 @@ def start(places: Mapping[str, str], store: Store, plan: Plan):
 
 
 def finish(actor, timeout_s: float = FINISH_S) -> list[str]:
-    """Waits for the actor to track what it was given, but not for long; a line for each tracker that is not done."""
+    """Waits for the actor to track what it was given, but not for long; a line for each tracker
+    that is not done.
+    """
     import ray
 
     try:

@@ -1,4 +1,6 @@
-"""The Ray cluster that a run lives on: the connection to it, the room it has, and which of its machines died."""
+"""The Ray cluster that a run lives on: the connection to it, the room it has, and which of its
+machines died.
+"""
 
 import logging
 import os
@@ -21,16 +23,19 @@ DEATH_KNOWN_S = 30.0  # a machine's, after its processes died; Ray's health chec
 STARTUP_ENVIRONMENT = {
     **TRAIN_ENVIRONMENT,
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Actors of fractional GPUs and CPU slots keep their own view of the devices; silences a notice of Ray's.
+    # Actors of fractional GPUs and CPU slots keep their own view of the devices; silences a notice
+    # of Ray's.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 
 
 @contextmanager
 def connected(address: str | None, *, dashboard: bool = True, **local_options):
-    """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own, ended with it.
+    """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own,
+    ended with it.
 
-    local_options go to `ray.init` where the cluster is our own. Raises UserError if nothing answers or starts.
+    local_options go to `ray.init` where the cluster is our own. Raises UserError if nothing answers
+    or starts.
     """
     for name, value in STARTUP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -100,7 +105,9 @@ def alive_nodes() -> list[dict]:
 
 
 class Room:
-    """How many slots the present nodes have room for; looked up now and then, since clusters grow and shrink."""
+    """How many slots the present nodes have room for; looked up now and then, since clusters grow
+    and shrink.
+    """
 
     def __init__(self, cpus: float, clock: Callable[[], float] = time.monotonic):
         self._cpus, self._clock = cpus, clock
@@ -128,7 +135,9 @@ class _Loss(NamedTuple):
 
 
 class Losses:
-    """Jobs whose process died. Whether its machine died too, which uses up no try of theirs, Ray knows only later."""
+    """Jobs whose process died. Whether its machine died too, which uses up no try of theirs, Ray
+    knows only later.
+    """
 
     def __init__(
         self,
@@ -140,11 +149,15 @@ class Losses:
         self._looked_s = float("-inf")
 
     def add(self, job_id: str, nodes: frozenset[str]) -> None:
-        """nodes: where the process was, as Ray calls its machine; of a worker group, all that it may have been on."""
+        """nodes: where the process was, as Ray calls its machine; of a worker group, all that it
+        may have been on.
+        """
         self._losses.append(_Loss(job_id, nodes, self._clock()))
 
     def of_living_machines(self) -> list[str]:
-        """The jobs whose machines turn out to live on, each told once. Called in every round of the driver's loop."""
+        """The jobs whose machines turn out to live on, each told once. Called in every round of the
+        driver's loop.
+        """
         now = self._clock()
         if not self._losses or now - self._looked_s < LOOK_EVERY_S:
             return []

@@ -1,4 +1,6 @@
-"""From a job to a request: one attempt, with references to all the images it may ask for and the labels of its row."""
+"""From a job to a request: one attempt, with references to all the images it may ask for and the
+labels of its row.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -21,7 +23,8 @@ def manifest_of(shard_id: str) -> str:
 
 
 class Requests:
-    """Makes the requests of one run. dataset: the ingested set as it is now; it may have to be made again.
+    """Makes the requests of one run. dataset: the ingested set as it is now; it may have to be made
+    again.
 
     made: the shards of pools that are known to be there, by job.
     """
@@ -43,7 +46,9 @@ class Requests:
         return None
 
     def make(self, job: Job, *, workers: int, gpus: float, cells: list[Cell]) -> jobs.Request:
-        """The next attempt at a job that nothing is absent for. gpus: of a worker; cells: a trial's places."""
+        """The next attempt at a job that nothing is absent for. gpus: of a worker; cells: a trial's
+        places.
+        """
         shape, execution = self.plan.resolved.shape, self.plan.resolved.spec.execution
         request = jobs.Request(
             id=job.id, kind=job.kind, payload=job.payload, attempt=new_attempt(), class_names=shape.classes,

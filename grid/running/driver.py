@@ -1,8 +1,9 @@
 """The driver: plans again, runs what has no finished output, and nothing else.
 
-Truth is in the store. The driver keeps only what it needs to hand out work: which jobs wait, are ready, run or
-failed. It may die at any moment; the next one plans the same grid and finds what is done. Submission is
-windowed (two requests a slot), so neither Ray's nor the driver's memory grows with the grid.
+Truth is in the store. The driver keeps only what it needs to hand out work: which jobs wait, are
+ready, run or failed. It may die at any moment; the next one plans the same grid and finds what is
+done. Submission is windowed (two requests a slot), so neither Ray's nor the driver's memory grows
+with the grid.
 """
 
 import heapq
@@ -58,9 +59,9 @@ def run(
     """Runs all of `spec` that has no finished output in `store`. Ray must be connected.
 
     analyst: makes an actor with `add(rows)`, or None. max_trials: stop after so many (for tests).
-    max_device_hours: stop before the slots have held their devices for longer. lock: what this driver holds; the
-    run ends once another has taken it over.
-    Raises UserError for bad input. An interrupt ends the run early: the summary says so.
+    max_device_hours: stop before the slots have held their devices for longer. lock: what this
+    driver holds; the run ends once another has taken it over. Raises UserError for bad input. An
+    interrupt ends the run early: the summary says so.
     """
     try:
         trackers.check(spec.trackers)
@@ -145,7 +146,8 @@ class _Run:
         for job in todo:
             for need in self.needs[job.id]:
                 self.dependents.setdefault(need, []).append(job.id)
-        # Where a trial's shards are not pending, they are done: every shard's consumers are counted all the same.
+        # Where a trial's shards are not pending, they are done: every shard's consumers are counted
+        # all the same.
         self.consumers = Counter(shard for job in todo for shard in shards_of(the_plan, job))
         self.ready: list[tuple[int, int, str]] = []
         self.groups: list[str] = []
@@ -168,7 +170,7 @@ class _Run:
                 self._make_ready(job)
         self.pool = self.analyst = self.trackers = None
 
-    # Starting and ending -----------------------------------------------------------------------------------------
+    # Starting and ending --------------------------------------------------------------------------
 
     def start(self, analyst: Callable[[Store, Plan], object] | None) -> None:
         execution = self.spec.execution
@@ -250,7 +252,7 @@ class _Run:
                 name, {**self.summary.to_json(), "ended_at": datetime.now(UTC).isoformat()}
             )
 
-    # The loop ------------------------------------------------------------------------------------------------------
+    # The loop -------------------------------------------------------------------------------------
 
     def loop(self) -> None:
         with Progress(self.stages, self.console) as self.progress:
@@ -274,7 +276,9 @@ class _Run:
         return bool(self.ready or self.groups or self.running)
 
     def _budget_is_spent(self) -> bool:
-        """Adds up what the devices are held for; whether another round of the loop could pass the budget."""
+        """Adds up what the devices are held for; whether another round of the loop could pass the
+        budget.
+        """
         now = time.monotonic()
         held = self._held()
         self.summary.device_s += held * (now - self.counted_s)
@@ -314,7 +318,9 @@ class _Run:
         return self.summary.device_s + ahead + wanted <= self.max_device_s
 
     def _count_running(self) -> None:
-        """What runs now: the first request of each slot (the second waits), and the worker group."""
+        """What runs now: the first request of each slot (the second waits), and the worker
+        group.
+        """
         heads = [refs[0] for refs in self.pool.slots.values() if refs]
         kinds = Counter(self.running[ref].job.kind for ref in heads)
         kinds.update(running.job.kind for running in self.running.values() if running.slot is None)
@@ -353,7 +359,8 @@ class _Run:
             kind = self.plan.jobs[self.ready[0][-1]].kind
             if kind in MEASURES and self.packing and self.pool.gpus < 1:
                 return  # a measure has a whole device, once the last trials have left it
-            # Trials queue behind trials and nothing else does: behind a generator they would wait while slots idle.
+            # Trials queue behind trials and nothing else does: behind a generator they would wait
+            # while slots idle.
             deep = kind == "trial" and len(self.ready) > len(self.pool.slots)
             slot = self.pool.idle(
                 DEPTH if deep else 1, lambda ref: self.running[ref].job.kind == "trial"
@@ -367,8 +374,9 @@ class _Run:
                 self._sent(ref, job, request, slot)
 
     def _pack(self) -> None:
-        """Several trials on one device, once what comes before them is done and until only measures are left: all
-        else has the device for itself."""
+        """Several trials on one device, once what comes before them is done and until only measures
+        are left: all else has the device for itself.
+        """
         if self.packing:
             before = KINDS[1 : KINDS.index("trial")]
             alone = any(self.stages[kind].left for kind in before) or not self.stages["trial"].left
@@ -465,7 +473,9 @@ class _Run:
                 self._make_ready(job)
 
     def _wait_for_the_store(self, text: str, permanent: bool) -> None:
-        """A job could not use the store, which every other job needs too: the run ends, unless it is there again."""
+        """A job could not use the store, which every other job needs too: the run ends, unless it
+        is there again.
+        """
         if permanent:
             raise StoreError(text)
         self.store.check()
@@ -486,7 +496,9 @@ class _Run:
             )  # fmt: skip
 
     def _give_back(self, refs: list[ray.ObjectRef]) -> None:
-        """Requests that waited on a slot that is gone: they had not begun, so it counts as no try."""
+        """Requests that waited on a slot that is gone: they had not begun, so it counts as no
+        try.
+        """
         for ref in refs:
             self._make_ready(self.running.pop(ref).job)
 
@@ -496,7 +508,7 @@ class _Run:
         else:
             heapq.heappush(self.ready, (KINDS.index(job.kind), self.place[job.id], job.id))
 
-    # Outcomes ------------------------------------------------------------------------------------------------------
+    # Outcomes -------------------------------------------------------------------------------------
 
     def _succeeded(self, job: Job, outcome: dict) -> None:
         self.stages[job.kind].finish(time.monotonic())
@@ -569,7 +581,9 @@ class _Run:
             self._make_again(maker)
 
     def _make_again(self, job: Job) -> None:
-        """Puts a job that was done back among those to do, and what it needs where that is gone too."""
+        """Puts a job that was done back among those to do, and what it needs where that is gone
+        too.
+        """
         self.stages[job.kind].total += 1
         self.place.setdefault(job.id, len(self.place))
         self.needs[job.id] = set()
@@ -594,7 +608,9 @@ class _Run:
         self.parts_since_compaction = 0
 
     def _compact(self) -> ray.ObjectRef:
-        """In a process of its own: it holds the whole table, and the driver must not grow with the grid."""
+        """In a process of its own: it holds the whole table, and the driver must not grow with the
+        grid.
+        """
         return ray.remote(num_cpus=0)(results.compact).options(name="compact").remote(self.store)
 
     def _tell_analyst(self) -> None:
@@ -603,10 +619,12 @@ class _Run:
                 actor.add.remote(self.rows)  # nobody waits for it, and its death harms nothing
         self.rows = []
 
-    # Requests ------------------------------------------------------------------------------------------------------
+    # Requests -------------------------------------------------------------------------------------
 
     def _request(self, job: Job) -> jobs.Request | None:
-        """The next attempt at a job; None if its inputs are not there after all (it then waits for them)."""
+        """The next attempt at a job; None if its inputs are not there after all (it then waits for
+        them).
+        """
         if absent := self.requests.absent(job):
             self._remake(manifest_of(absent), job)
             return None
@@ -627,7 +645,9 @@ class _Run:
 
 
 def _job_of(manifest: str) -> str:
-    """The id of the job that writes a manifest: of a pool's shard, of a generator or of a reference."""
+    """The id of the job that writes a manifest: of a pool's shard, of a generator or of a
+    reference.
+    """
     if manifest.startswith("pools/"):
         return manifest.removeprefix("pools/").removesuffix(".json")
     return manifest.split("/")[1]

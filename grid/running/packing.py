@@ -1,8 +1,10 @@
-"""How many trials one device runs at once, chosen from what their memory and their speed were seen to be.
+"""How many trials one device runs at once, chosen from what their memory and their speed were seen
+to be.
 
-A small network leaves most of a large device idle, and another trial beside it may cost the first one little.
-How little depends on network, images and device, so it is tried: one trial a device, then two, four and so on,
-as long as memory has room and the device as a whole gets faster by a tenth at least.
+A small network leaves most of a large device idle, and another trial beside it may cost the first
+one little. How little depends on network, images and device, so it is tried: one trial a device,
+then two, four and so on, as long as memory has room and the device as a whole gets faster by a
+tenth at least.
 """
 
 from collections import defaultdict
@@ -18,7 +20,9 @@ CONTEXT_BYTES = 700 * 2**20  # what a CUDA process holds besides its tensors
 
 @dataclass
 class Packing:
-    """`per_device` is what to use now. Tell it of every finished trial and of every out-of-memory."""
+    """`per_device` is what to use now. Tell it of every finished trial and of every
+    out-of-memory.
+    """
 
     per_device: int = 1
     settled: bool = False
@@ -36,7 +40,9 @@ class Packing:
         peak_bytes: int,
         device_bytes: int,
     ) -> None:
-        """A trial ended that ran with `per_device` to a device: its own speed and peak, and the device's memory."""
+        """A trial ended that ran with `per_device` to a device: its own speed and peak, and the
+        device's memory.
+        """
         self._peak_bytes, self._device_bytes = max(self._peak_bytes, peak_bytes), device_bytes
         if per_device > 1 and not self._fits(self.per_device):
             self.per_device, self.settled = max(1, self._room()), True

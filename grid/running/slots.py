@@ -1,8 +1,10 @@
-"""Slots: long-lived actors that each hold one device (or a fraction, or CPU cores) and run job after job on it.
+"""Slots: long-lived actors that each hold one device (or a fraction, or CPU cores) and run job
+after job on it.
 
-Actors, not tasks: CUDA reads CUDA_VISIBLE_DEVICES once per process, so a task process that Ray re-uses for another
-GPU would go on computing on its first. A slot keeps its device and its warm imports for life, is replaced after
-an out-of-memory or when its process dies, and is let go when nothing is left for it, so that nodes are released.
+Actors, not tasks: CUDA reads CUDA_VISIBLE_DEVICES once per process, so a task process that Ray
+re-uses for another GPU would go on computing on its first. A slot keeps its device and its warm
+imports for life, is replaced after an out-of-memory or when its process dies, and is let go when
+nothing is left for it, so that nodes are released.
 """
 
 import logging
@@ -30,7 +32,9 @@ MOST_FAILED_STARTS = 5  # one after another, while no slot is up: the cause is n
 
 
 class Slot:
-    """The actor. `run` takes a request whose shard handles are object references, and returns an outcome."""
+    """The actor. `run` takes a request whose shard handles are object references, and returns an
+    outcome.
+    """
 
     def __init__(self, store: Store, memory_fraction: float | None):
         import torch  # once, while the driver still plans  # noqa: F401
@@ -46,8 +50,9 @@ class Slot:
             torch.cuda.set_per_process_memory_fraction(memory_fraction)
 
     def whoami(self) -> dict:
-        """Which process and devices this slot is: its first word to the driver. Raises StoreError if it does not see
-        the driver's store: on its node, a folder may be another one."""
+        """Which process and devices this slot is: its first word to the driver. Raises StoreError
+        if it does not see the driver's store: on its node, a folder may be another one.
+        """
         self.store.check_identity()
         return {
             "pid": os.getpid(),
@@ -56,7 +61,9 @@ class Slot:
         }
 
     def _told_to_leave(self, *_) -> None:
-        """A spot instance's notice: the job's state is saved between two steps, then its attempt ends."""
+        """A spot instance's notice: the job's state is saved between two steps, then its attempt
+        ends.
+        """
         if not self.busy:
             os._exit(0)
         leaving.set()
@@ -86,17 +93,20 @@ def _let_samplers_go() -> None:
 
 
 def launch_group(store: Store, request: jobs.Request) -> dict:
-    """A job on several devices: a task that holds none itself starts Ray Train's worker group and waits for it."""
+    """A job on several devices: a task that holds none itself starts Ray Train's worker group and
+    waits for it.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     return jobs.run(store, request)
 
 
 class SlotPool:
-    """The slots of one run. `capacity` says how many are wanted at most; `room`, how many the present nodes have room
-    for; `limit` is lowered while a worker group needs room.
+    """The slots of one run. `capacity` says how many are wanted at most; `room`, how many the
+    present nodes have room for; `limit` is lowered while a worker group needs room.
 
-    A slot that waits for a node is what an autoscaler sees. It is given no work before it has come up: a machine may
-    never come. gpus: what a new slot holds, and what a slot must hold to be given work; others are let go once idle.
+    A slot that waits for a node is what an autoscaler sees. It is given no work before it has come
+    up: a machine may never come. gpus: what a new slot holds, and what a slot must hold to be given
+    work; others are let go once idle.
     """
 
     def __init__(
@@ -144,9 +154,11 @@ class SlotPool:
         return list(self._coming)
 
     def greet(self) -> None:
-        """Takes in the slots that came up, and lets those go that died on the way: others are started for them.
+        """Takes in the slots that came up, and lets those go that died on the way: others are
+        started for them.
 
-        Raises StoreError if a slot does not see the store, UserError if none comes up and MOST_FAILED_STARTS died.
+        Raises StoreError if a slot does not see the store, UserError if none comes up and
+        MOST_FAILED_STARTS died.
         """
         come = (
             ray.wait(self.coming, num_returns=len(self._coming), timeout=0)[0]
@@ -180,8 +192,8 @@ class SlotPool:
     def devices_held(self) -> float:
         """Devices that the slots hold now; a slot without a GPU counts as one.
 
-        A slot that is coming holds its device while it imports, but none while it waits for a node: Ray does not
-        say which it does, so as many are counted as the present nodes have room for.
+        A slot that is coming holds its device while it imports, but none while it waits for a node:
+        Ray does not say which it does, so as many are counted as the present nodes have room for.
         """
         up = [self._holds[slot] or 1 for slot in self._node]
         coming = [self._holds[slot] or 1 for slot in self._coming.values()]
@@ -192,9 +204,11 @@ class SlotPool:
         return self.capacity() if self.limit is None else min(self.limit, self.capacity())
 
     def resize(self, wanted: int) -> None:
-        """Starts slots up to `wanted` and the target; lets idle ones go, those first that are not up: at once beyond
-        the target or with another share of a device than slots have now, and beyond `wanted` when they idled for a
-        while, since a generator about to finish may have work for them."""
+        """Starts slots up to `wanted` and the target; lets idle ones go, those first that are not
+        up: at once beyond the target or with another share of a device than slots have now, and
+        beyond `wanted` when they idled for a while, since a generator about to finish may have work
+        for them.
+        """
         idle = sorted(
             (slot for slot, busy in self.slots.items() if not busy),
             key=lambda slot: slot in self._node,
@@ -214,7 +228,9 @@ class SlotPool:
     def idle(
         self, depth: int, is_short: Callable[[ray.ObjectRef], bool] = lambda ref: True
     ) -> ray.actor.ActorHandle | None:
-        """The slot that is up with the fewest requests, if that is fewer than `depth` and all of them are short."""
+        """The slot that is up with the fewest requests, if that is fewer than `depth` and all of
+        them are short.
+        """
         fit = [
             slot
             for slot in self._node
@@ -251,18 +267,20 @@ class SlotPool:
 
 
 class ShardCache:
-    """Shards in Ray's object store, as values of `load_shard` tasks: loaded once, dropped after the last consumer.
+    """Shards in Ray's object store, as values of `load_shard` tasks: loaded once, dropped after the
+    last consumer.
 
-    A task's value, not `ray.put`: Ray copies it to a node once, maps it there without a copy, spills it when the
-    store is full, and makes it again by lineage when its node dies. Loads run in `lanes`, each after the one before.
+    A task's value, not `ray.put`: Ray copies it to a node once, maps it there without a copy,
+    spills it when the store is full, and makes it again by lineage when its node dies. Loads run in
+    `lanes`, each after the one before.
     """
 
     def __init__(self, store: Store, *, lanes: int = 4):
         self.store, self.loads, self.hits = store, 0, 0
         self._refs: dict[str, ray.ObjectRef] = {}
         self._lanes: deque = deque([None] * lanes)
-        # No CPU of its own: the slots hold them all, and loading is waiting for the store. Spread: a small head
-        # must not be where all images pass.
+        # No CPU of its own: the slots hold them all, and loading is waiting for the store. Spread:
+        # a small head must not be where all images pass.
         self._task = ray.remote(
             num_cpus=0, max_retries=3, num_returns=2, scheduling_strategy="SPREAD"
         )(shards.load_in_lane)
@@ -293,7 +311,8 @@ class ShardCache:
         self._refs.pop(manifest, None)
 
     def clear(self) -> None:
-        """Drops all: what loading could not reach may be reached by now. The lanes too: a load that died of its
-        process would end all that wait for it."""
+        """Drops all: what loading could not reach may be reached by now. The lanes too: a load that
+        died of its process would end all that wait for it.
+        """
         self._refs.clear()
         self._lanes = deque([None] * len(self._lanes))

@@ -1,7 +1,7 @@
 """What a user asks for: a grid of blocks over one dataset, validated where it is read.
 
-`load(source)` takes a preset's name, a YAML file, or a mapping. All mistakes in it are `UserError`s: one line
-that says what, where (file, line, key) and what would be right.
+`load(source)` takes a preset's name, a YAML file, or a mapping. All mistakes in it are
+`UserError`s: one line that says what, where (file, line, key) and what would be right.
 """
 
 import difflib
@@ -26,6 +26,7 @@ from pydantic import (
 from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid.errors import UserError
+from equigrid.grid.spec.trackers import validate_trackers
 
 PRESETS = Path(__file__).parent / "presets"
 _YAML_BOOL = "tag:yaml.org,2002:bool"
@@ -37,8 +38,9 @@ class _Model(BaseModel):
 
 @dataclass(frozen=True)
 class Amount:
-    """How much to add: a `multiple` of the base size, a fixed number of `images`, or, where neither is set, all the
-    real images that are left."""
+    """How much to add: a `multiple` of the base size, a fixed number of `images`, or, where neither
+    is set, all the real images that are left.
+    """
 
     multiple: float | None = None
     images: int | None = None
@@ -48,7 +50,9 @@ class Amount:
         return self.multiple is None and self.images is None
 
     def count(self, n_base: int, left: int) -> int:
-        """Images to add to a base of (nominally) `n_base`, of which `left` are left; multiples are rounded."""
+        """Images to add to a base of (nominally) `n_base`, of which `left` are left; multiples are
+        rounded.
+        """
         if self.is_rest:
             return left
         return self.images if self.images is not None else round(self.multiple * n_base)
@@ -120,8 +124,8 @@ BaseSize = Annotated[int | Literal["all"], BeforeValidator(_base_size)]
 class Block(_Model):
     """A product: each base size with each of the amounts to add, for all classifiers and seeds.
 
-    nominal: the base's size in ratios and fits, where a publication rounds it. base: whether the base alone is run
-    too, which every comparison with it needs. recipe: in place of the grid's.
+    nominal: the base's size in ratios and fits, where a publication rounds it. base: whether the
+    base alone is run too, which every comparison with it needs. recipe: in place of the grid's.
     """
 
     n_base: Annotated[tuple[BaseSize, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
@@ -156,7 +160,9 @@ class Block(_Model):
 
 
 class Workers(_Model):
-    """Devices for one training of each kind. More than one makes a worker group (DistributedDataParallel)."""
+    """Devices for one training of each kind. More than one makes a worker group
+    (DistributedDataParallel).
+    """
 
     generator: Annotated[int, Field(ge=1)] = 1
     trial: Annotated[int, Field(ge=1)] = 1
@@ -165,8 +171,9 @@ class Workers(_Model):
 class Execution(_Model):
     """How a grid runs: never part of an id.
 
-    A slot holds `gpus` (1, or a fraction) and `cpus` for its life; `threads` is PyTorch's number of threads in
-    it. On CPU a result is bitwise the same only for equal `threads`. `slots` bounds their number.
+    A slot holds `gpus` (1, or a fraction) and `cpus` for its life; `threads` is PyTorch's number of
+    threads in it. On CPU a result is bitwise the same only for equal `threads`. `slots` bounds
+    their number.
     """
 
     cpus: Annotated[float, Field(gt=0)] = 1
@@ -190,7 +197,8 @@ class Execution(_Model):
 class Validation(_Model):
     """Images that no training and no generator sees, to select by: `val_top1` in the results.
 
-    images: so many of the training set, the same for every seed, or `own`: the split that the dataset brings.
+    images: so many of the training set, the same for every seed, or `own`: the split that the
+    dataset brings.
     """
 
     images: Annotated[int, Field(ge=1, strict=True)] | Literal["own"]
@@ -200,9 +208,10 @@ class Validation(_Model):
 class DomainGap(_Model):
     """A classifier of real against synthetic images for every pool, on whole images and on patches.
 
-    images: on each side; none: as many as there are on both. patches: sides of squares, in pixels. classifier, recipe:
-    the grid's first and the grid's own where none is named. held_out: the part of each side that is tested on. tsne:
-    images of each side in the t-SNE figure, of those held out.
+    images: on each side; none: as many as there are on both. patches: sides of squares, in pixels.
+    classifier, recipe: the grid's first and the grid's own where none is named. held_out: the part
+    of each side that is tested on. tsne: images of each side in the t-SNE figure, of those held
+    out.
     """
 
     images: Annotated[int, Field(ge=10, strict=True)] | None = None
@@ -214,7 +223,9 @@ class DomainGap(_Model):
 
 
 class Expected(_Model):
-    """Seconds of one job on the hardware the preset names, for `plan` until the store has seen some finish."""
+    """Seconds of one job on the hardware the preset names, for `plan` until the store has seen some
+    finish.
+    """
 
     generator: float | None = None
     shard: float | None = None
@@ -229,12 +240,14 @@ def _off_is_none(value):
 
 
 class GridSpec(_Model):
-    """A whole grid. `dataset` is a source's name, or a mapping of its kind to its place, with options after it.
+    """A whole grid. `dataset` is a source's name, or a mapping of its kind to its place, with
+    options after it.
 
-    quality: what is measured of every pool; `off` for nothing. reference_images: of the training set, for the grid's
-    own classifier, in whose features pools are measured and drawn; none: all. zero_shot: trials train on real images
-    of the seen classes, and are tested on the unseen, of which they see synthetic images alone. prices: what a
-    device-hour costs, by a part of the device's name (`H200: 3.5`); `default` for all others.
+    quality: what is measured of every pool; `off` for nothing. reference_images: of the training
+    set, for the grid's own classifier, in whose features pools are measured and drawn; none: all.
+    zero_shot: trials train on real images of the seen classes, and are tested on the unseen, of
+    which they see synthetic images alone. prices: what a device-hour costs, by a part of the
+    device's name (`H200: 3.5`); `default` for all others.
     """
 
     name: Name
@@ -260,9 +273,7 @@ class GridSpec(_Model):
     @field_validator("trackers")
     @classmethod
     def _places(cls, places):
-        from equigrid.grid.reporting.trackers import validate
-
-        validate(places)
+        validate_trackers(places)
         return places
 
     @field_validator("classifiers", "seeds", "subset_seeds")
@@ -344,8 +355,10 @@ def load(source: str | Path | dict) -> GridSpec:
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loading that refuses a key given twice, which YAML's readers otherwise let pass, and in which on, off, yes
-    and no are words, as in YAML 1.2: `quality: off` and `compile: on` mean what they say."""
+    """Safe loading that refuses a key given twice, which YAML's readers otherwise let pass, and in
+    which on, off, yes and no are words, as in YAML 1.2: `quality: off` and `compile: on` mean what
+    they say.
+    """
 
     yaml_implicit_resolvers = {
         first: [

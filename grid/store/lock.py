@@ -1,10 +1,11 @@
-"""The lock of one grid in a store: advice that keeps a second driver from doing the first one's work again.
+"""The lock of one grid in a store: advice that keeps a second driver from doing the first one's
+work again.
 
-Object stores have no lock that is sure, and none is needed: two drivers waste work, and spoil nothing. The lock is
-one object, `grids/GRID/lock.json`, which names its holder, counts heartbeats, and says how far the holder is. Clocks of
-machines differ, so no two are compared: a holder is alive if its count goes up while one watches, or if its process is
-there, on the same machine; it is dead if its process is not, or if the store's own clock says that nothing was written
-for STALE_S.
+Object stores have no lock that is sure, and none is needed: two drivers waste work, and spoil
+nothing. The lock is one object, `grids/GRID/lock.json`, which names its holder, counts heartbeats,
+and says how far the holder is. Clocks of machines differ, so no two are compared: a holder is alive
+if its count goes up while one watches, or if its process is there, on the same machine; it is dead
+if its process is not, or if the store's own clock says that nothing was written for STALE_S.
 """
 
 import getpass
@@ -19,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from equigrid.grid.errors import StoreError, UserError
-from equigrid.grid.reporting.progress import duration
 from equigrid.grid.store import Store
+from equigrid.grid.units import duration
 
 BEAT_S = 15.0
 STALE_S = 60.0
@@ -30,7 +31,9 @@ RELEASE_S = 3.0
 
 @dataclass(frozen=True)
 class Owner:
-    """A process that runs a grid. machine: what its process ids are unique in; born: tells it from a later process."""
+    """A process that runs a grid. machine: what its process ids are unique in; born: tells it from
+    a later process.
+    """
 
     run: str
     host: str
@@ -43,9 +46,11 @@ class Owner:
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock: age_s since it took it, silent_s since its last heartbeat (by the store's clock).
+    """Who holds a lock: age_s since it took it, silent_s since its last heartbeat (by the store's
+    clock).
 
-    progress: what it said of its run with that heartbeat (`equigrid.grid.running.driver`), None before there is anything to say.
+    progress: what it said of its run with that heartbeat (`equigrid.grid.running.driver`), None
+    before there is anything to say.
     """
 
     owner: Owner
@@ -69,7 +74,8 @@ class Holder:
 def holder(store: Store, grid: str, *, now_s: float | None = None) -> Holder | None:
     """Who holds the lock of `grid`, alive or not; None if nobody does. Raises StoreError.
 
-    now_s: seconds since 1970, for who may not write; without it the store's own clock is asked, by writing.
+    now_s: seconds since 1970, for who may not write; without it the store's own clock is asked, by
+    writing.
     """
     name = lock_name(grid)
     content, entry = store.get_json(name), store.stat(name)
@@ -93,8 +99,9 @@ def acquire(
 ) -> "Lock":
     """Takes the lock of `grid` and keeps it with heartbeats until `release`.
 
-    Raises UserError if another driver holds it and lives, unless `takeover`. Where that driver may have died on
-    another machine, watches for its heartbeat first, STALE_S at most; `tell` gets a line that says so.
+    Raises UserError if another driver holds it and lives, unless `takeover`. Where that driver may
+    have died on another machine, watches for its heartbeat first, STALE_S at most; `tell` gets a
+    line that says so.
     """
     found = holder(store, grid)
     if found and not takeover and _lives(store, grid, found, tell, clock, sleep):
@@ -107,7 +114,9 @@ def acquire(
 
 
 class Lock:
-    """A lock that this process holds. A context manager; a thread of its own beats while the driver is busy."""
+    """A lock that this process holds. A context manager; a thread of its own beats while the driver
+    is busy.
+    """
 
     def __init__(self, store: Store, grid: str, clock: Callable[[], float]):
         self.store, self.grid, self.clock = store, grid, clock
@@ -128,7 +137,9 @@ class Lock:
         self.release()
 
     def beat(self) -> None:
-        """One heartbeat. Finds out who took over, and then leaves the lock to them. Raises StoreError."""
+        """One heartbeat. Finds out who took over, and then leaves the lock to them. Raises
+        StoreError.
+        """
         content = self.store.get_json(lock_name(self.grid))
         if content is not None and content["owner"]["run"] != self.owner.run:
             self.taken_by = Owner(**content["owner"])
@@ -153,7 +164,9 @@ class Lock:
                 continue
 
     def release(self) -> None:
-        """Gives the lock back, if it is still this one's. A store that is dead by now leaves it to go stale."""
+        """Gives the lock back, if it is still this one's. A store that is dead by now leaves it to
+        go stale.
+        """
         self._over.set()
         self._thread.join(RELEASE_S)
         store = self.store.patient(RELEASE_S)
@@ -217,7 +230,9 @@ def _runs_here(owner: Owner) -> bool | None:
 
 
 def _machine() -> str:
-    """Names what process ids are unique in: the boot and the pid namespace (containers share host names)."""
+    """Names what process ids are unique in: the boot and the pid namespace (containers share host
+    names).
+    """
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux
@@ -225,7 +240,9 @@ def _machine() -> str:
 
 
 def _born(pid: int) -> str | None:
-    """When a process of this machine started, in its kernel's ticks; None if there is no such process."""
+    """When a process of this machine started, in its kernel's ticks; None if there is no such
+    process.
+    """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:

@@ -1,13 +1,15 @@
-"""The Parquet table of results: one immutable part per attempt, compaction, and reading both as one table.
+"""The Parquet table of results: one immutable part per attempt, compaction, and reading both as one
+table.
 
     results/parts/ID-ATTEMPT.parquet     one row, written by the process that made it
     results/tables/GENERATION.parquet    many rows: a compaction
     results/tables/GENERATION.json       its manifest, written last: the files it stands for
 
-A generation stands for every loose part and every small generation that its compactor saw; one of FULL_ROWS is left
-as it is, so that no compaction holds more than a bounded part of the table. Readers take all generations that no
-other one stands for, and all loose parts besides, and keep one row per id; so it does not matter which of two
-compactors wins, nor when the sources go. They go a grace period after they were replaced.
+A generation stands for every loose part and every small generation that its compactor saw; one of
+FULL_ROWS is left as it is, so that no compaction holds more than a bounded part of the table.
+Readers take all generations that no other one stands for, and all loose parts besides, and keep one
+row per id; so it does not matter which of two compactors wins, nor when the sources go. They go a
+grace period after they were replaced.
 """
 
 import io
@@ -15,14 +17,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from equigrid.analysis.schema import SCHEMA
 from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.planning.planner import Cell
 from equigrid.grid.store import CONNECTIONS, Store
 
 PARTS, TABLES = "results/parts", "results/tables"
@@ -51,7 +51,8 @@ def read(store: Store, columns: list[str] | None = None) -> pa.Table:
 class Reader:
     """All results, as often as they are asked for: no file ever changes, so each is read once.
 
-    attempts: every attempt at a trial has its row, not the trial alone; small: without the generations that are full.
+    attempts: every attempt at a trial has its row, not the trial alone; small: without the
+    generations that are full.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Reader:
         self._table = pa.schema([SCHEMA.field(name) for name in self._columns]).empty_table()
 
     def read(self) -> pa.Table:
-        """One row per trial id, in the columns asked for; a row that was there once is there in every later reading."""
+        """One row per trial id, in the columns asked for; a row that was there once is there in
+        every later reading.
+        """
         self.snapshot()
         return self._table.select(self._wanted)
 
@@ -115,10 +118,12 @@ class Reader:
 
 
 def compact(store: Store, *, now: float | None = None) -> int:
-    """Puts all loose results into one new generation if that saves files; removes what was replaced long enough ago.
+    """Puts all loose results into one new generation if that saves files; removes what was replaced
+    long enough ago.
 
-    Returns the number of rows in the generation, or 0 if there was nothing to do. Safe beside readers, writers
-    and other compactors: nothing is changed in place, and rows are lost only if they stand in a newer generation.
+    Returns the number of rows in the generation, or 0 if there was nothing to do. Safe beside
+    readers, writers and other compactors: nothing is changed in place, and rows are lost only if
+    they stand in a newer generation.
     """
     now = time.time() if now is None else now
     store.delete(*replaced(store, now=now))
@@ -156,27 +161,7 @@ def replaced(store: Store, *, now: float | None = None) -> list[str]:
     return sorted(gone & {*tables, *store.list(PARTS)}) if gone else []
 
 
-def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str) -> pd.DataFrame:
-    """The results of a grid's cells, in the schema's columns: one row per cell that has a result.
-
-    A trial that several cells share is there once for each of them, under that cell's labels. grid, dataset: names.
-    """
-    cells = pd.DataFrame(cells, columns=Cell._fields)
-    labels = cells.assign(
-        grid=grid,
-        dataset=dataset,
-        n_total=cells.n_base + cells.n_real_added + cells.n_syn + cells.n_copies,
-    )
-    frame = results.to_pandas(maps_as_pydicts="strict", types_mapper=_nullable_integers.get)
-    outcomes = frame.drop(columns=[c for c in labels.columns if c != "trial_id"])
-    joined = labels.merge(outcomes, on="trial_id", how="inner", sort=False)
-    return joined[SCHEMA.names].astype({"generator_seed": "Int64"})
-
-
-_nullable_integers = {pa.int64(): pd.Int64Dtype()}
-
-
-# How it lies in the store ------------------------------------------------------------------------------------
+# How it lies in the store -------------------------------------------------------------------------
 
 
 class _Sources(NamedTuple):
@@ -191,8 +176,9 @@ class _Sources(NamedTuple):
 
 
 def _sources(store: Store, manifests: dict[str, dict], full_rows: int | None) -> _Sources:
-    """What stands now, but for generations of `full_rows`. `manifests`: those read before, which is brought up to date.
-    Raises FileNotFoundError."""
+    """What stands now, but for generations of `full_rows`. `manifests`: those read before, which is
+    brought up to date. Raises FileNotFoundError.
+    """
     parts = sorted(
         store.list(PARTS)
     )  # first: what a compaction takes from here meanwhile stands in its table then

@@ -1,12 +1,12 @@
 """Bytes under names, in a local or shared folder or an object store. This class owns every path.
 
-Data objects are written first under names of their own; the manifest that makes them visible comes last.
-An object is there whole or not at all: object stores publish a PUT at once, and in a folder the bytes are
-written aside and renamed (which is atomic there, and needed nowhere else).
+Data objects are written first under names of their own; the manifest that makes them visible comes
+last. An object is there whole or not at all: object stores publish a PUT at once, and in a folder
+the bytes are written aside and renamed (which is atomic there, and needed nowhere else).
 
-Trouble that may pass (no answer, 500, 503, a cut connection, a stale file handle) is tried again with back-off
-until RETRY_S is over; what will not pass (access denied, no such bucket, disk full) is not. Either ends in a
-StoreError of one line.
+Trouble that may pass (no answer, 500, 503, a cut connection, a stale file handle) is tried again
+with back-off until RETRY_S is over; what will not pass (access denied, no such bucket, disk full)
+is not. Either ends in a StoreError of one line.
 """
 
 import errno
@@ -37,7 +37,8 @@ CONNECTIONS = 16  # requests at once where many objects are wanted: it is all wa
 ASIDE = ".aside-"
 IDENTITY = "identity"  # a file in a folder's root: 32 random hexadecimal digits
 
-# On a folder that a server shares, these pass; on a disk they do not occur. All other numbers are final.
+# On a folder that a server shares, these pass; on a disk they do not occur. All other numbers are
+# final.
 TRANSIENT_ERRNOS = {
     errno.EAGAIN,
     errno.EBUSY,
@@ -46,7 +47,8 @@ TRANSIENT_ERRNOS = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
-# Of an object store's answers, these are final, and any other may pass (curl's 60: a certificate is not trusted).
+# Of an object store's answers, these are final, and any other may pass (curl's 60: a certificate is
+# not trusted).
 FINAL_ANSWERS = re.compile(
     r"ACCESS_DENIED|INVALID_ACCESS_KEY_ID|INVALID_CLIENT_TOKEN_ID|SIGNATURE_DOES_NOT_MATCH|MISSING_AUTHENTICATION"
     r"|UNRECOGNIZED_CLIENT|NO_SUCH_BUCKET|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT"
@@ -56,7 +58,9 @@ S3_OPTIONS = ("region", "scheme", "endpoint_override")
 
 
 class Entry(NamedTuple):
-    """An object that is there; modified_s: by the clock of the store's server, seconds since 1970."""
+    """An object that is there; modified_s: by the clock of the store's server, seconds since
+    1970.
+    """
 
     name: str
     bytes: int
@@ -64,10 +68,12 @@ class Entry(NamedTuple):
 
 
 class Store:
-    """A store at `uri`: a path, or a URI that `pyarrow.fs` understands (`s3://bucket/prefix`, `gs://…`).
+    """A store at `uri`: a path, or a URI that `pyarrow.fs` understands (`s3://bucket/prefix`,
+    `gs://…`).
 
-    Names are relative, with `/` between their parts; a name that would leave the store is refused, and so is
-    one that a symbolic link would lead out of it. Credentials come from the environment of each process.
+    Names are relative, with `/` between their parts; a name that would leave the store is refused,
+    and so is one that a symbolic link would lead out of it. Credentials come from the environment
+    of each process.
     """
 
     def __init__(self, uri: str | Path, *, create: bool = False):
@@ -81,8 +87,10 @@ class Store:
         return other
 
     def check_identity(self) -> None:
-        """Whether this is the store that was opened, also in a process on another machine, where a folder may be
-        another one or not mounted: what is read there would be missing, what is written lost. Raises StoreError."""
+        """Whether this is the store that was opened, also in a process on another machine, where a
+        folder may be another one or not mounted: what is read there would be missing, what is
+        written lost. Raises StoreError.
+        """
         self._patiently("be identified", lambda: None)
 
     def _place(self, uri: str, identity: str | None) -> None:
@@ -101,7 +109,9 @@ class Store:
         return f"Store({self.uri!r})"
 
     def path(self, name: str) -> str:
-        """The file system's path for `name`. Raises ValueError if the name is absolute or leaves the store."""
+        """The file system's path for `name`. Raises ValueError if the name is absolute or leaves
+        the store.
+        """
         parts = PurePosixPath(name).parts
         if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
             raise ValueError(
@@ -129,7 +139,9 @@ class Store:
         return self.stat(name) is not None
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Names of all objects below the folder `prefix`, in no order; none if there is no such folder."""
+        """Names of all objects below the folder `prefix`, in no order; none if there is no such
+        folder.
+        """
         start, folder = len(self._files.root) + 1, self.path(prefix)
         found = self._patiently(f"list {prefix}", lambda: list(self._files.names(folder)))
         return (path[start:] for path in found if not _is_aside(path))
@@ -139,7 +151,9 @@ class Store:
         return (entry for entry in self._everything(prefix) if not _is_aside(entry.name))
 
     def asides(self, prefix: str) -> Iterator[Entry]:
-        """What writers below `prefix` have not published: they are at it, or died. Object stores show none."""
+        """What writers below `prefix` have not published: they are at it, or died. Object stores
+        show none.
+        """
         return (entry for entry in self._everything(prefix) if _is_aside(entry.name))
 
     def _everything(self, prefix: str) -> Iterator[Entry]:
@@ -171,15 +185,19 @@ class Store:
         )
 
     def get_json(self, name: str):
-        """The JSON under `name`, or None where there is none. Raises StoreError if it is not JSON."""
+        """The JSON under `name`, or None where there is none. Raises StoreError if it is not
+        JSON.
+        """
         try:
             return self.get_decoded(name, json.loads, "JSON")
         except FileNotFoundError:
             return None
 
     def get_decoded(self, name: str, decode: Callable[[bytes], object], kind: str):
-        """`decode(get(name))`. Bytes that do not decode (ValueError) are read once more: the first reading may have
-        been cut short. Raises FileNotFoundError, or StoreError if they are no `kind`."""
+        """`decode(get(name))`. Bytes that do not decode (ValueError) are read once more: the first
+        reading may have been cut short. Raises FileNotFoundError, or StoreError if they are no
+        `kind`.
+        """
         data = self.get(name)
         try:
             return decode(data)
@@ -193,7 +211,8 @@ class Store:
             ) from error
 
     def check(self) -> float:
-        """Writes and reads a small object, `check`; returns the time by the store's own clock, seconds since 1970.
+        """Writes and reads a small object, `check`; returns the time by the store's own clock,
+        seconds since 1970.
 
         Raises StoreError once the store has been dead for RETRY_S.
         """
@@ -205,7 +224,9 @@ class Store:
         return entry.modified_s
 
     def _patiently(self, what: str, action: Callable):
-        """`action()`, again and again while its trouble is one that may pass, for retry_s() at most."""
+        """`action()`, again and again while its trouble is one that may pass, for retry_s() at
+        most.
+        """
         patience_s = retry_s() if self._retry_s is None else self._retry_s
         end_s, tries = time.monotonic() + patience_s, 0
         while True:
@@ -237,7 +258,9 @@ def _reopened(uri: str, identity: str | None = None) -> Store:
 
 
 def retry_s() -> float:
-    """How long trouble that may pass is waited for. Raises StoreError if EQUIGRID_STORE_RETRY_S is no number."""
+    """How long trouble that may pass is waited for. Raises StoreError if EQUIGRID_STORE_RETRY_S is
+    no number.
+    """
     text = os.environ.get("EQUIGRID_STORE_RETRY_S", RETRY_S)
     try:
         return float(text)
@@ -247,14 +270,15 @@ def retry_s() -> float:
         ) from None
 
 
-# Folders -----------------------------------------------------------------------------------------------------------
+# Folders ------------------------------------------------------------------------------------------
 
 
 class _Folder:
-    """A folder of this machine, or one that a server shares (NFS): rename is atomic there too, also between clients.
+    """A folder of this machine, or one that a server shares (NFS): rename is atomic there too, also
+    between clients.
 
-    Bytes are synced before the rename, so that after a power cut a name that is there has all its bytes (the
-    name itself may be lost, and then the work is done again). The folder is not synced.
+    Bytes are synced before the rename, so that after a power cut a name that is there has all its
+    bytes (the name itself may be lost, and then the work is done again). The folder is not synced.
     """
 
     def __init__(self, path: str):
@@ -403,7 +427,7 @@ class _Folder:
             )
 
 
-# Object stores -----------------------------------------------------------------------------------------------------
+# Object stores ------------------------------------------------------------------------------------
 
 
 class _Bucket:
@@ -441,7 +465,8 @@ class _Bucket:
             raise StoreError(f"store {self._uri}: there is no bucket {bucket}; make it first")
 
     def put(self, path: str, data: bytes) -> None:
-        # In a thread, which no signal interrupts: a stream that is left early publishes what it has.
+        # In a thread, which no signal interrupts: a stream that is left early publishes what it
+        # has.
         with ThreadPoolExecutor(1) as pool:
             pool.submit(self._upload, path, data).result()
 
@@ -475,7 +500,8 @@ class _Bucket:
         except FileNotFoundError:
             return
         except OSError:
-            # pyarrow then writes a marker for the folder; where only that failed, the object is gone all the same.
+            # pyarrow then writes a marker for the folder; where only that failed, the object is
+            # gone all the same.
             if self.stat(path):
                 raise
 
@@ -522,7 +548,7 @@ def _s3(uri: str) -> fs.S3FileSystem:
     )
 
 
-# Words -------------------------------------------------------------------------------------------------------------
+# Words --------------------------------------------------------------------------------------------
 
 
 def _is_local(uri: str) -> bool:

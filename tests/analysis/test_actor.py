@@ -1,4 +1,6 @@
-"""The analyst: debounced, never in the way, published at the end; as plain object and as Ray actor."""
+"""The analyst: debounced, never in the way, published at the end; as plain object and as Ray
+actor.
+"""
 
 import json
 import threading

@@ -1,4 +1,6 @@
-"""Ragged, failing, constant and nearly empty tables: never an exception, never a NaN in JSON, never a warning."""
+"""Ragged, failing, constant and nearly empty tables: never an exception, never a NaN in JSON, never
+a warning.
+"""
 
 import json
 import warnings

@@ -1,4 +1,6 @@
-"""One thread for all tests here: results are bitwise for a thread count, and small steps run fastest on one."""
+"""One thread for all tests here: results are bitwise for a thread count, and small steps run
+fastest on one.
+"""
 
 import numpy as np
 import pytest

@@ -135,7 +135,9 @@ def test_streamed_with_every_shard_at_hand_is_bitwise_resident(halves, patch_px)
 
 
 def test_no_two_shards_are_held_at_once(digits):
-    """Whoever fetches the next shard has let the last one go: resident or tested, one is at hand."""
+    """Whoever fetches the next shard has let the last one go: resident or tested, one is at
+    hand.
+    """
     alive, most = [], []
 
     def shard(i):

@@ -1,14 +1,16 @@
-"""Test hosts: one machine made to look like several, each reachable by ssh, to try a real cluster on.
+"""Test hosts: one machine made to look like several, each reachable by ssh, to try a real cluster
+on.
 
-A host is a process tree in namespaces of its own (network, pid, mount, host name) with its own /tmp, /root,
-/run and /dev/shm, and an sshd. The rest of the file system is the machine's. A further host without sshd, the
-`laptop`, holds the bridge that joins them and is where a user would type commands. Nothing is made outside these
-namespaces, so nothing can collide with the machine's network, and all of it vanishes with its processes, which
-end with the process that made them even if that is killed.
+A host is a process tree in namespaces of its own (network, pid, mount, host name) with its own
+/tmp, /root, /run and /dev/shm, and an sshd. The rest of the file system is the machine's. A further
+host without sshd, the `laptop`, holds the bridge that joins them and is where a user would type
+commands. Nothing is made outside these namespaces, so nothing can collide with the machine's
+network, and all of it vanishes with its processes, which end with the process that made them even
+if that is killed.
 
-Why so much separation: `ray stop` ends every Ray process whose command line it can see, Ray keeps sessions in
-/tmp, keys and tokens are under ~, and plasma takes what /dev/shm has. Needs root, iproute2, util-linux,
-openssh-server and openssh-client.
+Why so much separation: `ray stop` ends every Ray process whose command line it can see, Ray keeps
+sessions in /tmp, keys and tokens are under ~, and plasma takes what /dev/shm has. Needs root,
+iproute2, util-linux, openssh-server and openssh-client.
 """
 
 import os
@@ -65,9 +67,9 @@ def wait_until(condition, timeout_s: float, what: str) -> None:
 class Hosts:
     """`count` hosts named host1, host2, … and the laptop; a context manager.
 
-    folder: an empty folder for their private files, which stay there when the hosts are gone. shared: folders that
-    every host sees at the same path, such as a Python environment or a store (needed only for what lies under
-    /tmp, /root, /run or /dev/shm; the rest is visible anyway).
+    folder: an empty folder for their private files, which stay there when the hosts are gone.
+    shared: folders that every host sees at the same path, such as a Python environment or a store
+    (needed only for what lies under /tmp, /root, /run or /dev/shm; the rest is visible anyway).
     """
 
     def __init__(self, count: int, folder: Path, *, shared: tuple[Path, ...] = ()):
@@ -103,7 +105,7 @@ class Hosts:
             process.wait(30)
         self._processes.clear()
 
-    # What a test does with a host -----------------------------------------------------------------------------------
+    # What a test does with a host -----------------------------------------------------------------
 
     def run(
         self,
@@ -115,7 +117,8 @@ class Hosts:
         cwd="/root",
         env=None,
     ):
-        """Runs a command (a list, or a string for bash) in `host` and returns the CompletedProcess, output as text.
+        """Runs a command (a list, or a string for bash) in `host` and returns the CompletedProcess,
+        output as text.
 
         Not by ssh: it works while the network is cut. `env` is added to a clean environment.
         Raises AssertionError with the output if `check` and it fails, TimeoutExpired.
@@ -130,7 +133,9 @@ class Hosts:
         return done
 
     def start(self, host: str, command, log: Path, *, cwd="/root", env=None) -> subprocess.Popen:
-        """Starts a command in `host`, its output in `log`. End it with `kill`: the Popen is what entered the host."""
+        """Starts a command in `host`, its output in `log`. End it with `kill`: the Popen is what
+        entered the host.
+        """
         with open(log, "w") as out:
             return subprocess.Popen(
                 self._inside(host, command, cwd), stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
@@ -146,7 +151,9 @@ class Hosts:
         self._on_bridge(f"ip link set {host} up")
 
     def kill(self, host: str, pattern: str, how: signal.Signals = signal.SIGKILL) -> int:
-        """Signals all processes of `host` whose command line matches the regular expression; returns how many."""
+        """Signals all processes of `host` whose command line matches the regular expression;
+        returns how many.
+        """
         found = [pid for pid, line in self.processes(host).items() if re.search(pattern, line)]
         for pid in found:
             try:
@@ -156,7 +163,9 @@ class Hosts:
         return len(found)
 
     def processes(self, host: str) -> dict[int, str]:
-        """Process ids (as this machine counts them) and command lines of all that runs in `host`."""
+        """Process ids (as this machine counts them) and command lines of all that runs in
+        `host`.
+        """
         namespace = os.readlink(self._pid_namespace(host))
         found = {}
         for entry in Path("/proc").iterdir():
@@ -182,7 +191,7 @@ class Hosts:
         """What the host's first process printed: why it did not start."""
         return (self.folder / host / "log.txt").read_text()
 
-    # Making one -----------------------------------------------------------------------------------------------------
+    # Making one -----------------------------------------------------------------------------------
 
     def _make_files(self) -> None:
         names = [*self.addresses, LAPTOP]
@@ -195,7 +204,8 @@ class Hosts:
             ):
                 (self.folder / name / part).mkdir(parents=True)
                 (self.folder / name / part).chmod(mode)
-            # Where Debian's own files would send a login; Ray's launcher appends to ~/.bashrc and sources it.
+            # Where Debian's own files would send a login; Ray's launcher appends to ~/.bashrc and
+            # sources it.
             (self.folder / name / "root/.profile").write_text(". ~/.bashrc\n")
             (self.folder / name / "root/.bashrc").touch()
             hosts = "".join(f"{address} {host}\n" for host, address in self.addresses.items())
@@ -259,7 +269,7 @@ class Hosts:
         ssh = ["ssh", "-q", "-i", str(self.key), *options, f"root@{self.addresses[name]}", "true"]
         return self.run(LAPTOP, ssh, check=False).returncode == 0
 
-    # Entering one ---------------------------------------------------------------------------------------------------
+    # Entering one ---------------------------------------------------------------------------------
 
     def _pid_namespace(self, host: str) -> str:
         return f"/proc/{self._processes[host].pid}/ns/pid_for_children"
@@ -291,7 +301,9 @@ class Hosts:
 
 
 def environment_folders() -> tuple[Path, ...]:
-    """The folders that this Python needs: its environment, the installation below it, and this checkout."""
+    """The folders that this Python needs: its environment, the installation below it, and this
+    checkout.
+    """
     prefixes = [Path(sys.prefix), Path(sys.base_prefix)]  # either may be reached through a link
     return (
         *prefixes,
@@ -305,7 +317,9 @@ def _hidden(path: Path) -> bool:
 
 
 def _mounts(folder: Path, shared: tuple[str, ...]) -> list[str]:
-    """Shell commands that give a host its own folders. Shared ones are held in /run while /tmp and /root are hidden."""
+    """Shell commands that give a host its own folders. Shared ones are held in /run while /tmp and
+    /root are hidden.
+    """
     quote = shlex.quote
     held = [(quote(path), f"/run/shared/{number}") for number, path in enumerate(shared)]
     files = [
@@ -327,7 +341,9 @@ def _sshd() -> str | None:
 
 
 def _sshd_command() -> str:
-    """In the foreground, with none of the machine's settings; Ray opens many sessions over one connection."""
+    """In the foreground, with none of the machine's settings; Ray opens many sessions over one
+    connection.
+    """
     settings = (
         "HostKey=/root/.ssh/host_key", "PermitRootLogin=yes", "StrictModes=no", "UsePAM=no", "PidFile=none",
         "PasswordAuthentication=no", "MaxSessions=100", "MaxStartups=100",
@@ -338,7 +354,9 @@ def _sshd_command() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """A clean one: nothing of the test's own environment (tokens, proxies, Ray's variables) reaches a host."""
+    """A clean one: nothing of the test's own environment (tokens, proxies, Ray's variables) reaches
+    a host.
+    """
     return {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "HOME": "/root",

@@ -1,6 +1,8 @@
-"""A cluster on test hosts, brought up with `ray up` from this checkout's cluster-local.yaml, as a user would do it.
+"""A cluster on test hosts, brought up with `ray up` from this checkout's cluster-local.yaml, as a
+user would do it.
 
-Commands are typed on the laptop, in its copy of the checkout; the dashboard comes through `ray dashboard`'s tunnel.
+Commands are typed on the laptop, in its copy of the checkout; the dashboard comes through `ray
+dashboard`'s tunnel.
 """
 
 import json
@@ -44,13 +46,17 @@ print(json.dumps([status, body]))
 
 
 class Cluster:
-    """`ray up`, `ray dashboard`, `ray job submit` and `ray down`; host1 is the head, the others are workers."""
+    """`ray up`, `ray dashboard`, `ray job submit` and `ray down`; host1 is the head, the others are
+    workers.
+    """
 
     def __init__(self, hosts: Hosts):
         self.hosts, self.tunnel = hosts, None
 
     def prepare(self) -> None:
-        """A checkout with the hosts' addresses on the laptop, a token, and on each host what setup would install."""
+        """A checkout with the hosts' addresses on the laptop, a token, and on each host what setup
+        would install.
+        """
         checkout = self.hosts.path(LAPTOP, CHECKOUT)
         config = yaml.safe_load((REPOSITORY / "cluster-local.yaml").read_text())
         for name in [*config["file_mounts"].values(), ".gitignore", ".rayignore"]:
@@ -68,7 +74,8 @@ class Cluster:
             project.mkdir()
             (project / ".venv").symlink_to(sys.prefix)
             (project / ".installed").write_text(installed)
-            # All hosts are one machine with one memory: Ray's monitor would blame each for what the others hold.
+            # All hosts are one machine with one memory: Ray's monitor would blame each for what the
+            # others hold.
             self.hosts.path(name, "/root/.bashrc").write_text(
                 "export RAY_memory_monitor_refresh_ms=0\n"
             )
@@ -114,16 +121,20 @@ class Cluster:
     def ask(
         self, url: str, token: str | None = None, data: str | None = None, *, host: str = LAPTOP
     ):
-        """Status and body of an HTTP answer, asked for on `host`; (None, why) if there is no connection."""
+        """Status and body of an HTTP answer, asked for on `host`; (None, why) if there is no
+        connection.
+        """
         argument = json.dumps([url, token, data])
         return tuple(
             json.loads(self.hosts.run(host, [sys.executable, "-I", "-c", ASK, argument]).stdout)
         )
 
     def submit(self, name: str, *command, wait: bool = True, timeout_s: float = 600) -> str:
-        """`ray job submit` of `command` from the laptop's checkout under the id `name`; returns the log.
+        """`ray job submit` of `command` from the laptop's checkout under the id `name`; returns the
+        log.
 
-        Waits for the job's end, and raises AssertionError with the log if it fails; not so without `wait`.
+        Waits for the job's end, and raises AssertionError with the log if it fails; not so without
+        `wait`.
         """
         submit = [
             BIN / "ray",

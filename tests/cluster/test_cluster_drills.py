@@ -1,7 +1,8 @@
-"""Machines that are lost, for real, on three test hosts: each drill ends in the table of an undisturbed run.
+"""Machines that are lost, for real, on three test hosts: each drill ends in the table of an
+undisturbed run.
 
-No retries are allowed in the spec, so that a lost machine visibly uses up none. Each drill has a cluster of its own
-and takes some minutes; the times it prints (`-rP`) stand in docs/cluster.md.
+No retries are allowed in the spec, so that a lost machine visibly uses up none. Each drill has a
+cluster of its own and takes some minutes; the times it prints (`-rP`) stand in docs/cluster.md.
 """
 
 import re
@@ -36,7 +37,7 @@ SPEC = {
             "preset": "digits",
             "training": {"total_nimg": 25_600},
             "sampler": {"steps": 4},
-        },
+        }
     },
     "subset_seeds": [0, 1],
     "seeds": [0],
@@ -68,7 +69,9 @@ os._exit(1)  # and dies of it
 
 
 class Said(NamedTuple):
-    """A line in the log of a slot: a job begins (`text` names its cell) or has ended (`text` says how)."""
+    """A line in the log of a slot: a job begins (`text` names its cell) or has ended (`text` says
+    how).
+    """
 
     at_s: float
     host: str
@@ -107,7 +110,9 @@ class Drill:
         return sorted(found)
 
     def met(self, kind: str, *, after_s: float, nth: int = 1) -> Said:
-        """Waits until a worker host is `after_s` into its `nth` (or a later) job of a kind; that job's beginning."""
+        """Waits until a worker host is `after_s` into its `nth` (or a later) job of a kind; that
+        job's beginning.
+        """
         workers, found = list(self.hosts.addresses)[1:], []
 
         def meets() -> bool:
@@ -229,7 +234,9 @@ def undisturbed(tmp_path_factory) -> Store:
 
 @pytest.fixture
 def drill(undisturbed, shared, tmp_path, request) -> Drill:
-    """A cluster of its own, torn down afterwards, on which every host that runs a trial holds that trial's shards."""
+    """A cluster of its own, torn down afterwards, on which every host that runs a trial holds that
+    trial's shards.
+    """
     folders = (*test_hosts.environment_folders(), shared)
     with test_hosts.Hosts(3, tmp_path / "hosts", shared=folders) as made:
         cluster = Cluster(made)
@@ -291,7 +298,9 @@ def test_head_lost_in_mid_grid_and_resumed_under_a_new_id(drill, undisturbed):
 
 @pytest.mark.parametrize("how", ["kill -9 of the raylet", "SIGTERM to all", "ray stop"])
 def test_host_gone_while_a_generator_trains(drill, undisturbed, how):
-    """Ray kills its workers at once, however its raylet ends: the training goes on from its last checkpoint."""
+    """Ray kills its workers at once, however its raylet ends: the training goes on from its last
+    checkpoint.
+    """
     drill.submit("drill-1", checkpoint_every_s=2)
     training = drill.met("generator", after_s=1)
     # After the first row of the log, which a training from the start would repeat.
@@ -319,7 +328,9 @@ def test_host_gone_while_a_generator_trains(drill, undisturbed, how):
 
 
 def test_told_to_leave_a_host_saves_its_training_and_goes(drill, undisturbed):
-    """As a spot notice or a preStop hook would. No checkpoint is due for an hour: only the notice makes one."""
+    """As a spot notice or a preStop hook would. No checkpoint is due for an hour: only the notice
+    makes one.
+    """
     drill.submit("drill-1")
     training = drill.met("generator", after_s=6)
     assert not drill.checkpoints(training)

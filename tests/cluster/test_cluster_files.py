@@ -1,4 +1,6 @@
-"""The cluster files, as far as they can be checked without a cloud: by Ray's own schema, defaults and scheduler."""
+"""The cluster files, as far as they can be checked without a cloud: by Ray's own schema, defaults
+and scheduler.
+"""
 
 import json
 import os
@@ -19,7 +21,8 @@ from equigrid.grid.spec import load
 
 FILES = ("cluster.yaml", "cluster-local.yaml")
 START = {"head": "head_start_ray_commands", "worker": "worker_start_ray_commands"}
-# The fields of KubeRay 1.6.2's custom resource definitions (ray.io/v1); what is not among them is dropped unread.
+# The fields of KubeRay 1.6.2's custom resource definitions (ray.io/v1); what is not among them is
+# dropped unread.
 RAYJOB = set(
     "activeDeadlineSeconds backoffLimit clusterSelector deletionStrategy entrypoint entrypointNumCpus entrypointNumGpus"
     " entrypointResources jobId managedBy metadata preRunningDeadlineSeconds rayClusterSpec runtimeEnvYAML"
@@ -56,7 +59,7 @@ def rayjob() -> tuple[dict, dict]:
     return tuple(yaml.safe_load_all((REPOSITORY / "deploy/rayjob.yaml").read_text()))
 
 
-# Both files -----------------------------------------------------------------------------------------------------
+# Both files ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -156,7 +159,7 @@ def test_what_a_job_carries_is_small(tmp_path):
     assert names == {*kept, ".gitignore", ".rayignore"}
 
 
-# AWS --------------------------------------------------------------------------------------------------------------
+# AWS ----------------------------------------------------------------------------------------------
 
 
 def test_no_command_of_rays_defaults_remains(aws):
@@ -239,7 +242,7 @@ def test_the_roles_allow_what_the_cluster_file_needs(aws):
     assert [by_action["iam:PassRole"]["Resource"].rsplit("/")[-1]] == list(profiles)
 
 
-# Kubernetes -------------------------------------------------------------------------------------------------------
+# Kubernetes ---------------------------------------------------------------------------------------
 
 
 def test_the_rayjob_uses_known_fields_only(rayjob):

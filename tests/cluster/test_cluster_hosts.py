@@ -1,4 +1,6 @@
-"""The test hosts themselves: what a drill does to one happens to that one alone, and nothing is left of them."""
+"""The test hosts themselves: what a drill does to one happens to that one alone, and nothing is
+left of them.
+"""
 
 import os
 import signal

@@ -1,4 +1,6 @@
-"""`ray up`, a submitted grid, closed ports and `ray down`, for real, on three test hosts (in this order)."""
+"""`ray up`, a submitted grid, closed ports and `ray down`, for real, on three test hosts (in this
+order).
+"""
 
 import json
 import sys
@@ -24,7 +26,9 @@ def rows(store: Store) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def spec(cluster) -> str:
-    """The small grid with slots as large as a host, so that each host gets one; its name in the laptop's checkout."""
+    """The small grid with slots as large as a host, so that each host gets one; its name in the
+    laptop's checkout.
+    """
     content = yaml.safe_load((REPOSITORY / "tests/cluster/digits-cluster.yaml").read_text())
     content["execution"]["cpus"] = cores()
     path = cluster.hosts.path(LAPTOP, f"{CHECKOUT}/digits-cluster.yaml")

@@ -1,8 +1,9 @@
-"""A spot instance's notice, from the metadata service to slots that have saved, with the scripts that run on AWS.
+"""A spot instance's notice, from the metadata service to slots that have saved, with the scripts
+that run on AWS.
 
-Only the service is played, by a server that answers as EC2's does, and Ray, by commands that write down that they were
-called. The drills have a real Ray. What runs is the command of cluster.yaml, in a pid namespace: it signals slots by
-their command lines, and others may be running here.
+Only the service is played, by a server that answers as EC2's does, and Ray, by commands that write
+down that they were called. The drills have a real Ray. What runs is the command of cluster.yaml, in
+a pid namespace: it signals slots by their command lines, and others may be running here.
 """
 
 import os
@@ -37,7 +38,9 @@ pytestmark = pytest.mark.skipif(bool(why := missing()), reason=str(why))
 
 
 class Metadata(ThreadingHTTPServer):
-    """EC2's metadata service, second version: tokens by PUT, nothing without one, 404 until there is a notice."""
+    """EC2's metadata service, second version: tokens by PUT, nothing without one, 404 until there
+    is a notice.
+    """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Answers)

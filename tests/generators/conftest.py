@@ -28,7 +28,9 @@ dist.destroy_process_group()
 
 @pytest.fixture
 def in_two_workers(tmp_path):
-    """Trains in two processes with gloo; weights and states of each rank. Rank 0 alone has states and log rows."""
+    """Trains in two processes with gloo; weights and states of each rank. Rank 0 alone has states
+    and log rows.
+    """
 
     def train(chosen, data, **options) -> list[dict]:
         import json

@@ -26,7 +26,9 @@ def script(monkeypatch):
 
 
 def test_operations_of_the_published_network(script):
-    """Counted block by block: convolutions, projections and attention; the rest is below a thousandth."""
+    """Counted block by block: convolutions, projections and attention; the rest is below a
+    thousandth.
+    """
     from equigrid.generators.registry import config
 
     chosen = config({"kind": "edm"})

@@ -18,7 +18,9 @@ FOLDERS = sorted({backend.folder for backend in registry.BACKENDS.values()})
 
 
 def parameters(module: str, name: str) -> list[str]:
-    return list(inspect.signature(getattr(import_module(f"equigrid.generators.{module}"), name)).parameters)
+    return list(
+        inspect.signature(getattr(import_module(f"equigrid.generators.{module}"), name)).parameters
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

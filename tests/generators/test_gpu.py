@@ -1,4 +1,6 @@
-"""What only a CUDA device can show: precision, layout, streams, graphs and kernels agree with the plain way."""
+"""What only a CUDA device can show: precision, layout, streams, graphs and kernels agree with the
+plain way.
+"""
 
 import numpy as np
 import pytest
@@ -106,8 +108,9 @@ def test_batches_made_on_their_own_stream_are_those_of_the_host(data):
 
 
 def test_resumed_equals_uninterrupted(data, whole):
-    """But for sums whose order a device does not fix: another order moved these weights by 0.0005 of their size in
-    bf16 on a CPU, moments laid beside the wrong weights by 0.04."""
+    """But for sums whose order a device does not fix: another order moved these weights by 0.0005
+    of their size in bf16 on a CPU, moments laid beside the wrong weights by 0.04.
+    """
     resumed = registry.train(*data, chosen(), seed=1, resume=whole[2], **OPTIONS)
     assert difference(resumed, whole[0]) < 0.005
 

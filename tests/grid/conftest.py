@@ -1,4 +1,6 @@
-"""A small grid on the digits that runs in seconds, and one local Ray for all tests that need it in this process."""
+"""A small grid on the digits that runs in seconds, and one local Ray for all tests that need it in
+this process.
+"""
 
 import copy
 import io
@@ -26,7 +28,7 @@ MINI = {
             "preset": "digits",
             "training": {"total_nimg": 640},
             "sampler": {"steps": 4},
-        },
+        }
     },
     "subset_seeds": [0],
     "seeds": [0, 1],
@@ -38,13 +40,17 @@ MINI = {
 
 @pytest.fixture
 def mini() -> dict:
-    """The small grid's mapping: 2 generators, 2 shards, 18 trials for 20 cells; a test may change its copy."""
+    """The small grid's mapping: 2 generators, 2 shards, 18 trials for 20 cells; a test may change
+    its copy.
+    """
     return copy.deepcopy(MINI)
 
 
 @pytest.fixture(scope="session")
 def ray_here():
-    """A local Ray for the whole test session: two CPUs, and three GPUs that are only Ray's word for it."""
+    """A local Ray for the whole test session: two CPUs, and three GPUs that are only Ray's word for
+    it.
+    """
     from equigrid.grid.running import cluster
 
     with cluster.connected("local", dashboard=False, num_cpus=2, num_gpus=3):
@@ -165,7 +171,8 @@ def planned(tmp_path):
     return make
 
 
-# Sizes as the sources say them; ImageNet's are the usual list's, which has fewer images than the paper rounds to.
+# Sizes as the sources say them; ImageNet's are the usual list's, which has fewer images than the
+# paper rounds to.
 PRESET_SHAPES = {
     "imagenet100": ([f"class {i}" for i in range(100)], 256, [1267] * 89 + [1266] * 11, [50] * 100),
     "imagenet10": ([f"class {i}" for i in range(10)], 256, [1300] * 10, [50] * 10),
@@ -174,7 +181,9 @@ PRESET_SHAPES = {
 
 @pytest.fixture
 def plan_of(tmp_path, monkeypatch):
-    """Plans a preset as on a machine that has its files: every folder that it names is made, with next to nothing."""
+    """Plans a preset as on a machine that has its files: every folder that it names is made, with
+    next to nothing.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from PIL import Image
@@ -272,7 +281,9 @@ def descendants(root: int) -> dict[int, str]:
 
 @pytest.fixture
 def slot_processes():
-    """Process ids of the slots of this process's own Ray, which titles them by actor or by the request they run."""
+    """Process ids of the slots of this process's own Ray, which titles them by actor or by the
+    request they run.
+    """
     pattern = re.compile("ray::(Slot|trial:|generator:|shard:)")
 
     def running(kind: str = "") -> list[int]:
@@ -288,7 +299,9 @@ def slot_processes():
 
 @pytest.fixture
 def plant(tmp_path, monkeypatch):
-    """Plants code into every slot, which is another process: Python runs it there before anything else."""
+    """Plants code into every slot, which is another process: Python runs it there before anything
+    else.
+    """
     from equigrid.grid.running.slots import SlotPool
 
     def into_slots(code: str) -> None:
@@ -348,7 +361,8 @@ class Command:
         return descendants(self.process.pid)
 
     def kill(self) -> None:
-        """kill -9 of the driver alone, then of whatever it left behind once that had time to go by itself.
+        """kill -9 of the driver alone, then of whatever it left behind once that had time to go by
+        itself.
 
         Ray's agents outlive their raylet by a minute, and do nothing: they are not waited for.
         """

@@ -1,4 +1,6 @@
-"""The command line as its users meet it: kills, interrupts, exit codes, JSON; each in processes of its own."""
+"""The command line as its users meet it: kills, interrupts, exit codes, JSON; each in processes of
+its own.
+"""
 
 import json
 import os
@@ -24,7 +26,9 @@ def parts(store: Store) -> dict[str, tuple]:
 def test_a_killed_driver_resumes_to_the_same_table(
     finished_mini, mini, write_spec, start, tmp_path, outcomes
 ):
-    """kill -9 while generators train, and again among the trials: finished parts stay as they are."""
+    """kill -9 while generators train, and again among the trials: finished parts stay as they
+    are.
+    """
     spec, store = write_spec(mini), Store(tmp_path / "store", create=True)
     arguments = ("run", spec, "--store", store.uri, "--no-dashboard")
 

@@ -1,4 +1,6 @@
-"""Garbage collection: what no recorded grid needs goes once it is old enough, and not one thing more."""
+"""Garbage collection: what no recorded grid needs goes once it is old enough, and not one thing
+more.
+"""
 
 import copy
 import os

@@ -9,7 +9,9 @@ from equigrid.grid.spec import load
 
 
 def test_golden_ids():
-    """If one of these changes, every finished result in every store is lost: raise a revision instead, knowingly."""
+    """If one of these changes, every finished result in every store is lost: raise a revision
+    instead, knowingly.
+    """
     assert ids.canonical_json({"b": 1, "a": [1.5, None, "é"]}) == '{"a":[1.5,null,"é"],"b":1}'
     assert ids.content_id("trial", {"n": 1}) == "trial-924b790528a31fee268b"
     assert ids.seed_of("trial-x", "training") == 2316087396164952297

@@ -1,4 +1,6 @@
-"""What a hostile store or spec could try: names and links that lead elsewhere, code in data, secrets in the open."""
+"""What a hostile store or spec could try: names and links that lead elsewhere, code in data,
+secrets in the open.
+"""
 
 import ast
 import json
@@ -61,7 +63,9 @@ def test_no_name_leaves_the_store(store, outside, name):
 
 @pytest.mark.parametrize("name", ["../outside/secret", "/etc/passwd", "..\\secret"])
 def test_no_manifest_leads_out_of_the_store(store, outside, name):
-    """The names in manifests of shards, datasets, weights and tables of results all go through the store."""
+    """The names in manifests of shards, datasets, weights and tables of results all go through the
+    store.
+    """
     manifest = {"data": name, "checksum": "0" * 32, "n": 1}
     store.put_json("pools/p/00000.json", manifest)
     with pytest.raises(shards.ShardCorrupt, match="must be relative"):  # and so it is made again
@@ -134,7 +138,7 @@ def test_links_within_the_store_and_to_it_are_the_users_own(store, tmp_path):
     assert Store(tmp_path / "link").get("a/x") == b"1"
 
 
-# Nothing in a store is ever run --------------------------------------------------------------------------------------
+# Nothing in a store is ever run -------------------------------------------------------------------
 
 
 def unpickling(tree: ast.AST) -> list[str]:
@@ -241,7 +245,7 @@ def test_checkpoints_and_arrays_of_a_store_run_no_code(store, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-# Credentials ---------------------------------------------------------------------------------------------------------
+# Credentials --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""Words for captions: in-context examples, backgrounds and relations, as data files of our own writing."""
+"""Words for captions: in-context examples, backgrounds and relations, as data files of our own
+writing.
+"""
 
 import hashlib
 import json
@@ -25,7 +27,9 @@ class Words:
 def read(
     examples: str | None = None, backgrounds: str | None = None, relations: str | None = None
 ) -> Words:
-    """The words of the files, None for ours.  ValueError, one line, names a file that cannot serve."""
+    """The words of the files, None for ours.  ValueError, one line, names a file that cannot
+    serve.
+    """
     return Words(
         _examples(Path(examples or _OWN / "examples.json")),
         _lines("backgrounds", Path(backgrounds or _OWN / "backgrounds.txt")),

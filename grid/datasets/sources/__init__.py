@@ -1,1 +1,3 @@
-"""Where datasets come from, a module per family; `equigrid.grid.datasets.catalogue.SOURCES` names them."""
+"""Where datasets come from, a module per family; `equigrid.grid.datasets.catalogue.SOURCES` names
+them.
+"""

@@ -18,7 +18,9 @@ SIZES = (4, 2048)  # of a stored image's side, in pixels
 
 @dataclass(frozen=True)
 class Shape:
-    """What planning needs to know of a set: sizes and class counts per split; val_counts is empty without a val."""
+    """What planning needs to know of a set: sizes and class counts per split; val_counts is empty
+    without a val.
+    """
 
     classes: tuple[str, ...]
     height: int
@@ -55,9 +57,11 @@ class Shape:
 
 
 class Batch(NamedTuple):
-    """Images (n, H, W, C) uint8 and labels (n,) int64 in the set's order, and the broken ones among them.
+    """Images (n, H, W, C) uint8 and labels (n,) int64 in the set's order, and the broken ones among
+    them.
 
-    Those are left out of the arrays; each is (its place in the split, where it lies and what is wrong).
+    Those are left out of the arrays; each is (its place in the split, where it lies and what is
+    wrong).
     """
 
     images: np.ndarray
@@ -67,11 +71,13 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a source holds once it is on this machine: the images of a split have places 0 to counts[split] - 1.
+    """What a source holds once it is on this machine: the images of a split have places 0 to
+    counts[split] - 1.
 
-    image: (height, width, channels) of every stored image. unit: (split, start, stop) -> a small description of
-    that range, of plain values. read: a picklable function from it to batches. from_start: reading any range costs
-    reading all before it, so a split is one unit. skipped: files that were passed over as no images.
+    image: (height, width, channels) of every stored image. unit: (split, start, stop) -> a small
+    description of that range, of plain values. read: a picklable function from it to batches.
+    from_start: reading any range costs reading all before it, so a split is one unit. skipped:
+    files that were passed over as no images.
     """
 
     image: tuple[int, int, int]
@@ -86,10 +92,11 @@ class Contents:
 class Source:
     """A set before it is ingested.
 
-    name: for tables and figures. state: what tells that the source is unchanged (paths, sizes, times, versions).
-    classes: the classes' names; class_ids: their WordNet ids, where they have some. contents: looks at the images,
-    which may download them first. shape: the set's shape where it is known without that. allow_broken: how many
-    images may be broken. local: whether the images lie on this machine alone.
+    name: for tables and figures. state: what tells that the source is unchanged (paths, sizes,
+    times, versions). classes: the classes' names; class_ids: their WordNet ids, where they have
+    some. contents: looks at the images, which may download them first. shape: the set's shape where
+    it is known without that. allow_broken: how many images may be broken. local: whether the images
+    lie on this machine alone.
     """
 
     name: str
@@ -103,7 +110,9 @@ class Source:
 
     @property
     def key(self) -> str:
-        """Names the place and state of the source, to remember its fingerprint by; no part of any other id."""
+        """Names the place and state of the source, to remember its fingerprint by; no part of any
+        other id.
+        """
         allowed = {"allow_broken": self.allow_broken} if self.allow_broken else {}
         return content_id(
             "ingest",
@@ -140,9 +149,11 @@ def checked_allowance(allow_broken) -> int:
 def class_counts(
     where: str, labels: dict[str, np.ndarray], classes: int | None = None
 ) -> dict[str, tuple[int, ...]]:
-    """Images per class in each split, of integer labels (n,). Raises UserError unless they are 0 to k-1.
+    """Images per class in each split, of integer labels (n,). Raises UserError unless they are 0 to
+    k-1.
 
-    Every class needs images to train on and to test on. classes: k, where names say it; else the largest label does.
+    Every class needs images to train on and to test on. classes: k, where names say it; else the
+    largest label does.
     """
     for split in ("train", "test"):
         if not len(labels[split]):
@@ -168,7 +179,9 @@ def class_counts(
 
 
 def cache_folder(kind: str, place: str | None, name: str | None = None) -> Path:
-    """Where a downloaded set lies: `place`, else the folder `name` in EQUIGRID_CACHE or ~/.cache/equigrid."""
+    """Where a downloaded set lies: `place`, else the folder `name` in EQUIGRID_CACHE or
+    ~/.cache/equigrid.
+    """
     if place:
         folder = Path(place).expanduser().absolute()
         if not folder.is_dir():

@@ -21,9 +21,11 @@ ARCHIVE = "cifar-10-python.tar.gz"
 
 
 def cifar10(place: str | None = None) -> Source:
-    """50,000 training and 10,000 test images of 32×32×3, ten classes of equal size (Krizhevsky, 2009).
+    """50,000 training and 10,000 test images of 32×32×3, ten classes of equal size (Krizhevsky,
+    2009).
 
-    place: the folder that holds torchvision's copy; without it the cache, into which it is downloaded on first use.
+    place: the folder that holds torchvision's copy; without it the cache, into which it is
+    downloaded on first use.
     """
     folder = str(cache_folder("cifar10", place))
     shape = Shape(CLASSES, 32, 32, 3, (5000,) * 10, (1000,) * 10)

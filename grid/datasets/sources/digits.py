@@ -16,8 +16,9 @@ LABELS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 def digits(place: str | None = None) -> Source:
     """1,797 real images of 8×8 in 17 grey levels (0 to 16), ten classes.
 
-    The set has no split of its own. Ours is fixed: the last 597 places of the stratified order with seed 0 are
-    the test set. Its counts are facts about the file that scikit-learn ships, so planning need not read it.
+    The set has no split of its own. Ours is fixed: the last 597 places of the stratified order with
+    seed 0 are the test set. Its counts are facts about the file that scikit-learn ships, so
+    planning need not read it.
     """
     if place is not None:
         raise UserError(f"dataset: digits takes no place, got {place!r}; write dataset: digits")

@@ -1,4 +1,6 @@
-"""What folders and Parquet files of encoded images share: many of them to arrays, broken ones told apart."""
+"""What folders and Parquet files of encoded images share: many of them to arrays, broken ones told
+apart.
+"""
 
 from collections.abc import Iterable
 
@@ -17,7 +19,8 @@ def batch(
 ) -> Batch:
     """Decodes (place in the split, where it lies, encoded bytes, label) items.
 
-    size: as in `decode`. image: (height, width, 3) that all images must have. Raises ValueError if one differs.
+    size: as in `decode`. image: (height, width, 3) that all images must have. Raises ValueError if
+    one differs.
     """
     images, labels, broken = [], [], []
     for place, where, data, label in items:
@@ -37,7 +40,9 @@ def batch(
 
 
 def image_shape(some: Iterable[bytes | None], size: int | None) -> tuple[int, int, int] | None:
-    """(height, width, 3) of stored images: by `size`, else of the first that decodes; None if none of 100 does."""
+    """(height, width, 3) of stored images: by `size`, else of the first that decodes; None if none
+    of 100 does.
+    """
     if size is not None:
         return size, size, 3
     for _, data in zip(range(TRIED), some):

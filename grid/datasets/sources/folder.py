@@ -1,4 +1,6 @@
-"""Folders of image files, one folder per class: what a source reads where images lie as TRAIN/CLASS/IMAGE."""
+"""Folders of image files, one folder per class: what a source reads where images lie as
+TRAIN/CLASS/IMAGE.
+"""
 
 import hashlib
 import os
@@ -25,9 +27,10 @@ VAL_NAMES = ("val", "validation", "valid")
 def imagefolder(place: str | None, size: int | None = None, allow_broken: int = 0) -> Source:
     """A tree PATH/train/CLASS/*, PATH/test/CLASS/* and, if there is one, PATH/val/CLASS/*.
 
-    Without a test folder, val (or validation, valid) is what is tested on. Labels number the class folders by name.
-    size: resize the short side to it (bicubic, antialiased) and crop the centre; without it all images must have
-    one size. allow_broken: images that may fail to decode; they are left out.
+    Without a test folder, val (or validation, valid) is what is tested on. Labels number the class
+    folders by name. size: resize the short side to it (bicubic, antialiased) and crop the centre;
+    without it all images must have one size. allow_broken: images that may fail to decode; they are
+    left out.
     """
     root = root_folder(place, "imagefolder", "train/CLASS/* and test/CLASS/* in it")
     splits = _splits(root)
@@ -156,7 +159,9 @@ def _same_classes(
 def look_into(
     root: Path, splits: dict[str, str], classes: list[str], *, size, allow_broken
 ) -> Tree:
-    """Lists the image files of the given class folders; labels are the classes' places. Raises UserError."""
+    """Lists the image files of the given class folders; labels are the classes' places. Raises
+    UserError.
+    """
     size, allow_broken = checked_size(size), checked_allowance(allow_broken)
     digest = hashlib.blake2b(digest_size=16)
     files, counts, skipped = {}, {}, []
@@ -189,7 +194,9 @@ def look_into(
 
 
 def _walk(folder: Path) -> Iterator[os.DirEntry]:
-    """Files below a folder, in the order of their names; none if it is not there. Raises UserError."""
+    """Files below a folder, in the order of their names; none if it is not there. Raises
+    UserError.
+    """
     try:
         with os.scandir(folder) as entries:
             entries = sorted(entries, key=lambda entry: entry.name)

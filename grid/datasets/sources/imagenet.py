@@ -18,12 +18,14 @@ def imagenet(
     size: int = SIZE,
     allow_broken: int = 0,
 ) -> Source:
-    """Classes of an ImageNet-1k folder; its val is what is tested on, as everywhere. `kind` is the list's name.
+    """Classes of an ImageNet-1k folder; its val is what is tested on, as everywhere. `kind` is the
+    list's name.
 
-    imagenet: all 1,000 classes; imagenet100: those of the list in CMC (Tian et al., 2020); imagenet10: the paper's.
-    classes: a file with a list of one's own, a WordNet id a line, a name after it if its usual one will not do.
-    Labels number the ids in ascending order. size: the short side is resized to it (bicubic, antialiased), the
-    centre cropped. allow_broken: images that may fail to decode; they are left out.
+    imagenet: all 1,000 classes; imagenet100: those of the list in CMC (Tian et al., 2020);
+    imagenet10: the paper's. classes: a file with a list of one's own, a WordNet id a line, a name
+    after it if its usual one will not do. Labels number the ids in ascending order. size: the short
+    side is resized to it (bicubic, antialiased), the centre cropped. allow_broken: images that may
+    fail to decode; they are left out.
     """
     root = folder.root_folder(place, kind, "train/n01440764/* and val/n01440764/* in it")
     names = read_list(

@@ -1,4 +1,6 @@
-"""The 2-D sets of MedMNIST with one label an image, downloaded by medmnist's own addresses and checksums."""
+"""The 2-D sets of MedMNIST with one label an image, downloaded by medmnist's own addresses and
+checksums.
+"""
 
 import json
 import os
@@ -37,9 +39,10 @@ def medmnist(
 ) -> Source:
     """The set `name` with its own train, val and test split (Yang et al., 2023).
 
-    place: the folder that holds its .npz; without it the cache, into which it is downloaded on first use.
-    size: which of MedMNIST's versions, 28, 64, 128 or 224. resize: the side at which images are stored (bicubic,
-    antialiased); by default 32 for the version of 64, as the paper has it, and none for the others.
+    place: the folder that holds its .npz; without it the cache, into which it is downloaded on
+    first use. size: which of MedMNIST's versions, 28, 64, 128 or 224. resize: the side at which
+    images are stored (bicubic, antialiased); by default 32 for the version of 64, as the paper has
+    it, and none for the others.
     """
     if size not in VERSIONS:
         raise UserError(
@@ -75,7 +78,9 @@ def _checked_resize(resize) -> int | None:
 
 @cache
 def _facts() -> dict:
-    """Channels, images per split, class names, and class counts per split where they are published, of each set."""
+    """Channels, images per split, class names, and class counts per split where they are published,
+    of each set.
+    """
     return json.loads(Path(__file__).with_name("medmnist.json").read_text(encoding="utf-8"))
 
 
@@ -89,7 +94,9 @@ def _look_into(file: Path, classes: int) -> npz.NpzFile:
 
 
 def _fetch(name: str, size: int, file: Path) -> None:
-    """Downloads the file, with a progress bar, unless it is there, and checks its checksum. Raises UserError."""
+    """Downloads the file, with a progress bar, unless it is there, and checks its checksum. Raises
+    UserError.
+    """
     from medmnist import INFO
     from torchvision.datasets.utils import check_md5, download_url
 

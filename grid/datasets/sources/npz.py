@@ -1,4 +1,6 @@
-"""Files of arrays in MedMNIST's layout: {train,val,test}_{images,labels} in one .npz, read as a stream."""
+"""Files of arrays in MedMNIST's layout: {train,val,test}_{images,labels} in one .npz, read as a
+stream.
+"""
 
 import zipfile
 from collections.abc import Iterator
@@ -16,9 +18,11 @@ CHUNK_BYTES = 4 * 2**20
 
 
 def npz(place: str | None) -> Source:
-    """An .npz file with train_images, train_labels, test_images, test_labels, and val_images, val_labels if it has.
+    """An .npz file with train_images, train_labels, test_images, test_labels, and val_images,
+    val_labels if it has.
 
-    Images are uint8 (N, H, W) or (N, H, W, C) with 1 or 3 channels; labels are 0 to k-1, as (N,) or (N, 1).
+    Images are uint8 (N, H, W) or (N, H, W, C) with 1 or 3 channels; labels are 0 to k-1, as (N,) or
+    (N, 1).
     """
     path = Path(place or "").expanduser().absolute()
     if not place or not path.is_file():
@@ -38,7 +42,9 @@ def npz(place: str | None) -> Source:
 
 
 class NpzFile(NamedTuple):
-    """What an .npz says before its images are read: (height, width, channels), images and class counts per split."""
+    """What an .npz says before its images are read: (height, width, channels), images and class
+    counts per split.
+    """
 
     path: Path
     image: tuple[int, int, int]
@@ -128,7 +134,9 @@ def _header(path: Path, split: str) -> tuple[tuple, np.dtype]:
 
 
 def _read_header(member) -> tuple[tuple, bool, np.dtype]:
-    """Shape, whether in Fortran's order, and type of the array in a .npy file, which is then read up to its data."""
+    """Shape, whether in Fortran's order, and type of the array in a .npy file, which is then read
+    up to its data.
+    """
     newer = np.lib.format.read_magic(member) >= (2, 0)
     return (np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0)(
         member

@@ -1,4 +1,6 @@
-"""Parquet files of encoded images in Hugging Face's layout, in a local folder or under any URI of pyarrow's."""
+"""Parquet files of encoded images in Hugging Face's layout, in a local folder or under any URI of
+pyarrow's.
+"""
 
 import json
 import os
@@ -40,12 +42,14 @@ def parquet(
     size: int | None = None,
     allow_broken: int = 0,
 ) -> Source:
-    """Files `train-*.parquet`, `test-*.parquet` and, if there are any, `validation-*.parquet` in one folder.
+    """Files `train-*.parquet`, `test-*.parquet` and, if there are any, `validation-*.parquet` in
+    one folder.
 
-    Without test files, validation is what is tested on. image: the column of structs with `bytes` (encoded images);
-    label: the column of integers 0 to k-1; each may be left out where there is one candidate. size: resize the
-    short side to it (bicubic, antialiased) and crop the centre; without it all images must have one size.
-    allow_broken: images that may fail to decode; they are left out.
+    Without test files, validation is what is tested on. image: the column of structs with `bytes`
+    (encoded images); label: the column of integers 0 to k-1; each may be left out where there is
+    one candidate. size: resize the short side to it (bicubic, antialiased) and crop the centre;
+    without it all images must have one size. allow_broken: images that may fail to decode; they are
+    left out.
     """
     if not isinstance(place, str) or not place:
         raise UserError(
@@ -221,7 +225,9 @@ def _read(
 def _rows(
     place: str, columns: tuple[str, ...], pieces: list, rows: int
 ) -> Iterator[tuple[str, int, tuple]]:
-    """(file, row, the columns' values) of the rows in `pieces`, `rows` of them in memory at once."""
+    """(file, row, the columns' values) of the rows in `pieces`, `rows` of them in memory at
+    once.
+    """
     filesystem, _ = _filesystem(place)
     for path, start, stop in pieces:
         with filesystem.open_input_file(path) as opened:
@@ -257,7 +263,9 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def _column(schema: pa.Schema, wanted: str | None, what: str, fits, usual: tuple[str, ...]) -> str:
-    """The column for `what`: the one asked for, else the usual name, else the only one of the right type."""
+    """The column for `what`: the one asked for, else the usual name, else the only one of the right
+    type.
+    """
     candidates = [field.name for field in schema if fits(field.type)]
     if wanted is not None:
         if wanted in candidates:

@@ -22,7 +22,9 @@ def analysis():
 
 
 def truth(n_base, n_real):
-    """n_syn with which the planted surface reaches n_real's accuracy, by bisection on the surface itself."""
+    """n_syn with which the planted surface reaches n_real's accuracy, by bisection on the surface
+    itself.
+    """
     low, high = 1.0, 1e8
     target = PLANTED._accuracy(n_base, n_real, 0)
     for _ in range(200):

@@ -1,4 +1,6 @@
-"""Gains over other references than the own base: Table 6's recipes, Table 20's fixed synthetic amount."""
+"""Gains over other references than the own base: Table 6's recipes, Table 20's fixed synthetic
+amount.
+"""
 
 from dataclasses import replace
 

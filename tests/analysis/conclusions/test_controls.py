@@ -85,7 +85,8 @@ def test_improvement_ratio_pairs_generators_by_setting_and_uses_clusters():
     for ratio in ratios:
         assert ratio.gain_closed - ratio.gain_open == pytest.approx(0.5)
         assert ratio.ratio.value == pytest.approx(ratio.gain_closed / ratio.gain_open)
-        # Paired: both gains share subset and trials up to a constant, so the ratio is known better than each gain.
+        # Paired: both gains share subset and trials up to a constant, so the ratio is known better
+        # than each gain.
         assert ratio.ratio.bounded
     assert improvement_ratios(analysis, scale=7.0) == []
 

@@ -1,4 +1,6 @@
-"""Coverage of the intervals through the whole procedure, on planted surfaces with planted generator variance."""
+"""Coverage of the intervals through the whole procedure, on planted surfaces with planted generator
+variance.
+"""
 
 from dataclasses import replace
 
@@ -11,7 +13,9 @@ PLANTED = Planted(LIKE_CIFAR10, generator_sd=0.4, generator_tilt_sd=0.13)
 
 @pytest.mark.parametrize("subset_seeds", [3, 5])
 def test_intervals_cover(subset_seeds):
-    """Reduced: 24 tables. With a true coverage of 95 % fewer than 20 of 24 happens six times in a thousand."""
+    """Reduced: 24 tables. With a true coverage of 95 % fewer than 20 of 24 happens six times in a
+    thousand.
+    """
     found = coverage(
         replace(PLANTED, subset_seeds=subset_seeds, seeds=1), tables=24, replicates=120
     )

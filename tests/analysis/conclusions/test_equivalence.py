@@ -1,4 +1,6 @@
-"""The analysis on planted tables: both answers where they are true, and a clear sentence where neither is."""
+"""The analysis on planted tables: both answers where they are true, and a clear sentence where
+neither is.
+"""
 
 import json
 from dataclasses import replace

@@ -36,7 +36,9 @@ def panel_titles(figure):
 
 
 def overlapping_texts(figure):
-    """Pairs of visible texts (titles, labels, ticks, legends) whose boxes overlap by more than a pixel."""
+    """Pairs of visible texts (titles, labels, ticks, legends) whose boxes overlap by more than a
+    pixel.
+    """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer = canvas.get_renderer()

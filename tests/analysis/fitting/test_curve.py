@@ -75,7 +75,8 @@ def test_robust_fit_shrugs_at_one_wild_tuple_and_the_papers_does_not():
 
 
 def test_a_fit_that_runs_into_its_bounds_is_not_verified():
-    # Proportional to the real ratio at two base sizes that hardly differ: c2 goes to one while c1 grows for ever.
+    # Proportional to the real ratio at two base sizes that hardly differ: c2 goes to one while c1
+    # grows for ever.
     tau_n = np.repeat([1.0, 1.0 + 1e-6], 3)
     fit = fit_curves(tau_n, REAL[:6], (10.0 * REAL[:6])[None], "paper")
     assert not fit.verified[0]

@@ -48,7 +48,8 @@ def test_directions_are_orthonormal_and_the_residual_is_what_was_planted():
         q = noise.directions
         np.testing.assert_allclose(q.T @ q, np.eye(q.shape[1]), atol=1e-12)
         assert noise.sd == pytest.approx(0.2, rel=0.1)
-        # The generator's direction: variance 0.5^2 times the squared norm of its part along the contrast.
+        # The generator's direction: variance 0.5^2 times the squared norm of its part along the
+        # contrast.
         syn = 5
         others = 1 + 3 + 2
         along = 0.5**2 * syn * others / (syn + others) + 0.2**2
@@ -57,8 +58,9 @@ def test_directions_are_orthonormal_and_the_residual_is_what_was_planted():
 
 @pytest.mark.parametrize(("subset_seeds", "pool"), [(3, True), (3, False), (5, True)])
 def test_intervals_of_the_gain_cover_as_they_say(subset_seeds, pool):
-    """The gain of the first synthetic cell is linear in the means: 95 % intervals must cover 95 %, with planted
-    generator variance, where percentiles over three seeds would cover about 73 %."""
+    """The gain of the first synthetic cell is linear in the means: 95 % intervals must cover 95 %,
+    with planted generator variance, where percentiles over three seeds would cover about 73 %.
+    """
     planted = Planted(
         LIKE_CIFAR10, subset_seeds=subset_seeds, seeds=2, generator_sd=0.5, generator_tilt_sd=0.0
     )
@@ -73,7 +75,8 @@ def test_intervals_of_the_gain_cover_as_they_say(subset_seeds, pool):
             low, high = np.quantile(drawn[:, k] - drawn[:, z], [0.025, 0.975])
             inside += low <= exact.mean[k] - exact.mean[z] <= high
             total += 1
-    # Without pooling each trend has two degrees of freedom of its own: wider than need be, never too narrow.
+    # Without pooling each trend has two degrees of freedom of its own: wider than need be, never
+    # too narrow.
     assert 0.90 <= inside / total <= (0.99 if pool else 1.0)
 
 

@@ -47,7 +47,8 @@ def test_roots_match_a_dense_scan_on_random_surfaces():
         crossings = np.nonzero(np.sign(values[1:]) != np.sign(values[:-1]))[0]
         expected = sorted(brentq(height, grid[i], grid[i + 1], xtol=1e-9) for i in crossings)
         roots = np.sort(found.roots[b][np.isfinite(found.roots[b])])
-        # A double root, or one beyond the grid's ends, may be missed by the scan: all that it finds must be there.
+        # A double root, or one beyond the grid's ends, may be missed by the scan: all that it finds
+        # must be there.
         for root in expected:
             assert np.isclose(roots, root, rtol=1e-6, atol=1e-6).any(), (b, expected, roots)
         assert np.isclose(roots, at[b], rtol=1e-6).any()

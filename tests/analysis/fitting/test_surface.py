@@ -47,7 +47,8 @@ def test_criteria_match_brute_force():
         assert candidate.adjusted_r2 == pytest.approx(
             1 - rss / (n - p) / (total / (n - 1)), abs=1e-6
         )
-        # AICc from the Gaussian likelihood, with the variance as a parameter, up to terms common to all.
+        # AICc from the Gaussian likelihood, with the variance as a parameter, up to terms common to
+        # all.
         sd = np.sqrt(rss / n)
         k = p + 1
         log_likelihood = stats.norm.logpdf(accuracy, fitted, sd).sum()

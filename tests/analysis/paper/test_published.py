@@ -9,7 +9,8 @@ from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.conclusions.ratio import improvement_ratios
 from equigrid.analysis.paper import protocol_variants, published
 
-# What an independent implementation found with epsilon = 1e-6 and unweighted least squares in the paper's form.
+# What an independent implementation found with epsilon = 1e-6 and unweighted least squares in the
+# paper's form.
 INDEPENDENT = {
     2: (0.728, 3.841), 3: (0.969, 2.731), 4: (1.610, 2.963), 5: (0.328, 323.5), 6: (1.601, 1.667), 8: (0.060, 6448.0),
     9: (1.507, 2.149),
@@ -67,7 +68,9 @@ def test_rendering_names_every_equation(rows):
 
 
 def test_eq_11_is_not_always_the_choice_of_a_criterion():
-    """Appendix A chose Eq. 11 by fit; on the paper's own tables criteria that penalise terms choose others too."""
+    """Appendix A chose Eq. 11 by fit; on the paper's own tables criteria that penalise terms choose
+    others too.
+    """
     curve = published.curves(replicates=0, surface="aicc")[6]
     terms = {base.terms for base in curve.bases if base.surface is not None}
     assert terms
@@ -100,7 +103,8 @@ def test_readings_change_one_thing_at_a_time():
     first = next(iter(rows.values()))
     assert (first["c1"], first["c2"]) == pytest.approx(INDEPENDENT[5], rel=0.01)
     assert rows["epsilon 1"]["c2"] == pytest.approx(557, rel=0.01)
-    # One surface for all base sizes has no scale of its own but epsilon's, so c1 can only be near one.
+    # One surface for all base sizes has no scale of its own but epsilon's, so c1 can only be near
+    # one.
     assert rows["one surface over all base sizes"]["c1"] == pytest.approx(1.0, abs=0.05)
     with pytest.raises(ValueError, match="equation is 7"):
         protocol_variants.readings(7)

@@ -1,4 +1,6 @@
-"""The paper's tables as data: against the paper's text where it is at hand, and against themselves always."""
+"""The paper's tables as data: against the paper's text where it is at hand, and against themselves
+always.
+"""
 
 import os
 import re

@@ -1,6 +1,8 @@
-"""The report in a real browser: drawn, no console errors, readable at both widths, reachable by keyboard.
+"""The report in a real browser: drawn, no console errors, readable at both widths, reachable by
+keyboard.
 
-Speaks WebDriver's protocol to chromedriver directly; skipped where Debian's chromium is not installed.
+Speaks WebDriver's protocol to chromedriver directly; skipped where Debian's chromium is not
+installed.
 """
 
 import base64

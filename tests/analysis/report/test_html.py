@@ -1,4 +1,6 @@
-"""The report's file: self-contained, small, complete, and honest about what is missing; and the terminal's view."""
+"""The report's file: self-contained, small, complete, and honest about what is missing; and the
+terminal's view.
+"""
 
 import base64
 import io
@@ -23,7 +25,9 @@ def analysed(table):
 
 
 def sheets() -> dict:
-    """What cannot be compressed, at the largest size that the grid hands over: real, five pools of noise in all."""
+    """What cannot be compressed, at the largest size that the grid hands over: real, five pools of
+    noise in all.
+    """
     rng = np.random.default_rng(0)
     pools = [(None, None), ("edm", 500), ("edm", 5_000), ("edm", 25_000), ("cifake", None)]
     labels = np.repeat(np.arange(12), 8)

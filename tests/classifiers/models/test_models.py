@@ -19,7 +19,8 @@ def parameters(module):
         ("resnet110", 3, 32, 1_727_962),
         # torchvision's 25,557,032 with a head of 10 instead of 1,000 classes (2,049 weights each).
         ("resnet50", 3, 32, 25_557_032 - 990 * 2_049),
-        # Dosovitskiy et al. 2020's ViT-B/32 at 224: 88,224,232 with 1,000 classes (769 weights each).
+        # Dosovitskiy et al. 2020's ViT-B/32 at 224: 88,224,232 with 1,000 classes (769 weights
+        # each).
         ("vit-b32", 3, 224, 88_224_232 - 990 * 769),
     ],
 )

@@ -74,7 +74,8 @@ def test_replayed_steps_equal_eager_steps(data, optimizer):
     own = resolved(**optimizer)
     eager = fit(data, Speed(graphs=False, bf16=False), own=own)
     replayed = fit(data, Speed(graphs=True, bf16=False), own=own)
-    # Float32 with other kernels: 60 steps let rounding grow, a wrong rate or batch would show at once.
+    # Float32 with other kernels: 60 steps let rounding grow, a wrong rate or batch would show at
+    # once.
     close(replayed, eager, 0.02)
 
 
@@ -93,7 +94,8 @@ def test_a_network_that_waits_for_the_device_trains_without_graphs(data, monkeyp
         assert len(caplog.records) == 1
         with pytest.raises(RuntimeError):
             fit(data, Speed(graphs=True, bf16=False))
-    # What failed must not follow the process: the next training records, and the device still draws.
+    # What failed must not follow the process: the next training records, and the device still
+    # draws.
     close(fit(data, Speed(graphs=True, bf16=False)), eager, 0.02)
     assert torch.rand(3, device="cuda").isfinite().all()
 

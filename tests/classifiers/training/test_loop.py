@@ -15,10 +15,11 @@ from equigrid.classifiers.data.mix import Mix
 from equigrid.classifiers.evaluation import evaluate
 from equigrid.classifiers.recipes import recipe, resolve
 from equigrid.classifiers.training import loop
+from equigrid.classifiers.training.cuda_graphs import GraphedSteps
 from equigrid.classifiers.training.loop import NotFinite, Validation, train, train_together
 from equigrid.classifiers.training.loss_monitor import LossWatch
 from equigrid.classifiers.training.replica import Replica
-from equigrid.classifiers.training.step import GraphedSteps, Steps
+from equigrid.classifiers.training.step import Steps
 
 
 def resolved(n_total, **changes):
@@ -64,7 +65,9 @@ def test_the_digits_recipe_learns_real_digits_and_more_images_help(digits):
 
 
 def test_the_loop_equals_a_plain_one(digits):
-    """Against the loop one would write by hand: sums over whole and partial batches, rates, momentum, decay."""
+    """Against the loop one would write by hand: sums over whole and partial batches, rates,
+    momentum, decay.
+    """
     images, labels = digits
     own = resolved(70, steps=8, lr=0.05, warmup=0.0, weight_decay=0.01, momentum=0.8, label_smoothing=0.1,
                    decay={"kind": "multistep", "at": [0.25, 0.5], "factor": 0.3})  # fmt: skip

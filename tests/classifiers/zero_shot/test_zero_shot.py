@@ -1,4 +1,6 @@
-"""Zero-shot trials: the joint space against its formula, learning on real digits, a small BERT through real loading."""
+"""Zero-shot trials: the joint space against its formula, learning on real digits, a small BERT
+through real loading.
+"""
 
 import io
 import math
@@ -112,7 +114,8 @@ class TestDigits:
     def test_unseen_classes_are_learnt_from_images_alone_and_not_without_them(self, split):
         train, test = split
         without = run(rows(train, SEEN), test)
-        # measured for four seeds: 99.6 to 100, 5 to 17; with images of the unseen 98.2 to 99.1, 97.0 to 97.5, 98.7 to 99.3
+        # measured for four seeds: 99.6 to 100, 5 to 17; with images of the unseen 98.2 to 99.1,
+        # 97.0 to 97.5, 98.7 to 99.3
         assert without.seen_among_all > 97
         assert without.among_unseen < 40
         assert without.among_all <= without.among_unseen
@@ -255,7 +258,9 @@ class TestConfig:
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    """A folder with a BERT of random weights, 16 wide, and its tokenizer, as the hub's are laid out."""
+    """A folder with a BERT of random weights, 16 wide, and its tokenizer, as the hub's are laid
+    out.
+    """
     from transformers import BertConfig, BertModel, BertTokenizer
 
     folder = tmp_path_factory.mktemp("bert")

@@ -1,4 +1,6 @@
-"""The retrained autoencoder: shapes, its losses by hand, the discriminator's turn, latents and what is measured."""
+"""The retrained autoencoder: shapes, its losses by hand, the discriminator's turn, latents and what
+is measured.
+"""
 
 import numpy as np
 import pytest
@@ -83,7 +85,9 @@ class TestNetworks:
 
 class TestLosses:
     def test_by_hand(self):
-        """L1 per value, the divergence through torch.distributions, hinge; and what is minimised of them."""
+        """L1 per value, the divergence through torch.distributions, hinge; and what is minimised of
+        them.
+        """
         of = stage(tiny(kl_weight=0.01, discriminator={"starts_at_part": 0.0, "weight": 0.3}))
         part = of.batch()
         coder, judge = of.learners["autoencoder"].network, of.learners["discriminator"].network

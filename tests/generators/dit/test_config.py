@@ -1,4 +1,6 @@
-"""The DiT's configuration: presets, sizes, what a closed set refuses, image sizes, and what enters ids."""
+"""The DiT's configuration: presets, sizes, what a closed set refuses, image sizes, and what enters
+ids.
+"""
 
 import json
 
@@ -15,8 +17,9 @@ def dit(**values) -> DiTConfig:
 
 class TestPresets:
     def test_published_recipe(self):
-        """Peebles and Xie 2023, Section 4: AdamW at a constant 1e-4, no decay, batch 256, EMA 0.9999; label dropout
-        0.1; the paper of the grid: DiT-XL/2, f = 8, guidance 4, 250 steps."""
+        """Peebles and Xie 2023, Section 4: AdamW at a constant 1e-4, no decay, batch 256, EMA
+        0.9999; label dropout 0.1; the paper of the grid: DiT-XL/2, f = 8, guidance 4, 250 steps.
+        """
         c = dit(preset="imagenet100")
         t = c.training
         assert (t.batch, t.lr, t.betas, t.weight_decay, t.ema_decay) == (
@@ -151,7 +154,9 @@ class TestCosts:
         assert facts["autoencoder_parameters"] == sum(p.numel() for p in vae.parameters())
 
     def test_amounts(self):
-        """DiT-XL/2 has 675,129,632 values for 1,000 classes, of which 256 x 1152 are the table of positions."""
+        """DiT-XL/2 has 675,129,632 values for 1,000 classes, of which 256 x 1152 are the table of
+        positions.
+        """
         facts = dit(preset="imagenet100").cost_facts(256, 256, 3, 1000, 26_000)
         assert facts == {
             "parameters": 675_129_632 - 256 * 1152, "autoencoder_parameters": 83_653_863,

@@ -1,4 +1,6 @@
-"""The diffusion's equations against closed forms, Bayes' rule, another implementation, and a Gaussian to sample."""
+"""The diffusion's equations against closed forms, Bayes' rule, another implementation, and a
+Gaussian to sample.
+"""
 
 import math
 
@@ -85,7 +87,9 @@ class TestPosterior:
 
     @pytest.mark.parametrize("number", [1, 500, 999])
     def test_a_step_equals_diffusers(self, number):
-        """Mean and learned variance of diffusers' DDPM scheduler, which draws its noise from the given generator."""
+        """Mean and learned variance of diffusers' DDPM scheduler, which draws its noise from the
+        given generator.
+        """
         from diffusers import DDPMScheduler
 
         scheduler = DDPMScheduler(
@@ -206,7 +210,9 @@ class TestGuidance:
 class TestAncestral:
     @pytest.mark.parametrize("length", [10, 50, 250])
     def test_a_gaussian_is_reached_with_its_mean_and_variance(self, length):
-        """With the exact noise and the exact reverse variance of N(m, s**2), the chain is exact at any length."""
+        """With the exact noise and the exact reverse variance of N(m, s**2), the chain is exact at
+        any length.
+        """
         m, s, n = 0.7, 0.4, 20_000
         chain = diffusion(length)
         number = {int(told): i for i, told in enumerate(chain.timesteps)}
@@ -230,7 +236,8 @@ class TestAncestral:
         made = ancestral(denoise, lambda: torch.randn(n, 1, 1, 1, generator=generator), chain)
         assert made.dtype == torch.float64
         assert float(made.mean()) == pytest.approx(m, abs=4 * s / math.sqrt(n))
-        # The last step adds no noise: what is left of it, at most 1e-4, is missing; 4 deviations of a variance.
+        # The last step adds no noise: what is left of it, at most 1e-4, is missing; 4 deviations of
+        # a variance.
         assert float(made.var()) == pytest.approx(s**2, abs=4 * s**2 * math.sqrt(2 / n) + 1e-4)
 
     def test_the_network_is_told_the_step_of_training(self):

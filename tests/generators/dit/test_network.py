@@ -1,4 +1,6 @@
-"""diffusers' transformer as the DiT's publication has it: sizes, output against the equations, first weights."""
+"""diffusers' transformer as the DiT's publication has it: sizes, output against the equations,
+first weights.
+"""
 
 import math
 
@@ -6,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from equigrid.generators.dit.config import Network
 from equigrid.generators.dit.network import initialise, transformer
+from equigrid.generators.dit.parts import Network
 from equigrid.generators.registry import config
 
 WIDTH, HEADS, DEPTH, SIDE, CLASSES = 24, 3, 2, 4, 5
@@ -32,7 +34,9 @@ def filled(seed: int = 1):
 class TestSizes:
     @pytest.mark.parametrize(("name", "count"), [("s2", None), ("b4", None), ("xl2", 675_129_632)])
     def test_parameters(self, name, count):
-        """By hand; the published count of DiT-XL/2 at 256x256 includes its fixed table of 256 positions."""
+        """By hand; the published count of DiT-XL/2 at 256x256 includes its fixed table of 256
+        positions.
+        """
         n = config({"kind": "dit", "preset": f"dit-{name}"}).network
         made = transformer(n, side=32, channels=4, classes=1000)
         w, tokens_in = n.width, 4 * n.patch**2
@@ -46,7 +50,9 @@ class TestSizes:
 
 
 def published(w: dict, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Peebles and Xie 2023, Section 3, written out for patches of 2: (N, 4, 4, 4) to (N, 8, 4, 4)."""
+    """Peebles and Xie 2023, Section 3, written out for patches of 2: (N, 4, 4, 4) to (N, 8, 4,
+    4).
+    """
     n, head = len(x), WIDTH // HEADS
     patches = (
         x.reshape(n, 4, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, 4, 16)
@@ -128,7 +134,8 @@ def test_output_equals_the_equations():
     wanted = published(weights, x, t, labels)
     for _ in range(2):
         made = network(x, timestep=t, class_labels=labels).sample
-        # At t = 999 float32 angles are known to 6e-5, which the layers enlarge; values are of size 1 to 10.
+        # At t = 999 float32 angles are known to 6e-5, which the layers enlarge; values are of size
+        # 1 to 10.
         torch.testing.assert_close(made, wanted, rtol=1e-3, atol=1e-3)
     norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.LayerNorm)]
     assert {(layer.eps, layer.elementwise_affine) for layer in norms} == {(1e-6, False)}

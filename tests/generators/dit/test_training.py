@@ -1,4 +1,6 @@
-"""Training and sampling a DiT: by hand, repeat, resume, memory, workers, pools, released weights, learning."""
+"""Training and sampling a DiT: by hand, repeat, resume, memory, workers, pools, released weights,
+learning.
+"""
 
 import io
 import json
@@ -14,9 +16,9 @@ from equigrid.generators import previews, registry
 from equigrid.generators.common import pools
 from equigrid.generators.common.rng import seed_of
 from equigrid.generators.dit.autoencoding import AutoencoderTrainer
-from equigrid.generators.dit.config import Training
 from equigrid.generators.dit.denoising import TransformerTrainer
 from equigrid.generators.dit.latents import Latents
+from equigrid.generators.dit.parts import Training
 from equigrid.generators.dit.released import WEIGHTS_NAME
 from equigrid.generators.dit.schedules import ema_decay, learning_rate
 from equigrid.generators.dit.weights import from_files, loaded, part_of
@@ -152,7 +154,9 @@ class TestStep:
         assert torch.equal(batch.labels, torch.from_numpy(data()[1])[nearest])
 
     def test_one_step_by_hand(self):
-        """The loss of the network's output at the published noise levels, and AdamW's first step against it."""
+        """The loss of the network's output at the published noise levels, and AdamW's first step
+        against it.
+        """
         of = ready(tiny())
         network = of.learners["transformer"].network
         with torch.no_grad():
@@ -189,7 +193,9 @@ class TestRepeatAndResume:
 
     @pytest.mark.parametrize("step", [1, 3, 4, 5, 8])
     def test_resumed_equals_uninterrupted(self, whole, step):
-        """In the autoencoder's stage without and with its discriminator, at the seam, and in the transformer's."""
+        """In the autoencoder's stage without and with its discriminator, at the seam, and in the
+        transformer's.
+        """
         saved = state(whole, step)
         assert saved["step"] == step and saved["stage"] == (
             "autoencoder" if step <= 4 else "transformer"
@@ -266,7 +272,9 @@ class TestMemory:
         assert furthest(made, whole["weights"]) < 2e-4
 
     def test_settled_before_the_first_step_where_a_device_has_a_limit(self, monkeypatch):
-        """What `prepare` does on a CUDA device, in the autoencoder's stage: its discriminator's share counts too."""
+        """What `prepare` does on a CUDA device, in the autoencoder's stage: its discriminator's
+        share counts too.
+        """
         stage, seen = AutoencoderTrainer(data()[0], tiny(), seed=3, device=CPU), []
         real = AutoencoderTrainer.losses_of
 
@@ -339,7 +347,9 @@ class TestPools:
         assert np.abs(one - two).max() <= 1 and (one != two).mean() < 0.02
 
     def test_noise_is_the_images_own_for_all_steps(self, drawn, monkeypatch):
-        """Draws in the order of steps from the stream of (seed, i): image 8 is batch 6..11's third."""
+        """Draws in the order of steps from the stream of (seed, i): image 8 is batch 6..11's
+        third.
+        """
         seen = []
         real = torch.randn
         monkeypatch.setattr(torch, "randn", lambda *a, **o: seen.append(real(*a, **o)) or seen[-1])
@@ -523,7 +533,9 @@ class TestReleased:
 
 
 def test_two_workers_equal_one(whole, in_two_workers):
-    """Equal to one process but for the order of sums; a worker group's state resumes in one process."""
+    """Equal to one process but for the order of sums; a worker group's state resumes in one
+    process.
+    """
     zero, one = in_two_workers(tiny(compute={"microbatch": 3}), data(), classes=CLASSES, seed=3)
     assert equal(zero["weights"], one["weights"])
     for part in ("dit", "vae"):

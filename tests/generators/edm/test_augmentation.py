@@ -90,7 +90,8 @@ class TestWarps:
             [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
         )
         turned = augmentation._warped(x, inverse)
-        # The filter is nearly, not quite, symmetric: hence a tolerance of an eighth of the deviation.
+        # The filter is nearly, not quite, symmetric: hence a tolerance of an eighth of the
+        # deviation.
         assert torch.allclose(turned, torch.rot90(x, turns, dims=(2, 3)), atol=0.1)
 
     def test_stretch_against_plain_resampling(self):
@@ -108,7 +109,8 @@ class TestWarps:
     def test_labels_tell_the_matrix(self):
         """From the labels the warp can be rebuilt: that is what makes it non-leaking.
 
-        Up to one sign that the published labels leave open: -1 octaves along x reads as 1 octave along -x.
+        Up to one sign that the published labels leave open: -1 octaves along x reads as 1 octave
+        along -x.
         """
         d = drawn("scale", "rotate", "stretch", "translate", n=50, size=32)
         for label, inverse in zip(d.labels.tolist(), d.inverse.double()):

@@ -1,4 +1,6 @@
-"""The EDM network against the published one: names, shapes, and every equation, written out anew."""
+"""The EDM network against the published one: names, shapes, and every equation, written out
+anew.
+"""
 
 import csv
 import math
@@ -101,7 +103,9 @@ def reference(
     sigma_data: float,
     dropout=None,
 ) -> torch.Tensor:
-    """D(x; sigma) in float64 from a state dict, after the papers: an index at a time, no torch modules."""
+    """D(x; sigma) in float64 from a state dict, after the papers: an index at a time, no torch
+    modules.
+    """
     state = {name.removeprefix("model."): value.double() for name, value in state.items()}
 
     def linear(name, v):
@@ -167,7 +171,8 @@ def reference(
     x, sigma = x.double(), sigma.double()
     s = sigma.view(-1, 1, 1, 1)
     total = s**2 + sigma_data**2
-    # Mapping: [sin, cos] of ln(sigma) / 4, classes scaled by sqrt(classes), augmentation labels as they are.
+    # Mapping: [sin, cos] of ln(sigma) / 4, classes scaled by sqrt(classes), augmentation labels as
+    # they are.
     half = blocks.width // 2
     angles = [sigma.log() / 4 * 10_000 ** (-i / (half - 1)) for i in range(half)]
     embedding = torch.stack([a.sin() for a in angles] + [a.cos() for a in angles], dim=1)
@@ -192,7 +197,9 @@ def reference(
 
 
 class TestPublishedEquations:
-    """Parameters are of size 1, so each wrong constant or order changes the output by far more than rounding."""
+    """Parameters are of size 1, so each wrong constant or order changes the output by far more than
+    rounding.
+    """
 
     @pytest.mark.parametrize(
         ("augmented", "layout"),
@@ -232,7 +239,9 @@ class TestPublishedEquations:
         assert (have - without).abs().max() > 1e-2
 
     def test_preconditioning_at_its_ends(self):
-        """Table 1: at small sigma the input passes, at large sigma the network's output, scaled by sigma_data."""
+        """Table 1: at small sigma the input passes, at large sigma the network's output, scaled by
+        sigma_data.
+        """
         made, _ = small()
         made.eval()
         x = torch.randn(1, 3, 16, 16)
@@ -249,7 +258,9 @@ class TestPublishedEquations:
 class TestAttention:
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
     def test_a_fused_kernel_takes_it(self, layout, monkeypatch):
-        """The kernels refuse inputs whose channels do not lie side by side, and say so to nobody."""
+        """The kernels refuse inputs whose channels do not lie side by side, and say so to
+        nobody.
+        """
         seen, real = [], F.scaled_dot_product_attention
         qkv = torch.randn(2, 3 * 16, 4, 8, generator=torch.Generator().manual_seed(0)).contiguous(
             memory_format=layout

@@ -1,4 +1,6 @@
-"""The sampler against closed forms and against Algorithm 2 written out; pools against their cutting."""
+"""The sampler against closed forms and against Algorithm 2 written out; pools against their
+cutting.
+"""
 
 import math
 import sys
@@ -153,7 +155,9 @@ class TestPools:
             assert np.array_equal(part_labels, labels[start:stop])
 
     def test_another_batch_changes_pixels_by_rounding_alone(self, model):
-        """float32 sums in another order: at most a level, at few pixels (about 1 in 10,000 here)."""
+        """float32 sums in another order: at most a level, at few pixels (about 1 in 10,000
+        here).
+        """
         one = made(model, 0, 40)[0].astype(int)
         other = made(model, 0, 40, batch=20)[0].astype(int)
         assert abs(one - other).max() <= 1
@@ -181,7 +185,9 @@ class TestPools:
 
 
 class Compilations(list):
-    """Stands in for torch.compile: notes each call's options, and whether a compiler's caches were cleared."""
+    """Stands in for torch.compile: notes each call's options, and whether a compiler's caches were
+    cleared.
+    """
 
     resets = 0
 
@@ -261,7 +267,9 @@ class TestCompiling:
 
 @pytest.mark.slow
 def test_compiled_equals_eager(model):
-    """But for rounding, as between batches; and other weights, or a later shard, need no second compilation."""
+    """But for rounding, as between batches; and other weights, or a later shard, need no second
+    compilation.
+    """
     from torch._dynamo.utils import counters
 
     counters.clear()

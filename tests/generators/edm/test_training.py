@@ -1,4 +1,6 @@
-"""Training: schedules and draws by hand, one step by hand, repeat, resume, accumulation, workers, failures."""
+"""Training: schedules and draws by hand, one step by hand, repeat, resume, accumulation, workers,
+failures.
+"""
 
 import io
 import math
@@ -156,7 +158,9 @@ class TestLoop:
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     @pytest.mark.parametrize("stop", [1, 4])
     def test_resumed_equals_uninterrupted(self, stop, precision):
-        """Also where weights lie channels-last in memory, as in bf16: states do not say how they lay."""
+        """Also where weights lie channels-last in memory, as in bf16: states do not say how they
+        lay.
+        """
         saved, chosen = io.BytesIO(), tiny(compute={"training_precision": precision})
 
         def keep(step, make_state):
@@ -171,7 +175,9 @@ class TestLoop:
         assert all(equal(state["moments"][name], moments) for name, moments in unchanged.items())
 
     def test_moments_lie_in_memory_as_their_weights_do(self):
-        """Else an optimiser that walks through both side by side pairs moments with the wrong weights."""
+        """Else an optimiser that walks through both side by side pairs moments with the wrong
+        weights.
+        """
         chosen = tiny(compute={"training_precision": "bf16"})
         stage, again = (
             DenoiserTrainer(*data(), chosen, classes=5, seed=3, device=torch.device("cpu"))
@@ -248,7 +254,9 @@ class TestMemory:
         assert furthest(made, trained(tiny())) < 1e-4
 
     def test_settled_before_the_first_step_where_a_device_has_a_limit(self, monkeypatch):
-        """What `prepare` does on a CUDA device: a pass without the other ranks, and no trace of it in the training."""
+        """What `prepare` does on a CUDA device: a pass without the other ranks, and no trace of it
+        in the training.
+        """
         stage = DenoiserTrainer(*data(), tiny(), classes=5, seed=3, device=torch.device("cpu"))
         before, real = stage.learner.state(), DenoiserTrainer.losses_of
 
@@ -329,7 +337,9 @@ class TestLossGivesOut:
 
 
 def test_two_workers_equal_one(in_two_workers):
-    """Equal to one process but for the order of sums; a worker group's state resumes in one process."""
+    """Equal to one process but for the order of sums; a worker group's state resumes in one
+    process.
+    """
     parts = tiny(compute={"microbatch": 3})
     zero, one = in_two_workers(parts, data(), classes=5, seed=3)
     alone = trained(tiny())
@@ -374,7 +384,9 @@ def test_compiled_equals_eager():
 
 @pytest.mark.slow
 def test_the_digits_preset_learns_digits():
-    """Samples of a class lie nearer to that class's real mean than to the others', most of the time."""
+    """Samples of a class lie nearer to that class's real mean than to the others', most of the
+    time.
+    """
     from sklearn.datasets import load_digits
 
     from equigrid.generators.registry import sample
@@ -397,7 +409,8 @@ def test_the_digits_preset_learns_digits():
 
     assert right(images, labels) > 0.85
     assert right(made, classes) > 0.75
-    # Shifts are conditioned on: the samples' centre of mass spreads as the real images' does, not wider.
+    # Shifts are conditioned on: the samples' centre of mass spreads as the real images' does, not
+    # wider.
     rows_of = np.arange(8)[None, :, None, None]
     heights = [
         (x.astype(float) * rows_of).sum(axis=(1, 2, 3)) / x.sum(axis=(1, 2, 3))

@@ -1,4 +1,6 @@
-"""Imported sets: the order is balanced, persisted and bound to content; classes map by name or number."""
+"""Imported sets: the order is balanced, persisted and bound to content; classes map by name or
+number.
+"""
 
 import hashlib
 import io
@@ -15,7 +17,7 @@ from PIL import Image
 from equigrid.generators import registry
 from equigrid.generators.calls import ignore
 from equigrid.generators.common import pools
-from equigrid.generators.imported.listing import CIFAR10
+from equigrid.generators.imported.finding import CIFAR10
 from equigrid.generators.imported.sampling import fitted
 from equigrid.generators.registry import config
 
@@ -32,7 +34,9 @@ def png(colour: int, size: tuple[int, int] = (8, 8)) -> bytes:
 
 @pytest.fixture
 def folder(tmp_path):
-    """CLASS/*.png: 5 cats of red 0..4, 4 dogs of 100..103, 6 eels of 200..205; and what is no image."""
+    """CLASS/*.png: 5 cats of red 0..4, 4 dogs of 100..103, 6 eels of 200..205; and what is no
+    image.
+    """
     for name, first, count in (("cat", 0, 5), ("dog", 100, 4), ("eel", 200, 6)):
         (tmp_path / "set" / name).mkdir(parents=True)
         for i in range(count):

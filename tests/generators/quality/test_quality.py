@@ -1,4 +1,6 @@
-"""Quality: distances and scores against closed forms, pytorch-fid itself, and plain computations in memory."""
+"""Quality: distances and scores against closed forms, pytorch-fid itself, and plain computations in
+memory.
+"""
 
 import io
 import os
@@ -56,7 +58,9 @@ class TestFrechetDistance:
         )
 
     def test_fewer_images_than_features(self):
-        """Covariances of rank 9 in 30 dimensions that share no direction: nothing of the product is left."""
+        """Covariances of rank 9 in 30 dimensions that share no direction: nothing of the product is
+        left.
+        """
         x, y = np.zeros((2, 10, 30))
         x[:, :9], y[:, 9:18] = RNG.normal(size=(2, 10, 9))
         a, b = (Gaussian(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (x, y))
@@ -260,7 +264,9 @@ def pixels_as_features(given: np.ndarray) -> np.ndarray:
 
 
 class TestReconstruction:
-    """An autoencoder that halves contrast and moves brightness: its error is known, pixel by pixel."""
+    """An autoencoder that halves contrast and moves brightness: its error is known, pixel by
+    pixel.
+    """
 
     def halved(self, given: np.ndarray) -> np.ndarray:
         return (given // 2 + 40).astype(np.uint8)

@@ -1,4 +1,6 @@
-"""Captions by a language model: what it is asked, what is made of its answer; a small one of random weights."""
+"""Captions by a language model: what it is asked, what is made of its answer; a small one of random
+weights.
+"""
 
 import json
 import subprocess
@@ -97,7 +99,9 @@ class TestAnswered:
         assert captioner(language_model, seed=4).caption(0, 0) != first[0]
 
     def test_a_cold_model_writes_the_likeliest_characters(self, language_model):
-        """Against greedy decoding written out: the settings reach the model, and the prompt is not repeated."""
+        """Against greedy decoding written out: the settings reach the model, and the prompt is not
+        repeated.
+        """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         own = Captions(language_model=language_model, temperature=1e-4, max_new_tokens=9)
@@ -150,7 +154,8 @@ class TestPools:
             assert [row["template"] for row in mine[::5]] == ["c", "c,bg", "c,rel"]
             assert len({row["prompt"] for row in mine}) == 3
             assert mine[7]["prompt"] == maker.captioner.caption(label, 1)
-        # The candidate after a refused one has another caption, with which a bad caption is left behind.
+        # The candidate after a refused one has another caption, with which a bad caption is left
+        # behind.
         assert maker._prompt(candidates.Wanted(0, int(labels[0]), 1))["prompt"] != rows[0]["prompt"]
 
 

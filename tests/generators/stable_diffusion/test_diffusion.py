@@ -1,4 +1,6 @@
-"""Stable Diffusion's pools, through the real loading code: small pipelines of random weights, written to disk here."""
+"""Stable Diffusion's pools, through the real loading code: small pipelines of random weights,
+written to disk here.
+"""
 
 import json
 import math
@@ -165,7 +167,9 @@ class TestPools:
 
     @pytest.mark.parametrize("layout", ["sd", "sd3"])
     def test_half_precision(self, layout, request):
-        """bf16 has 8 bits of mantissa, so images differ by some levels of 255 and stay the same images."""
+        """bf16 has 8 bits of mantissa, so images differ by some levels of 255 and stay the same
+        images.
+        """
         chosen = made(request.getfixturevalue(layout), sampler={"steps": 1})
         want = pool(chosen, 0, 4)[0].astype(int)
         half = chosen.model_copy(
@@ -179,7 +183,9 @@ class TestPools:
     @pytest.mark.gpu
     @pytest.mark.parametrize("layout", ["sd", "sd3"])
     def test_on_a_cuda_device(self, layout, request):
-        """Noise comes from the CPU on every device; float32 differs by rounding, "auto" is fp16 with its 11 bits."""
+        """Noise comes from the CPU on every device; float32 differs by rounding, "auto" is fp16
+        with its 11 bits.
+        """
         chosen = made(request.getfixturevalue(layout), sampler={"steps": 1})
         want = pool(chosen, 0, 4)[0].astype(int)
         plain = chosen.model_copy(

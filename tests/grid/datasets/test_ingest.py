@@ -1,4 +1,6 @@
-"""Ingest: the same bytes in whatever order units are read, without the broken images, and never the same work twice."""
+"""Ingest: the same bytes in whatever order units are read, without the broken images, and never the
+same work twice.
+"""
 
 import io
 import json
@@ -104,7 +106,7 @@ def test_a_val_split_is_part_of_the_fingerprint(tmp_path, store):
     assert "val_counts" not in store.get(without.manifest).decode()
 
 
-# Broken images -----------------------------------------------------------------------------------------------------
+# Broken images ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +174,7 @@ def test_a_source_that_changes_while_it_is_read(tmp_path, store):
         ingest.ingest(store, replace(src, contents=lambda: shorter))
 
 
-# Resuming ----------------------------------------------------------------------------------------------------------
+# Resuming -----------------------------------------------------------------------------------------
 
 
 class Killed(Exception):
@@ -222,7 +224,7 @@ def test_progress_is_reported_in_images(tmp_path, store):
     assert told == [(n, TRAIN + TEST) for n in (512, 1024, 1300, 1330)]
 
 
-# Duplicates and labels -----------------------------------------------------------------------------------------------
+# Duplicates and labels ----------------------------------------------------------------------------
 
 
 def test_images_that_are_in_two_splits_are_counted_listed_and_told(tmp_path, store):
@@ -277,7 +279,7 @@ def test_wrong_labels_are_told(tmp_path, store):
     assert store.get(name) == whole  # made again
 
 
-# In Ray ------------------------------------------------------------------------------------------------------------
+# In Ray -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", ["digits", "npz", "imagefolder", "parquet"])

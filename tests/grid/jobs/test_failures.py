@@ -1,4 +1,6 @@
-"""Which failures are tried again: what a slot, Ray, or Ray Train's worker group makes of the first cause."""
+"""Which failures are tried again: what a slot, Ray, or Ray Train's worker group makes of the first
+cause.
+"""
 
 import pytest
 from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError, WorkerCrashedError

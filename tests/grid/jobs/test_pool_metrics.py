@@ -1,4 +1,6 @@
-"""What is measured of pools: quality in the grid's own features, and the domain gap, as jobs without Ray."""
+"""What is measured of pools: quality in the grid's own features, and the domain gap, as jobs
+without Ray.
+"""
 
 import math
 import threading
@@ -233,7 +235,9 @@ def test_zero_shot_leaves_no_domain_gap_to_measure(spec):
 
 
 def test_a_perfect_pool_is_nearer_than_a_bad_one(planned, request_of, spec):
-    """The same job on real images in the pool's place: the distance falls, and every sample is memorised."""
+    """The same job on real images in the pool's place: the distance falls, and every sample is
+    memorised.
+    """
     spec["domain_gap"] = None
     store, the_plan = planned(spec)
     run_all(store, the_plan, request_of)

@@ -1,4 +1,6 @@
-"""Checkpoints in the store: killed and resumed equals uninterrupted, bitwise, for generators and for trials."""
+"""Checkpoints in the store: killed and resumed equals uninterrupted, bitwise, for generators and
+for trials.
+"""
 
 from dataclasses import replace
 

@@ -1,4 +1,6 @@
-"""Zero-shot trials as jobs of a grid: real images of half the classes, imported ones of the other half."""
+"""Zero-shot trials as jobs of a grid: real images of half the classes, imported ones of the other
+half.
+"""
 
 import numpy as np
 import pytest
@@ -16,7 +18,9 @@ NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay")
 
 @pytest.fixture
 def spec(tmp_path):
-    """The digits under names that are words; what is not in the set serves as its synthetic images."""
+    """The digits under names that are words; what is not in the set serves as its synthetic
+    images.
+    """
     torch = pytest.importorskip("torch")
     from transformers import BertConfig, BertModel, BertTokenizer
 

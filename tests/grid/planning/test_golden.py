@@ -1,4 +1,5 @@
-"""The ids of every preset's jobs, by kind, as a digest: if one changes, finished results in every store are lost.
+"""The ids of every preset's jobs, by kind, as a digest: if one changes, finished results in every
+store are lost.
 
 A change of results raises the kind's revision, on purpose, and the changelog says so; then
 `EQUIGRID_WRITE_GOLDEN=1 make test ARGS=tests/grid/planning/test_golden.py` writes the digests anew.
@@ -19,7 +20,8 @@ GOLDEN = Path(__file__).parent / "golden" / "job_ids.json"
 def digests(the_plan) -> dict[str, dict]:
     """Of a plan's jobs, by kind: how many there are, and a hash of their ids.
 
-    The ingest is left out: before it is read, a source goes by its place, which is another one on each machine.
+    The ingest is left out: before it is read, a source goes by its place, which is another one on
+    each machine.
     """
     ids: dict[str, list[str]] = {}
     for job in the_plan.jobs.values():

@@ -20,7 +20,8 @@ def kinds(the_plan) -> dict:
 
 def test_cells_and_jobs_of_a_small_grid(mini):
     the_plan = planned(mini)
-    # per base size: base, real ×1, syn ×1 and ×2, copies ×1, and two seeds; 60 + 60 real is the base of 120
+    # per base size: base, real ×1, syn ×1 and ×2, copies ×1, and two seeds; 60 + 60 real is the
+    # base of 120
     assert len(the_plan.cells) == 20
     assert kinds(the_plan) == {"ingest": 1, "generator": 2, "shard": 2, "trial": 18}
     arms = Counter((cell.n_base, cell.arm) for cell in the_plan.cells)
@@ -114,7 +115,9 @@ def test_growing_a_grid_adds_only_the_new_jobs(mini, change, kinds_of_new):
 
 
 def test_absolute_amounts_and_a_base_of_none(mini):
-    """Table 20's shape: the synthetic amount fixed, the real one from 0; only an open-set generator can do that."""
+    """Table 20's shape: the synthetic amount fixed, the real one from 0; only an open-set generator
+    can do that.
+    """
     mini["blocks"] = [{"n_base": [60, 120], "real": ["30 images"], "syn": {"edm": ["500 images"]}}]
     assert {cell.n_syn for cell in planned(mini).cells if cell.arm == "syn"} == {500}
     mini["blocks"] = [{"n_base": [0], "syn": {"edm": ["500 images"]}}]

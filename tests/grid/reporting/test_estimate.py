@@ -1,4 +1,6 @@
-"""What a plan is said to take: device-seconds and money by the finished jobs that are like those left."""
+"""What a plan is said to take: device-seconds and money by the finished jobs that are like those
+left.
+"""
 
 from datetime import UTC, datetime
 
@@ -78,7 +80,9 @@ def tried(
 
 
 def unseen(mini: dict, **execution) -> tuple[estimate.Line, estimate.Line]:
-    """The lines of generators and trials where nothing is finished and one of each takes 100 s, at 36 an hour."""
+    """The lines of generators and trials where nothing is finished and one of each takes 100 s, at
+    36 an hour.
+    """
     mini |= {
         "expected_seconds": {"generator": 100, "trial": 100},
         "prices": {"default": 36.0},

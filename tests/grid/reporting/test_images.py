@@ -1,4 +1,6 @@
-"""Encoded images as users bring them: each kind of pixel becomes what its owner sees, or is told to be broken."""
+"""Encoded images as users bring them: each kind of pixel becomes what its owner sees, or is told to
+be broken.
+"""
 
 import io
 
@@ -61,7 +63,8 @@ def test_cmyk_jpeg_is_converted():
     assert np.abs(decode(data).astype(int) - (200, 40, 60)).max() <= 6
 
 
-# For each EXIF orientation, where the stored top left corner belongs: (row, column) of the upright image.
+# For each EXIF orientation, where the stored top left corner belongs: (row, column) of the upright
+# image.
 @pytest.mark.parametrize(
     ("orientation", "shape", "corner"),
     [

@@ -1,4 +1,6 @@
-"""What Prometheus finds of a run, scraped from Ray's agent; and that the dashboard asks for nothing else."""
+"""What Prometheus finds of a run, scraped from Ray's agent; and that the dashboard asks for nothing
+else.
+"""
 
 import json
 import os
@@ -41,7 +43,9 @@ def scrape() -> list[tuple[str, dict[str, str], float]]:
 
 
 def of_grid(grid: str) -> dict[tuple[str, str | None], float]:
-    """What is not zero among a grid's own samples, by name (without `ray_equigrid_`) and kind of job."""
+    """What is not zero among a grid's own samples, by name (without `ray_equigrid_`) and kind of
+    job.
+    """
     found = {}
     for name, labels, value in scrape():
         if labels.get("grid") == grid:
@@ -136,7 +140,9 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
 
 
 def test_a_run_tells_how_far_it_is(mini, tmp_path, quiet):
-    """The run that made everything, by its counters; then one that finds all of it done, by its gauges."""
+    """The run that made everything, by its counters; then one that finds all of it done, by its
+    gauges.
+    """
     mini["name"] = "told"  # counters are by grid, and other tests run the small one too
     store = Store(tmp_path / "store", create=True)
     with lock.acquire(store, "told") as held:

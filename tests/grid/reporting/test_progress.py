@@ -7,9 +7,10 @@ from dataclasses import replace
 from rich.console import Console
 
 from equigrid.grid.reporting.console import show_status
-from equigrid.grid.reporting.progress import Progress, Stage, duration, line
+from equigrid.grid.reporting.progress import Progress, Stage, line
 from equigrid.grid.reporting.status import StageStatus, Status
 from equigrid.grid.reporting.summary import Summary, closing_line
+from equigrid.grid.units import duration
 
 
 def stages() -> dict[str, Stage]:

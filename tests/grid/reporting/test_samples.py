@@ -1,4 +1,6 @@
-"""Sample images of the report: the first of each class, from a real store, and no more of it than they need."""
+"""Sample images of the report: the first of each class, from a real store, and no more of it than
+they need.
+"""
 
 import re
 
@@ -131,7 +133,9 @@ def test_the_report_shows_all_of_it(planned, request_of, spec, tmp_path):
 
 
 def test_generators_that_share_a_training_keep_their_names(planned, request_of, spec, tmp_path):
-    """Two samplers of one network: one generator is trained, two pools are made, shown and measured."""
+    """Two samplers of one network: one generator is trained, two pools are made, shown and
+    measured.
+    """
     quick = {**spec["generators"]["edm"], "sampler": {"steps": 2}}
     spec["generators"]["quick"] = quick
     spec["blocks"] = [{"n_base": 60, "syn": {"edm": 1, "quick": 1}}]
@@ -182,7 +186,9 @@ def test_a_preset_is_written_out_in_the_generators_table():
 
 
 def test_zero_shot_trials_reach_the_report(planned, spec, sorted_set, tmp_path):
-    """What trials leave in the store becomes means over seeds; the trials themselves are test_grid_zero_shot's."""
+    """What trials leave in the store becomes means over seeds; the trials themselves are
+    test_grid_zero_shot's.
+    """
     (tmp_path / "bert").mkdir()
     for name in ("config.json", "model.safetensors"):
         (tmp_path / "bert" / name).write_text("{}")

@@ -1,4 +1,6 @@
-"""Trackers with the real packages, each read back as the package itself reads: skipped where one is missing."""
+"""Trackers with the real packages, each read back as the package itself reads: skipped where one is
+missing.
+"""
 
 import importlib.util
 import os
@@ -6,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from equigrid.grid.reporting.trackers import PACKAGES, Trackers, check, finish, start, tracked_run
+from equigrid.grid.reporting.trackers import Trackers, check, finish, start, tracked_run
+from equigrid.grid.spec.trackers import TRACKER_PACKAGES
 from equigrid.grid.store import results
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -14,7 +17,9 @@ TRACEBACK = "Traceback (most recent call last):\n  in train\nNotFinite: the loss
 
 
 def needs(*names: str):
-    missing = [PACKAGES.get(name, name) for name in names if importlib.util.find_spec(name) is None]
+    missing = [
+        TRACKER_PACKAGES.get(name, name) for name in names if importlib.util.find_spec(name) is None
+    ]
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
@@ -89,11 +94,12 @@ def test_bad_places_are_refused_in_one_line(places, message):
     )
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize("name", TRACKER_PACKAGES)
 def test_a_missing_package_is_named_as_pip_knows_it(name, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(
-        ValueError, match=f"^trackers: {name} is not installed; pip install {PACKAGES[name]}$"
+        ValueError,
+        match=f"^trackers: {name} is not installed; pip install {TRACKER_PACKAGES[name]}$",
     ):
         Trackers({name: "somewhere"}, "mini")
 

@@ -61,7 +61,9 @@ def test_nobody_looks_at_the_nodes_while_nothing_is_lost():
     ],
 )
 def test_room_is_counted_node_by_node(monkeypatch, cpus, gpus, slots):
-    """A slot needs its cores and its GPU on one node; a share of a GPU fits as often as it goes into one."""
+    """A slot needs its cores and its GPU on one node; a share of a GPU fits as often as it goes
+    into one.
+    """
     small, large, head = {"CPU": 4.0, "GPU": 1.0}, {"CPU": 96.0, "GPU": 8.0}, {"memory": 1e9}
     world = World(*({"Resources": resources} for resources in (small, large, head)))
     monkeypatch.setattr(cluster, "alive_nodes", world.alive)

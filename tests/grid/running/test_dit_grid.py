@@ -1,4 +1,6 @@
-"""A grid of the DiT, through the driver: both trainings, pools, measures, the report; killed between the trainings."""
+"""A grid of the DiT, through the driver: both trainings, pools, measures, the report; killed
+between the trainings.
+"""
 
 import os
 import signal
@@ -52,7 +54,9 @@ def test_a_grid_of_the_dit_killed_between_its_trainings(
     killed = []
 
     def killer():
-        """kill -9 of the slot that trains, once the latents exist: after the autoencoder, amid the transformer."""
+        """kill -9 of the slot that trains, once the latents exist: after the autoencoder, amid the
+        transformer.
+        """
         while not any(name.endswith("latents/00000.json") for name in store.list("generators")):
             time.sleep(0.01)
         for pid in slot_processes("generator"):
@@ -134,7 +138,8 @@ def _assert_report(store: Store, plan, folder) -> None:
     assert row["reconstruction_fid"] is None  # Inception knows nothing of 8×8 digits
     assert row["reconstruction_feature_distance"] > 0
     (generator,) = plan.of_kind("generator")
-    # The training's own measure is of the same 60 images; others lie in their batches, which moves a level here or there.
+    # The training's own measure is of the same 60 images; others lie in their batches, which moves
+    # a level here or there.
     psnr_db = float(weights_of(store, generator.id)["measured.psnr_db"])
     assert row["reconstruction_psnr_db"] == pytest.approx(psnr_db, abs=0.01)
 

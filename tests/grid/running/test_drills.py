@@ -22,7 +22,9 @@ def last_run(store, name: str = "mini") -> dict:
 
 @pytest.fixture
 def two_nodes():
-    """A cluster of two nodes of one CPU each, apart from this process's own Ray. Yields it and its second node."""
+    """A cluster of two nodes of one CPU each, apart from this process's own Ray. Yields it and its
+    second node.
+    """
     from ray.cluster_utils import Cluster
 
     quick = {
@@ -40,8 +42,10 @@ def two_nodes():
 def test_a_lost_node_costs_its_jobs_no_tries(
     two_nodes, finished_mini, mini, write_spec, start, tmp_path, outcomes
 ):
-    """kill -9 of a raylet whose node runs a trial; with no retries allowed at all. (A node that holds the only copy of a
-    shard is lost in the drills of tests/cluster: these shards are so small that Ray sends them with the request.)"""
+    """kill -9 of a raylet whose node runs a trial; with no retries allowed at all. (A node that
+    holds the only copy of a shard is lost in the drills of tests/cluster: these shards are so small
+    that Ray sends them with the request.)
+    """
     cluster, node = two_nodes
     mini["execution"]["retries"] = 0
     store = Store(tmp_path / "store", create=True)
@@ -58,7 +62,9 @@ def test_a_lost_node_costs_its_jobs_no_tries(
 def test_a_slot_told_to_leave_saves_its_state_and_goes(
     finished_mini, mini, tmp_path, quiet, slot_processes, outcomes
 ):
-    """SIGTERM, as on a spot instance's notice: the checkpoint is written at once, long before it is due."""
+    """SIGTERM, as on a spot instance's notice: the checkpoint is written at once, long before it is
+    due.
+    """
     mini["execution"] |= {"retries": 0, "slots": 1, "checkpoint_every_s": 3600}
     mini["recipe"]["steps"] = 1500  # long enough to be met in mid-training
     mini["blocks"], mini["seeds"] = [{"n_base": [60]}], [0]

@@ -170,7 +170,9 @@ def test_a_generator_that_raises_blocks_its_trials_only(mini, store, quiet):
 def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(
     finished_mini, mini, store, quiet, slot_processes, outcomes
 ):
-    """kill -9 of the processes that hold the slots, twice, while trials run; and another name changes no outcome."""
+    """kill -9 of the processes that hold the slots, twice, while trials run; and another name
+    changes no outcome.
+    """
     mini["name"] = "renamed"
 
     killed = []
@@ -196,8 +198,10 @@ def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(
 def test_one_generator_on_two_workers_equals_one_on_one(
     finished_mini, mini, store, quiet, group_processes
 ):
-    """Ray Train's worker group with gloo; the global batch and all draws are the same, sums differ by rounding. One of
-    its processes is killed on the way: the training goes on from its checkpoint."""
+    """Ray Train's worker group with gloo; the global batch and all draws are the same, sums differ
+    by rounding. One of its processes is killed on the way: the training goes on from its
+    checkpoint.
+    """
     from safetensors.numpy import load as load_tensors
 
     mini["execution"] |= {"workers": {"generator": 2}, "retries": 1, "checkpoint_every_s": 0}
@@ -226,7 +230,8 @@ def test_one_generator_on_two_workers_equals_one_on_one(
     two, one = (
         load_tensors(s.get(m["weights"])) for s, m in ((store, two), (finished_mini[0], one))
     )
-    # Ten AdamW steps at 4e-3 amplify rounding where second moments are near zero; 1e-3 is far below the step size.
+    # Ten AdamW steps at 4e-3 amplify rounding where second moments are near zero; 1e-3 is far below
+    # the step size.
     assert max(np.abs(two[name] - one[name]).max() for name in one) < 1e-3
 
 
@@ -262,7 +267,9 @@ def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
 
 
 def test_only_slots_that_came_up_get_work_and_count_as_held(ray_here, store):
-    """Slots beyond the present nodes are what an autoscaler sees; the machines for them may never come."""
+    """Slots beyond the present nodes are what an autoscaler sees; the machines for them may never
+    come.
+    """
     now, most = [0.0], [5]
     pool = SlotPool(
         store,
@@ -303,7 +310,9 @@ def test_only_slots_that_came_up_get_work_and_count_as_held(ray_here, store):
 
 
 def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_path, monkeypatch):
-    """A slot that does not see the store ends it at once; one whose process dies, after some tries."""
+    """A slot that does not see the store ends it at once; one whose process dies, after some
+    tries.
+    """
     from equigrid.grid.errors import StoreError, UserError
     from equigrid.grid.running import slots
 
@@ -339,7 +348,9 @@ def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_p
 def test_trials_share_a_device_but_what_comes_before_and_after_does_not(
     mini, store, quiet, monkeypatch, plant
 ):
-    """Measures of pools come after the trials: they must not keep a grid from packing, nor be packed."""
+    """Measures of pools come after the trials: they must not keep a grid from packing, nor be
+    packed.
+    """
     # Here a GPU is only Ray's word for it.
     plant(
         "from equigrid.grid.jobs.provenance import device_of\ndevice_of.__code__ = (lambda request: 'cpu').__code__\n"
@@ -370,7 +381,9 @@ def test_trials_share_a_device_but_what_comes_before_and_after_does_not(
 def test_no_work_waits_for_slots_to_come_or_for_generators(
     finished_mini, mini, store, quiet, outcomes, monkeypatch
 ):
-    """More slots than the nodes hold, and trials that could run while generators train: they wait behind trials only."""
+    """More slots than the nodes hold, and trials that could run while generators train: they wait
+    behind trials only.
+    """
     before = []
     sent = driver._Run._sent
 
@@ -423,7 +436,9 @@ def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkey
 
 
 def test_compactions_never_overlap(mini, store, quiet, monkeypatch):
-    """Each reads all loose parts: beside one that is slow, others would do the same work over and over."""
+    """Each reads all loose parts: beside one that is slow, others would do the same work over and
+    over.
+    """
 
     def slow() -> tuple[float, float]:
         began_s = time.time()
@@ -466,7 +481,9 @@ def test_an_infrastructure_error_is_tried_again_a_bounded_number_of_times(
 
 
 def test_bodies_need_no_ray(mini, tmp_path, request_of):
-    """A task body is a function of plain values: here the handles are the arrays, and Ray is never asked."""
+    """A task body is a function of plain values: here the handles are the arrays, and Ray is never
+    asked.
+    """
     from equigrid.grid.datasets import ingest
     from equigrid.grid.planning.planner import plan
     from equigrid.grid.planning.resolve import resolve

@@ -6,7 +6,9 @@ GIB = 2**30
 
 
 def drive(packing: Packing, speed_of, *, peak=GIB, device=80 * GIB, rounds=40) -> list[int]:
-    """Trials finish at whatever packing is asked for; `speed_of(k)` is one trial's images/s beside k - 1 others."""
+    """Trials finish at whatever packing is asked for; `speed_of(k)` is one trial's images/s beside
+    k - 1 others.
+    """
     seen = []
     for _ in range(rounds):
         k = packing.per_device
@@ -71,7 +73,8 @@ def test_late_news_of_an_earlier_packing_counts_for_memory_alone():
 def test_classifiers_are_compared_with_themselves():
     packing = Packing()
     drive(packing, lambda k: 1000, rounds=ENOUGH)
-    # A slower classifier's first measurement at 2 has nothing to be compared with: it is the new mark.
+    # A slower classifier's first measurement at 2 has nothing to be compared with: it is the new
+    # mark.
     for _ in range(ENOUGH):
         packing.finished(
             classifier="slow", per_device=2, images_per_s=1, peak_bytes=GIB, device_bytes=80 * GIB

@@ -1,4 +1,6 @@
-"""A grid of Stable Diffusion with captions and a CLIP filter: its pool, what lies beside the shards, trials on them."""
+"""A grid of Stable Diffusion with captions and a CLIP filter: its pool, what lies beside the
+shards, trials on them.
+"""
 
 import io
 
@@ -72,7 +74,9 @@ def _bounds(store: Store, the_plan) -> np.ndarray:
 
 
 def _assert_shard(store: Store, job, bounds: np.ndarray) -> int:
-    """Whether columns, labels and images are those of the pool's numbers; how many candidates were refused."""
+    """Whether columns, labels and images are those of the pool's numbers; how many candidates were
+    refused.
+    """
     import torch
 
     from equigrid.generators.common import pools

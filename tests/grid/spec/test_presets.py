@@ -1,4 +1,6 @@
-"""The paper's presets have the paper's cells: counted against its tables, as the analysis holds them."""
+"""The paper's presets have the paper's cells: counted against its tables, as the analysis holds
+them.
+"""
 
 import re
 from collections import Counter
@@ -18,8 +20,8 @@ TABLES = {
     "imagenet100-zero-shot": ("imagenet100", (21,)),
 }
 RECIPES = {"cifar10": "paper/cifar10", "bloodmnist": "paper/bloodmnist"}
-# What each preset's EDM and DiT are made for: kind, side of the images, and the heights in pixels at which the EDM's levels
-# attend (16 of 32 as published), or the side of the DiT's latents.
+# What each preset's EDM and DiT are made for: kind, side of the images, and the heights in pixels
+# at which the EDM's levels attend (16 of 32 as published), or the side of the DiT's latents.
 NETWORKS = {
     "digits": {("edm", 8, ())},
     **dict.fromkeys(("cifar10", "cifar10-table6", "bloodmnist"), {("edm", 32, (16,))}),
@@ -57,7 +59,9 @@ def test_the_paper_counts(plan_of):
 
 
 def test_zero_shot_pools_have_enough_of_the_unseen_classes(plan_of):
-    """65,000 synthetic images of five unseen classes are every other image of a pool of 130,000 over ten."""
+    """65,000 synthetic images of five unseen classes are every other image of a pool of 130,000
+    over ten.
+    """
     the_plan = plan_of("imagenet10-zero-shot")
     size = next(iter(the_plan.pools.values())).shard_size
     assert max(len(job.needs) - 1 for job in the_plan.of_kind("trial")) == -(-130_000 // size)
@@ -146,7 +150,9 @@ def test_presets_for_two_cores_mirror_the_papers(plan_of):
 
 
 def test_presets_of_one_store_share_what_is_alike(plan_of):
-    """The EDM of cifar10-2cores serves its Table 6, and its real trials are those of cifar10-smoke."""
+    """The EDM of cifar10-2cores serves its Table 6, and its real trials are those of
+    cifar10-smoke.
+    """
     main, table6, smoke = (
         plan_of(f"cifar10-{name}") for name in ("2cores", "table6-2cores", "smoke")
     )

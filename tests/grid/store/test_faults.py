@@ -1,4 +1,6 @@
-"""Stores that misbehave: a real S3 server behind a proxy that refuses, hangs, fails, truncates; a disk that fills up."""
+"""Stores that misbehave: a real S3 server behind a proxy that refuses, hangs, fails, truncates; a
+disk that fills up.
+"""
 
 import http.client
 import os
@@ -29,7 +31,7 @@ needs_rclone = pytest.mark.skipif(
 )
 
 
-# An S3 server, and what stands before it --------------------------------------------------------------------------
+# An S3 server, and what stands before it ----------------------------------------------------------
 
 
 def answers(port: int) -> bool:
@@ -80,8 +82,10 @@ def free_port() -> int:
 
 
 class Proxy:
-    """Passes requests on to a server. `faults`: what happens to the next requests instead, one each; `filter` says
-    which requests they are meant for. `requests` are all that came, as (method, path)."""
+    """Passes requests on to a server. `faults`: what happens to the next requests instead, one
+    each; `filter` says which requests they are meant for. `requests` are all that came, as (method,
+    path).
+    """
 
     def __init__(self, port: int):
         self.faults: deque[str] = deque()
@@ -97,7 +101,8 @@ class Proxy:
                 proxy.requests.append((self.command, self.path))
                 fault = proxy.next_fault(self.command, self.path)
                 if self.command == "PUT" and self.path.endswith("/"):
-                    # pyarrow's marker of a folder: rclone keeps objects as files, and would hide all that is in it.
+                    # pyarrow's marker of a folder: rclone keeps objects as files, and would hide
+                    # all that is in it.
                     self.respond(200, {}, b"")
                 elif fault in ("500", "503"):
                     self.respond(int(fault), {}, b"")
@@ -191,7 +196,9 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def proxy(server, monkeypatch):
-    """A proxy before the server, with the environment that leads pyarrow to it, and impatient stores."""
+    """A proxy before the server, with the environment that leads pyarrow to it, and impatient
+    stores.
+    """
     opened = Proxy(server.port)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -216,7 +223,7 @@ def content(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n)
 
 
-# A healthy server --------------------------------------------------------------------------------------------------
+# A healthy server ---------------------------------------------------------------------------------
 
 
 @needs_rclone
@@ -254,7 +261,9 @@ def test_a_small_object_is_written_in_one_request_and_read_in_two(s3, proxy):
 def test_the_checksum_setting_of_other_servers_is_ours_to_make(
     server, proxy, monkeypatch, tmp_path
 ):
-    """In a fresh process, with nothing set but the endpoint and the keys: in the environment, or in the URI."""
+    """In a fresh process, with nothing set but the endpoint and the keys: in the environment, or in
+    the URI.
+    """
     code = "import sys; from equigrid.grid.store import Store; s = Store(sys.argv[1], create=True); s.put('x', b'1'); s.check()"
     option = f"?endpoint_override=127.0.0.1:{server.port}&scheme=http&region=us-east-1"
     bare = {
@@ -282,7 +291,7 @@ def test_it_travels_as_its_address_and_asks_nothing_before_it_is_used(s3, proxy)
     assert s3.get("x") == b"1"
 
 
-# Trouble that passes -----------------------------------------------------------------------------------------------
+# Trouble that passes ------------------------------------------------------------------------------
 
 
 @needs_rclone
@@ -314,7 +323,9 @@ def test_an_answer_that_breaks_off_is_read_again(s3, proxy):
 
 @needs_rclone
 def test_half_an_object_in_a_well_formed_answer_is_never_used(s3, proxy):
-    """pyarrow does not notice and fills up with whatever its memory holds: every form of object must tell by itself."""
+    """pyarrow does not notice and fills up with whatever its memory holds: every form of object
+    must tell by itself.
+    """
     proxy.filter = lambda method, path: method == "GET" and "list-type" not in path
     s3.put_json("y.json", {"a": [1] * 100})
     proxy.faults.append("short")
@@ -396,7 +407,7 @@ def test_an_interrupt_during_an_upload_leaves_a_whole_object_or_none(s3, monkeyp
     assert s3.get("x") == b"whole"
 
 
-# Trouble that does not ---------------------------------------------------------------------------------------------
+# Trouble that does not ----------------------------------------------------------------------------
 
 
 @needs_rclone
@@ -458,7 +469,7 @@ def test_a_shard_that_is_short_in_the_store_itself_is_never_used(server, s3):
         s3.get_json("bad.json")
 
 
-# Grids on such stores ----------------------------------------------------------------------------------------------
+# Grids on such stores -----------------------------------------------------------------------------
 
 
 def parts(folder: Path) -> int:
@@ -469,7 +480,9 @@ def parts(folder: Path) -> int:
 def test_a_server_that_dies_in_the_middle_of_a_grid(
     server, proxy, finished_mini, mini, write_spec, start, monkeypatch, outcomes
 ):
-    """Killed for some seconds among the trials, 503 and broken answers before and after: the same table."""
+    """Killed for some seconds among the trials, 503 and broken answers before and after: the same
+    table.
+    """
     monkeypatch.setenv("EQUIGRID_STORE_RETRY_S", "60")
     folder, uri = server.folder / "bucket/mini", "s3://bucket/mini"
     run = start("run", write_spec(mini), "--store", uri, "--no-dashboard")
@@ -556,7 +569,9 @@ def test_a_full_disk_shows_nothing_half_written(tiny_disk):
 def test_a_disk_that_fills_up_in_mid_grid(
     tiny_disk, finished_mini, mini, write_spec, start, outcomes
 ):
-    """It ends with one clear line; once there is room, the same command completes to the same table."""
+    """It ends with one clear line; once there is room, the same command completes to the same
+    table.
+    """
     disk, filler = Store(tiny_disk / "store", create=True), tiny_disk / "filler"
     arguments = ("run", write_spec(mini), "--store", disk.uri, "--no-dashboard")
     run = start(*arguments)

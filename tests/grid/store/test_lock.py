@@ -1,4 +1,6 @@
-"""The lock of a grid: a second driver refuses while the first lives, and takes over once it is dead."""
+"""The lock of a grid: a second driver refuses while the first lives, and takes over once it is
+dead.
+"""
 
 import os
 import subprocess

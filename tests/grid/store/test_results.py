@@ -211,7 +211,9 @@ def reader(uri: str, stop, wrong) -> None:
 
 
 def test_processes_that_write_compact_and_read_together(store):
-    """Three writers, two compactors with no grace and small generations, two readers: all rows, each once, for ever."""
+    """Three writers, two compactors with no grace and small generations, two readers: all rows,
+    each once, for ever.
+    """
     context = multiprocessing.get_context("fork")
     stop, wrong, n = context.Event(), context.Queue(), 60
     others = [context.Process(target=compactor, args=(store.uri, stop)) for _ in range(2)]

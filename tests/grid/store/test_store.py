@@ -1,4 +1,6 @@
-"""The store and its shards: objects are there whole or not at all, and wrong bytes are never used."""
+"""The store and its shards: objects are there whole or not at all, and wrong bytes are never
+used.
+"""
 
 import json
 import os
@@ -79,7 +81,9 @@ def test_shard_round_trip_and_stable_content_hash(store):
 
 
 def test_data_without_manifest_is_not_there(store, monkeypatch):
-    """Killed between data and manifest: the shard does not exist, and is made again under the same manifest."""
+    """Killed between data and manifest: the shard does not exist, and is made again under the same
+    manifest.
+    """
     x, y = images(5)
     put = Store.put
 
@@ -192,7 +196,9 @@ def test_manifests_are_plain_json(store):
 
 @pytest.mark.parametrize("what", ["not a folder", "another folder"])
 def test_a_process_that_sees_another_folder_says_so_before_it_reads_or_writes(tmp_path, what):
-    """On another machine: not mounted, or an empty mount point. To it everything would be gone, its results lost."""
+    """On another machine: not mounted, or an empty mount point. To it everything would be gone, its
+    results lost.
+    """
     store = Store(tmp_path / "store", create=True)
     store.put("a/x", b"1")
     assert pickle.loads(pickle.dumps(store)).get("a/x") == b"1"

@@ -1,4 +1,6 @@
-"""CIFAR-10 and MedMNIST: read by their own libraries from small files in their own layouts, and never while planning."""
+"""CIFAR-10 and MedMNIST: read by their own libraries from small files in their own layouts, and
+never while planning.
+"""
 
 import hashlib
 import http.server
@@ -35,7 +37,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-# CIFAR-10 ----------------------------------------------------------------------------------------------------------
+# CIFAR-10 -----------------------------------------------------------------------------------------
 
 
 def batch(seed: int, n: int = 20) -> dict:
@@ -108,7 +110,7 @@ def test_cifar10_without_network_says_which_file_to_place_where(store, cache):
     assert "\n" not in str(error.value)
 
 
-# MedMNIST ----------------------------------------------------------------------------------------------------------
+# MedMNIST -----------------------------------------------------------------------------------------
 
 
 def write_blood(path, channels=3, size=64, classes=8, **changes):

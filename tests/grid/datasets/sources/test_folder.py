@@ -22,7 +22,9 @@ def pixels(seed, size=(8, 8)) -> np.ndarray:
 
 
 def tree(root, *, splits=("train", "test"), classes=("ant", "bee"), n=3):
-    """n images in each class of each split; image i of class c in split s is painted by (s, c, i)."""
+    """n images in each class of each split; image i of class c in split s is painted by (s, c,
+    i).
+    """
     for s, split in enumerate(splits):
         for c, name in enumerate(classes):
             for i in range(n):
@@ -210,7 +212,7 @@ def test_places_that_are_no_folder():
         catalogue.source({"imagefolder": "x", "sise": 3})
 
 
-# ImageNet ----------------------------------------------------------------------------------------------------------
+# ImageNet -----------------------------------------------------------------------------------------
 
 
 def test_the_lists_are_of_imagenets_classes():

@@ -48,7 +48,9 @@ def write(
     metadata=None,
     **options,
 ):
-    """A set of PNGs in Parquet files; `change` edits the list of (bytes, label) rows of the training split."""
+    """A set of PNGs in Parquet files; `change` edits the list of (bytes, label) rows of the
+    training split.
+    """
     folder.mkdir(exist_ok=True)
     for number, (split, n) in enumerate((splits or {"train": 40, "test": 12}).items()):
         rows = [(png(picture(i + 1000 * number)), i % 4) for i in range(n)]
@@ -202,7 +204,9 @@ def test_a_file_that_lacks_the_columns(tmp_path):
 
 @pytest.fixture
 def s3(tmp_path, monkeypatch):
-    """A folder served as a bucket by `rclone serve s3`: (the folder, its address as pyarrow wants it)."""
+    """A folder served as a bucket by `rclone serve s3`: (the folder, its address as pyarrow wants
+    it).
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

@@ -5,7 +5,9 @@ kind has.
 from abc import abstractmethod
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from equigrid.payloads import Frozen
 
 
 def _below_one(betas: tuple[float, float]) -> tuple[float, float]:
@@ -19,13 +21,7 @@ Betas = Annotated[tuple[float, float], AfterValidator(_below_one)]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
-class Part(BaseModel):
-    """A part of a configuration: frozen, without unknown keys, its numbers finite."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Compute(Part):
+class Compute(Frozen):
     """How, not what, is computed: changes results by rounding alone and never enters an id."""
 
     training_precision: Precision = "auto"
@@ -44,7 +40,7 @@ class Compute(Part):
     """
 
 
-class GeneratorConfig(Part):
+class GeneratorConfig(Frozen):
     """A generator as a spec names it.  A kind that lacks one of these methods cannot be made.
 
     Each kind also has the fields `kind` and `setting`: "closed" if it learns from the base subset
@@ -96,6 +92,12 @@ class GeneratorConfig(Part):
         sampling alone); sampling_batch, sampler_steps, evaluations_per_image (of the network).
         What a kind does not have is left out.
         """
+
+    def trained_identity(self) -> dict:
+        """What of the configuration enters the generator's id: `training_payload`, and every field
+        that the kind has gained since, so that none is forgotten there.
+        """
+        return {**self.training_payload(), **self.added()}
 
     @abstractmethod
     def training_payload(self) -> dict:

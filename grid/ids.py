@@ -1,8 +1,9 @@
 """Ids and seeds: hashes of what determines an output, never of paths, hardware or worker counts.
 
 An id is a hash of canonical JSON, so that equal work has an equal name on every machine and in
-every run. Every random draw of a job is seeded from its id (and a purpose), so a job's output
-follows from its id.
+every run. A field that a configuration gains later stays out of ids while it is as before: see
+`equigrid.payloads`. Every random draw of a job is seeded from its id (and a purpose), so a job's
+output follows from its id.
 """
 
 import hashlib

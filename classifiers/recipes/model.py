@@ -8,23 +8,22 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from equigrid.classifiers.names import canonical
+from equigrid.payloads import Frozen
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class ResizedCrop(_Frozen):
+class ResizedCrop(Frozen):
     """A crop of random area and aspect, resized to a square. Ranges are torchvision's: the paper
     names none.
     """
+
+    original: ClassVar = ("size_px", "scale", "ratio")
 
     size_px: int = Field(224, ge=1)
     scale: tuple[float, float] = (0.08, 1.0)
@@ -39,8 +38,10 @@ class ResizedCrop(_Frozen):
         return self
 
 
-class Augmentation(_Frozen):
+class Augmentation(Frozen):
     """What happens to a training image. Evaluation images are only resized, never augmented."""
+
+    original: ClassVar = ("crop_padding_px", "flip", "resized_crop")
 
     crop_padding_px: int = Field(
         0, ge=0, description="black border, then a crop of the original size"
@@ -55,12 +56,15 @@ class Augmentation(_Frozen):
         return self
 
 
-class Constant(_Frozen):
+class Constant(Frozen):
+    original: ClassVar = ("kind",)
     kind: Literal["constant"] = "constant"
 
 
-class Multistep(_Frozen):
+class Multistep(Frozen):
     """Multiply the rate by `factor` at each fraction of the training given in `at`."""
+
+    original: ClassVar = ("kind", "at", "factor")
 
     kind: Literal["multistep"] = "multistep"
     at: tuple[Fraction, ...] = (0.5, 0.75)
@@ -76,8 +80,10 @@ class Multistep(_Frozen):
         return at
 
 
-class Cosine(_Frozen):
+class Cosine(Frozen):
     """From the base rate, reached at the end of the warm-up, along half a cosine to zero."""
+
+    original: ClassVar = ("kind",)
 
     kind: Literal["cosine"] = "cosine"
 
@@ -85,8 +91,10 @@ class Cosine(_Frozen):
 Decay = Annotated[Constant | Multistep | Cosine, Field(discriminator="kind")]
 
 
-class Normalisation(_Frozen):
+class Normalisation(Frozen):
     """Per-channel mean and deviation of pixels scaled to [0, 1]."""
+
+    original: ClassVar = ("mean", "std")
 
     mean: tuple[float, ...]
     std: tuple[Annotated[float, Field(gt=0)], ...]
@@ -100,21 +108,21 @@ class Normalisation(_Frozen):
         return self
 
 
-class BaseRung(_Frozen):
+class BaseRung(Frozen):
     """A named base size as a fraction of the dataset, and the epochs trained there."""
 
     base_fraction: Annotated[float, Field(gt=0.0, le=1.0)]
     epochs: Annotated[int, Field(ge=1)]
 
 
-class TotalRung(_Frozen):
+class TotalRung(Frozen):
     """From this total amount of images (up to the next rung) train so many steps."""
 
     from_total: Annotated[int, Field(ge=1)]
     steps: Annotated[int, Field(ge=1)]
 
 
-class Override(_Frozen):
+class Override(Frozen):
     """What one classifier does otherwise than the recipe's other classifiers."""
 
     batch: Annotated[int, Field(ge=1)] | None = None
@@ -125,8 +133,15 @@ class Override(_Frozen):
     decay: Decay | None = None
 
 
-class Settings(_Frozen):
+class Settings(Frozen):
     """What a recipe and a resolved recipe share."""
+
+    # fmt: off
+    original: ClassVar = (
+        "batch", "lr", "decay", "warmup", "optimizer", "momentum", "nesterov", "weight_decay",
+        "label_smoothing", "augmentation", "normalisation",
+    )
+    # fmt: on
 
     batch: int = Field(ge=1, description="images per step over all workers together")
     lr: float = Field(gt=0)
@@ -200,6 +215,8 @@ class ResolvedRecipe(Settings):
     larger than the data is all of the data.
     """
 
+    original: ClassVar = ("epochs", "steps")
+
     epochs: int | None = None
     steps: int | None = None
 
@@ -255,7 +272,7 @@ class ResolvedRecipe(Settings):
         """JSON-able mapping of all that determines the training; equal trainings have equal
         payloads.
         """
-        return self.model_dump(mode="json", exclude_none=True)
+        return self.identity(exclude_none=True)
 
 
 def _at_fraction(fraction: float, total: int) -> int:

@@ -9,18 +9,25 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from equigrid.payloads import Frozen
 
 _NO_WORD = re.compile(r"[\d\s._-]*|n\d{8}")  # numbers, and WordNet's ids
 ENCODER_FILES = "config.json, a tokenizer and safetensors weights"
 _READ = (".json", ".txt", ".model", ".safetensors")
 
 
-class ZeroShotConfig(BaseModel):
+class ZeroShotConfig(Frozen):
     """The class split, the text encoder and the joint space."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # fmt: off
+    original: ClassVar = (
+        "unseen", "text_encoder", "revision", "text_width", "template", "joint", "temperature",
+    )
+    # fmt: on
 
     unseen: tuple[int, ...] | tuple[str, ...] = ()
     """Labels or names of the classes without real training images; empty: the second half, as in
@@ -111,6 +118,7 @@ class ZeroShotConfig(BaseModel):
             "joint": self.joint,
             "temperature": self.temperature,
             "rev": REV,
+            **self.added(),
         }
 
     def _check_folder(self, folder: Path) -> None:

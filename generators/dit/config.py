@@ -5,7 +5,7 @@ Stable Diffusion's (Rombach et al. 2022, KL, f = 8), which is trained here too;
 `equigrid.generators.dit.presets` names the other sizes.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -18,6 +18,13 @@ class DiTConfig(GeneratorConfig):
     """A class-conditional latent diffusion transformer with its own autoencoder, or released ones
     from files.
     """
+
+    # fmt: off
+    original: ClassVar = (
+        "kind", "setting", "weights", "class_indices", "network", "vae", "training", "flips",
+        "sampler", "compute",
+    )
+    # fmt: on
 
     kind: Literal["dit"] = "dit"
     setting: Literal["closed", "open"] = "closed"
@@ -148,18 +155,16 @@ class DiTConfig(GeneratorConfig):
                 "kind": self.kind,
                 "files_sha256": released.digests(self.weights, self.vae.weights),
             }
-        parts = self.model_dump(
-            mode="json",
-            include={"kind", "network", "training", "flips", "vae"},
-            exclude={"vae": {"weights"}},
+        parts = self.identity(
+            include={"kind", "network", "training", "flips", "vae"}, exclude={"vae": {"weights"}}
         )
         return {**parts, "rev": TRAINING_REV}
 
     def sampling_payload(self) -> dict:
         """Networks, sampler and classes: weights from files do not tell all of it."""
-        sampler = self.sampler.model_dump(mode="json", exclude={"batch"})
-        vae = self.vae.model_dump(mode="json", exclude={"training", "weights"})
-        network = self.network.model_dump(mode="json")
+        sampler = self.sampler.identity(exclude=("batch",))
+        vae = self.vae.identity(exclude=("training", "weights"))
+        network = self.network.identity()
         parts = {
             "network": network,
             "vae": vae,

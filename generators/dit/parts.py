@@ -1,11 +1,12 @@
 """The parts of a DiT's configuration: networks, trainings, sampler. Free of torch."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from equigrid.generators import base_config
-from equigrid.generators.base_config import Betas, Part
+from equigrid.generators.base_config import Betas
+from equigrid.payloads import Frozen
 
 LEVEL_WIDTHS = {1: (1,), 2: (1, 2), 4: (1, 2, 4), 8: (1, 2, 4, 4)}
 """For each downsampling of the autoencoder, its levels' widths in units of base_channels (Rombach
@@ -15,8 +16,10 @@ et al. 2022).
 _FEATURE_LOSSES = ("perceptual", "lpips", "feature_loss")
 
 
-class Network(Part):
+class Network(Frozen):
     """Size of the transformer, Peebles and Xie 2023, Table 1."""
+
+    original: ClassVar = ("depth", "width", "heads", "patch")
 
     depth: int = Field(28, ge=1)
     width: int = Field(1152, ge=4)
@@ -35,8 +38,15 @@ class Network(Part):
         return self
 
 
-class Schedule(Part):
+class Schedule(Frozen):
     """A training's budget and learning rate, in optimiser steps."""
+
+    # fmt: off
+    original: ClassVar = (
+        "steps", "full_at_images", "least_steps", "batch", "lr", "lr_rampup_part", "lr_decay_part",
+        "betas", "weight_decay",
+    )
+    # fmt: on
 
     steps: int = Field(400_000, ge=1)
     full_at_images: int | None = Field(None, ge=1)
@@ -67,6 +77,8 @@ class Training(Schedule):
     steps.
     """
 
+    original: ClassVar = ("ema_decay", "label_dropout")
+
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     """The part of the averaged weights that a step keeps; (1 + n) / (10 + n) after n steps while
     that is less.
@@ -75,10 +87,12 @@ class Training(Schedule):
     """Probability with which an image is shown without its label, for classifier-free guidance."""
 
 
-class Discriminator(Part):
+class Discriminator(Frozen):
     """A patch discriminator (Isola et al. 2017) with group norm, against which the autoencoder
     trains.
     """
+
+    original: ClassVar = ("base_channels", "layers", "starts_at_part", "weight")
 
     base_channels: int = Field(64, ge=8, multiple_of=8)
     layers: int = Field(3, ge=1, le=6)
@@ -98,6 +112,8 @@ class VAETraining(Schedule):
     choice.
     """
 
+    original: ClassVar = ("steps", "batch", "betas", "kl_weight", "discriminator")
+
     steps: int = Field(100_000, ge=1)
     batch: int = Field(64, ge=1)
     betas: Betas = (0.5, 0.9)
@@ -108,8 +124,15 @@ class VAETraining(Schedule):
     discriminator: Discriminator = Discriminator()
 
 
-class VAE(Part):
+class VAE(Frozen):
     """The autoencoder, retrained on the base subset."""
+
+    # fmt: off
+    original: ClassVar = (
+        "downsample", "base_channels", "layers_per_block", "latent_channels", "norm_groups",
+        "attention", "weights", "training",
+    )
+    # fmt: on
 
     downsample: Literal[1, 2, 4, 8] = 8
     """Pixels per latent pixel in each direction (f)."""
@@ -150,10 +173,12 @@ class VAE(Part):
         return tuple(self.base_channels * width for width in LEVEL_WIDTHS[self.downsample])
 
 
-class Sampler(Part):
+class Sampler(Frozen):
     """Ancestral sampling with the learned variance (Nichol and Dhariwal 2021) and classifier-free
     guidance.
     """
+
+    original: ClassVar = ("steps", "guidance", "guidance_channels", "batch")
 
     steps: int = Field(250, ge=1, le=1000)
     """Steps kept of the 1,000 of training."""

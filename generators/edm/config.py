@@ -5,13 +5,14 @@ Table 7 "DDPM++ cond. CIFAR-10", Appendix F); `equigrid.generators.edm.presets` 
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from equigrid.generators.base_config import Betas, Compute, GeneratorConfig, Part
+from equigrid.generators.base_config import Betas, Compute, GeneratorConfig
 from equigrid.generators.common.digests import sha256
 from equigrid.generators.edm.layout import Layout, layout, parameters
+from equigrid.payloads import Frozen
 
 AUGMENTATION_LABELS = {
     "x_flip": 1,
@@ -27,8 +28,15 @@ AUGMENTATION_LABELS = {
 PUBLISHED_AUGMENTATIONS = ("x_flip", "y_flip", "scale", "rotate", "stretch", "translate")
 
 
-class Network(Part):
+class Network(Frozen):
     """Size of the U-Net, Karras et al. 2022, Table 8."""
+
+    # fmt: off
+    original: ClassVar = (
+        "model_channels", "channel_mult", "embedding_mult", "num_blocks", "attn_resolutions",
+        "dropout", "patch", "sigma_data",
+    )
+    # fmt: on
 
     model_channels: int = Field(128, ge=4)
     channel_mult: tuple[int, ...] = (2, 2, 2)
@@ -57,8 +65,10 @@ class Network(Part):
         return mult
 
 
-class Augmentation(Part):
+class Augmentation(Frozen):
     """Non-leaking augmentation: applied to training images and told to the network as labels."""
+
+    original: ClassVar = ("kinds", "probability", "shift_pixels")
 
     kinds: tuple[str, ...] = PUBLISHED_AUGMENTATIONS
     probability: float = Field(0.12, ge=0, le=1)
@@ -84,10 +94,18 @@ class Augmentation(Part):
         return sum(AUGMENTATION_LABELS[kind] for kind in self.kinds)
 
 
-class Training(Part):
+class Training(Frozen):
     """Budget, optimiser and noise distribution of training.  Amounts in training images
     ("nimg").
     """
+
+    # fmt: off
+    original: ClassVar = (
+        "total_nimg", "full_at_images", "least_nimg", "batch", "optimizer", "lr", "betas", "eps",
+        "weight_decay", "lr_rampup_nimg", "lr_decay_nimg", "ema_halflife_nimg", "ema_rampup_ratio",
+        "P_mean", "P_std", "augmentation",
+    )
+    # fmt: on
 
     total_nimg: int = Field(200_000_000, ge=1)
     full_at_images: int | None = Field(None, ge=1)
@@ -129,8 +147,14 @@ class Training(Part):
         return -(-self.total_nimg // self.batch)
 
 
-class Sampler(Part):
+class Sampler(Frozen):
     """Karras et al. 2022, Algorithm 2 (Algorithm 1 where S_churn is 0, the default)."""
+
+    # fmt: off
+    original: ClassVar = (
+        "steps", "sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "batch",
+    )
+    # fmt: on
 
     steps: int = Field(18, ge=1, le=10_000)
     """Heun steps, the last of them Euler's."""
@@ -165,6 +189,8 @@ class EDMConfig(GeneratorConfig):
     """A class-conditional EDM generator: trained on the base subset, or with weights from a
     file.
     """
+
+    original: ClassVar = ("kind", "setting", "weights", "network", "training", "sampler", "compute")
 
     kind: Literal["edm"] = "edm"
     setting: Literal["closed", "open"] = "closed"
@@ -246,15 +272,15 @@ class EDMConfig(GeneratorConfig):
         """Network and training, or in place of both the SHA-256 of the file of weights."""
         if self.weights is not None:
             return {"kind": self.kind, "weights_sha256": sha256(self.weights, "weights")}
-        parts = self.model_dump(mode="json", include={"kind", "network", "training"})
+        parts = self.identity(include=("kind", "network", "training"))
         return {**parts, "rev": TRAINING_REV}
 
     def sampling_payload(self) -> dict:
         """Sampler and network: weights from a file do not tell all of it (attention,
         sigma_data).
         """
-        sampler = self.sampler.model_dump(mode="json", exclude={"batch"})
-        network = self.network.model_dump(mode="json", exclude={"dropout"})
+        sampler = self.sampler.identity(exclude=("batch",))
+        network = self.network.identity(exclude=("dropout",))
         return {"kind": self.kind, "network": network, "sampler": sampler, "rev": SAMPLING_REV}
 
 

@@ -2,7 +2,7 @@
 of torch.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
@@ -16,6 +16,8 @@ class ImportedConfig(GeneratorConfig):
     """A finite pool: images that somebody made, in a persisted order that is balanced over the
     classes.
     """
+
+    original: ClassVar = ("kind", "setting", "path", "split", "image", "label", "rename")
 
     kind: Literal["imported", "cifake"] = "imported"
     """imported: a folder CLASS/*, or Parquet files in Hugging Face's layout; cifake: Kaggle's tree

@@ -1,12 +1,13 @@
 """What of a pool's quality is measured, and with which networks: free of torch."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from equigrid.generators.base_config import Part
 from equigrid.generators.common.digests import sha256
 from equigrid.generators.quality.names import INCEPTION, VIT
+from equigrid.payloads import Frozen
 
 LEAST_SIDE = 28
 """Networks of ImageNet are not asked, unless told to, about images that are smaller than this, or
@@ -14,10 +15,12 @@ grey.
 """
 
 
-class QualityConfig(Part):
+class QualityConfig(Frozen):
     """What is measured of a pool; FID and distances are against the whole training set, as in the
     paper.
     """
+
+    original: ClassVar = ("images", "inception", "vit", "features", "neighbours")
 
     images: int | None = Field(None, ge=10)
     """Of a pool, from its start; null for as many as the grid takes from it. FID falls with their
@@ -70,6 +73,7 @@ class QualityConfig(Part):
             "features": self.features,
             "neighbours": self.neighbours,
             "rev": QUALITY_REV,
+            **self.added(),
         }
 
 

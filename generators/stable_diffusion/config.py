@@ -5,20 +5,28 @@ The defaults are the paper's: five images per caption, the bottom 20% by CLIP's 
 dropped. `equigrid.generators.stable_diffusion.presets` names the versions.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from equigrid.generators.base_config import GeneratorConfig, Part, Precision
+from equigrid.generators.base_config import GeneratorConfig, Precision
 from equigrid.generators.stable_diffusion import prompts, sources, words
+from equigrid.payloads import Frozen
 
 Template = Literal["c", "c,bg", "c,rel"]
 
 
-class Captions(Part):
+class Captions(Frozen):
     """Prompts by a language model that continues examples: c -> caption, (c, bg) -> caption, (c,
     rel) -> caption.
     """
+
+    # fmt: off
+    original: ClassVar = (
+        "language_model", "revision", "templates", "images_per_caption", "examples_per_caption",
+        "max_new_tokens", "temperature", "top_p", "examples", "backgrounds", "relations",
+    )
+    # fmt: on
 
     language_model: str
     """A folder or a hub id of a causal language model; it completes text, so a base model will
@@ -58,13 +66,15 @@ class Captions(Part):
     def payload(self) -> dict:
         """What determines a caption beside class, number and seed."""
         paths = {"language_model", "revision", "examples", "backgrounds", "relations"}
-        own = self.model_dump(mode="json", exclude=paths)
+        own = self.identity(exclude=paths)
         identity = sources.identity("captions.language_model", self.language_model, self.revision)
         return {**own, "language_model": identity, "words_sha256": self.words().digest()}
 
 
-class Sampler(Part):
+class Sampler(Frozen):
     """How the pipeline is called."""
+
+    original: ClassVar = ("steps", "guidance", "height", "width", "batch")
 
     steps: int = Field(50, ge=1, le=10_000)
     guidance: float = Field(7.5, ge=0)
@@ -80,13 +90,15 @@ class Sampler(Part):
     """
 
 
-class ClipFilter(Part):
+class ClipFilter(Frozen):
     """Keeps images whose zero-shot confidence, CLIP's softmax over all classes' prompts, is not in
     the bottom part.
 
     The bottom part's upper end is measured on `calibration_per_class` images of each class, made
     for that alone.
     """
+
+    original: ClassVar = ("model", "revision", "prompt", "drop", "scope", "calibration_per_class")
 
     model: str
     """A folder or a hub id of a CLIP model with its processor."""
@@ -121,10 +133,11 @@ class ClipFilter(Part):
             "model": identity,
             "prompt": self.prompt,
             "calibration_per_class": self.calibration_per_class,
+            **self.added(),
         }
 
 
-class Compute(Part):
+class Compute(Frozen):
     """How, not what, is computed: changes results by rounding alone and never enters an id."""
 
     precision: Precision = "auto"
@@ -135,6 +148,13 @@ class StableDiffusionConfig(GeneratorConfig):
     """An open-set generator: a text-to-image pipeline of diffusers, prompted with the classes'
     names.
     """
+
+    # fmt: off
+    original: ClassVar = (
+        "kind", "setting", "pipeline", "revision", "prompt", "captions", "rename", "sampler",
+        "clip_filter", "compute",
+    )
+    # fmt: on
 
     kind: Literal["stable-diffusion"] = "stable-diffusion"
     setting: Literal["open"] = "open"
@@ -226,7 +246,7 @@ class StableDiffusionConfig(GeneratorConfig):
             "prompt": self.prompt,
             "captions": self.captions and self.captions.payload(),
             "rename": dict(self.rename),
-            "sampler": self.sampler.model_dump(mode="json", exclude={"batch"}),
+            "sampler": self.sampler.identity(exclude=("batch",)),
             "clip_filter": self.clip_filter and self.clip_filter.payload(),
             "rev": REV,
         }

@@ -339,7 +339,7 @@ class _Planner:
             "copies": {"n": arm.n_copies} if arm.n_copies else None,
         }
         if self.spec.validation:
-            mix["validation"] = self.spec.validation.model_dump()
+            mix["validation"] = self.spec.validation.identity()
         how = {}
         if zero_shot := self.spec.zero_shot:
             mix["zero_shot"] = zero_shot.payload(self.shape.classes, len(self.shape.classes))
@@ -405,7 +405,7 @@ class _Planner:
         config = arm.generator.config
         name = arm.generator.name
         if name not in self.payloads:  # once: a file of weights is hashed for it
-            self.payloads[name] = (config.training_payload(), config.sampling_payload())
+            self.payloads[name] = (config.trained_identity(), config.sampling_payload())
         training, sampling = self.payloads[name]
         trained = {"dataset": self.fingerprint, "subset": subset, "config": training, "seed": seed}
         if config.setting == "open":
@@ -499,7 +499,7 @@ class _Planner:
         payload = {
             "dataset": self.fingerprint, "syn": {"pool": pool.id, "n": n}, "real": self._subset(n, 0),
             "classifier": classifier, "recipe": recipe, "held_out": gap.held_out, "patch_px": patch_px, **stream,
-            "tsne": tsne, "reference": self._reference() if tsne else None,
+            "tsne": tsne, "reference": self._reference() if tsne else None, **gap.added(),
         }  # fmt: skip
         self._add_measure("domain", pool, payload, {})
 

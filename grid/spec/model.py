@@ -9,13 +9,11 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     ValidationError,
@@ -27,13 +25,10 @@ from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid.errors import UserError
 from equigrid.grid.spec.trackers import validate_trackers
+from equigrid.payloads import Frozen
 
 PRESETS = Path(__file__).parent / "presets"
 _YAML_BOOL = "tag:yaml.org,2002:bool"
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ def _base_size(value):
 BaseSize = Annotated[int | Literal["all"], BeforeValidator(_base_size)]
 
 
-class Block(_Model):
+class Block(Frozen):
     """A product: each base size with each of the amounts to add, for all classifiers and seeds.
 
     nominal: the base's size in ratios and fits, where a publication rounds it. base: whether the
@@ -159,7 +154,7 @@ class Block(_Model):
         return self
 
 
-class Workers(_Model):
+class Workers(Frozen):
     """Devices for one training of each kind. More than one makes a worker group
     (DistributedDataParallel).
     """
@@ -168,7 +163,7 @@ class Workers(_Model):
     trial: Annotated[int, Field(ge=1)] = 1
 
 
-class Execution(_Model):
+class Execution(Frozen):
     """How a grid runs: never part of an id.
 
     A slot holds `gpus` (1, or a fraction) and `cpus` for its life; `threads` is PyTorch's number of
@@ -194,18 +189,20 @@ class Execution(_Model):
         return value
 
 
-class Validation(_Model):
+class Validation(Frozen):
     """Images that no training and no generator sees, to select by: `val_top1` in the results.
 
     images: so many of the training set, the same for every seed, or `own`: the split that the
     dataset brings.
     """
 
+    original: ClassVar = ("images", "every_epochs")
+
     images: Annotated[int, Field(ge=1, strict=True)] | Literal["own"]
     every_epochs: Annotated[int, Field(ge=1, strict=True)] = 10
 
 
-class DomainGap(_Model):
+class DomainGap(Frozen):
     """A classifier of real against synthetic images for every pool, on whole images and on patches.
 
     images: on each side; none: as many as there are on both. patches: sides of squares, in pixels.
@@ -213,6 +210,8 @@ class DomainGap(_Model):
     of each side that is tested on. tsne: images of each side in the t-SNE figure, of those held
     out.
     """
+
+    original: ClassVar = ("images", "patches", "classifier", "recipe", "held_out", "tsne")
 
     images: Annotated[int, Field(ge=10, strict=True)] | None = None
     patches: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = ()
@@ -222,7 +221,7 @@ class DomainGap(_Model):
     tsne: Annotated[int, Field(ge=0, strict=True)] = 0
 
 
-class Expected(_Model):
+class Expected(Frozen):
     """Seconds of one job on the hardware the preset names, for `plan` until the store has seen some
     finish.
     """
@@ -239,7 +238,7 @@ def _off_is_none(value):
     return None if value == "off" else value
 
 
-class GridSpec(_Model):
+class GridSpec(Frozen):
     """A whole grid. `dataset` is a source's name, or a mapping of its kind to its place, with
     options after it.
 

@@ -1,6 +1,4 @@
-"""The `equigrid` command. Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line), 3
-stopped at the budget, 130 interrupted.
-"""
+"""The `equigrid` command; its exit codes are `equigrid.grid.errors.ExitCode`."""
 
 import json
 import shlex
@@ -12,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 
 # Anything heavier than this is imported inside the commands: `--help` must answer at once.
 from equigrid.grid.spec import PRESETS, GridSpec
@@ -60,13 +58,12 @@ def main() -> None:
 
 @contextmanager
 def _bad_input():
-    from equigrid.grid.errors import StoreError
-
     try:
         yield
-    except (UserError, StoreError) as error:
+    except (UserError, UnavailableError) as error:
         print(f"equigrid: {error}", file=sys.stderr)
-        raise typer.Exit(2) from error
+        bad = isinstance(error, UserError)
+        raise typer.Exit(ExitCode.BAD_INPUT if bad else ExitCode.UNAVAILABLE) from error
 
 
 def _print_json(content) -> None:
@@ -74,12 +71,11 @@ def _print_json(content) -> None:
 
 
 def _open(store: str, *, create: bool = False):
-    from equigrid.grid.errors import StoreError
     from equigrid.grid.store import Store
 
     opened = Store(store, create=create)
     if not create and not any(True for _ in opened.list("grids")):
-        raise StoreError(
+        raise UserError(
             f"store {store}: holds no grid yet; run one first, or name another with --store"
         )
     return opened
@@ -358,8 +354,8 @@ def equiv(
 
 
 def _only_grid(store: str) -> str:
-    """The name of the store's grid if it holds one. Raises UserError if it holds several,
-    StoreError if none.
+    """The name of the store's grid if it holds one. Raises UserError if it holds several
+    or none.
     """
     names = sorted({name.split("/")[1] for name in _open(store).list("grids")})
     if len(names) > 1:

@@ -1,13 +1,48 @@
-"""What can go wrong for reasons outside the program, each in one line and with an exit code of its
-own.
+"""What can go wrong for reasons outside the program, and the exit code that each kind ends with.
+
+An error of these classes is told in one line. Whatever else is raised is a fault of equigrid's own.
 """
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command's process ends with: the one place where the codes and their meanings stand."""
+
+    meaning: str
+
+    def __new__(cls, value: int, meaning: str) -> "ExitCode":
+        code = int.__new__(cls, value)
+        code._value_, code.meaning = value, meaning
+        return code
+
+    DONE = 0, "all done"
+    FAILED_CELLS = (
+        1,
+        "some cells failed: each is listed with its error; the next run tries it again",
+    )
+    BAD_INPUT = 2, "bad input, told in one line: what, where, what would be right"
+    BUDGET = 3, "stopped at the budget of this run (run --max-gpu-hours)"
+    UNAVAILABLE = (
+        4,
+        (
+            "the input may be right, but what it needs is not to be had: a store, cluster or server that"
+            " does not answer, no slot that comes up, a full disk, a grid that another driver runs"
+        ),
+    )
+    FAULT = 70, "a fault of equigrid's own: one line names the file that has the traceback"
+    INTERRUPTED = 130, "interrupted; everything finished is kept"
 
 
 class UserError(ValueError):
     """Bad input: says what, where, and what would be right."""
 
 
-class StoreError(OSError):
+class UnavailableError(OSError):
+    """Something outside does not answer, refuses, is full, or is in use. The input may be right."""
+
+
+class StoreError(UnavailableError):
     """The store could not be opened, read or written. permanent: nothing suggests that it will mend
     by itself.
     """
@@ -17,5 +52,5 @@ class StoreError(OSError):
         self.permanent = permanent
 
 
-class ClusterError(RuntimeError):
+class ClusterError(UnavailableError):
     """No Ray cluster answers or starts, or none of its machines takes work."""

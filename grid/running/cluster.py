@@ -13,7 +13,7 @@ from typing import NamedTuple
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from equigrid.grid.errors import StoreError, UserError
+from equigrid.grid.errors import ClusterError, StoreError
 from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
 from equigrid.grid.store import Store
@@ -34,8 +34,8 @@ def connected(address: str | None, *, dashboard: bool = True, **local_options):
     """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own,
     ended with it.
 
-    local_options go to `ray.init` where the cluster is our own. Raises UserError if nothing answers
-    or starts.
+    local_options go to `ray.init` where the cluster is our own. Raises ClusterError if nothing
+    answers or starts.
     """
     for name, value in STARTUP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -48,7 +48,7 @@ def connected(address: str | None, *, dashboard: bool = True, **local_options):
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
     except Exception as error:  # Ray has no narrower one for a node that does not come up in time
         what = "Ray did not start here" if address == "local" else "no Ray cluster answers there"
-        raise UserError(f"--address {address}: {what}: {one_line(error)}") from error
+        raise ClusterError(f"--address {address}: {what}: {one_line(error)}") from error
     try:
         yield
     finally:
@@ -63,13 +63,16 @@ def _check_reachable(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         except OSError as error:
             why = error.strerror or error
-            raise UserError(f"--address {address}: no Ray cluster answers there: {why}") from error
+            raise ClusterError(
+                f"--address {address}: no Ray cluster answers there: {why}"
+            ) from error
 
 
 def check_all_nodes_see(store: Store) -> None:
     """A folder that is another one on another node would lose that node's results without a word.
 
-    (Nodes that come later are asked as their slots come up.) Raises UserError that names the nodes.
+    (Nodes that come later are asked as their slots come up.) Raises StoreError that names the
+    nodes.
     """
     nodes = alive_nodes()
     if len(nodes) == 1:
@@ -81,7 +84,7 @@ def check_all_nodes_see(store: Store) -> None:
         looking = task.options(name="check:store", scheduling_strategy=there)
         asked.append((node["NodeManagerHostname"], looking.remote(store)))
     if blind := [f"{host} ({trouble})" for host, ref in asked if (trouble := _answer(ref))]:
-        raise UserError(f"store {store.uri}: cannot be used on {', '.join(blind)}")
+        raise StoreError(f"store {store.uri}: cannot be used on {', '.join(blind)}")
 
 
 def _trouble_with(store: Store) -> str | None:

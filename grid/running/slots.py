@@ -20,7 +20,7 @@ import ray
 from equigrid.grid import jobs
 from equigrid.grid.datasets import catalogue, shards
 from equigrid.grid.datasets.shards import ShardRef
-from equigrid.grid.errors import StoreError, UserError
+from equigrid.grid.errors import ClusterError, StoreError
 from equigrid.grid.jobs.checkpoints import leaving
 from equigrid.grid.store import Store
 
@@ -157,7 +157,7 @@ class SlotPool:
         """Takes in the slots that came up, and lets those go that died on the way: others are
         started for them.
 
-        Raises StoreError if a slot does not see the store, UserError if none comes up and
+        Raises StoreError if a slot does not see the store, ClusterError if none comes up and
         MOST_FAILED_STARTS died.
         """
         come = (
@@ -180,7 +180,7 @@ class SlotPool:
             raise StoreError(str(cause)) from error
         self._failed_starts += 1
         if self._failed_starts >= MOST_FAILED_STARTS and not self._node:
-            raise UserError(
+            raise ClusterError(
                 f"no slot comes up, {MOST_FAILED_STARTS} died on the way: {jobs.one_line(error)}"
             )
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from equigrid.grid.errors import StoreError, UserError
+from equigrid.grid.errors import StoreError, UnavailableError
 from equigrid.grid.store import Store
 from equigrid.grid.units import duration
 
@@ -99,14 +99,14 @@ def acquire(
 ) -> "Lock":
     """Takes the lock of `grid` and keeps it with heartbeats until `release`.
 
-    Raises UserError if another driver holds it and lives, unless `takeover`. Where that driver may
-    have died on another machine, watches for its heartbeat first, STALE_S at most; `tell` gets a
-    line that says so.
+    Raises UnavailableError if another driver holds it and lives, unless `takeover`. Where that
+    driver may have died on another machine, watches for its heartbeat first, STALE_S at most;
+    `tell` gets a line that says so.
     """
     found = holder(store, grid)
     if found and not takeover and _lives(store, grid, found, tell, clock, sleep):
         right = "wait for it, stop it, or take its place with --takeover"
-        raise UserError(f"grid {grid}: {found} runs it already in {store.uri}; {right}")
+        raise UnavailableError(f"grid {grid}: {found} runs it already in {store.uri}; {right}")
     lock = Lock(store, grid, clock)
     lock.write()
     lock.start()

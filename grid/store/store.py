@@ -6,7 +6,8 @@ the bytes are written aside and renamed (which is atomic there, and needed nowhe
 
 Trouble that may pass (no answer, 500, 503, a cut connection, a stale file handle) is tried again
 with back-off until RETRY_S is over; what will not pass (access denied, no such bucket, disk full)
-is not. Either ends in a StoreError of one line.
+is not. Either ends in a StoreError of one line. An address that names no store (an unknown scheme,
+a file, a bucket that is not there) is a UserError.
 """
 
 import errno
@@ -28,7 +29,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
 
-from equigrid.grid.errors import StoreError
+from equigrid.grid.errors import StoreError, UserError
 
 RETRY_S = 120.0  # unless EQUIGRID_STORE_RETRY_S says otherwise
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 10.0
@@ -73,7 +74,7 @@ class Store:
 
     Names are relative, with `/` between their parts; a name that would leave the store is refused,
     and so is one that a symbolic link would lead out of it. Credentials come from the environment
-    of each process.
+    of each process. Raises UserError if `uri` names no store, StoreError if it cannot be opened.
     """
 
     def __init__(self, uri: str | Path, *, create: bool = False):
@@ -258,14 +259,14 @@ def _reopened(uri: str, identity: str | None = None) -> Store:
 
 
 def retry_s() -> float:
-    """How long trouble that may pass is waited for. Raises StoreError if EQUIGRID_STORE_RETRY_S is
+    """How long trouble that may pass is waited for. Raises UserError if EQUIGRID_STORE_RETRY_S is
     no number.
     """
     text = os.environ.get("EQUIGRID_STORE_RETRY_S", RETRY_S)
     try:
         return float(text)
     except ValueError:
-        raise StoreError(
+        raise UserError(
             f"EQUIGRID_STORE_RETRY_S: {text!r}; write seconds, like {RETRY_S:g}"
         ) from None
 
@@ -290,13 +291,13 @@ class _Folder:
     def open(self, create: bool) -> str | None:
         """The store's identity; None if it was never opened to write."""
         if os.path.isfile(self.root):
-            raise StoreError(f"store {self.root}: is a file; name a folder")
+            raise UserError(f"store {self.root}: is a file; name a folder")
         if create:
             try:
                 os.makedirs(self.root, exist_ok=True)
-            except FileNotFoundError as error:  # where no folder can be made, as in /proc
-                raise StoreError(
-                    f"store {self.root}: cannot be opened: {error.strerror}"
+            except (FileNotFoundError, NotADirectoryError) as error:  # as in /proc, or below a file
+                raise UserError(
+                    f"store {self.root}: cannot be opened: {error.strerror}; name a folder"
                 ) from error
             if self._read_identity() is None:
                 self._write_identity()
@@ -456,13 +457,13 @@ class _Bucket:
         with _opening(self._uri):
             kind = self._fs.get_file_info(self.root).type
         if kind == fs.FileType.File:
-            raise StoreError(f"store {self._uri}: is a file; name a folder")
+            raise UserError(f"store {self._uri}: is a file; name a folder")
         bucket = self.root.split("/")[0]
         if (
             kind == fs.FileType.NotFound
             and self._fs.get_file_info(bucket).type == fs.FileType.NotFound
         ):
-            raise StoreError(f"store {self._uri}: there is no bucket {bucket}; make it first")
+            raise UserError(f"store {self._uri}: there is no bucket {bucket}; make it first")
 
     def put(self, path: str, data: bytes) -> None:
         # In a thread, which no signal interrupts: a stream that is left early publishes what it
@@ -511,7 +512,7 @@ def _opening(uri: str):
     try:
         yield
     except (ValueError, NotImplementedError) as error:  # an unknown scheme or option
-        raise StoreError(f"store {uri}: cannot be opened: {_why(error)}") from error
+        raise UserError(f"store {uri}: cannot be opened: {_why(error)}") from error
 
 
 @lru_cache(maxsize=8)
@@ -577,7 +578,7 @@ def _refuse_credentials(uri: str) -> None:
             if scheme == "s3"
             else "use the environment"
         )
-        raise StoreError(
+        raise UserError(
             f"store {clean}: its URI holds credentials, which do not belong there; {right}"
         )
 

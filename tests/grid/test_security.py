@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from equigrid.grid.datasets import catalogue, ingest, shards
-from equigrid.grid.errors import StoreError
+from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.store import Store, results
 
 ROOT = Path(__file__).parents[2]
@@ -256,7 +256,7 @@ def test_checkpoints_and_arrays_of_a_store_run_no_code(store, tmp_path):
     ],
 )  # fmt: skip
 def test_credentials_in_a_uri_are_refused_and_not_repeated(uri):
-    with pytest.raises(StoreError, match="holds credentials") as caught:
+    with pytest.raises(UserError, match="holds credentials") as caught:
         Store(uri, create=True)
     text = "".join(traceback.format_exception(caught.value, chain=True))
     message = str(caught.value)

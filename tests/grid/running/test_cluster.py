@@ -2,7 +2,7 @@
 
 import pytest
 
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import ClusterError, StoreError
 from equigrid.grid.running import cluster
 from equigrid.grid.running.cluster import DEATH_KNOWN_S, LOOK_EVERY_S, Losses, Room
 
@@ -84,7 +84,7 @@ def test_a_node_that_cannot_use_the_store_is_named(ray_here, tmp_path, monkeypat
     monkeypatch.setattr(cluster, "alive_nodes", lambda: [here, here])
     cluster.check_all_nodes_see(store)
     (tmp_path / "store" / "identity").write_text("another\n")
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(StoreError) as raised:
         cluster.check_all_nodes_see(store)
     said = str(raised.value)
     assert said.count(here["NodeManagerHostname"]) >= 2
@@ -101,5 +101,5 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
 
     monkeypatch.setattr(ray, "init", init)
     said = "^--address local: Ray did not start here: Exception: The current node timed out during startup.$"
-    with pytest.raises(UserError, match=said), cluster.connected("local"):
+    with pytest.raises(ClusterError, match=said), cluster.connected("local"):
         pass

@@ -313,7 +313,7 @@ def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_p
     """A slot that does not see the store ends it at once; one whose process dies, after some
     tries.
     """
-    from equigrid.grid.errors import StoreError, UserError
+    from equigrid.grid.errors import ClusterError, StoreError
     from equigrid.grid.running import slots
 
     def started(**changes) -> SlotPool:
@@ -340,7 +340,7 @@ def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_p
         "import os, sys\nif 'default_worker' in ' '.join(sys.orig_argv): sys.modules['torch'] = None\n"
     )
     pool = started(runtime_env={"env_vars": {"PYTHONPATH": str(tmp_path)}})
-    with pytest.raises(UserError, match="no slot comes up, 2 died on the way: ActorDiedError"):
+    with pytest.raises(ClusterError, match="no slot comes up, 2 died on the way: ActorDiedError"):
         wait(pool)
     pool.close()
 

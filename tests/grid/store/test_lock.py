@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import UnavailableError
 from equigrid.grid.store import Store, lock
 
 NAME = "grids/g/lock.json"
@@ -86,7 +86,7 @@ def test_a_living_driver_on_this_machine_is_refused_at_once(store):
     try:
         assert other.stdout.readline() == "held\n"
         watch = Time()
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UnavailableError) as caught:
             acquire(store, watch=watch)
         line = str(caught.value)
         assert f"process {other.pid} of " in line
@@ -114,7 +114,7 @@ def test_a_beating_heart_on_another_machine_is_waited_for_and_then_respected(sto
     elsewhere(store, silent_s=10)
     told, watch = [], Time()
     watch.then = lambda: watch.now_s >= 7 and change(store, beats=1)
-    with pytest.raises(UserError, match="process 4711 of eve on node-7"):
+    with pytest.raises(UnavailableError, match="process 4711 of eve on node-7"):
         acquire(store, watch=watch, tell=told.append)
     assert watch.now_s == 7
     assert len(told) == 1

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from equigrid.grid.datasets import catalogue, ingest, shards
-from equigrid.grid.errors import StoreError
+from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.store import Store
 
 
@@ -58,9 +58,11 @@ def test_a_writer_that_dies_leaves_nothing_visible(store, monkeypatch):
 
 def test_unusable_stores_say_so(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="is a file; name a folder"):
+    with pytest.raises(UserError, match="is a file; name a folder"):
         Store(tmp_path / "file", create=True)
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(UserError, match="cannot be opened: Not a directory; name a folder"):
+        Store(tmp_path / "file" / "store", create=True)
+    with pytest.raises(UserError, match="cannot be opened"):
         Store("nonsense://x")
     store = Store(tmp_path / "s", create=True)
     store.put("bad.json", b"{")

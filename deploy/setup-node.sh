@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes a machine ready for the cluster: Python, the pinned dependencies and equigrid in ~/equigrid/.venv, which is
-# first in PATH from then on. Called by the setup commands of cluster.yaml and cluster-local.yaml, as the user that
-# runs Ray. Again on a machine that is ready it changes nothing and takes no time.
+# Makes a machine ready for the cluster: Python, the pinned dependencies and equigrid in
+# ~/equigrid/.venv, which is first in PATH from then on. Called by the setup commands of
+# cluster.yaml and cluster-local.yaml, as the user that runs Ray. On a machine that is ready it
+# changes nothing and takes no time.
 set -euo pipefail
 chmod 600 ~/.ray/auth_token
 cd ~/equigrid
@@ -21,6 +22,7 @@ if ! cat requirements.txt pyproject.toml | cmp -s - .installed; then
 fi
 
 # Ray's launcher sources ~/.bashrc before every command.
-for line in 'export PATH=$HOME/equigrid/.venv/bin:$PATH' '. $HOME/equigrid/deploy/environment.sh'; do
+for line in 'export PATH=$HOME/equigrid/.venv/bin:$PATH' \
+  '. $HOME/equigrid/deploy/environment.sh'; do
   grep -qsxF "$line" ~/.bashrc || echo "$line" >> ~/.bashrc
 done

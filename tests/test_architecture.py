@@ -30,6 +30,7 @@ ALLOWED = {
     "analysis/actor.py": {"ray"},
     "grid/jobs/ray_train.py": {"ray"},
     "grid/jobs/inputs.py": {"ray"},  # fetches the shards of a streamed mix
+    "grid/jobs/provenance.py": {"ray"},  # the device of one worker of a group
     "grid/jobs/failures.py": {"ray"},  # tells Ray's exceptions from a job's own
     "grid/reporting/analysis_bridge.py": {"ray"},  # makes the analyst's actor
     "grid/reporting/metrics.py": {"ray"},  # Ray's counters and gauges
@@ -150,6 +151,13 @@ def test_imports_go_down_the_floors(folder):
         for name in found:
             if name.startswith(f"{folder}.") and (other := name.split(".")[1]) != room:
                 assert floor[other] > floor[room], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_contributing_shows_these_floors(folder):
+    floors = [", ".join(rooms.split()) for rooms in FLOORS[folder].split("\n") if rooms.split()]
+    row = f"| `{folder}/` | {' · '.join(floors)} |"
+    assert row in (ROOT / "CONTRIBUTING.md").read_text(), f"CONTRIBUTING.md should say: {row}"
 
 
 def test_no_modules_import_each_other():

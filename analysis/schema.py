@@ -12,7 +12,6 @@ SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed")
 ARMS = ("base", "real", "syn", "copies")
 SETTINGS = ("closed", "open")
-
 # (name, type, nullable, meaning). Nullable columns are those that an arm or a failed attempt lacks.
 COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("trial_id", pa.string(), False, "Hash of everything that determines the trial's outcome."),
@@ -97,6 +96,26 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("started_at", pa.timestamp("us", tz="UTC"), True, "Start of the attempt."),
     ("finished_at", pa.timestamp("us", tz="UTC"), True, "End of the attempt."),
     ("node", pa.string(), True, "Host that ran the attempt."),
+    ("balanced_accuracy", pa.float64(), True, "Mean over classes of their top-1, percent."),
+    ("macro_f1", pa.float64(), True, "Mean over classes of their F1 score, percent."),
+    (
+        "auc",
+        pa.float64(),
+        True,
+        "Area under the ROC curve, one class against the rest, mean over classes, percent.",
+    ),
+    (
+        "sensitivity",
+        pa.float64(),
+        True,
+        "Top-1 of class 1 of two, percent; null with other numbers of classes.",
+    ),
+    (
+        "specificity",
+        pa.float64(),
+        True,
+        "Top-1 of class 0 of two, percent; null with other numbers of classes.",
+    ),
 )
 
 DESCRIPTIONS: dict[str, str] = {name: meaning for name, _, _, meaning in COLUMNS}

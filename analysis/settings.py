@@ -1,9 +1,23 @@
 """What the analysis may choose, in one frozen object that travels with every result."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+Metric = Literal[
+    "top1", "top5", "val_top1", "balanced_accuracy", "macro_f1", "auc", "sensitivity", "specificity"
+]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+NAMES: dict[str, str] = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "val_top1": "top-1 accuracy on validation images",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auc": "AUC",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+}
 SurfaceRule = Literal["eq11", "adjusted_r2", "aicc", "loo"]
 Term = Literal["n_real", "n_syn", "log_real", "log_syn", "log_total"]
 Form = Literal["paper", "robust", "log", "relative"]
@@ -18,7 +32,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: Literal["top1", "top5", "val_top1"] = "top1"
+    metric: Metric = "top1"
     # Eq. 11, the criterion that chooses among all 31 subsets of Eq. 10, or one such subset.
     surface: SurfaceRule | Annotated[tuple[Term, ...], Field(min_length=1)] = "eq11"
     epsilon: float = Field(1e-6, gt=0)  # in images, inside the logarithms of Eq. 10

@@ -20,13 +20,22 @@ TOP_K = 5
 class Evaluation:
     """Accuracies in percent.
 
-    top5 counts the true class among the min(5, classes) largest logits. per_class[c] is the top-1
+    balanced_accuracy is the mean of per_class over the classes that the set has, macro_f1 that of
+    their F1 scores. auc is the area under the ROC curve of each class against the rest, by the
+    predicted probability, averaged over the classes that the set has; nan where it has one class
+    only. sensitivity and specificity are the accuracies on class 1 and class 0 of a set of two
+    classes, else nan. top5 counts the true class among the min(5, classes) largest logits. per_class[c] is the top-1
     accuracy on images of class c, nan where the set has none. confusion is row-major classes ×
     classes, true class by row, predicted class by column. loss is the mean cross-entropy in nats.
     """
 
     top1: float
     top5: float
+    balanced_accuracy: float
+    macro_f1: float
+    auc: float
+    sensitivity: float
+    specificity: float
     per_class: list[float]
     confusion: list[int]
     loss: float
@@ -97,6 +106,8 @@ class _Totals:
         self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
         self.loss = torch.zeros((), dtype=torch.float64, device=device)
         self.finite = torch.ones((), dtype=torch.bool, device=device)
+        self.scores: list[torch.Tensor] = []
+        self.targets: list[torch.Tensor] = []
 
     def add(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
         """logits: (B, classes) float32. targets: (B,) int64."""
@@ -109,6 +120,8 @@ class _Totals:
         cells = targets * self.classes + logits.argmax(1)
         self.confusion.index_add_(0, cells, torch.ones_like(cells))
         self.finite &= logits.isfinite().all()
+        self.scores.append(_scores(logits))
+        self.targets.append(targets)
         self.loss += F.cross_entropy(logits, targets, reduction="sum").double()
 
     def result(self, n: int) -> Evaluation:
@@ -124,7 +137,55 @@ class _Totals:
         per_class = [
             100 * int(hit) / int(count) if count else math.nan for hit, count in zip(hits, counts)
         ]
-        return Evaluation(top1, top5, per_class, confusion.ravel().tolist(), loss)
+        two = self.classes == 2
+        return Evaluation(
+            top1=top1,
+            top5=top5,
+            balanced_accuracy=float(np.nanmean(per_class)),
+            macro_f1=100 * _macro_f1(confusion),
+            auc=100 * _auc(torch.cat(self.scores).cpu(), torch.cat(self.targets).cpu()),
+            sensitivity=per_class[1] if two else math.nan,
+            specificity=per_class[0] if two else math.nan,
+            per_class=per_class,
+            confusion=confusion.ravel().tolist(),
+            loss=loss,
+        )
+
+
+def _scores(logits: torch.Tensor) -> torch.Tensor:
+    """(B, classes) the logit of each class's probability: in the order of probabilities, but not
+    all equal where these round to 1.
+    """
+    log_p = F.log_softmax(logits.double(), dim=1)
+    top = log_p.argmax(1, keepdim=True)
+    rest_of_top = log_p.scatter(1, top, -math.inf).logsumexp(1, keepdim=True)
+    # Only the largest probability can be so near 1 that what is left of 1 is lost to rounding.
+    rest = torch.log1p(-log_p.exp()).scatter(1, top, rest_of_top)
+    return log_p - rest
+
+
+def _macro_f1(confusion: np.ndarray) -> float:
+    """Mean F1 over the classes that the set has; a class that is never predicted has 0."""
+    hits, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    return float(np.mean((2 * hits / np.maximum(true + predicted, 1))[true > 0]))
+
+
+def _auc(scores: torch.Tensor, targets: torch.Tensor) -> float:
+    """Mean over classes of the area under the ROC curve, by ranks (Mann and Whitney); of equal
+    scores each counts half.
+
+    scores: (N, classes); targets: (N,).
+    """
+    from scipy.stats import rankdata
+
+    areas = []
+    for c in range(scores.shape[1]):
+        own = (targets == c).numpy()
+        n, rest = int(own.sum()), int((~own).sum())
+        if n and rest:
+            rank = rankdata(scores[:, c].numpy())
+            areas.append((rank[own].sum() - n * (n + 1) / 2) / (n * rest))
+    return float(np.mean(areas)) if areas else math.nan
 
 
 def _rank(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from equigrid.analysis.data.metrics import metric_values
+
 CELL = ["arm", "generator", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies"]
 FAMILY = ["dataset", "classifier", "recipe"]
 SEEDS = ["subset_seed", "generator_seed", "seed"]
@@ -27,7 +29,7 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
     """Separate usable rows from unusable ones. Raises ValueError only where a column of the schema
     is absent.
     """
-    absent = [name for name in [*_NEEDED, metric] if name not in table.columns]
+    absent = [name for name in _NEEDED if name not in table.columns]
     if absent:
         raise ValueError(
             f"the table lacks the columns {absent}; equigrid.analysis.schema.SCHEMA names all of them"
@@ -41,7 +43,7 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
     unknown = sorted(set(table["status"]) - {"ok", "failed"})
     if unknown:
         problems.append(f"status {unknown} is neither 'ok' nor 'failed': those rows are left out")
-    frame["accuracy"] = pd.to_numeric(table.loc[frame.index, metric], errors="coerce").astype(float)
+    frame["accuracy"] = metric_values(table.loc[frame.index], metric)
     frame["generator"] = (
         frame["generator"].astype(object).where(frame["generator"].notna(), NO_GENERATOR)
     )

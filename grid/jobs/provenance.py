@@ -6,6 +6,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from equigrid.grid.jobs.ray_train import group_device
 from equigrid.grid.jobs.request import Request
 
 LIBRARIES = ("torch", "torchvision", "ray", "numpy", "timm", "diffusers", "transformers", "pyarrow")
@@ -19,9 +20,7 @@ def device_of(request: Request) -> str:
     if not request.gpus:
         return "cpu"
     if request.workers > 1:
-        from ray.train.torch import get_device
-
-        return str(get_device())
+        return group_device()
     return "cuda"
 
 

@@ -54,3 +54,10 @@ def rank() -> int:
     import torch.distributed as dist
 
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def group_device() -> str:
+    """The device that Ray Train gave this process of a worker group."""
+    from ray.train.torch import get_device
+
+    return str(get_device())

@@ -21,6 +21,11 @@ from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store, results
 
 OK = "ok"
+# What of an evaluation stands in a row.
+EVALUATED = (
+    *("top1", "top5", "balanced_accuracy", "macro_f1", "auc", "sensitivity", "specificity"),
+    *("per_class", "confusion", "loss"),
+)
 EVALUATED_AT_ONCE_BYTES = 2**30  # a larger test set is evaluated shard by shard
 
 
@@ -80,16 +85,18 @@ def _loop(config: dict) -> dict:
             images, classes=request.classes, validation=_validation(request), **options
         )
         evaluation = _evaluate(trained.module, request, device)
-        found = {
-            name: getattr(evaluation, name)
-            for name in ("top1", "top5", "per_class", "confusion", "loss")
-        }
+        found = {name: _known(getattr(evaluation, name)) for name in EVALUATED}
     return {
         **found, "epochs": trained.epochs, "steps": trained.steps, "images_per_s": trained.images_per_s,
         "val_top1": trained.validation[-1][1].top1 if trained.validation else None,
         "training_s": trained.seconds, "device": device_name(device),
         "peak_device_bytes": peak_device_bytes(device), "device_bytes": device_bytes(device),
     }  # fmt: skip
+
+
+def _known(value):
+    """The value, None for a number that a set has not, such as the sensitivity of ten classes."""
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def mix(request: Request, wanted: list[inputs.Part]):

@@ -232,8 +232,13 @@ def _decode(data: bytes, columns: list[str]) -> pa.Table:
     """Raises ValueError if these are not the bytes that were written."""
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        table = file.read(columns=columns, use_threads=False)
+        there = set(file.schema_arrow.names)
+        table = file.read(columns=[name for name in columns if name in there], use_threads=False)
     except OSError as error:
         raise ValueError(str(error)) from error
     schema = pa.schema([SCHEMA.field(name) for name in columns])
+    for place, name in enumerate(columns):  # a column that is younger than the file
+        if name not in there:
+            nothing = pa.nulls(table.num_rows, schema.field(name).type)
+            table = table.add_column(place, schema.field(name), nothing)
     return table if table.schema.equals(schema) else table.cast(schema)

@@ -47,6 +47,52 @@ def test_by_hand_with_six_classes():
     assert out.loss == pytest.approx(sum(nats(r, c) for r, c in zip(rows, labels)) / 4, rel=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 5])
+def test_metrics_for_imbalanced_classes_are_scikit_learns(classes):
+    from sklearn import metrics
+
+    rng = np.random.default_rng(0)
+    share = np.array([0.9, 0.1]) if classes == 2 else np.array([0.55, 0.2, 0.15, 0.07, 0.03])
+    labels = rng.choice(classes, 400, p=share)
+    logits = rng.integers(0, 30, (400, classes))
+    logits[np.arange(400), labels] += rng.integers(0, 12, 400)
+    out = evaluate(
+        PixelsAsLogits(), images(logits), labels, classes=classes, device="cpu", batch=64
+    )
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    p, predicted = shifted / shifted.sum(1, keepdims=True), logits.argmax(1)
+    score = p[:, 1] if classes == 2 else p
+    auc = metrics.roc_auc_score(labels, score, multi_class="ovr", average="macro")
+    assert out.auc == pytest.approx(100 * auc, abs=1e-3)
+    balanced = metrics.balanced_accuracy_score(labels, predicted)
+    assert out.balanced_accuracy == pytest.approx(100 * balanced)
+    assert out.macro_f1 == pytest.approx(100 * metrics.f1_score(labels, predicted, average="macro"))
+    recalls = metrics.recall_score(labels, predicted, average=None)
+    if classes == 2:
+        assert (out.specificity, out.sensitivity) == pytest.approx(tuple(100 * recalls))
+    else:
+        assert math.isnan(out.sensitivity) and math.isnan(out.specificity)
+
+
+def test_auc_tells_apart_what_rounds_to_certainty():
+    """Probabilities of 1 - e^-60 and 1 - e^-80 are both 1 in any float; their order still counts."""
+    logits = images([[80, 0], [60, 0], [0, 80], [70, 0]])
+    out = evaluate(PixelsAsLogits(), logits, np.array([0, 1, 1, 0]), classes=2, device="cpu")
+    assert out.auc == 100.0
+
+
+def test_auc_of_a_constant_classifier_is_half_and_of_one_class_is_none():
+    out = evaluate(
+        PixelsAsLogits(), images([[3] * 4] * 8), np.arange(8) % 4, classes=4, device="cpu"
+    )
+    assert out.auc == 50.0
+    assert (out.balanced_accuracy, out.macro_f1) == (25.0, 10.0)  # all called 0: F1 2 * 2 / (2 + 8)
+    out = evaluate(
+        PixelsAsLogits(), images([[3, 1]] * 2), np.zeros(2, int), classes=2, device="cpu"
+    )
+    assert math.isnan(out.auc)
+
+
 def test_top5_of_few_classes_is_everything():
     out = evaluate(
         PixelsAsLogits(), images([[5, 0, 0], [5, 0, 0]]), np.array([2, 1]), classes=3, device="cpu"

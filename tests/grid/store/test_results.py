@@ -37,6 +37,28 @@ def names(store: Store, prefix: str) -> set[str]:
     return set(store.list(prefix))
 
 
+def test_columns_that_are_younger_than_a_file_are_null(store, monkeypatch):
+    """Rows of a store from before a column was added are read, and compacted, beside new ones."""
+    young = {"auc", "balanced_accuracy"}
+    older = pa.schema([field for field in results.SCHEMA if field.name not in young])
+    row = _row_of_a_trial("trial-old")
+    with monkeypatch.context() as before:
+        before.setattr(results, "SCHEMA", older)
+        results.write_part(store, {key: value for key, value in row.items() if key not in young})
+    results.write_part(store, {**row, "trial_id": "trial-new", "auc": 91.0})
+    for _ in range(2):
+        table = results.read(store).to_pylist()
+        assert {r["trial_id"]: r["auc"] for r in table} == {"trial-old": None, "trial-new": 91.0}
+        assert {r["top1"] for r in table} == {row["top1"]}
+        results.compact(store)
+
+
+def _row_of_a_trial(trial_id: str) -> dict:
+    number = {pa.int64(): 1, pa.float64(): 50.0, pa.string(): "x"}
+    row = {f.name: number.get(f.type) for f in results.SCHEMA}
+    return {**row, "trial_id": trial_id, "status": "ok", "attempt": results.new_attempt()}
+
+
 def test_the_schema_is_the_contract_column_by_column():
     assert (
         SCHEMA.names
@@ -44,7 +66,7 @@ def test_the_schema_is_the_contract_column_by_column():
             "trial_id attempt status error grid dataset fingerprint arm setting generator classifier recipe n_total n_base "
             "n_nominal n_real_added n_syn n_copies subset_seed generator_seed seed rev epochs steps top1 top5 per_class "
             "confusion loss val_top1 seconds images_per_s peak_device_bytes device world_size threads shards versions code "
-            "started_at finished_at node"
+            "started_at finished_at node balanced_accuracy macro_f1 auc sensitivity specificity"
         ).split()
     )
     kinds = {name: str(SCHEMA.field(name).type) for name in SCHEMA.names}
@@ -64,7 +86,7 @@ def test_the_schema_is_the_contract_column_by_column():
         "trial_id attempt status error grid dataset fingerprint arm setting generator classifier recipe device code node".split()
     )
     assert SCHEMA.metadata == {b"schema_version": b"1"}
-    assert len(COLUMNS) == 42
+    assert len(COLUMNS) == 47
 
 
 def test_a_row_comes_back_as_it_was_written(store):

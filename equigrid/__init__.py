@@ -4,3 +4,5 @@ The rooms `grid`, `generators`, `classifiers` and `analysis` stand beside this f
 the repository; the links in here make them parts of this one package, so that no other module of
 those names is ever taken for them.
 """
+
+__version__ = "0.1.0"

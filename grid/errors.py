@@ -17,21 +17,12 @@ class ExitCode(IntEnum):
         return code
 
     DONE = 0, "all done"
-    FAILED_CELLS = (
-        1,
-        "some cells failed: each is listed with its error; the next run tries it again",
-    )
-    BAD_INPUT = 2, "bad input, told in one line: what, where, what would be right"
-    BUDGET = 3, "stopped at the budget of this run (run --max-gpu-hours)"
-    UNAVAILABLE = (
-        4,
-        (
-            "the input may be right, but what it needs is not to be had: a store, cluster or server that"
-            " does not answer, no slot that comes up, a full disk, a grid that another driver runs"
-        ),
-    )
-    FAULT = 70, "a fault of equigrid's own: one line names the file that has the traceback"
-    INTERRUPTED = 130, "interrupted; everything finished is kept"
+    FAILED_CELLS = 1, "some cells failed, each listed; the next run tries them again"
+    BAD_INPUT = 2, "bad input: one line says what, where, what would be right"
+    BUDGET = 3, "stopped at the budget of this run (--max-gpu-hours)"
+    UNAVAILABLE = 4, "not to be had: store, cluster, network, memory, disk or lock"
+    FAULT = 70, "a fault of equigrid itself: one line names its traceback's file"
+    INTERRUPTED = 130, "interrupted or taken over; everything finished is kept"
 
 
 class UserError(ValueError):

@@ -24,7 +24,7 @@ FORBIDDEN = {
     "grid/datasets": {"ray", "torch"},
     "grid/jobs": {"ray"},
     "grid/reporting": {"ray", "torch"},
-    "grid/cli.py": {"ray", "torch"},
+    "grid/cli": {"ray", "torch"},
 }
 ALLOWED = {
     "analysis/actor.py": {"ray"},

@@ -1,0 +1,142 @@
+"""The entry point: which commands there are, and how each of them ends."""
+
+import errno
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from equigrid import __version__
+from equigrid.grid.cli import answers, grids, listings, storage, streams
+from equigrid.grid.errors import ExitCode, UnavailableError, UserError
+
+COMMANDS: tuple[Callable, ...] = (
+    grids.plan,
+    grids.run,
+    grids.status,
+    answers.fit,
+    answers.report,
+    answers.equiv,
+    storage.gc,
+    listings.presets,
+    answers.paper,
+)
+DEBUG = "EQUIGRID_DEBUG"
+# Wrong usage: typer brings its own copy of click, or uses click's, by its version.
+UsageError = typer.BadParameter.__bases__[0]
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+app = typer.Typer(
+    name="equigrid",
+    help="How many synthetic images is one real image worth? Plans, runs and analyses the experiment that says.",
+    # \b: lines that click must not fill.
+    epilog="\b\nExit codes:\n" + "\n".join(f"{code.value:>5}  {code.meaning}" for code in ExitCode),
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in COMMANDS:
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _equigrid(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", envvar=DEBUG, help="Show the traceback of every error.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG] = "1"
+    if version:
+        print(f"equigrid {__version__}")
+        raise typer.Exit(ExitCode.DONE)
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(ExitCode.BAD_INPUT)
+
+
+def main() -> None:
+    """Runs the command that `sys.argv` names, and ends the process with its exit code.
+
+    Whatever input, files or the outside did ends as one line and its code; so does a fault of our
+    own, whose traceback is kept in a file.
+    """
+    streams.prepare()
+    code = _ended(lambda: app(prog_name="equigrid", standalone_mode=False))
+    # What is still to be written may fail too, and the interpreter would say so in its own way.
+    if unwritten := _ended(sys.stdout.flush):
+        streams.silence(1)
+    sys.exit(int(code or unwritten))
+
+
+def _ended(action: Callable[[], int | None]) -> ExitCode:
+    """How `action` ends; whatever is raised in it is told in one line."""
+    try:
+        return ExitCode(action() or 0)
+    except (KeyboardInterrupt, typer.Abort):
+        _tell("interrupted")
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        _debug()
+        if (code := _code_of(error)) is ExitCode.FAULT:
+            _tell_fault(error)
+        else:
+            _tell(_one_line(error))
+        return code
+
+
+def _code_of(error: Exception) -> ExitCode:
+    if isinstance(error, UserError | UsageError):
+        return ExitCode.BAD_INPUT
+    # Of the operating system's errors, what is the user's to mend is a UserError by now.
+    if isinstance(error, UnavailableError | OSError | MemoryError):
+        return ExitCode.UNAVAILABLE
+    return ExitCode.FAULT
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, UsageError):
+        context = getattr(error, "ctx", None)
+        text = error.format_message().rstrip(".")
+        return f"{text}; see {context.command_path} --help" if context else text
+    if isinstance(error, MemoryError):
+        text = f"not enough memory: {error}" if str(error) else "not enough memory"
+    elif isinstance(error, OSError) and not isinstance(error, UnavailableError):
+        text = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        if error.errno in DISK_FULL and not error.filename:
+            text = f"standard output or a file cannot be written: {error.strerror}"
+    else:
+        text = str(error)
+    return " ".join(text.split())
+
+
+def _tell(text: str) -> None:
+    """To standard error. Where that cannot be written either, the exit code is all there is."""
+    try:
+        print(f"equigrid: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        streams.silence(2)
+
+
+def _debug() -> None:
+    if os.environ.get(DEBUG):
+        _tell(traceback.format_exc())
+
+
+def _tell_fault(error: Exception) -> None:
+    what = f"a fault of equigrid itself: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    try:
+        file = tempfile.NamedTemporaryFile(
+            "w", prefix="equigrid-fault-", suffix=".txt", delete=False, encoding="utf-8"
+        )
+        with file:
+            file.write(f"equigrid {__version__}\n{' '.join(sys.argv)!a}\n{traceback.format_exc()}")
+        _tell(f"{what}; its traceback is in {file.name}: please report it")
+    except OSError:
+        _tell(f"{what}; {DEBUG}=1 shows its traceback: please report it")

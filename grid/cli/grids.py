@@ -1,0 +1,233 @@
+"""Planning and running grids, and how far they are."""
+
+import shlex
+import sys
+import time
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from equigrid.grid.cli import streams
+from equigrid.grid.cli.inputs import open_filled, out_folder, planned, print_json
+from equigrid.grid.cli.options import DEFAULT_STORE, Json, Out, RanSpec, Spec, StoreOption, finite
+from equigrid.grid.errors import ExitCode, UnavailableError
+
+if TYPE_CHECKING:
+    from equigrid.grid.planning.planner import Plan
+    from equigrid.grid.reporting.summary import Summary
+    from equigrid.grid.spec import GridSpec
+    from equigrid.grid.store import Store
+
+WATCH_EVERY_S = 5
+
+
+def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
+    """Show what would run, what is done already, and what it would take."""
+    from equigrid.grid.planning import planner as planning
+    from equigrid.grid.planning.resolve import resolve
+    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting import estimate
+    from equigrid.grid.spec import load
+    from equigrid.grid.store import Store
+
+    loaded = load(spec)
+    opened = Store(store)
+    the_plan = planning.plan(resolve(loaded, opened))
+    lines = estimate.lines(opened, the_plan)
+    slots, gpus = _slots_here(loaded)
+    content: dict[str, Any] = {
+        "grid": loaded.name, "dataset": the_plan.resolved.source.name,
+        "fingerprint": the_plan.resolved.fingerprint, "cells": len(the_plan.cells), "slots": slots,
+        "gpus": loaded.execution.gpus, "kinds": [line.__dict__ for line in lines],
+        "device_seconds": _sum(line.seconds for line in lines if line.kind != "ingest"),
+        "bytes": _sum(line.bytes for line in lines), "currency": loaded.currency,
+        "money": _sum(line.money for line in lines if line.kind != "ingest"),
+    }  # fmt: skip
+    seconds = content["device_seconds"]
+    content["wall_seconds"] = seconds and seconds / (slots * (gpus or 1))
+    content["gpu_hours"] = seconds and seconds / 3600 * bool(gpus)
+    if as_json:
+        print_json(content)
+    else:
+        screens.show_plan(content, lines)
+
+
+def run(
+    spec: Spec,
+    store: StoreOption = DEFAULT_STORE,
+    out: Out = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="A Ray cluster (auto, HOST:PORT); without it, RAY_ADDRESS or a local one."
+        ),
+    ] = None,
+    dashboard: Annotated[bool, typer.Option(help="Ray's dashboard, for a local cluster.")] = True,
+    max_gpu_hours: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            callback=finite,
+            help="Stop before holding devices for longer (a CPU slot counts as one).",
+        ),
+    ] = None,
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Slots at once, also beyond the present nodes: an autoscaler adds them.",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            callback=finite,
+            help="GPUs of a slot, 1 or a fraction: where no node is up yet.",
+        ),
+    ] = None,
+    takeover: Annotated[
+        bool, typer.Option("--takeover", help="Take the place of a driver that runs it.")
+    ] = False,
+    as_json: Json = False,
+) -> ExitCode:
+    """Run a grid, or whatever is left of it; then fit, and write figures and a report."""
+    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.summary import closing_line, nothing_done
+    from equigrid.grid.spec import load
+    from equigrid.grid.store import Store
+
+    loaded, console = load(spec), screens.progress_console()
+    tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    chosen = {
+        name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None
+    }
+    loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update=chosen)})
+    folder = out_folder(out, loaded.name)
+    opened = Store(store, create=True)
+    opened.check()
+    if not as_json:
+        tell(f"grid {loaded.name} → store {opened.uri}")
+    if (plan_now := _nothing_to_do(loaded, opened)) is not None:
+        summary, the_plan = nothing_done(opened, plan_now), plan_now
+    else:
+        from equigrid.grid.reporting.analysis_bridge import start_analyst
+        from equigrid.grid.running import cluster, driver
+        from equigrid.grid.store import lock
+
+        held = lock.acquire(opened, loaded.name, takeover=takeover, tell=tell)
+        with held, cluster.connected(address, dashboard=dashboard):
+            summary, the_plan = driver.run(
+                loaded,
+                opened,
+                console=console,
+                analyst=start_analyst,
+                max_device_hours=max_gpu_hours,
+                lock=held,
+            )
+    tell(closing_line(summary, shlex.join(["equigrid", *sys.argv[1:]])))
+    if summary.interrupted:
+        return ExitCode.INTERRUPTED
+    written = _reported(summary, the_plan, opened, folder, as_json=as_json)
+    if as_json:
+        print_json({"summary": summary.to_json(), **written})
+    screens.show_failures(summary, console)
+    if summary.failures:
+        return ExitCode.FAILED_CELLS
+    return ExitCode.BUDGET if summary.budget_reached else ExitCode.DONE
+
+
+def status(
+    spec: RanSpec,
+    store: StoreOption = DEFAULT_STORE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show again every few seconds until all is done.")
+    ] = False,
+    as_json: Json = False,
+) -> ExitCode:
+    """Show how far a grid is, running or not, and what failed in it: from the store alone."""
+    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting import status as state
+    from equigrid.grid.store import results
+
+    opened = open_filled(store)
+    reader = results.Reader(opened, state.COLUMNS)
+    while True:
+        found = state.status(opened, planned(spec, opened), reader)
+        if as_json:
+            print_json(found.to_json())
+        else:
+            screens.show_status(found)
+        sys.stdout.flush()
+        if not watch or found.complete or not streams.output_is_read():
+            break
+        time.sleep(WATCH_EVERY_S)
+    failed = any(stage.failed for stage in found.stages)
+    return ExitCode.FAILED_CELLS if failed else ExitCode.DONE
+
+
+# What they share ----------------------------------------------------------------------------------
+
+
+def _nothing_to_do(spec: "GridSpec", store: "Store") -> "Plan | None":
+    """The plan of a grid that has no work left, or None: then Ray need not start."""
+    from equigrid.grid.planning.pending import pending
+    from equigrid.grid.planning.planner import plan as make_plan
+    from equigrid.grid.planning.resolve import resolve
+
+    resolved = resolve(spec, store)
+    the_plan = make_plan(resolved)
+    if resolved.dataset is None:
+        return None
+    return None if pending(store, the_plan)[0] else the_plan
+
+
+def _reported(
+    summary: "Summary", the_plan: "Plan", store: "Store", folder: Path, *, as_json: bool
+) -> dict:
+    """Fits and writes the report, unless nothing ran and it is there. Raises UnavailableError."""
+    from equigrid.grid.cli.answers import analyse
+    from equigrid.grid.reporting import console as screens
+
+    report = folder / "report.html"
+    if not (summary.jobs or summary.failures) and report.exists():
+        screens.progress_console().print(
+            f"report: {report}", highlight=False, markup=False, soft_wrap=True
+        )
+        return {"report": str(report)}
+    try:
+        return analyse(the_plan, store, folder, as_json=as_json, summary=summary.to_json())
+    except OSError as error:
+        if isinstance(error, UnavailableError):
+            raise
+        again = shlex.join(
+            ["equigrid", "report", summary.grid, "--store", store.uri, "--out", "DIR"]
+        )
+        raise UnavailableError(
+            f"--out: {folder} cannot be written: {error.strerror or error}; all results are in the"
+            f" store, and the report comes from there: {again}"
+        ) from error
+
+
+def _slots_here(spec: "GridSpec") -> tuple[int, float]:
+    """Slots of a local run on this machine (or the spec's own number), and GPUs per slot if they
+    were GPUs.
+    """
+    import os
+
+    from equigrid.grid.reporting.estimate import gpus_of_a_slot
+
+    execution = spec.execution
+    slots = execution.slots or max(1, int((os.cpu_count() or 1) / execution.cpus))
+    return slots, gpus_of_a_slot(execution)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None where there are none, or where one of them is not known."""
+    known = list(values)
+    return sum(v for v in known if v is not None) if known and None not in known else None

@@ -1,0 +1,37 @@
+"""The arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_STORE = "equigrid-store"
+Spec = Annotated[
+    str, typer.Argument(metavar="SPEC", help="A preset's name or a YAML file.", show_default=False)
+]
+RanSpec = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPEC", help="The name of a grid in the store, a preset's name, or a YAML file."
+    ),
+]
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="EQUIGRID_STORE", metavar="URI", help="A folder, or s3://… or gs://…"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="DIR", help="Folder for figures and report [equigrid-out/GRID]."),
+]
+
+
+def finite(value: float | None) -> float | None:
+    """For options that are amounts of something. Raises typer.BadParameter for nan and inf."""
+    import math
+
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no amount; write a number")
+    return value

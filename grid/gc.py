@@ -7,8 +7,8 @@ What was written within the last hour stays, since its manifest may be on its wa
 that belongs to a grid that runs.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from equigrid.grid.errors import UserError
@@ -16,11 +16,9 @@ from equigrid.grid.planning.pending import done_jobs
 from equigrid.grid.planning.planner import Plan, plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import GridSpec
-from equigrid.grid.store import Entry, Store, lock, results
+from equigrid.grid.store import Entry, Store, layout, lock, results
 
 YOUNG_S = 3600.0
-# Of a generator or reference that is done: what only its training needed.
-TRAINING_ONLY = ("checkpoints", "artefacts")
 
 NOT_NEEDED = "no grid in the store needs it"
 TRAINED = "its training is done"
@@ -43,7 +41,7 @@ def recorded(store: Store) -> list[Plan]:
     may go.
     """
     plans = []
-    for name in sorted(name for name in store.list("grids") if name.endswith("/spec.json")):
+    for name in sorted(filter(layout.is_spec, store.list(layout.GRIDS))):
         right = f"run it again, or remove {name} if it is not wanted any more"
         try:
             the_plan = plan(resolve(GridSpec.model_validate(store.get_json(name)), store))
@@ -108,47 +106,45 @@ class _Needs:
 
     def of_datasets(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
         for entry in entries:
-            if entry.name.split("/")[1] not in self.datasets:
+            if layout.dataset_folder(entry.name) not in self.datasets:
                 yield entry.name, NOT_NEEDED
 
-    def of_trainings(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
+    def of_trainings(
+        self, entries: list[Entry], outputs: layout.Folders
+    ) -> Iterator[tuple[str, str]]:
         for entry in entries:
-            _, job_id, part, *_ = entry.name.split("/")
+            job_id = outputs.owner(entry.name)
             if job_id not in self.jobs:
                 yield entry.name, NOT_NEEDED
-            elif job_id in self.done - self.busy and part in TRAINING_ONLY:
+            elif job_id in self.done - self.busy and outputs.is_for_training(entry.name):
                 yield entry.name, TRAINED
         weights = [entry.name for entry in entries if "/weights-" in entry.name]
-        yield from self._leftovers(
-            weights, lambda name: name.rsplit("/", 1)[0], "{}/manifest.json", "weights"
-        )
+        yield from self._leftovers(outputs, weights, "weights")
 
     def of_pools(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
         for entry in entries:
-            if _shard_of(entry.name) not in self.jobs:
+            if layout.POOLS.owner(entry.name) not in self.jobs:
                 yield entry.name, NOT_NEEDED
         for ending, key in ((".safetensors", "data"), (".parquet", "columns")):
             data = [entry.name for entry in entries if entry.name.endswith(ending)]
-            yield from self._leftovers(
-                data, lambda name: f"pools/{_shard_of(name)}", "{}.json", key
-            )
+            yield from self._leftovers(layout.POOLS, data, key)
 
     def _leftovers(
-        self, names: list[str], place_of: Callable, manifest: str, key: str
+        self, outputs: layout.Files, names: list[str], key: str
     ) -> Iterator[tuple[str, str]]:
         """Of jobs that are done: files beside the one that the manifest names under `key`."""
-        by_place: dict[str, list[str]] = {}
+        by_job: dict[str, list[str]] = {}
         for name in names:
-            by_place.setdefault(place_of(name), []).append(name)
-        for place, beside in by_place.items():
-            if len(beside) > 1 and place.split("/", 1)[1] in self.done - self.busy:
-                content = self.store.get_json(manifest.format(place))
+            by_job.setdefault(outputs.owner(name), []).append(name)
+        for job_id, beside in by_job.items():
+            if len(beside) > 1 and job_id in self.done - self.busy:
+                content = self.store.get_json(outputs.manifest(job_id))
                 if content is not None:
                     yield from ((name, LEFTOVER) for name in beside if name != content.get(key))
 
     def of_checkpoints(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
         for entry in entries:
-            job_id = entry.name.split("/")[1]
+            job_id = layout.checkpointed_job(entry.name)
             if job_id not in self.jobs:
                 yield entry.name, NOT_NEEDED
             elif job_id in self.done - self.busy:
@@ -156,7 +152,7 @@ class _Needs:
 
     def of_failures(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
         for entry in entries:
-            job_id = entry.name.removeprefix("failures/").rsplit("/", 1)[0]
+            job_id = layout.failed_job(entry.name)
             if job_id not in self.jobs:
                 yield entry.name, NOT_NEEDED
             elif job_id in self.done:
@@ -174,14 +170,16 @@ class _Needs:
 
 
 REASONS: dict[str, Callable[[_Needs, list[Entry]], Iterator[tuple[str, str]]]] = {
-    "datasets": _Needs.of_datasets,
-    "generators": _Needs.of_trainings,
-    "references": _Needs.of_trainings,
-    "pools": _Needs.of_pools,
-    "checkpoints": _Needs.of_checkpoints,
-    "failures": _Needs.of_failures,
-    results.TABLES: _Needs.of_tables,
-    results.PARTS: _Needs.of_parts,
+    layout.DATASETS: _Needs.of_datasets,
+    layout.GENERATORS.root: partial(_Needs.of_trainings, outputs=layout.GENERATORS),
+    layout.REFERENCE_CLASSIFIERS.root: partial(
+        _Needs.of_trainings, outputs=layout.REFERENCE_CLASSIFIERS
+    ),
+    layout.POOLS.root: _Needs.of_pools,
+    layout.CHECKPOINTS: _Needs.of_checkpoints,
+    layout.FAILURES: _Needs.of_failures,
+    layout.TABLES: _Needs.of_tables,
+    layout.PARTS: _Needs.of_parts,
 }
 
 
@@ -193,10 +191,4 @@ def _runs(store: Store, the_plan: Plan) -> bool:
 def _dataset_folders(the_plan: Plan) -> set[str]:
     source, dataset = the_plan.resolved.source, the_plan.resolved.dataset
     shards = (*dataset.train, *dataset.val, *dataset.test)
-    return {source.key, source.shards_key, *(ref.manifest.split("/")[1] for ref in shards)}
-
-
-def _shard_of(name: str) -> str:
-    """`pools/POOL/00003-abc.safetensors` → `POOL/00003`, the id of the job."""
-    pool, file = name.split("/")[1:3]
-    return f"{pool}/{re.split('[-.]', file)[0]}"
+    return {source.key, source.shards_key, *(layout.dataset_folder(ref.manifest) for ref in shards)}

@@ -134,7 +134,9 @@ def _show_analysis(table: "pd.DataFrame", analysis: Any) -> None:
 
 def _only_grid(store: str) -> str:
     """The name of the store's grid. Raises UserError if it holds several or none."""
-    names = sorted({name.split("/")[1] for name in open_filled(store).list("grids")})
+    from equigrid.grid.store import layout
+
+    names = sorted({layout.grid_of(name) for name in open_filled(store).list(layout.GRIDS)})
     if len(names) > 1:
         raise UserError(
             f"equiv: store {store} holds several grids: name one of {', '.join(names)}, or give --paper"

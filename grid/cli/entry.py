@@ -130,7 +130,9 @@ def _debug() -> None:
 
 
 def _tell_fault(error: Exception) -> None:
-    what = f"a fault of equigrid itself: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    what = (
+        f"a fault of equigrid itself: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    )
     try:
         file = tempfile.NamedTemporaryFile(
             "w", prefix="equigrid-fault-", suffix=".txt", delete=False, encoding="utf-8"

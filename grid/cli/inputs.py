@@ -21,10 +21,10 @@ GRID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # as `GridSpec.name`
 
 def open_filled(uri: str) -> "Store":
     """The store at `uri`, in which a grid has run. Raises UserError, StoreError."""
-    from equigrid.grid.store import Store
+    from equigrid.grid.store import Store, layout
 
     opened = Store(uri)
-    if not any(True for _ in opened.list("grids")):
+    if not any(True for _ in opened.list(layout.GRIDS)):
         right = "run one first, or name another with --store"
         raise UserError(f"store {uri}: holds no grid yet; {right}")
     return opened
@@ -38,10 +38,11 @@ def ran(spec: str, store: "Store") -> "GridSpec":
     from pydantic import ValidationError
 
     from equigrid.grid.spec import GridSpec, load
+    from equigrid.grid.store import layout
 
     recorded = None
     if GRID_NAME.fullmatch(spec) and not spec.endswith((".yaml", ".yml")):
-        recorded = store.get_json(f"grids/{spec}/spec.json")
+        recorded = store.get_json(layout.spec(spec))
     if recorded is None:
         return load(spec)
     try:
@@ -49,7 +50,7 @@ def ran(spec: str, store: "Store") -> "GridSpec":
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
-        why = f"grids/{spec}/spec.json is no spec of this version: {where}: {first['msg']}"
+        why = f"{layout.spec(spec)} is no spec of this version: {where}: {first['msg']}"
         raise UserError(f"store {store.uri}: {why}; name its YAML file instead") from error
 
 

@@ -26,7 +26,7 @@ from equigrid.grid.datasets.sources.npz import npz
 from equigrid.grid.datasets.sources.parquet import parquet
 from equigrid.grid.errors import UserError
 from equigrid.grid.spec import near
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, layout
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
@@ -152,13 +152,9 @@ def expanded(value, where: str):
     return filled
 
 
-def manifest_name(key: str) -> str:
-    return f"datasets/{key}/dataset.json"
-
-
 def lookup(store: Store, key: str) -> Dataset | None:
     """The ingested set of the source with this key, or None."""
-    name = manifest_name(key)
+    name = layout.dataset(key)
     content = store.get_json(name)
     if content is None:
         return None
@@ -205,3 +201,6 @@ def labels(store: Store, dataset: Dataset, split: str) -> np.ndarray:
 def labels_checksum(values: np.ndarray) -> str:
     """32 hexadecimal digits over labels (N,) int64."""
     return shards.checksum(np.empty((len(values), 0, 0, 0), np.uint8), values)
+
+
+manifest_name = layout.dataset

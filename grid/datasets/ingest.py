@@ -22,7 +22,7 @@ from equigrid.grid.datasets import catalogue, shards
 from equigrid.grid.datasets.sources.base import SPLITS, Batch, Contents, Shape, Source, one_line
 from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.ids import canonical_json
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, layout
 
 SHOWN = 3  # broken images named in an error
 LISTED = 20  # duplicates listed in a manifest
@@ -71,16 +71,15 @@ def ingest(
     UserError or ValueError for bad data, StoreError.
     """
     contents = src.contents()
-    folder = f"datasets/{src.shards_key}"
-    broken = {
-        (split, place): text for split, place, text in store.get_json(f"{folder}/broken.json") or ()
-    }
+    left_out = layout.broken_images(src.shards_key)
+    broken = {(split, place): text for split, place, text in store.get_json(left_out) or ()}
     while True:
         _refuse(src, broken)
         units = list(_units(contents, broken))
         work = partial(
-            write_unit, store, folder, src.name, len(src.classes), contents.image, contents.read
-        )
+            write_unit, store, src.shards_key, src.name, len(src.classes), contents.image,
+            contents.read,
+        )  # fmt: skip
         outcomes = list(_reported(run(work, units), sum(unit.n for unit in units), report))
         found = {
             (outcome.unit.split, place): text
@@ -90,9 +89,7 @@ def ingest(
         if not found:
             return _publish(store, src, contents, outcomes, broken)
         broken |= found
-        store.put_json(
-            f"{folder}/broken.json", [[*where, text] for where, text in sorted(broken.items())]
-        )
+        store.put_json(left_out, [[*where, text] for where, text in sorted(broken.items())])
 
 
 def _refuse(src: Source, broken: dict[tuple[str, int], str]) -> None:
@@ -131,14 +128,15 @@ def _reported(outcomes: Iterable[Outcome], total: int, report) -> Iterator[Outco
 
 
 def write_unit(
-    store: Store, folder: str, name: str, classes: int, image: tuple, read: Callable, unit: Unit
+    store: Store, shards_key: str, name: str, classes: int, image: tuple, read: Callable, unit: Unit
 ) -> Outcome:
     """Reads a unit and writes its shards, unless they are there. Raises ValueError for bad data,
     StoreError.
     """
     size = pools.shard_size(*image)
     manifests = [
-        f"{folder}/{unit.split}-{unit.first + j:05d}.json" for j in range(-(-unit.n // size))
+        layout.dataset_shard(shards_key, unit.split, unit.first + j)
+        for j in range(-(-unit.n // size))
     ]
     there = _written(store, manifests, unit)
     if there is not None:
@@ -263,7 +261,7 @@ def _publish(
         "broken": [f"{split}: {text}" for (split, _), text in sorted(broken.items())],
         "duplicates": duplicates(hashes), "skipped": list(contents.skipped), "class_ids": list(src.class_ids),
     }  # fmt: skip
-    store.put_json(catalogue.manifest_name(src.key), content)
+    store.put_json(layout.dataset(src.key), content)
     return catalogue.lookup(store, src.key)
 
 
@@ -296,7 +294,7 @@ def _write_labels(store: Store, src: Source, split: str, labels: np.ndarray) -> 
 
     checksum = catalogue.labels_checksum(labels)
     ref = catalogue.LabelsRef(
-        f"datasets/{src.key}/labels-{split}-{checksum[:12]}.safetensors", checksum, len(labels)
+        layout.dataset_labels(src.key, split, checksum), checksum, len(labels)
     )
     store.put(ref.data, save({"labels": labels}))
     return ref

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, layout
 
 FORMAT_VERSION = 1
 
@@ -66,7 +66,7 @@ def write(store: Store, manifest: str, images: np.ndarray, labels: np.ndarray, *
     manifest.
     """
     content = checksum(images, labels)
-    data = f"{manifest.removesuffix('.json')}-{content[:12]}.safetensors"
+    data = layout.beside(manifest, f"-{content[:12]}.safetensors")
     store.put(
         data,
         encode({"images": np.ascontiguousarray(images), "labels": np.ascontiguousarray(labels)}),

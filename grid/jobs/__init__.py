@@ -25,7 +25,7 @@ from equigrid.grid.jobs.failures import (
 )
 from equigrid.grid.jobs.provenance import provenance
 from equigrid.grid.jobs.request import Images, Request
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, layout, results
 
 __all__ = [
     "CORRUPT",
@@ -127,7 +127,6 @@ def record_failure(
         results.write_part(store, row)
         return row
     failure = {"id": request.id, "kind": request.kind, "error": error, "at": started.isoformat()}
-    store.put_json(
-        f"failures/{request.id}/{request.attempt}.json", {**failure, **provenance(request)}
-    )
+    name = layout.failure(request.id, request.attempt)
+    store.put_json(name, {**failure, **provenance(request)})
     return None

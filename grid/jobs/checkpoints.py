@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, layout
 
 
 class Leaving(Exception):
@@ -70,7 +70,7 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         data = buffer.getvalue()
-        self.store.put(f"{self.prefix}/{step:010d}-{new_attempt()}-{_digest(data)}.pt", data)
+        self.store.put(layout.checkpoint(self.prefix, step, new_attempt(), _digest(data)), data)
         for name in self._names()[:-2]:
             self.store.delete(name)
         self._last = self.clock()

@@ -11,14 +11,10 @@ from equigrid.grid.jobs.checkpoints import Checkpoints
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
-from equigrid.grid.jobs.trial import checkpoints_of
 from equigrid.grid.store import Store
+from equigrid.grid.store.layout import DOMAIN_GAPS
 
 PERPLEXITY = 30.0
-
-
-def manifest_name(job_id: str) -> str:
-    return f"domain/{job_id}.json"
 
 
 def measure(store: Store, request: Request) -> dict:
@@ -30,8 +26,8 @@ def measure(store: Store, request: Request) -> dict:
         gpus=request.gpus,
         cpus=request.cpus,
     )
-    store.put_json(manifest_name(request.id), {**found, **provenance(request)})
-    Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
+    store.put_json(DOMAIN_GAPS.manifest(request.id), {**found, **provenance(request)})
+    Checkpoints(store, DOMAIN_GAPS.checkpoints(request.id), every_s=0).clear()
     return {}
 
 
@@ -43,7 +39,9 @@ def _loop(config: dict) -> dict:
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
     clock = time.perf_counter()
-    checkpoints = Checkpoints(store, checkpoints_of(request.id), every_s=request.checkpoint_every_s)
+    checkpoints = Checkpoints(
+        store, DOMAIN_GAPS.checkpoints(request.id), every_s=request.checkpoint_every_s
+    )
     real = inputs.parts(request.train, inputs.real_indices(request))
     made = inputs.whole(request.syn, payload["syn"]["n"])
     gap = domain_gap(
@@ -101,3 +99,6 @@ def _embedded(features: np.ndarray, seed: int) -> list[list[float]]:
 
     tsne = TSNE(init="pca", perplexity=_perplexity(len(features)), random_state=seed)
     return np.round(tsne.fit_transform(features.astype(np.float64)).astype(float), 3).tolist()
+
+
+manifest_name = DOMAIN_GAPS.manifest

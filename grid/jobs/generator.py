@@ -22,14 +22,7 @@ from equigrid.grid.jobs.request import Request
 from equigrid.grid.jobs.weights import digest
 from equigrid.grid.jobs.weights import write as write_weights
 from equigrid.grid.store import Store
-
-
-def manifest_name(generator_id: str) -> str:
-    return f"generators/{generator_id}/manifest.json"
-
-
-def checkpoints_of(generator_id: str) -> str:
-    return f"generators/{generator_id}/checkpoints"
+from equigrid.grid.store.layout import GENERATORS, artefact, artefact_manifest, artefact_name
 
 
 def train(store: Store, request: Request) -> dict:
@@ -50,9 +43,9 @@ def train(store: Store, request: Request) -> dict:
     }  # fmt: skip
     # One that another driver's attempt finished meanwhile stays: shards may have been sampled from
     # it.
-    if not store.exists(manifest_name(request.id)):
-        store.put_json(manifest_name(request.id), manifest)
-    Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
+    if not store.exists(GENERATORS.manifest(request.id)):
+        store.put_json(GENERATORS.manifest(request.id), manifest)
+    Checkpoints(store, GENERATORS.checkpoints(request.id), every_s=0).clear()
     return {"facts": {key: facts[key] for key in ("train_seconds",)}}
 
 
@@ -64,7 +57,9 @@ def _loop(config: dict) -> dict:
     device, generator = device_of(request), registry.config(request.payload["mapping"])
     reset_peak(device)
     images, labels = _images(request)
-    checkpoints = Checkpoints(store, checkpoints_of(request.id), every_s=request.checkpoint_every_s)
+    checkpoints = Checkpoints(
+        store, GENERATORS.checkpoints(request.id), every_s=request.checkpoint_every_s
+    )
     resume = checkpoints.load()
     before_s = resume.pop("equigrid_seconds", 0.0) if resume else 0.0
     clock = time.perf_counter()
@@ -76,20 +71,18 @@ def _loop(config: dict) -> dict:
             spent = before_s + time.perf_counter() - clock
             checkpoints.save(step, {**state, "equigrid_seconds": spent})
             _write_log(store, request, log)
-            _write_sheet(store, request, f"sheets/{step:08d}", state, generator, device)
+            _write_sheet(store, request, step, state, generator, device)
 
     weights = registry.train(
         images, labels, generator,
         classes=request.classes, class_names=request.class_names, seed=seed_of(request.id, "training"),
         device=device, resume=resume, checkpoint=checkpoint, log=log.append,
-        artefacts=Artefacts(store, f"generators/{request.id}/artefacts"),
+        artefacts=Artefacts(store, GENERATORS.artefacts(request.id)),
     )  # fmt: skip
     seconds = before_s + time.perf_counter() - clock
     if rank() != 0:
         return {}
-    written = write_weights(
-        store, f"generators/{request.id}/weights-{request.attempt}.safetensors", weights
-    )
+    written = write_weights(store, GENERATORS.weights(request.id, request.attempt), weights)
     _write_log(store, request, log)
     facts = {
         **written,
@@ -124,11 +117,11 @@ def _write_log(store: Store, request: Request, log: list[dict]) -> None:
     names = list(dict.fromkeys(name for row in log for name in row))
     sink = io.BytesIO()
     pq.write_table(pa.table({name: [row.get(name) for row in log] for name in names}), sink)
-    store.put(f"generators/{request.id}/log-{request.attempt}.parquet", sink.getvalue())
+    store.put(GENERATORS.log(request.id, request.attempt), sink.getvalue())
 
 
 def _write_sheet(
-    store: Store, request: Request, name: str, state: dict, generator, device: str
+    store: Store, request: Request, step: int, state: dict, generator, device: str
 ) -> None:
     """What the generator makes now, as a picture, one row per class; not every kind has one in
     mid-training.
@@ -144,7 +137,7 @@ def _write_sheet(
         state, generator, seed=seed_of(request.id, "sheets"), device=device, **options
     )
     if picture is not None:
-        store.put(f"generators/{request.id}/{name}.png", picture)
+        store.put(GENERATORS.sheet(request.id, step), picture)
 
 
 class Artefacts(MutableMapping):
@@ -161,7 +154,7 @@ class Artefacts(MutableMapping):
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        content = self.store.get_json(f"{self.prefix}/{name}.json")
+        content = self.store.get_json(artefact_manifest(self.prefix, name))
         if content is None:
             raise KeyError(name)
         try:
@@ -177,20 +170,25 @@ class Artefacts(MutableMapping):
 
         data = save({key: np.ascontiguousarray(value) for key, value in arrays.items()})
         checksum = digest(data)
-        place = f"{self.prefix}/{name}-{checksum[:12]}.safetensors"
+        place = artefact(self.prefix, name, checksum)
         self.store.put(place, data)
-        self.store.put_json(f"{self.prefix}/{name}.json", {"data": place, "checksum": checksum})
+        self.store.put_json(
+            artefact_manifest(self.prefix, name), {"data": place, "checksum": checksum}
+        )
 
     def __delitem__(self, name: str) -> None:
-        content = self.store.get_json(f"{self.prefix}/{name}.json")
+        content = self.store.get_json(artefact_manifest(self.prefix, name))
         if content is None:
             raise KeyError(name)
-        self.store.delete(f"{self.prefix}/{name}.json")
+        self.store.delete(artefact_manifest(self.prefix, name))
         self.store.delete(content["data"])
 
     def __iter__(self) -> Iterator[str]:
-        names = (name.removeprefix(f"{self.prefix}/") for name in self.store.list(self.prefix))
-        return (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        names = (artefact_name(self.prefix, name) for name in self.store.list(self.prefix))
+        return (name for name in names if name is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+
+manifest_name = GENERATORS.manifest

@@ -13,6 +13,7 @@ from equigrid.generators.common import pools
 from equigrid.grid.datasets import subsets
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs.request import Images, Request
+from equigrid.grid.store.layout import split_of
 
 RESIDENT_BYTES = (
     2 * 2**30
@@ -155,7 +156,7 @@ def _fetch_training(handle) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pixels(value: dict, training: bool) -> tuple[np.ndarray, np.ndarray]:
-    if training and value["name"].rsplit("/", 1)[-1].startswith(("test-", "val-")):
+    if training and split_of(value["name"]) in ("test", "val"):
         raise Leak(f"{value['name']} is held back for evaluation: nothing may learn from it")
     return value["images"], value["labels"]
 

@@ -4,19 +4,11 @@ import time
 
 from equigrid.grid.datasets.shards import ShardCorrupt
 from equigrid.grid.ids import content_id
-from equigrid.grid.jobs import generator, inputs, reference_classifier, shard, weights
+from equigrid.grid.jobs import inputs, reference_classifier, weights
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store
-
-
-def manifest_name(job_id: str) -> str:
-    return f"quality/{job_id}.json"
-
-
-def picture_name(job_id: str) -> str:
-    """A pool's first images, each above the training image that it is nearest to."""
-    return f"quality/{job_id}.png"
+from equigrid.grid.store.layout import GENERATORS, POOLS, QUALITY, neighbours_picture, statistics
 
 
 def measure(store: Store, request: Request) -> dict:
@@ -48,7 +40,7 @@ def measure(store: Store, request: Request) -> dict:
         picture = measuring.neighbour_picture(
             lambda: inputs.blocks(pool), lambda: inputs.blocks(base)
         )
-        store.put(picture_name(request.id), picture)
+        store.put(neighbours_picture(request.id), picture)
     seconds = time.perf_counter() - clock
     facts = {
         "pool": payload["syn"]["pool"],
@@ -56,7 +48,7 @@ def measure(store: Store, request: Request) -> dict:
         "device": device_name(device),
         **provenance(request),
     }
-    store.put_json(manifest_name(request.id), {**row, **facts})
+    store.put_json(QUALITY.manifest(request.id), {**row, **facts})
     return {}
 
 
@@ -73,7 +65,7 @@ def _statistics(store: Store, request: Request, networks, every: list[inputs.Par
         "dataset": payload["dataset"],
         "reference": payload["reference"],
     }
-    name = f"statistics/{content_id('statistics', what)}.npz"
+    name = statistics(content_id("statistics", what), ".npz")
     try:
         return measuring.Reference.from_npz(store.get(name))
     except FileNotFoundError:
@@ -87,10 +79,10 @@ def _reconstructor(store: Store, request: Request, device: str):
     from equigrid.generators import registry
     from equigrid.generators.registry import config
 
-    first = _manifest(store, shard.shard_name(request.payload["syn"]["pool"], 0))
+    first = _manifest(store, POOLS.manifest(POOLS.job_id(request.payload["syn"]["pool"], 0)))
     if not registry.reconstructs(first.get("kind")):
         return None
-    name = generator.manifest_name(first["generator"])
+    name = GENERATORS.manifest(first["generator"])
     chosen = config(_manifest(store, name)["config"])
     return registry.reconstructor(
         weights.read(store, name), chosen, shape=request.image_shape, device=device
@@ -112,3 +104,6 @@ def _features(store: Store, request: Request, device: str):
     return Features(
         reference_classifier.load(store, request.payload["reference"], request, device), device
     )
+
+
+manifest_name = QUALITY.manifest

@@ -11,14 +11,7 @@ from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store
-
-
-def manifest_name(reference_id: str) -> str:
-    return f"references/{reference_id}/manifest.json"
-
-
-def checkpoints_of(reference_id: str) -> str:
-    return f"references/{reference_id}/checkpoints"
+from equigrid.grid.store.layout import REFERENCE_CLASSIFIERS
 
 
 def train(store: Store, request: Request) -> dict:
@@ -34,8 +27,8 @@ def train(store: Store, request: Request) -> dict:
         cpus=request.cpus,
     )
     manifest = {**facts, "started_at": started.isoformat(), **provenance(request)}
-    store.put_json(manifest_name(request.id), manifest)
-    Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
+    store.put_json(REFERENCE_CLASSIFIERS.manifest(request.id), manifest)
+    Checkpoints(store, REFERENCE_CLASSIFIERS.checkpoints(request.id), every_s=0).clear()
     return {}
 
 
@@ -48,7 +41,9 @@ def _loop(config: dict) -> dict:
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
     recipe = ResolvedRecipe.model_validate(payload["recipe"])
-    checkpoints = Checkpoints(store, checkpoints_of(request.id), every_s=request.checkpoint_every_s)
+    checkpoints = Checkpoints(
+        store, REFERENCE_CLASSIFIERS.checkpoints(request.id), every_s=request.checkpoint_every_s
+    )
     trained = loop.train(
         mix(request, inputs.parts(request.train, inputs.real_indices(request))),
         model=payload["classifier"], recipe=recipe, classes=request.classes,
@@ -56,7 +51,7 @@ def _loop(config: dict) -> dict:
     )  # fmt: skip
     if rank() != 0:
         return {}
-    name = f"references/{request.id}/weights-{request.attempt}.safetensors"
+    name = REFERENCE_CLASSIFIERS.weights(request.id, request.attempt)
     written = weights.write(store, name, trained.module.state_dict())
     facts = {**written, "seconds": trained.seconds, "device": device_name(device)}
     return {
@@ -70,9 +65,12 @@ def load(store: Store, reference_id: str, request: Request, device: str):
     """The trained classifier: `equigrid.classifiers.models.network.Classifier`."""
     from equigrid.classifiers.features import rebuilt
 
-    tensors = weights.read(store, manifest_name(reference_id))
-    manifest = store.get_json(manifest_name(reference_id))
+    tensors = weights.read(store, REFERENCE_CLASSIFIERS.manifest(reference_id))
+    manifest = store.get_json(REFERENCE_CLASSIFIERS.manifest(reference_id))
     return rebuilt(
         tensors, model=manifest["model"], classes=request.classes,
         channels=request.image_shape[2], input_size=tuple(manifest["input_size"]), device=device,
     )  # fmt: skip
+
+
+manifest_name = REFERENCE_CLASSIFIERS.manifest

@@ -9,7 +9,6 @@ from statistics import median, mode
 
 from equigrid.grid.datasets import shards
 from equigrid.grid.jobs import weights
-from equigrid.grid.jobs.generator import manifest_name
 from equigrid.grid.jobs.provenance import (
     device_name,
     device_of,
@@ -19,13 +18,9 @@ from equigrid.grid.jobs.provenance import (
 )
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import CONNECTIONS, Store
+from equigrid.grid.store.layout import GENERATORS, POOLS, beside
 
 MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would not move it
-
-
-def shard_name(pool_id: str, index: int) -> str:
-    """The manifest of a pool's shard."""
-    return f"pools/{pool_id}/{index:05d}.json"
 
 
 def sample(store: Store, request: Request) -> dict:
@@ -51,7 +46,7 @@ def sample(store: Store, request: Request) -> dict:
     seconds = time.perf_counter() - clock
     if not len(images):
         raise ValueError(f"pool {payload['pool']}: there is no image from number {start:,} on")
-    manifest = shard_name(payload["pool"], payload["index"])
+    manifest = POOLS.manifest(request.id)
     facts = {
         "seconds": seconds, "seconds_per_image": seconds / len(images), "device": device_name(device),
         "peak_device_bytes": peak_device_bytes(device), "pool": payload["pool"], "generator": payload["generator"],
@@ -92,7 +87,7 @@ def _finished(store: Store, pool_id: str) -> list[dict]:
     """Manifests of a pool's finished shards; of more than MOST_TIMED so many at most, spread over
     the pool.
     """
-    names = sorted(name for name in store.list(f"pools/{pool_id}") if name.endswith(".json"))
+    names = sorted(filter(POOLS.is_manifest, store.list(POOLS.pool(pool_id))))
     chosen = names[:: max(1, -(-len(names) // MOST_TIMED))]
     with ThreadPoolExecutor(CONNECTIONS) as threads:  # manifests are small: reading them is waiting
         return [content for content in threads.map(store.get_json, chosen) if content]
@@ -109,13 +104,13 @@ def _write_columns(
 
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink)
-    name = f"{manifest.removesuffix('.json')}-{request.attempt}.parquet"
+    name = beside(manifest, f"-{request.attempt}.parquet")
     store.put(name, sink.getvalue())
     return name
 
 
 def _weights(store: Store, generator_id: str) -> dict:
-    manifest = manifest_name(generator_id)
+    manifest = GENERATORS.manifest(generator_id)
     content = store.get_json(manifest)
     return _read_weights(store, manifest, (content or {}).get("checksum"))
 
@@ -124,3 +119,7 @@ def _weights(store: Store, generator_id: str) -> dict:
 def _read_weights(store: Store, manifest: str, checksum: str | None) -> dict:
     """checksum: as the manifest has it now, so that weights that were made again are read again."""
     return weights.read(store, manifest)
+
+
+def shard_name(pool_id: str, index: int) -> str:
+    return POOLS.manifest(POOLS.job_id(pool_id, index))

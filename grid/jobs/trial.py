@@ -18,7 +18,7 @@ from equigrid.grid.jobs.provenance import (
 )
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, layout, results
 
 OK = "ok"
 # What of an evaluation stands in a row.
@@ -46,12 +46,8 @@ def run(store: Store, request: Request) -> dict:
     seconds = time.perf_counter() - clock
     written = {**row(request, started, seconds), "status": OK, "error": None, **outcome}
     results.write_part(store, written)
-    Checkpoints(store, checkpoints_of(request.id), every_s=0).clear()
+    Checkpoints(store, layout.checkpoints(request.id), every_s=0).clear()
     return {"row": written, "training_s": training_s, "device_bytes": memory}
-
-
-def checkpoints_of(trial_id: str) -> str:
-    return f"checkpoints/{trial_id}"
 
 
 def row(request: Request, started: datetime, seconds: float) -> dict:
@@ -71,7 +67,9 @@ def _loop(config: dict) -> dict:
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
     reset_peak(device)
-    checkpoints = Checkpoints(store, checkpoints_of(request.id), every_s=request.checkpoint_every_s)
+    checkpoints = Checkpoints(
+        store, layout.checkpoints(request.id), every_s=request.checkpoint_every_s
+    )
     options = {
         "model": payload["classifier"], "recipe": ResolvedRecipe.model_validate(payload["recipe"]),
         "seed": seed_of(request.id, "training"), "device": device,

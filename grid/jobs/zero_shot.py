@@ -10,11 +10,7 @@ from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store
-
-
-def manifest_name(trial_id: str) -> str:
-    """Where all of a trial's accuracies are; its row has the one among the unseen classes."""
-    return f"zero-shot/{trial_id}.json"
+from equigrid.grid.store.layout import ZERO_SHOT, statistics
 
 
 def run(store: Store, request: Request, images, options: dict) -> tuple:
@@ -38,7 +34,7 @@ def run(store: Store, request: Request, images, options: dict) -> tuple:
         field.name: getattr(found, field.name) for field in fields(found) if field.name != "trained"
     }
     facts["per_class"] = [None if np.isnan(value) else value for value in found.per_class]
-    store.put_json(manifest_name(request.id), facts)
+    store.put_json(ZERO_SHOT.manifest(request.id), facts)
     row = {
         "top1": found.among_unseen,
         "top5": None,
@@ -56,10 +52,13 @@ def _text_features(store: Store, request: Request, config, device: str) -> np.nd
     from equigrid.classifiers.zero_shot.text import text_features
 
     what = {name: request.payload["zero_shot"][name] for name in ("texts", "text_encoder")}
-    name = f"statistics/{content_id('texts', what)}.safetensors"
+    name = statistics(content_id("texts", what), ".safetensors")
     try:
         return load(store.get(name))["features"]
     except FileNotFoundError:
         features = text_features(request.class_names, config, device=device)
     store.put(name, save({"features": features}))
     return features
+
+
+manifest_name = ZERO_SHOT.manifest

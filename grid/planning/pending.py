@@ -3,7 +3,15 @@ here.
 """
 
 from equigrid.grid.planning.planner import KINDS, WANTED, Job, Plan
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, layout, results
+
+OUTPUTS: dict[str, layout.Files] = {
+    "generator": layout.GENERATORS,
+    "shard": layout.POOLS,
+    "reference": layout.REFERENCE_CLASSIFIERS,
+    "quality": layout.QUALITY,
+    "domain": layout.DOMAIN_GAPS,
+}
 
 
 def pending(store: Store, the_plan: Plan) -> tuple[list[Job], set[str]]:
@@ -28,11 +36,8 @@ def done_jobs(store: Store, the_plan: Plan, trials: set[str] | None = None) -> s
     done = (results.finished(store) if trials is None else trials) & the_plan.jobs.keys()
     if the_plan.resolved.dataset:
         done.add(the_plan.resolved.source.key)
-    for folder in ("generators", "references"):
-        if any(the_plan.of_kind(folder.removesuffix("s"))):
-            manifests = (name for name in store.list(folder) if name.endswith("/manifest.json"))
-            done.update(name.split("/")[1] for name in manifests)
-    for folder in ("pools", "quality", "domain"):
-        manifests = (name for name in store.list(folder) if name.endswith(".json"))
-        done.update(name.removeprefix(f"{folder}/").removesuffix(".json") for name in manifests)
+    for kind, outputs in OUTPUTS.items():
+        if any(the_plan.of_kind(kind)):
+            manifests = filter(outputs.is_manifest, store.list(outputs.root))
+            done.update(map(outputs.owner, manifests))
     return done & the_plan.jobs.keys()

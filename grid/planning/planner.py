@@ -20,6 +20,7 @@ from equigrid.grid.errors import UserError
 from equigrid.grid.ids import content_id, seed_of
 from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, recipe_name
 from equigrid.grid.spec import Block
+from equigrid.grid.store.layout import POOLS
 
 KINDS = ("ingest", "generator", "shard", "reference", "trial", "quality", "domain")
 WANTED = (
@@ -92,10 +93,10 @@ class Pool:
     generator: str
 
     def manifest(self, index: int) -> str:
-        return f"pools/{self.id}/{index:05d}.json"
+        return POOLS.manifest(self.shard_id(index))
 
     def shard_id(self, index: int) -> str:
-        return f"{self.id}/{index:05d}"
+        return POOLS.job_id(self.id, index)
 
 
 @dataclass(frozen=True)

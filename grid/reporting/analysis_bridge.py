@@ -8,16 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from equigrid.grid.jobs import shard
-from equigrid.grid.jobs.domain import manifest_name as domain_manifest
-from equigrid.grid.jobs.generator import manifest_name as generator_manifest
-from equigrid.grid.jobs.quality import manifest_name as quality_manifest
-from equigrid.grid.jobs.quality import picture_name
-from equigrid.grid.jobs.zero_shot import manifest_name as zero_shot_manifest
 from equigrid.grid.planning.planner import Cell, Job, Plan, Pool
 from equigrid.grid.planning.resolve import GeneratorChoice
 from equigrid.grid.reporting import samples
 from equigrid.grid.reporting.cell_table import cell_table
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, layout, results
 
 
 def read_cells(store: Store, cells: list[Cell], grid: str, dataset: str) -> pd.DataFrame:
@@ -32,7 +27,7 @@ def read_table(store: Store, plan: Plan) -> pd.DataFrame:
 
 def publish(store: Store, grid: str, name: str, data: bytes) -> None:
     """Puts one object of the analysis under the grid's name."""
-    store.put(f"grids/{grid}/analysis/{name}", data)
+    store.put(layout.analysis(grid, name), data)
 
 
 def settings(plan: Plan):
@@ -95,7 +90,7 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
 
     spec = plan.resolved.spec
     found = status(store, plan)
-    generators = _manifests(store, plan, "generator", generator_manifest)
+    generators = _manifests(store, plan, "generator", layout.GENERATORS.manifest)
     names = {pool.id: _pool_name(plan, pool) for pool in plan.pools.values()}
     sampled = [(pool, shard.cost(store, pool.id)) for pool in plan.pools.values()]
     costs = {
@@ -116,11 +111,11 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
         "generators": [_generator_row(choice) for choice in plan.resolved.generators.values()],
         "quality": [
             {**_quality_row(plan, row), "pool": names[row["pool"]]}
-            for _, row in _manifests(store, plan, "quality", quality_manifest)
+            for _, row in _manifests(store, plan, "quality", layout.QUALITY.manifest)
         ],
         "domain": [
             {**row, "pool": names[row["pool"]]}
-            for _, row in _manifests(store, plan, "domain", domain_manifest)
+            for _, row in _manifests(store, plan, "domain", layout.DOMAIN_GAPS.manifest)
         ],
         "zero_shot": _zero_shot_rows(store, plan),
         "sheets": samples.sheets(
@@ -224,7 +219,7 @@ def _zero_shot_rows(store: Store, plan: Plan) -> list[dict]:
         return []
     rows = []
     for cell in plan.cells:
-        if facts := store.get_json(zero_shot_manifest(cell.trial_id)):
+        if facts := store.get_json(layout.ZERO_SHOT.manifest(cell.trial_id)):
             rows.append({**cell._asdict(), **facts})
     return rows
 
@@ -249,7 +244,7 @@ def _megabytes(count: int | None) -> float | None:
 def _neighbours(store: Store, plan: Plan, names: dict[str, str]) -> dict[str, bytes]:
     """PNGs of each measured pool's samples above the training images that they are nearest to."""
     found = {}
-    for job, row in _manifests(store, plan, "quality", quality_manifest):
+    for job, row in _manifests(store, plan, "quality", layout.QUALITY.manifest):
         if row["neighbour_distance"] is not None:  # else none were looked for
-            found[names[row["pool"]]] = store.get(picture_name(job.id))
+            found[names[row["pool"]]] = store.get(layout.neighbours_picture(job.id))
     return found

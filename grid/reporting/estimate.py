@@ -19,17 +19,18 @@ from typing import NamedTuple
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.generators import registry
 from equigrid.grid.ids import canonical_json
-from equigrid.grid.jobs import domain, quality, reference_classifier, shard
-from equigrid.grid.jobs.generator import manifest_name as generator_manifest
+from equigrid.grid.jobs import shard
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.planning.planner import KINDS, WANTED, Job, Plan
 from equigrid.grid.spec import Execution
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, layout, results
 
 PART_BYTES = 16_000  # a result's part, before compaction
 MANIFESTS = {
-    "reference": reference_classifier.manifest_name, "quality": quality.manifest_name, "domain": domain.manifest_name,
-}  # fmt: skip
+    "reference": layout.REFERENCE_CLASSIFIERS.manifest,
+    "quality": layout.QUALITY.manifest,
+    "domain": layout.DOMAIN_GAPS.manifest,
+}
 WORK = {
     "generator": "training_steps",
     "shard": "evaluations_per_image",
@@ -216,7 +217,7 @@ class _Speeds:
     def _finished(self, store: Store) -> Iterator[tuple[list[tuple], _Took]]:
         """(keys, what it took) of each finished job."""
         for job in self.plan.of_kind("generator"):
-            if content := store.get_json(generator_manifest(job.id)):
+            if content := store.get_json(layout.GENERATORS.manifest(job.id)):
                 seconds = content["train_seconds"] * content["world_size"] / self._work(job)
                 yield self._keys(job), _Took(seconds, content["device"], 4 * content["values"])
         for pool in self.plan.pools.values():

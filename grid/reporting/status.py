@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from equigrid.grid.planning.pending import done_jobs
 from equigrid.grid.planning.planner import KINDS, Plan
-from equigrid.grid.store import Store, lock, results
+from equigrid.grid.store import Store, layout, lock, results
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def status(store: Store, plan: Plan, reader: results.Reader | None = None) -> St
         )
     times = [row["finished_at"] for row in rows if row["finished_at"]]
     spec = plan.resolved.spec
-    runs = tuple(store.get_json(name) for name in sorted(store.list(f"grids/{spec.name}/runs")))
+    runs = tuple(store.get_json(name) for name in sorted(store.list(layout.runs(spec.name))))
     return Status(
         grid=spec.name,
         store=store.uri,
@@ -104,8 +104,8 @@ def _failures(store: Store, plan: Plan, done: set[str], rows: list[dict]) -> lis
             cell = "; ".join(str(c) for c in cells[row["trial_id"]])
             found.append(_failure(row["trial_id"], "trial", cell, row["error"]))
     last: dict[str, str] = {}
-    for name in sorted(store.list("failures")):
-        last[name.split("/", 1)[1].rsplit("/", 1)[0]] = name
+    for name in sorted(store.list(layout.FAILURES)):
+        last[layout.failed_job(name)] = name
     for job_id, name in last.items():
         if job_id in plan.jobs and job_id not in done:
             content = store.get_json(name)

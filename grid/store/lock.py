@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from equigrid.grid.errors import StoreError, UnavailableError
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, layout
 from equigrid.grid.units import duration
 
 BEAT_S = 15.0
@@ -77,7 +77,7 @@ def holder(store: Store, grid: str, *, now_s: float | None = None) -> Holder | N
     now_s: seconds since 1970, for who may not write; without it the store's own clock is asked, by
     writing.
     """
-    name = lock_name(grid)
+    name = layout.lock(grid)
     content, entry = store.get_json(name), store.stat(name)
     if content is None or entry is None:
         return None
@@ -140,7 +140,7 @@ class Lock:
         """One heartbeat. Finds out who took over, and then leaves the lock to them. Raises
         StoreError.
         """
-        content = self.store.get_json(lock_name(self.grid))
+        content = self.store.get_json(layout.lock(self.grid))
         if content is not None and content["owner"]["run"] != self.owner.run:
             self.taken_by = Owner(**content["owner"])
             self._over.set()
@@ -149,7 +149,7 @@ class Lock:
 
     def write(self) -> None:
         self._beats += 1
-        self.store.put_json(lock_name(self.grid), {
+        self.store.put_json(layout.lock(self.grid), {
             "owner": asdict(self.owner), "beats": self._beats, "held_s": self.clock() - self._since_s,
             "progress": self.progress,
         })  # fmt: skip
@@ -171,15 +171,11 @@ class Lock:
         self._thread.join(RELEASE_S)
         store = self.store.patient(RELEASE_S)
         try:
-            content = store.get_json(lock_name(self.grid))
+            content = store.get_json(layout.lock(self.grid))
             if content is not None and content["owner"]["run"] == self.owner.run:
-                store.delete(lock_name(self.grid))
+                store.delete(layout.lock(self.grid))
         except StoreError:
             return
-
-
-def lock_name(grid: str) -> str:
-    return f"grids/{grid}/lock.json"
 
 
 def _lives(
@@ -195,7 +191,7 @@ def _lives(
         )
     while clock() < end_s:
         sleep(LOOK_EVERY_S)
-        content = store.get_json(lock_name(grid))
+        content = store.get_json(layout.lock(grid))
         if content is None:
             return False  # it has ended meanwhile
         if (content["owner"]["run"], content["beats"]) != (found.owner.run, found.beats):
@@ -248,3 +244,6 @@ def _born(pid: int) -> str | None:
     except OSError:
         return None
     return None if state == "Z" else fields[18]
+
+
+lock_name = layout.lock

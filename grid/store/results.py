@@ -23,24 +23,20 @@ import pyarrow.parquet as pq
 from equigrid.analysis.schema import SCHEMA
 from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.store import CONNECTIONS, Store
+from equigrid.grid.store import CONNECTIONS, Store, layout
+from equigrid.grid.store.layout import PARTS, TABLES
 
-PARTS, TABLES = "results/parts", "results/tables"
 GRACE_S = 600  # a reader that listed a file has at least this long to read it
 FULL_ROWS = 20_000
 LOT = 2000  # files read at once
 KEYS = ["trial_id", "attempt", "status"]  # what decides which row of a trial stands
 
 
-def part_name(trial_id: str, attempt: str) -> str:
-    return f"{PARTS}/{trial_id}-{attempt}.parquet"
-
-
 def write_part(store: Store, row: dict) -> None:
     """Writes one attempt's row. Raises ValueError if it does not fit the schema."""
     if unknown := row.keys() - set(SCHEMA.names):
         raise ValueError(f"result row: no such column: {', '.join(sorted(unknown))}")
-    store.put(part_name(row["trial_id"], row["attempt"]), _encode(_table([row])))
+    store.put(layout.result_part(row["trial_id"], row["attempt"]), _encode(_table([row])))
 
 
 def read(store: Store, columns: list[str] | None = None) -> pa.Table:
@@ -134,7 +130,7 @@ def compact(store: Store, *, now: float | None = None) -> int:
         return 0
     table = reader.read()
     number = 1 + max((int(name.rsplit("/", 1)[1].split("-")[0]) for name in small), default=0)
-    name = f"{TABLES}/{number:08d}-{new_attempt()}"
+    name = layout.result_table(number, new_attempt())
     store.put(f"{name}.parquet", _encode(table))
     replaces = [*sources.files, *(f"{generation}.json" for generation in small)]
     manifest = {"rows": table.num_rows, "replaces": replaces, "written_at_s": now}
@@ -242,3 +238,6 @@ def _decode(data: bytes, columns: list[str]) -> pa.Table:
             nothing = pa.nulls(table.num_rows, schema.field(name).type)
             table = table.add_column(place, schema.field(name), nothing)
     return table if table.schema.equals(schema) else table.cast(schema)
+
+
+part_name = layout.result_part

@@ -3,6 +3,8 @@
 An error of these classes is told in one line. Whatever else is raised is a fault of equigrid's own.
 """
 
+import difflib
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -45,3 +47,9 @@ class StoreError(UnavailableError):
 
 class ClusterError(UnavailableError):
     """No Ray cluster answers or starts, or none of its machines takes work."""
+
+
+def near(name: object, names: Iterable[object]) -> str:
+    """`; did you mean 'x'?` for the nearest of `names`, or nothing: the end of a message."""
+    found = difflib.get_close_matches(str(name), [str(n) for n in names], n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

@@ -24,8 +24,7 @@ from equigrid.grid.datasets.sources.folder import imagefolder
 from equigrid.grid.datasets.sources.imagenet import KINDS as IMAGENET
 from equigrid.grid.datasets.sources.npz import npz
 from equigrid.grid.datasets.sources.parquet import parquet
-from equigrid.grid.errors import UserError
-from equigrid.grid.spec import near
+from equigrid.grid.errors import UserError, near
 from equigrid.grid.store import Store, layout
 
 SOURCES: dict[str, Callable[..., Source]] = {

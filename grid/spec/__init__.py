@@ -1,18 +1,8 @@
-"""What a user asks for: the spec's model, and the reading of it."""
+"""What a user asks for: the spec's model, its amounts, and the reading of it."""
 
-from equigrid.grid.spec.model import (
-    PRESETS,
-    Amount,
-    Block,
-    DomainGap,
-    Execution,
-    GridSpec,
-    Validation,
-    Workers,
-    load,
-    near,
-    presets,
-)
+from equigrid.grid.spec.amounts import Amount
+from equigrid.grid.spec.loading import PRESETS, load, presets
+from equigrid.grid.spec.model import Block, DomainGap, Execution, GridSpec, Validation, Workers
 
 __all__ = [
     "PRESETS",
@@ -24,6 +14,5 @@ __all__ = [
     "Validation",
     "Workers",
     "load",
-    "near",
     "presets",
 ]

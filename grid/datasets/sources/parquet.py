@@ -26,8 +26,7 @@ from equigrid.grid.datasets.sources.base import (
     class_counts,
     one_line,
 )
-from equigrid.grid.errors import UserError
-from equigrid.grid.spec import near
+from equigrid.grid.errors import UserError, near
 
 LABELS = ("label", "labels", "fine_label")
 NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}

@@ -1,0 +1,77 @@
+"""The amounts of a spec: how many images to add to a base."""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BeforeValidator, PlainSerializer
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much to add: a `multiple` of the base size, a fixed number of `images`, or, where neither
+    is set, all the real images that are left.
+    """
+
+    multiple: float | None = None
+    images: int | None = None
+
+    @property
+    def is_rest(self) -> bool:
+        return self.multiple is None and self.images is None
+
+    def count(self, n_base: int, left: int) -> int:
+        """Images to add to a base of (nominally) `n_base`, of which `left` are left; multiples are
+        rounded.
+        """
+        if self.is_rest:
+            return left
+        return self.images if self.images is not None else round(self.multiple * n_base)
+
+    def as_written(self) -> float | str:
+        """The amount as a spec writes it."""
+        if self.is_rest:
+            return "all"
+        return f"{self.images} images" if self.images is not None else self.multiple
+
+    def __str__(self) -> str:
+        return f"{self.multiple:g}" if self.multiple is not None else self.as_written()
+
+
+def parsed(value) -> Amount:
+    if isinstance(value, Amount):
+        return value
+    if value == "all":
+        return Amount()
+    text = re.fullmatch(r"\s*([\d_,]+)\s*images?\s*", value) if isinstance(value, str) else None
+    if text:
+        value, amount = int(re.sub("[_,]", "", text[1])), "images"
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        value, amount = float(value), "multiple"
+    else:
+        raise ValueError(
+            f"{value!r} is no amount; write a multiple of n_base (0.5, 2), '13000 images', or all"
+        )
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(
+            f"{value:g} is no amount to add; it must be above 0 (the base alone is always run)"
+        )
+    return Amount(**{amount: value})
+
+
+def as_tuple(value):
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def distinct(values: tuple) -> tuple:
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise ValueError(f"{value} is there twice; name each once")
+    return values
+
+
+Amounts = Annotated[
+    tuple[Annotated[Amount, BeforeValidator(parsed), PlainSerializer(Amount.as_written)], ...],
+    BeforeValidator(lambda value: distinct(tuple(parsed(item) for item in as_tuple(value)))),
+]

@@ -1,0 +1,130 @@
+"""The reading of a spec: a preset's name, a YAML file, or a mapping.
+
+All mistakes in one are `UserError`s: one line that says what, where (file, line, key) and what
+would be right.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from equigrid.grid.errors import UserError, near
+from equigrid.grid.spec.model import GridSpec
+
+PRESETS = Path(__file__).parent / "presets"
+_YAML_BOOL = "tag:yaml.org,2002:bool"
+
+
+def presets() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def load(source: str | Path | dict) -> GridSpec:
+    """The spec in a preset (by name), in a YAML file, or in a mapping. Raises UserError."""
+    if isinstance(source, dict):
+        return _validate(source, "spec", {})
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PRESETS / f"{source}.yaml"
+        if str(source) not in presets():
+            known = ", ".join(presets())
+            raise UserError(
+                f"{source}: no such preset, and no .yaml file; presets: {known}{near(source, presets())}"
+            )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    try:
+        tree = yaml.compose(text, Loader=_Loader)
+        data = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else str(source)
+        raise UserError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(data, dict):
+        raise UserError(
+            f"{source}: a spec is a mapping with name, dataset, recipe, classifiers and blocks"
+        )
+    return _validate(data, str(source), _lines(tree))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading that refuses a key given twice, which YAML's readers otherwise let pass, and in
+    which on, off, yes and no are words, as in YAML 1.2: `quality: off` and `compile: on` mean what
+    they say.
+    """
+
+    yaml_implicit_resolvers = {
+        first: [
+            (tag, pattern) for tag, pattern in resolvers if tag != _YAML_BOOL or first in "tTfF"
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"the key {key.value!r} is there twice; name each once"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _lines(node, path: tuple = ()) -> dict[tuple, int]:
+    """The line (from 1) of every key and list item, by its path of keys."""
+    lines = {path: node.start_mark.line + 1}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            lines.update(_lines(value, (*path, key.value)))
+            lines[(*path, key.value)] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            lines.update(_lines(item, (*path, str(i))))
+    return lines
+
+
+def _validate(data: dict, source: str, lines: dict[tuple, int]) -> GridSpec:
+    try:
+        return GridSpec.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    path = tuple(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(path[:-1])
+        message = f"unknown key; known: {', '.join(known)}{near(path[-1], known)}"
+    elif first["type"] == "missing":
+        message = "is missing; it is required"
+    else:
+        value = first.get("input")
+        if not first["msg"].startswith("Value error") and isinstance(value, str | int | float):
+            message = f"{value!r}: {message[0].lower()}{message[1:]}"
+    where = path
+    while where and where not in lines:  # the nearest thing that stands in the file
+        where = where[:-1]
+    line = f":{lines[where]}" if where in lines and where else ""
+    key = ".".join(part for part in path if part not in ("int", "literal['all']"))
+    raise UserError(f"{source}{line}: {key + ': ' if key else ''}{message}")
+
+
+def _keys_at(path: tuple[str, ...]) -> list[str]:
+    """The keys that a spec may have at a place: those of the last model on the way there."""
+    model: type[BaseModel] = GridSpec
+    for part in path:
+        field = model.model_fields.get(part)
+        model = next(_models_in(field.annotation), model) if field else model
+    return list(model.model_fields)
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)

@@ -153,7 +153,7 @@ def memory() -> None:
     code = """
 import io, json, sys, tempfile
 from rich.console import Console
-from grid import cluster, driver
+from equigrid.grid.running import cluster, driver
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store
 spec = json.loads(sys.argv[1])

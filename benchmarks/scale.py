@@ -84,7 +84,7 @@ class SleepingSlot(slots.Slot):
 
     def __init__(self, store: Store, memory_fraction: float | None):
         self.store, self.busy = store, False
-        jobs.trials.fit = _sleep
+        jobs.trial.fit = _sleep
 
 
 def _sleep(loop, config: dict, **_) -> dict:

@@ -59,8 +59,7 @@ LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}) (\w+) (\S+): (.*)$",
 RAY = r"\bray|gcs_server"
 TAKE_OVER = """
 import os, sys, time
-from grid import lock
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, lock
 began_s = time.monotonic()
 lock.acquire(Store(sys.argv[1]), sys.argv[2], tell=lambda text: print(text, flush=True))
 print(f"taken over after {time.monotonic() - began_s:.0f} s", flush=True)

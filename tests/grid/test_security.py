@@ -205,14 +205,15 @@ def test_the_rule_would_catch(code):
 
 
 def test_the_specs_yaml_loader_builds_no_objects(tmp_path):
-    from equigrid.grid import spec
+    from equigrid.grid.errors import UserError
+    from equigrid.grid.spec import load
 
     path = tmp_path / "x.yaml"
     path.write_text(
         "name: !!python/object/apply:os.system ['touch " + str(tmp_path / "owned") + "']\n"
     )
-    with pytest.raises(spec.UserError):
-        spec.load(str(path))
+    with pytest.raises(UserError):
+        load(str(path))
     assert not (tmp_path / "owned").exists()
 
 
@@ -229,8 +230,7 @@ def test_checkpoints_and_arrays_of_a_store_run_no_code(store, tmp_path):
 
     import torch
 
-    from equigrid.grid.jobs.checkpoints import Checkpoints
-    from equigrid.grid.jobs.ray_train import _digest
+    from equigrid.grid.jobs.checkpoints import Checkpoints, _digest
 
     file = io.BytesIO()
     torch.save({"state": Bomb(tmp_path / "owned")}, file)
@@ -267,7 +267,7 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(uri):
 
 
 def test_the_environments_credentials_are_in_no_word_of_a_store(monkeypatch):
-    from equigrid.grid import store as module
+    from equigrid.grid.store import store as module
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sEcReT")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "tOkEn")

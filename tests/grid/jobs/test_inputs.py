@@ -23,7 +23,7 @@ def test_the_test_split_is_refused_as_something_to_learn_from(planned, request_o
     assert outcome["status"] == "failed"
     assert "test-00000.json is held back for evaluation" in outcome["error"]
     assert not results.finished(store)
-    assert not store.exists(jobs.generators.manifest_name(request.id))
+    assert not store.exists(jobs.generator.manifest_name(request.id))
 
 
 def test_a_pool_cannot_carry_test_images_into_a_training(planned, request_of, mini):

@@ -14,7 +14,7 @@ from equigrid.classifiers.features import Features
 from equigrid.grid import jobs
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.jobs import domain, inputs, quality, ray_train, reference_classifier
+from equigrid.grid.jobs import checkpoints, domain, inputs, quality, reference_classifier
 from equigrid.grid.planning import planner
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.spec import load
@@ -173,8 +173,8 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
     ]
     for request in requests:
         store.delete(domain.manifest_name(request.id))
-    save, saved, leaving = ray_train.Checkpoints.save, [], threading.Event()
-    monkeypatch.setattr(ray_train, "leaving", leaving)
+    save, saved, leaving = checkpoints.Checkpoints.save, [], threading.Event()
+    monkeypatch.setattr(checkpoints, "leaving", leaving)
 
     def save_and_end(self, step, state):
         saved.append((self.prefix, step))
@@ -184,7 +184,7 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
         if step == STEPS // 2:
             raise Killed
 
-    monkeypatch.setattr(ray_train.Checkpoints, "save", save_and_end)
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", save_and_end)
     for request in requests:
         if end == "killed":
             with pytest.raises(Killed):
@@ -198,7 +198,7 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
         )  # where `equigrid gc` knows them by the job
     saved.clear()
     monkeypatch.setattr(
-        ray_train.Checkpoints, "save", lambda self, step, state: saved.append((self.prefix, step))
+        checkpoints.Checkpoints, "save", lambda self, step, state: saved.append((self.prefix, step))
     )
     assert [measured(store, request) for request in requests] == undisturbed
     rest = range(

@@ -43,7 +43,7 @@ def weights_of(store: Store, generator_id: str) -> dict[str, np.ndarray]:
     from safetensors.numpy import load as load_tensors
 
     return load_tensors(
-        store.get(store.get_json(jobs.generators.manifest_name(generator_id))["weights"])
+        store.get(store.get_json(jobs.generator.manifest_name(generator_id))["weights"])
     )
 
 
@@ -72,7 +72,7 @@ def test_a_grid_of_the_dit_killed_between_its_trainings(
     assert summary.jobs == {"generator": 1, "shard": 1, "reference": 1, "trial": 3, "quality": 1}
 
     (job,) = plan.of_kind("generator")
-    manifest = store.get_json(jobs.generators.manifest_name(job.id))
+    manifest = store.get_json(jobs.generator.manifest_name(job.id))
     cost = manifest["cost"]
     assert (cost["autoencoder_steps"], cost["training_steps"]) == (VAE_STEPS, STEPS)
     made = weights_of(store, job.id)

@@ -223,9 +223,7 @@ def test_one_generator_on_two_workers_equals_one_on_one(
     assert not summary.failures
     assert summary.jobs == {"generator": 1, "shard": 1, "trial": 2}
     (job,) = the_plan.of_kind("generator")
-    two, one = (
-        s.get_json(jobs.generators.manifest_name(job.id)) for s in (store, finished_mini[0])
-    )
+    two, one = (s.get_json(jobs.generator.manifest_name(job.id)) for s in (store, finished_mini[0]))
     assert (two["world_size"], one["world_size"]) == (2, 1)
     two, one = (
         load_tensors(s.get(m["weights"])) for s, m in ((store, two), (finished_mini[0], one))

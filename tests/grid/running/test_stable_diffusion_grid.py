@@ -67,7 +67,7 @@ def test_what_lies_beside_a_shard_belongs_to_its_images(planned, request_of, spe
 def _bounds(store: Store, the_plan) -> np.ndarray:
     """Each class's least confidence, (3,): the filter's calibration as the store keeps it."""
     (job,) = the_plan.of_kind("generator")
-    confidence = jobs.weights.read(store, jobs.generators.manifest_name(job.id))[
+    confidence = jobs.weights.read(store, jobs.generator.manifest_name(job.id))[
         "confidence"
     ].numpy()
     return np.sort(confidence, axis=1)[:, DROPPED]
@@ -85,7 +85,7 @@ def _assert_shard(store: Store, job, bounds: np.ndarray) -> int:
     from equigrid.generators.stable_diffusion.sampling import resized
 
     first, seed = job.payload["index"] * SHARD, job.payload["seed"]
-    manifest = store.get_json(jobs.pools.shard_name(job.payload["pool"], job.payload["index"]))
+    manifest = store.get_json(jobs.shard.shard_name(job.payload["pool"], job.payload["index"]))
     images, labels = shards.read(store, shards.ref("shard", manifest))
     assert images.shape == (SHARD, 8, 8, 3)
     assert np.array_equal(labels, pools.labels(seed, first, first + SHARD, len(NAMES)))

@@ -76,7 +76,7 @@ def test_it_says_how_far_its_holder_is_with_the_next_heartbeat(store):
 
 
 def test_a_living_driver_on_this_machine_is_refused_at_once(store):
-    code = "import sys, time; from grid import lock; from equigrid.grid.store import Store\n"
+    code = "import sys, time; from equigrid.grid.store import Store, lock\n"
     code += (
         "held = lock.acquire(Store(sys.argv[1]), 'g'); print('held', flush=True); time.sleep(60)"
     )

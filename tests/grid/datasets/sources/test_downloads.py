@@ -259,7 +259,7 @@ def test_the_table_of_sets_is_medmnists():
 
 def test_planning_imports_neither_torch_nor_medmnist():
     code = (
-        "import sys; from grid import datasets; datasets.source('bloodmnist'); datasets.source('cifar10');"
+        "import sys; from equigrid.grid.datasets import catalogue; catalogue.source('bloodmnist'); catalogue.source('cifar10');"
         "print(*sorted({'torch', 'torchvision', 'medmnist', 'ray', 'sklearn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

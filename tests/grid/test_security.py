@@ -268,6 +268,7 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(uri):
 
 def test_the_environments_credentials_are_in_no_word_of_a_store(monkeypatch):
     from equigrid.grid.store import store as module
+    from equigrid.grid.store import trouble
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sEcReT")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "tOkEn")
@@ -275,7 +276,7 @@ def test_the_environments_credentials_are_in_no_word_of_a_store(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("EQUIGRID_STORE_RETRY_S", "0")
     assert (
-        module._why(OSError("key AKIAEXAMPLE with sEcReT and tOkEn")) == "key *** with *** and ***"
+        trouble.why(OSError("key AKIAEXAMPLE with sEcReT and tOkEn")) == "key *** with *** and ***"
     )
     with pytest.raises(StoreError) as caught:
         Store("s3://bucket/x", create=True)

@@ -21,7 +21,7 @@ import pytest
 
 from equigrid.grid.datasets import shards
 from equigrid.grid.errors import StoreError, UserError
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, bucket, results
 from equigrid.grid.store import store as backing
 
 RCLONE = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
@@ -206,9 +206,9 @@ def proxy(server, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("EQUIGRID_STORE_RETRY_S", "20")
-    monkeypatch.setattr(backing, "SILENCE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(bucket, "SILENCE_TIMEOUT_S", 1.0)
     monkeypatch.setattr(backing, "FIRST_DELAY_S", 0.02)
-    backing._client.cache_clear()  # clients keep the time-outs they were made with
+    bucket._client.cache_clear()  # clients keep the time-outs they were made with
     yield opened
     opened.close()
 
@@ -394,7 +394,7 @@ def test_an_interrupt_during_an_upload_leaves_a_whole_object_or_none(s3, monkeyp
             time.sleep(0.2)
             stream.write(data)
 
-    monkeypatch.setattr(backing._Bucket, "_upload", interrupted)
+    monkeypatch.setattr(bucket.Bucket, "_upload", interrupted)
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background leaves it ignored

@@ -256,41 +256,6 @@ class TestConfig:
         assert done.stdout.strip() == "set()"
 
 
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory):
-    """A folder with a BERT of random weights, 16 wide, and its tokenizer, as the hub's are laid
-    out.
-    """
-    from transformers import BertConfig, BertModel, BertTokenizer
-
-    folder = tmp_path_factory.mktemp("bert")
-    letters = [chr(c) for c in range(97, 123)]
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        ".",
-        *letters,
-        *(f"##{c}" for c in letters),
-    ]
-    BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-    }
-    model = BertModel(BertConfig(vocab_size=len(words), **sizes))
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.2 * torch.randn(p.shape))
-    model.save_pretrained(folder)
-    return str(folder)
-
-
 class TestTextEncoder:
     def test_features(self, bert):
         from transformers import BertModel, BertTokenizer

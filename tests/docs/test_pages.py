@@ -152,6 +152,13 @@ def test_licence_citation_and_version_agree():
     assert re.search(released, (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
 
 
+def test_the_readme_lists_the_exit_codes():
+    from equigrid.grid.errors import ExitCode
+
+    rows = re.findall(r"^\| (\d+) \| [^|]+ \|$", (ROOT / "README.md").read_text(), flags=re.M)
+    assert [int(code) for code in rows] == [code.value for code in ExitCode]
+
+
 def test_hooks_of_pre_commit_need_no_download():
     for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]:
         assert repo["repo"] == "local"

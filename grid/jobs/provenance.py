@@ -6,6 +6,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from equigrid import __version__
 from equigrid.grid.jobs.ray_train import group_device
 from equigrid.grid.jobs.request import Request
 
@@ -92,7 +93,7 @@ def versions() -> dict[str, str]:
 @cache
 def code_version() -> str:
     """This project's version, and the commit where it runs from a checkout."""
-    base = version("equigrid")
+    base = __version__
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return base

@@ -125,6 +125,33 @@ def test_modules_and_names_that_are_named_exist(page, name):
     raise AssertionError(f"{page}: no module {name}")
 
 
+# Ours, and the words of the field that a newcomer searches for.
+WORDS = """
+    cell, arm, pool, shard, slot, subset, base, nominal size, recipe, trial, attempt, part, generation,
+    provenance, preemption, fault tolerance, idempotence, mixed precision, determinism, ablation,
+    hyperparameter, data parallelism, checkpoint, autoscaling, lineage, compaction,
+    effective sample size, equivalence curve, closed set, open set, memorisation, data leakage,
+    class imbalance
+"""
+
+
+def test_the_glossary_has_the_words_and_says_where_each_lives():
+    entries = re.findall(
+        r"^- \*\*(.+?)\*\*(.+?)(?=^- |^#|\Z)", prose("docs/glossary.md"), re.M | re.S
+    )
+    heads = ", ".join(head for head, _ in entries).lower()
+    for word in WORDS.split(","):
+        word = " ".join(word.split())
+        assert re.search(rf"\b{word}\b", heads), f"the glossary lacks {word}"
+    for head, text in entries:
+        placed = re.search(r"`[\w/*.-]+/|\]\(|\bsee\b|not here", text)
+        assert placed, f"the glossary does not say where {head} lives"
+    for part in ("## Our words", "## The field's words"):
+        section = prose("docs/glossary.md").split(part)[1].split("\n## ")[0]
+        listed = [head.lower() for head in re.findall(r"^- \*\*(.+?)[,*(]", section, flags=re.M)]
+        assert listed == sorted(listed), f"{part} is out of order"
+
+
 @pytest.mark.parametrize("name", [n for n in PAGES if n.startswith("docs/")])
 def test_every_page_of_docs_can_be_reached_from_the_readme(name):
     seen, waiting = set(), ["README.md"]

@@ -1,32 +1,43 @@
 """Encoded images as people keep them, decoded to one form: uint8 RGB. Pillow and numpy alone."""
 
 import io
+import warnings
+from functools import cache
 from pathlib import PurePath
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".bmp",
-        ".gif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pbm",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
-)
+_ORIENTATION = ExifTags.Base.Orientation
+
+_NOT_DECODED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"))
+"""Formats that Pillow knows by name and, by itself, does not decode."""
 
 
 class BrokenImage(ValueError):
     """The bytes are no image, or one that is cut short."""
+
+
+class Seen(NamedTuple):
+    """What decoding an image passes over: worth telling of a whole set.
+
+    levels: the lowest and the highest of an image with more than 8 bits a pixel, before they were
+    brought to 8. pages: of a stack or an animation, of which the first is taken.
+    """
+
+    levels: tuple[int, int] | None = None
+    pages: int = 1
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Endings of files that Pillow, with the plugins it has here, decodes: `.png`, `.avif` …"""
+    Image.init()
+    known = Image.registered_extensions().items()
+    return frozenset(
+        suffix for suffix, form in known if form in Image.OPEN and form not in _NOT_DECODED
+    )
 
 
 def is_image_name(name: str) -> bool:
@@ -34,22 +45,40 @@ def is_image_name(name: str) -> bool:
     `._x.jpg`.
     """
     path = PurePath(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in image_suffixes() and not path.name.startswith(".")
 
 
-def decode(data: bytes, size: int | None = None) -> np.ndarray:
+def decode(
+    data: bytes, size: int | None = None, *, levels: tuple[float, float] | None = None
+) -> np.ndarray:
     """An encoded image as (H, W, 3) uint8 RGB: upright (EXIF), alpha over white, 16-bit grey scaled
     to 8 bits.
 
     size: the short side is resized to it and the centre cropped to size × size, see `square`.
-    Colour profiles are not applied; of an animation the first frame is taken. Raises BrokenImage.
+    levels: of grey images, the lowest becomes 0, the highest 255, what is beyond is clipped. Colour
+    profiles are not applied; of a stack or an animation the first image is taken. Raises
+    BrokenImage.
     """
+    return decode_and_see(data, size, levels=levels)[0]
+
+
+def decode_and_see(
+    data: bytes, size: int | None = None, *, levels: tuple[float, float] | None = None
+) -> tuple[np.ndarray, Seen]:
+    """`decode`, and what was passed over."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise BrokenImage(f"there are no bytes, but {data!r:.40}")
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            picture = _rgb(ImageOps.exif_transpose(opened))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged tag, an odd palette: told by nobody else
+            with Image.open(io.BytesIO(data)) as opened:
+                pages = getattr(opened, "n_frames", 1)
+                opened.seek(0)
+                opened.load()
+                picture = ImageOps.exif_transpose(opened)
+        deep = _is_deep(picture)
+        seen = Seen(_extremes(picture) if deep else None, pages)
+        picture = _rgb(picture, levels)
     except (BrokenImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -57,7 +86,20 @@ def decode(data: bytes, size: int | None = None) -> np.ndarray:
     except Exception as error:
         # Pillow's plugins raise nearly anything on damaged bytes: struct.error, IndexError …
         raise BrokenImage(" ".join(str(error).split()) or type(error).__name__) from error
-    return np.asarray(picture if size is None else square(picture, size))
+    return np.asarray(picture if size is None else square(picture, size)), seen
+
+
+def header_size(data: BinaryIO | str) -> tuple[int, int] | None:
+    """(height, width) that an image's header tells, upright; None where it tells none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(data) as opened:
+                width, height = opened.size
+                turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
+    except Exception:
+        return None  # a broken image: whoever decodes it says so
+    return (width, height) if turned else (height, width)
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
@@ -80,24 +122,46 @@ def resized(images: np.ndarray, size: int) -> np.ndarray:
     return result
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
+def _is_deep(picture: Image.Image) -> bool:
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+
+
+def _extremes(picture: Image.Image) -> tuple[int, int] | None:
+    values = np.asarray(picture)
+    return (int(values.min()), int(values.max())) if np.isfinite(values).all() else None
+
+
+def _rgb(picture: Image.Image, levels: tuple[float, float] | None) -> Image.Image:
+    if levels:
+        picture = _windowed(picture, *levels)
+    elif picture.mode == "F":
+        right = "save it with 8 or 16 bits, or set range: [lowest, highest]"
+        raise BrokenImage(f"its pixels are floating-point numbers of no known range; {right}")
+    elif _is_deep(picture):
         picture = _eight_bits(picture)
-    if picture.mode == "F":
-        raise BrokenImage(
-            "its pixels are floating-point numbers of no known range; save it with 8 or 16 bits"
-        )
     if picture.has_transparency_data:
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, picture.convert("RGBA"))
     return picture.convert("RGB")
 
 
+def _windowed(picture: Image.Image, low: float, high: float) -> Image.Image:
+    """Grey levels to 8 bits: `low` becomes 0, `high` 255; what is beyond is clipped."""
+    if picture.mode not in ("1", "L") and not _is_deep(picture):
+        raise BrokenImage(f"range is for grey images, and this is {picture.mode}; leave range out")
+    values = np.asarray(picture.convert("L") if picture.mode == "1" else picture, np.float64)
+    if not np.isfinite(values).all():
+        raise BrokenImage("it has pixels that are no numbers (NaN or infinity)")
+    scaled = (values - low) * (255 / (high - low))
+    return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8))
+
+
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """16-bit grey to 8 bits: 65,535 becomes 255."""
     levels = np.asarray(picture).astype(np.int64)
     if levels.min() < 0 or levels.max() > 65_535:
+        found = f"its grey levels run from {levels.min()} to {levels.max()}"
         raise BrokenImage(
-            f"its grey levels run from {levels.min()} to {levels.max()}; 0 to 65535 can be converted"
+            f"{found}; 0 to 65535 can be converted, others with range: [lowest, highest]"
         )
     return Image.fromarray(np.rint(levels / 257).astype(np.uint8))

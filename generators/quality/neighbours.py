@@ -2,6 +2,7 @@
 by heart.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ _LARGEST_SIDE = 64
 
 @dataclass(frozen=True)
 class Neighbours:
-    """For each of n samples, its nearest and second nearest training images."""
+    """For each of n samples, its nearest training image, and the nearest that differs from that."""
 
     indices: np.ndarray
     """(n, 2) int64, positions in the training set."""
@@ -34,34 +35,48 @@ class Neighbours:
 
 
 def nearest(samples: np.ndarray, training: Iterable[np.ndarray]) -> Neighbours:
-    """The two nearest of the training vectors, which come in parts.
+    """The two nearest of the training vectors that differ, which come in parts: a vector that is
+    there twice counts once, else copies of it would seem no nearer to it than to another.
 
     samples: (n, ...), training: parts of (m, ...) of the same shape: images (H, W, C), or features
     (d,).  Images of more than 64 pixels a side are compared after averaging squares of pixels,
-    which no memorised image escapes. Raises ValueError for fewer than two training vectors.
+    which no memorised image escapes. Raises ValueError for fewer than two different training
+    vectors.
     """
     points = _flat(samples)
     best = np.full((len(points), 2), np.inf)
     where = np.full((len(points), 2), -1, np.int64)
-    seen = 0
+    seen, different = 0, set()
     for part in training:
-        others = _flat(part)
+        every = _flat(part)
+        fresh = _first_occurrences(every, different)
+        others, numbers = every[fresh], seen + fresh
         squares = (
             (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T
         )  # (n, m)
         candidates = np.concatenate([best, squares], axis=1)
-        numbers = np.concatenate(
-            [where, np.broadcast_to(seen + np.arange(len(others)), squares.shape)], axis=1
-        )
+        numbers = np.concatenate([where, np.broadcast_to(numbers, squares.shape)], axis=1)
         order = np.argsort(candidates, axis=1, kind="stable")[:, :2]
         best, where = (
             np.take_along_axis(candidates, order, 1),
             np.take_along_axis(numbers, order, 1),
         )
-        seen += len(others)
-    if seen < 2:
-        raise ValueError(f"nearest neighbours need at least 2 training images, got {seen}")
+        seen += len(every)
+    if len(different) < 2:
+        what = f"got {seen}, {len(different)} of them different"
+        raise ValueError(f"nearest neighbours need at least 2 different training images, {what}")
     return Neighbours(where, np.sqrt(best.clip(0) / points.shape[1]))
+
+
+def _first_occurrences(vectors: np.ndarray, different: set[bytes]) -> np.ndarray:
+    """Places of the vectors (m, d) that are not in `different` yet, ascending; they are added."""
+    fresh = []
+    for i, vector in enumerate(vectors):
+        digest = hashlib.blake2b(vector, digest_size=16).digest()
+        if digest not in different:
+            different.add(digest)
+            fresh.append(i)
+    return np.array(fresh, np.int64)
 
 
 def _flat(array: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from functools import partial
 
 import numpy as np
 
+from equigrid.generators.common.parquet_files import normal
 from equigrid.grid.datasets import shards
 from equigrid.grid.datasets.sources import medmnist
 from equigrid.grid.datasets.sources.base import SPLITS, Shape, Source
@@ -37,6 +38,9 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "npz": npz,
 }
 
+DUPLICATES = ("keep", "drop", "refuse")
+SHOWN = 20  # classes in the line that pairs them with names
+
 
 @dataclass(frozen=True)
 class LabelsRef:
@@ -54,7 +58,10 @@ class Dataset:
     label_refs: by split. broken: images that were left out, each with where and why. duplicates:
     test images whose pixels are in train too, and so on: {"train_test": n, "train_val": n,
     "val_test": n, "first": …}, see `equigrid.grid.datasets.ingest`. skipped: files that are no
-    images. class_ids: WordNet ids, where the classes have some.
+    images. class_ids: WordNet ids, where the classes have some. told: how the set was understood
+    and what decoding passed over, a line each. repeated: places of training images that repeat an
+    earlier one, which no subset takes but the whole set; repeated_counts: of each class. grouped:
+    whether groups (patients) are kept apart between the splits.
     """
 
     name: str
@@ -69,13 +76,25 @@ class Dataset:
     duplicates: dict = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     class_ids: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    repeated: tuple[int, ...] = ()
+    repeated_counts: tuple[int, ...] = ()
+    grouped: bool = False
 
     @property
     def warnings(self) -> list[str]:
         """What a user should know of the set, a line each."""
         lines = []
+        if n := len(self.repeated):
+            total = self.label_refs["train"].n
+            other = self.duplicates.get("labels", 0)
+            classes = f", {other:,} of them under another class" if other else ""
+            lines.append(
+                f"{self.name}: {n:,} of {total:,} train images repeat an earlier one{classes}: no "
+                "subset takes an image twice (duplicates: drop leaves the copies out)"
+            )
         for pair, n in self.duplicates.items():
-            if pair != "first" and n:
+            if "_" in pair and n:
                 first, second = pair.split("_")
                 total = self.label_refs[second].n
                 lines.append(
@@ -105,9 +124,11 @@ def source(spec: str | dict) -> Source:
             f"dataset: {kind!r} is not known; known: {', '.join(SOURCES)}{near(kind, SOURCES)}"
         )
     place, names = options.pop(kind, None), options.pop("class_names", None)
+    copies = options.pop("duplicates", "keep")
     known = [
         *(name for name in inspect.signature(SOURCES[kind]).parameters if name != "place"),
         "class_names",
+        "duplicates",
     ]
     for name in options:
         if name not in known:
@@ -116,27 +137,70 @@ def source(spec: str | dict) -> Source:
                 f"dataset.{name}: {kind} takes no such option; known: {listed}{near(name, known)}"
             )
     options = {name: expanded(value, "dataset") for name, value in options.items()}
+    if copies not in DUPLICATES:
+        raise UserError(f"dataset.duplicates: {copies!r}; write {', '.join(DUPLICATES)}")
+    if place is not None and not isinstance(place, str):
+        raise UserError(f"dataset.{kind}: {place!r}; write where the set lies, as text")
     found = SOURCES[kind](expanded(place, "dataset"), **options)
-    return found if names is None else _named(found, names)
+    found = found if names is None else _named(found, names)
+    shape = found.shape if copies != "drop" else None  # only reading the images will tell
+    return replace(found, duplicates=copies, shape=shape)
 
 
 def _named(src: Source, names) -> Source:
-    """The source under class names of the user's: for sets that know their classes by number
-    alone.
+    """The source under class names of the user's: a list in the order of the classes, where those
+    are numbers in the order of the numbers, or a mapping from class to name.
     """
     wanted = len(src.classes)
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+    listed = isinstance(names, list)
+    given = names if listed else list(names.values()) if isinstance(names, dict) else None
+    if given is None or not all(isinstance(name, str) and name.strip() for name in given):
         raise UserError(
-            f"dataset.class_names: {names!r}; write a list of {wanted} names, in the order of the labels"
+            f"dataset.class_names: {names!r}; write a list of {wanted} names, in the order of the "
+            "labels, or a mapping from each class to its name"
         )
-    if len(names) != wanted or len(set(names)) != wanted:
+    if not listed:
+        names = {normal(str(old)): new for old, new in names.items()}
+        for has, lacks, what in (
+            (src.classes, names, "is not in the mapping"),
+            (names, src.classes, "is no class"),
+        ):
+            if missing := [name for name in has if name not in lacks]:
+                shown = ", ".join(src.classes[:5]) + (", …" if wanted > 5 else "")
+                right = f"name each of the {wanted} classes once: {shown}"
+                raise UserError(f"dataset.class_names: {missing[0]!r} {what}; {right}")
+    if len(given) != wanted or len(set(map(normal, given))) != wanted:
         raise UserError(
-            f"dataset.class_names: {len(set(names))} different names; {src.name} has {wanted} classes"
+            f"dataset.class_names: {len(set(given))} different names; {src.name} has {wanted} classes"
         )
-    shape = src.shape and replace(src.shape, classes=tuple(names))
+    paired = dict(zip(_in_order(src.classes), given)) if listed else names
+    new = tuple(normal(paired[old]) for old in src.classes)
+    shape = src.shape and replace(src.shape, classes=new)
+    pairs = ", ".join(f"{old} is {paired[old]}" for old in _in_order(src.classes)[:SHOWN])
+    told = f"class names: {pairs}{', …' if wanted > SHOWN else ''}"
     return replace(
-        src, classes=tuple(names), shape=shape, state={**src.state, "class_names": names}
+        src,
+        classes=new,
+        shape=shape,
+        state={**src.state, "class_names": list(new)},
+        told=(*src.told, told),
     )
+
+
+def _in_order(classes: tuple[str, ...]) -> list[str]:
+    """The classes as one counts them: numbers as numbers. Raises UserError where some are numbers
+    and some are not: a list would be paired with them by guessing.
+    """
+    numbers = [name for name in classes if name.isascii() and name.isdigit()]
+    if not numbers:
+        return list(classes)
+    if len(numbers) < len(classes):
+        other = next(name for name in classes if name not in numbers)
+        raise UserError(
+            f"dataset.class_names: classes are numbers ({numbers[0]!r}) and words ({other!r}), which have "
+            "no order; write a mapping from each class to its name"
+        )
+    return sorted(classes, key=lambda name: (int(name), name))
 
 
 def expanded(value, where: str):
@@ -167,6 +231,8 @@ def lookup(store: Store, key: str) -> Dataset | None:
         content["name"], content["fingerprint"], shape, refs["train"], refs["test"], name, refs["val"],
         {split: LabelsRef(**item) for split, item in content["labels"].items()},
         tuple(content["broken"]), content["duplicates"], tuple(content["skipped"]), tuple(content["class_ids"]),
+        tuple(content["told"]), tuple(content["repeated"]), tuple(content["repeated_counts"]),
+        content["grouped"],
     )  # fmt: skip
 
 

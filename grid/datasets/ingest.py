@@ -19,20 +19,30 @@ import numpy as np
 
 from equigrid.generators.common import pools
 from equigrid.grid.datasets import catalogue, shards
-from equigrid.grid.datasets.sources.base import SPLITS, Batch, Contents, Shape, Source, one_line
+from equigrid.grid.datasets.sources.base import (
+    SPLITS,
+    Batch,
+    Contents,
+    Shape,
+    Source,
+    Told,
+    one_line,
+)
 from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.ids import canonical_json
 from equigrid.grid.store import Store, layout
 
 SHOWN = 3  # broken images named in an error
 LISTED = 20  # duplicates listed in a manifest
+LEVELS = 65_535  # of 16-bit grey images
+USED = 0.1  # the part of them below which a set is told that it is nearly black
 
 
 class Unit(NamedTuple):
     """Images of one split at places `start` to `stop` - 1, `n` of which are not known to be broken.
 
     first: the number of the first shard they go into. what: the source's own description of the
-    range.
+    range. left_out: places of images that decode and are left out all the same, as copies.
     """
 
     split: str
@@ -41,6 +51,7 @@ class Unit(NamedTuple):
     stop: int
     n: int
     what: tuple
+    left_out: tuple[int, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -48,7 +59,7 @@ class Outcome(NamedTuple):
     bytes.
 
     found: where more images are broken than was known, all of them, as (place, where and why), and
-    nothing else.
+    nothing else. told: what decoding passed over.
     """
 
     unit: Unit
@@ -56,6 +67,7 @@ class Outcome(NamedTuple):
     labels: np.ndarray
     hashes: np.ndarray
     found: tuple[tuple[int, str], ...] = ()
+    told: Told = Told()
 
 
 def ingest(
@@ -71,11 +83,11 @@ def ingest(
     UserError or ValueError for bad data, StoreError.
     """
     contents = src.contents()
-    left_out = layout.broken_images(src.shards_key)
-    broken = {(split, place): text for split, place, text in store.get_json(left_out) or ()}
+    broken_name, copies_name = layout.broken_images(src.shards_key), layout.copies(src.shards_key)
+    broken, copies = _remembered(store, broken_name), _remembered(store, copies_name)
     while True:
         _refuse(src, broken)
-        units = list(_units(contents, broken))
+        units = list(_units(contents, broken, copies))
         work = partial(
             write_unit, store, src.shards_key, src.name, len(src.classes), contents.image,
             contents.read,
@@ -86,10 +98,24 @@ def ingest(
             for outcome in outcomes
             for place, text in outcome.found
         }
+        if found:
+            broken |= found
+            _remember(store, broken_name, broken)
+            continue
+        by_split = _by_split(outcomes, contents, {*broken, *copies})
+        found = copies_to_leave_out(src, by_split)
         if not found:
-            return _publish(store, src, contents, outcomes, broken)
-        broken |= found
-        store.put_json(left_out, [[*where, text] for where, text in sorted(broken.items())])
+            return _publish(store, src, contents, by_split, broken, copies)
+        copies |= found
+        _remember(store, copies_name, copies)
+
+
+def _remembered(store: Store, name: str) -> dict[tuple[str, int], str]:
+    return {(split, place): text for split, place, text in store.get_json(name) or ()}
+
+
+def _remember(store: Store, name: str, places: dict[tuple[str, int], str]) -> None:
+    store.put_json(name, [[*where, text] for where, text in sorted(places.items())])
 
 
 def _refuse(src: Source, broken: dict[tuple[str, int], str]) -> None:
@@ -100,10 +126,14 @@ def _refuse(src: Source, broken: dict[tuple[str, int], str]) -> None:
         raise ValueError(f"{src.name}: {len(texts)} broken images: {listed}; {right}")
 
 
-def _units(contents: Contents, broken: dict[tuple[str, int], str]) -> Iterator[Unit]:
+def _units(
+    contents: Contents, broken: dict[tuple[str, int], str], copies: dict[tuple[str, int], str]
+) -> Iterator[Unit]:
     size = pools.shard_size(*contents.image)
     for split, count in contents.counts.items():
-        places = np.setdiff1d(np.arange(count), [place for at, place in broken if at == split])
+        left_out = [place for at, place in copies if at == split]
+        not_stored = [*(place for at, place in broken if at == split), *left_out]
+        places = np.setdiff1d(np.arange(count), not_stored)
         if not len(places):
             raise ValueError(f"the {split} split has no images that can be decoded")
         step = len(places) if contents.from_start else size
@@ -111,8 +141,9 @@ def _units(contents: Contents, broken: dict[tuple[str, int], str]) -> Iterator[U
             chosen = places[first : first + step]
             start, stop = int(chosen[0]), int(chosen[-1]) + 1
             yield Unit(
-                split, first // size, start, stop, len(chosen), contents.unit(split, start, stop)
-            )
+                split, first // size, start, stop, len(chosen), contents.unit(split, start, stop),
+                tuple(sorted(place for place in left_out if start <= place < stop)),
+            )  # fmt: skip
 
 
 def _reported(outcomes: Iterable[Outcome], total: int, report) -> Iterator[Outcome]:
@@ -141,29 +172,29 @@ def write_unit(
     there = _written(store, manifests, unit)
     if there is not None:
         return there
-    refs, labels, hashes, found = [], [], [], []
-    for part in _in_shards(
-        _checked(read(unit.what), name, unit.split, classes, image, found), size
-    ):
+    refs, labels, hashes, found, told = [], [], [], [], Told()
+    for part in _in_shards(_checked(read(unit.what), name, unit, classes, image, found), size):
         refs.append(_write(store, manifests[len(refs)], part, unit))
+        told = told.with_(part.told)
         labels.append(part.labels)
         hashes.append(_hashes(part.images))
-    got, known = sum(map(len, labels)), unit.stop - unit.start - unit.n
-    if got + len(found) != unit.stop - unit.start or len(found) < known:
+    got, known = sum(map(len, labels)), unit.stop - unit.start - unit.n - len(unit.left_out)
+    if got + len(found) + len(unit.left_out) != unit.stop - unit.start or len(found) < known:
         raise ValueError(f"{name}: {unit.split} changed while it was read; run again")
     if len(found) > known:
         return Outcome(unit, (), np.empty(0, np.int64), np.empty(0, "V16"), tuple(found))
-    return Outcome(unit, tuple(refs), np.concatenate(labels), np.concatenate(hashes))
+    return Outcome(unit, tuple(refs), np.concatenate(labels), np.concatenate(hashes), (), told)
 
 
 def _written(store: Store, manifests: list[str], unit: Unit) -> Outcome | None:
     """The unit's outcome from shards that an earlier run left, or None."""
-    refs, labels, hashes = [], [], []
+    refs, labels, hashes, told = [], [], [], Told()
     for manifest in manifests:
         content = store.get_json(manifest)
         if content is None or content.get("places") != [unit.start, unit.stop]:
             return None
         refs.append(shards.ref(manifest, content))
+        told = told.with_(Told(*content.get("told", ())))
         try:
             part = shards.read(store, refs[-1])
         except shards.ShardCorrupt:
@@ -172,22 +203,33 @@ def _written(store: Store, manifests: list[str], unit: Unit) -> Outcome | None:
         hashes.append(_hashes(part[0]))
     if sum(map(len, labels)) != unit.n:
         return None
-    return Outcome(unit, tuple(refs), np.concatenate(labels), np.concatenate(hashes))
+    return Outcome(unit, tuple(refs), np.concatenate(labels), np.concatenate(hashes), (), told)
 
 
 def _checked(
-    batches: Iterable[Batch], name: str, split: str, classes: int, image: tuple, found: list
-):
-    """The batches, once they are what the source said; their broken images are added to `found`."""
+    batches: Iterable[Batch], name: str, unit: Unit, classes: int, image: tuple, found: list
+) -> Iterator[Batch]:
+    """The batches, once they are what the source said, without the unit's `left_out`; their broken
+    images are added to `found`.
+    """
+    start = unit.start
     for batch in batches:
         if batch.images.shape[1:] != image:
             raise ValueError(
-                f"{name}: {split} has images of {batch.images.shape[1:]}, others are {image}"
+                f"{name}: {unit.split} has images of {batch.images.shape[1:]}, others are {image}"
             )
         wrong = batch.labels[(batch.labels < 0) | (batch.labels >= classes)]
         if len(wrong):
-            raise ValueError(f"{name}: label {wrong[0]} in {split}; labels are 0 to {classes - 1}")
+            raise ValueError(
+                f"{name}: label {wrong[0]} in {unit.split}; labels are 0 to {classes - 1}"
+            )
         found.extend(batch.broken)
+        stop = start + len(batch.labels) + len(batch.broken)
+        if unit.left_out:
+            places = np.setdiff1d(np.arange(start, stop), [place for place, _ in batch.broken])
+            kept = ~np.isin(places, unit.left_out)
+            batch = batch._replace(images=batch.images[kept], labels=batch.labels[kept])
+        start = stop
         yield batch
 
 
@@ -200,7 +242,7 @@ def _in_shards(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
         n += len(batch.labels)
         while n >= size:
             whole = _joined(held)
-            yield Batch(whole.images[:size], whole.labels[:size])
+            yield Batch(whole.images[:size], whole.labels[:size], told=whole.told)
             held = deque([Batch(whole.images[size:], whole.labels[size:])])
             n -= size
     if n:
@@ -211,14 +253,18 @@ def _joined(batches: Iterable[Batch]) -> Batch:
     batches = list(batches)
     if len(batches) == 1:
         return batches[0]
-    return Batch(
-        np.concatenate([b.images for b in batches]), np.concatenate([b.labels for b in batches])
-    )
+    told = Told()
+    for batch in batches:
+        told = told.with_(batch.told)
+    images, labels = ([getattr(b, name) for b in batches] for name in ("images", "labels"))
+    return Batch(np.concatenate(images), np.concatenate(labels), told=told)
 
 
 def _write(store: Store, manifest: str, part: Batch, unit: Unit) -> shards.ShardRef:
     before = store.get_json(manifest)
-    ref = shards.write(store, manifest, part.images, part.labels, places=[unit.start, unit.stop])
+    facts = {"places": [unit.start, unit.stop]}
+    facts |= {"told": list(part.told)} if part.told != Told() else {}
+    ref = shards.write(store, manifest, part.images, part.labels, **facts)
     if before and before["data"] != ref.data:
         store.delete(before["data"])
     return ref
@@ -235,34 +281,90 @@ def _hashes(images: np.ndarray) -> np.ndarray:
 # Of the whole -------------------------------------------------------------------------------------
 
 
-def _publish(
-    store: Store, src: Source, contents: Contents, outcomes: list[Outcome], broken: dict
-) -> catalogue.Dataset:
-    by_split = {split: [] for split in SPLITS if split in contents.counts}
+class Split(NamedTuple):
+    """All of a split's images that are stored: places in the source, labels, hashes of 16 bytes."""
+
+    refs: list[shards.ShardRef]
+    places: np.ndarray
+    labels: np.ndarray
+    hashes: np.ndarray
+    told: Told
+
+
+def _by_split(
+    outcomes: list[Outcome], contents: Contents, not_stored: set[tuple[str, int]]
+) -> dict[str, Split]:
+    parts: dict[str, list[Outcome]] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.unit[:3]):
-        by_split[outcome.unit.split].append(outcome)
-    refs = {
-        split: [ref for outcome in parts for ref in outcome.refs]
-        for split, parts in by_split.items()
-    }
-    labels = {
-        split: np.concatenate([outcome.labels for outcome in parts])
-        for split, parts in by_split.items()
-    }
-    hashes = {
-        split: np.concatenate([outcome.hashes for outcome in parts])
-        for split, parts in by_split.items()
-    }
+        parts.setdefault(outcome.unit.split, []).append(outcome)
+    found = {}
+    for split in (split for split in SPLITS if split in parts):
+        own, told = parts[split], Told()
+        for outcome in own:
+            told = told.with_(outcome.told)
+        found[split] = Split(
+            [ref for outcome in own for ref in outcome.refs],
+            np.setdiff1d(
+                np.arange(contents.counts[split]),
+                [place for at, place in not_stored if at == split],
+            ),
+            np.concatenate([outcome.labels for outcome in own]),
+            np.concatenate([outcome.hashes for outcome in own]),
+            told,
+        )
+    return found
+
+
+def _publish(
+    store: Store,
+    src: Source,
+    contents: Contents,
+    by_split: dict[str, Split],
+    broken: dict[tuple[str, int], str],
+    copies: dict[tuple[str, int], str],
+) -> catalogue.Dataset:
+    refs = {split: part.refs for split, part in by_split.items()}
+    labels = {split: part.labels for split, part in by_split.items()}
     shape = _shape(src, contents, labels)
+    repeated = repeats(by_split["train"].hashes)
+    counts = np.bincount(labels["train"][repeated], minlength=len(src.classes))
+    told = [*src.told, *_told(src, by_split), *_left_out(copies)]
     content = {
-        "name": src.name, "fingerprint": _fingerprint(shape, refs), "shape": shape.facts(),
-        **{split: [asdict(ref) for ref in refs[split]] for split in refs},
+        "name": src.name, "fingerprint": _fingerprint(shape, refs, len(repeated)),
+        "shape": shape.facts(), **{split: [asdict(ref) for ref in refs[split]] for split in refs},
         "labels": {split: asdict(_write_labels(store, src, split, labels[split])) for split in labels},
         "broken": [f"{split}: {text}" for (split, _), text in sorted(broken.items())],
-        "duplicates": duplicates(hashes), "skipped": list(contents.skipped), "class_ids": list(src.class_ids),
+        "duplicates": duplicates({split: part.hashes for split, part in by_split.items()}, labels),
+        "skipped": list(contents.skipped), "class_ids": list(src.class_ids), "told": told,
+        "left_out": [f"{split}: {text}" for (split, _), text in sorted(copies.items())],
+        "repeated": repeated.tolist(), "repeated_counts": counts.tolist(), "grouped": src.grouped,
     }  # fmt: skip
     store.put_json(layout.dataset(src.key), content)
     return catalogue.lookup(store, src.key)
+
+
+def _told(src: Source, by_split: dict[str, Split]) -> list[str]:
+    """What decoding passed over in the whole set, a line each."""
+    told = Told()
+    for part in by_split.values():
+        told = told.with_(part.told)
+    lines = []
+    if told.paged:
+        what = f"{told.paged:,} images have several pages or frames, such as {told.first}"
+        lines.append(f"{what}: the first of each is taken")
+    if told.high is not None and "range" not in src.state:
+        if told.high - told.low < LEVELS * USED:
+            above = 2 ** max(1, told.high.bit_length()) - 1
+            used = f"{told.low:,} to {told.high:,} of {LEVELS:,} grey levels are used"
+            lines.append(f"{used}: stored nearly black; set range: [0, {above}]")
+    return lines
+
+
+def _left_out(copies: dict[tuple[str, int], str]) -> list[str]:
+    if not copies:
+        return []
+    first = min(copies)
+    return [f"{len(copies):,} copies are left out, such as {first[0]}: {copies[first]}"]
 
 
 def _shape(src: Source, contents: Contents, labels: dict[str, np.ndarray]) -> Shape:
@@ -281,10 +383,12 @@ def _shape(src: Source, contents: Contents, labels: dict[str, np.ndarray]) -> Sh
     return Shape(src.classes, *contents.image, **by_split)
 
 
-def _fingerprint(shape: Shape, refs: dict[str, list[shards.ShardRef]]) -> str:
+def _fingerprint(shape: Shape, refs: dict[str, list[shards.ShardRef]], repeated: int) -> str:
+    """repeated: training images that are there already, which changes the order of subsets."""
     content = {
         "shape": shape.facts(),
         **{split: [ref.checksum for ref in parts] for split, parts in refs.items()},
+        **({"repeated": "once"} if repeated else {}),
     }
     return f"data-{hashlib.blake2b(canonical_json(content).encode(), digest_size=10).hexdigest()}"
 
@@ -300,12 +404,53 @@ def _write_labels(store: Store, src: Source, split: str, labels: np.ndarray) -> 
     return ref
 
 
-def duplicates(hashes: dict[str, np.ndarray]) -> dict:
-    """Images of one split whose pixels are in another: `train_test` counts those of test that are
-    in train, and so on.
+def repeats(hashes: np.ndarray) -> np.ndarray:
+    """Places of images whose pixels an earlier one has, ascending. hashes: (n,) of 16 bytes."""
+    _, first = np.unique(hashes, return_index=True)
+    return np.setdiff1d(np.arange(len(hashes)), first)
 
-    hashes: (n,) of 16 bytes by split. `first` lists [place in the one, place in the other] of some,
-    by pair.
+
+def copies_to_leave_out(src: Source, by_split: dict[str, Split]) -> dict[tuple[str, int], str]:
+    """The images that are left out as copies of others, with the reason: by (split, place in it).
+
+    Of copies within train, the first stays; of copies on two sides, the one that is tested on: for
+    `duplicates: drop`, and on two sides always where the split was made here. Raises ValueError for
+    `duplicates: refuse`.
+    """
+    if src.duplicates == "keep" and not src.split_here:
+        return {}
+    found: dict[tuple[str, int], str] = {}
+    seen = np.empty(0, "V16")
+    for split in ("test", "val", "train"):
+        if split not in by_split:
+            continue
+        part = by_split[split]
+        across = np.isin(part.hashes, seen)
+        for i in np.flatnonzero(across):
+            found[split, int(part.places[i])] = (
+                f"image {part.places[i]} is held back for testing too"
+            )
+        if split == "train" and src.duplicates != "keep":
+            for i in repeats(part.hashes):
+                same = part.places[np.flatnonzero(part.hashes == part.hashes[i])[0]]
+                found.setdefault(
+                    (split, int(part.places[i])), f"image {part.places[i]} is image {same} again"
+                )
+        seen = np.concatenate([seen, part.hashes])
+    if found and src.duplicates == "refuse":
+        (split, _), text = min(found.items())
+        right = "remove them, or set duplicates: drop, or keep"
+        raise ValueError(f"{src.name}: {len(found):,} copies, such as {split}: {text}; {right}")
+    return found
+
+
+def duplicates(hashes: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> dict:
+    """Images whose pixels are there twice: `train_test` counts those of test that are in train, and
+    so on; `train`, those of train that an earlier one of train has; `labels`, those of them that
+    have another class there.
+
+    hashes: (n,) of 16 bytes, labels: (n,) by split. `first` lists [place in the one, place in the
+    other] of some, by pair.
     """
     pairs = [
         pair
@@ -321,6 +466,13 @@ def duplicates(hashes: dict[str, np.ndarray]) -> dict:
                 np.flatnonzero(hashes[one] == hashes[other][place])[0] for place in places[:LISTED]
             ]
             first[f"{one}_{other}"] = [[int(a), int(b)] for a, b in zip(same, places)]
+    if len(again := repeats(hashes["train"])):
+        _, earliest, which = np.unique(hashes["train"], return_index=True, return_inverse=True)
+        same = earliest[which[again]]
+        counts["train"] = len(again)
+        first["train"] = [[int(a), int(b)] for a, b in zip(same[:LISTED], again[:LISTED])]
+        if conflicts := int((labels["train"][same] != labels["train"][again]).sum()):
+            counts["labels"] = conflicts
     return {**counts, "first": first} if first else counts
 
 

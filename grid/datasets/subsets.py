@@ -65,15 +65,16 @@ def order(labels: np.ndarray, seed: int) -> np.ndarray:
     return result
 
 
-def held_out(labels: np.ndarray, n: int) -> np.ndarray:
+def held_out(labels: np.ndarray, n: int, repeated: Sequence[int] = ()) -> np.ndarray:
     """Indices of the n images held out for validation, ascending: the same for every subset
-    seed.
+    seed. repeated: as in `subset`.
     """
-    if not 0 <= n < len(labels):
+    different = _without(len(labels), repeated)
+    if not 0 <= n < len(different):
         raise ValueError(
-            f"{n} images held out: the dataset has {len(labels)}, and some must be left to train on"
+            f"{n} images held out: the dataset has {len(different)}, and some must be left to train on"
         )
-    return np.sort(order(labels, HELD_OUT_SEED)[:n])
+    return np.sort(different[order(labels[different], HELD_OUT_SEED)[:n]])
 
 
 def subset(
@@ -83,24 +84,38 @@ def subset(
     *,
     held_out: int = 0,
     classes: Sequence[int] | None = None,
+    repeated: Sequence[int] = (),
 ) -> np.ndarray:
     """Indices of the subset of n images, ascending: (n,) int64. Equal sets are equal arrays.
 
     held_out: so many images are kept for validation; no subset has one of them. classes: of these
-    labels alone.
+    labels alone. repeated: images that are copies of others: no subset has one, so that none is in
+    a base and among what is added to it, but the whole set, without any held out, which has all.
     """
-    rest = _without_held_out(labels, held_out)
-    rest = rest if classes is None else rest[np.isin(labels[rest], classes)]
+    every = _of(labels, np.arange(len(labels)), classes)
+    if n == len(every) and not held_out:
+        return every
+    left_out = _held_out_and_copies(labels, held_out, repeated)
+    rest = _of(labels, _without(len(labels), left_out), classes)
     if not 0 <= n <= len(rest):
-        left = f" besides {held_out} held out" if held_out else ""
-        raise ValueError(f"a subset of {n} images: the dataset has {len(rest)}{left}")
+        besides = f" besides {held_out} held out" if held_out else ""
+        besides += f" that differ ({len(every):,} with copies)" if len(repeated) else ""
+        raise ValueError(f"a subset of {n} images: the dataset has {len(rest)}{besides}")
     return np.sort(rest[order(labels[rest], seed)[:n]])
 
 
-def _without_held_out(labels: np.ndarray, n: int) -> np.ndarray:
-    return (
-        np.setdiff1d(np.arange(len(labels)), held_out(labels, n)) if n else np.arange(len(labels))
-    )
+def _held_out_and_copies(labels: np.ndarray, n: int, repeated: Sequence[int]) -> np.ndarray:
+    held = held_out(labels, n, repeated) if n else np.empty(0, np.int64)
+    return np.concatenate([held, np.asarray(repeated, np.int64)])
+
+
+def _without(n: int, left_out: Sequence[int] | np.ndarray) -> np.ndarray:
+    every = np.arange(n)
+    return np.setdiff1d(every, left_out) if len(left_out) else every
+
+
+def _of(labels: np.ndarray, indices: np.ndarray, classes: Sequence[int] | None) -> np.ndarray:
+    return indices if classes is None else indices[np.isin(labels[indices], classes)]
 
 
 def copies(labels: np.ndarray, base: np.ndarray, n: int, seed: int) -> np.ndarray:

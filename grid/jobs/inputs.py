@@ -54,7 +54,7 @@ def labels(request: Request) -> np.ndarray:
 def real_indices(request: Request) -> np.ndarray:
     """Indices of the job's real images in the training set, ascending."""
     payload = request.payload
-    return _subset(labels(request), payload["real"] if "real" in payload else payload["subset"])
+    return _subset(request, payload["real"] if "real" in payload else payload["subset"])
 
 
 def copies_indices(request: Request) -> np.ndarray:
@@ -62,17 +62,19 @@ def copies_indices(request: Request) -> np.ndarray:
     payload, every = request.payload, labels(request)
     subset_seed = payload["real"]["subset_seed"] or 0
     seed = seed_of(payload["dataset"], "copies", subset_seed)
-    return subsets.copies(every, _subset(every, payload["real"]), payload["copies"]["n"], seed)
+    return subsets.copies(every, _subset(request, payload["real"]), payload["copies"]["n"], seed)
 
 
 def held_out_indices(request: Request, n: int) -> np.ndarray:
     """Indices of the n training images that are held out for validation."""
-    return subsets.held_out(labels(request), n)
+    return subsets.held_out(labels(request), n, request.repeated)
 
 
-def _subset(every: np.ndarray, chosen: dict) -> np.ndarray:
+def _subset(request: Request, chosen: dict) -> np.ndarray:
     which = {"held_out": chosen.get("held_out", 0), "classes": chosen.get("classes")}
-    return subsets.subset(every, chosen["n"], chosen["subset_seed"] or 0, **which)
+    return subsets.subset(
+        labels(request), chosen["n"], chosen["subset_seed"] or 0, repeated=request.repeated, **which
+    )
 
 
 # Parts: a handle and the rows wanted of it --------------------------------------------------------

@@ -21,7 +21,8 @@ class Images:
 class Request:
     """One attempt at one job.
 
-    labels: a handle of all training labels (N,) int64. train, val, test, syn: the images that the
+    labels: a handle of all training labels (N,) int64. repeated: places of training images that are
+    copies of others, see `equigrid.grid.datasets.subsets.subset`. train, val, test, syn: the images that the
     job may ask for. hashes: the content hashes of the shards it is given. row: the labels of a
     trial's row (grid, dataset, arm …). inputs: ids of other jobs whose outputs the body reads from
     the store, by what they are.
@@ -34,6 +35,7 @@ class Request:
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     labels: object = None
+    repeated: tuple[int, ...] = ()
     train: Images = Images()
     val: Images = Images()
     test: Images = Images()

@@ -166,6 +166,7 @@ class _Planner:
         self.ingest = Job(ingest_id, "ingest", (), {}, f"ingest:{resolved.source.name}")
         self.seen = self._seen_classes()
         self.held_out, self.n_train = self._held_out()
+        self.n_different = int(self._counts().sum()) if self.shape else 0
 
     def plan(self) -> Plan:
         if self.shape:
@@ -191,11 +192,18 @@ class _Planner:
         )
 
     def _counts(self) -> np.ndarray:
-        """Real images of each class that may be trained on, where there are any of the class."""
-        counts = np.asarray(self.shape.train_counts)
+        """Different real images of each class that may be trained on, where there are any of the
+        class.
+        """
+        counts = np.asarray(self.shape.train_counts) - self._repeated()
         return subsets.counts_left(
             counts if self.seen is None else counts[self.seen], self.held_out
         )
+
+    def _repeated(self) -> np.ndarray | int:
+        """Training images of each class that are copies of others: only the whole set has them."""
+        dataset = self.resolved.dataset
+        return np.asarray(dataset.repeated_counts) if dataset and dataset.repeated else 0
 
     def _held_out(self) -> tuple[int, int]:
         """(images of the training set that are kept for validation, images that are left)."""
@@ -212,13 +220,33 @@ class _Planner:
                 raise UserError(
                     f"validation.images: {name} has no validation split of its own; write a number"
                 )
-            return 0, n_train
+            return 0, self._whole_set(n_train)
         held = wanted.images if wanted else 0
         if held >= n_train:
             raise UserError(
                 f"validation.images: {held:,} of the {n_train:,} training images of {name}; leave some"
             )
-        return held, n_train - held
+        source, dataset = self.resolved.source, self.resolved.dataset
+        if held and (source.grouped or (dataset and dataset.grouped)):
+            right = "set val: 0.1 in dataset, and write validation: {images: own}"
+            raise UserError(
+                f"validation.images: {held:,} images would tear groups of {name} apart; {right}"
+            )
+        return (held, n_train - held) if held else (0, self._whole_set(n_train))
+
+    def _whole_set(self, different: int) -> int:
+        """Training images with those that are copies of others."""
+        repeated = self._repeated()
+        if isinstance(repeated, int):
+            return different
+        return different + int((repeated if self.seen is None else repeated[self.seen]).sum())
+
+    def _check_different(self, n: int, where: str) -> None:
+        if self.n_different < n < self.n_train:
+            name = self.resolved.source.name
+            what = f"{name} has {self.n_different:,} different training images, {self.n_train:,} with copies"
+            right = f"use at most {self.n_different:,}, or all"
+            raise UserError(f"{where}: {n:,}, and {what}; {right}")
 
     # Blocks to arms -------------------------------------------------------------------------------
 
@@ -272,6 +300,7 @@ class _Planner:
             raise UserError(
                 f"{where}.n_base: {n:,} is more than the {n_train:,} training images of {name}; {right}"
             )
+        self._check_different(n, f"{where}.n_base")
         counts = self._counts()
         if n and not counts.all():
             empty = self.shape.classes[int(counts.argmin())]
@@ -287,11 +316,12 @@ class _Planner:
         return n
 
     def _real(self, amount, n: int, nominal: int, where: str) -> int:
-        left, name = self.n_train - n, self.resolved.source.name
+        left, name = max(0, self.n_different - n), self.resolved.source.name
         count = self._whole(amount.count(nominal, left), amount, where)
         if count > left:
             what = f"{amount} × {nominal:,} = {count:,}" if amount.images is None else f"{count:,}"
-            right = f"{name} has {left:,} more: write all for those"
+            more = "more" if self.n_different == self.n_train else "more that differ"
+            right = f"{name} has {left:,} {more}: write all for those"
             raise UserError(f"{where}: {what} real images to add to {n:,}; {right}")
         return count
 
@@ -477,7 +507,7 @@ class _Planner:
     def _add_domain(self, pool: Pool, patch_px: int | None) -> None:
         gap = self.spec.domain_gap
         n = self._at_most(gap.images or self.used[pool.id], pool)
-        n = min(n, self.n_train)
+        n = min(n, self.n_train) if n >= self.n_train else min(n, self.n_different)
         if patch_px is not None and patch_px > min(self.shape.height, self.shape.width):
             side = f"{self.shape.height}×{self.shape.width}"
             raise UserError(
@@ -527,6 +557,7 @@ class _Planner:
             raise UserError(
                 f"reference_images: {n:,} is more than there are training images; {right}"
             )
+        self._check_different(n, "reference_images")
         own = _Arm("base", self.resolved.recipe_name, n, n)
         payload = {
             "dataset": self.fingerprint,

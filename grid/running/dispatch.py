@@ -61,7 +61,10 @@ class Requests:
             job.kind != "generator" or job.payload["subset"]
         ):  # an open-set generator sees none of the set's images
             labels = self.cache.labels(self.dataset)
-            request = replace(request, labels=labels, train=self._images(self.dataset.train))
+            request = replace(
+                request, labels=labels, repeated=self.dataset.repeated,
+                train=self._images(self.dataset.train),
+            )  # fmt: skip
         if job.kind in ("generator", "reference"):
             return request
         pools = [self.made[shard_id] for shard_id in shards_of(self.plan, job)]

@@ -144,7 +144,7 @@ def request_of():
         known = {
             "id": job.id, "kind": job.kind, "payload": job.payload, "attempt": new_attempt(),
             "class_names": shape.classes, "image_shape": (shape.height, shape.width, shape.channels),
-            "labels": catalogue.labels(store, dataset, "train"),
+            "labels": catalogue.labels(store, dataset, "train"), "repeated": dataset.repeated,
             "row": {**labels, **sizes, "subset_seed": 0, "seed": 0},
             **{split: images(getattr(dataset, split)) for split in ("train", "val", "test")},
             "syn": images(made) if job.kind not in ("generator", "shard") else jobs.Images(),

@@ -56,6 +56,27 @@ class Shape:
         )
 
 
+class Told(NamedTuple):
+    """What decoding passed over in some images: the lowest and highest level of those with more
+    than 8 bits, how many hold several pages or frames, and where the first of them lies.
+    """
+
+    low: int | None = None
+    high: int | None = None
+    paged: int = 0
+    first: str = ""
+
+    def with_(self, other: "Told") -> "Told":
+        lows = [told.low for told in (self, other) if told.low is not None]
+        highs = [told.high for told in (self, other) if told.high is not None]
+        return Told(
+            min(lows, default=None),
+            max(highs, default=None),
+            self.paged + other.paged,
+            self.first or other.first,
+        )
+
+
 class Batch(NamedTuple):
     """Images (n, H, W, C) uint8 and labels (n,) int64 in the set's order, and the broken ones among
     them.
@@ -67,6 +88,7 @@ class Batch(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
     broken: tuple[tuple[int, str], ...] = ()
+    told: Told = Told()
 
 
 @dataclass(frozen=True)
@@ -77,7 +99,8 @@ class Contents:
     image: (height, width, channels) of every stored image. unit: (split, start, stop) -> a small
     description of that range, of plain values. read: a picklable function from it to batches.
     from_start: reading any range costs reading all before it, so a split is one unit. skipped:
-    files that were passed over as no images.
+    files that were passed over as no images. raw: where images are encoded ones, a function from a
+    unit to (place, where it lies, bytes, label).
     """
 
     image: tuple[int, int, int]
@@ -86,6 +109,7 @@ class Contents:
     read: Callable[[tuple], Iterator[Batch]]
     from_start: bool = False
     skipped: tuple[str, ...] = ()
+    raw: Callable[[tuple], Iterator[tuple[int, str, bytes | None, int]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +120,11 @@ class Source:
     times, versions). classes: the classes' names; class_ids: their WordNet ids, where they have
     some. contents: looks at the images, which may download them first. shape: the set's shape where
     it is known without that. allow_broken: how many images may be broken. local: whether the images
-    lie on this machine alone.
+    lie on this machine alone. told: how the set was understood (columns, classes, splits), a line
+    each. duplicates: keep, drop or refuse images that are there twice. split_here: whether we made
+    the test or validation split ourselves, so that no copy may be on both sides. grouped: whether
+    groups (patients) are kept apart, which only a split made here can. check: looks for images of
+    several sizes, before anything runs; it may take a while.
     """
 
     name: str
@@ -107,6 +135,11 @@ class Source:
     allow_broken: int = 0
     local: bool = True
     class_ids: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    duplicates: str = "keep"
+    split_here: bool = False
+    grouped: bool = False
+    check: Callable[[], None] | None = None
 
     @property
     def key(self) -> str:
@@ -116,15 +149,25 @@ class Source:
         allowed = {"allow_broken": self.allow_broken} if self.allow_broken else {}
         return content_id(
             "ingest",
-            {"state": self.state, "format": shards.FORMAT_VERSION, "manifest": 2, **allowed},
+            {
+                "state": self.state,
+                "format": shards.FORMAT_VERSION,
+                "manifest": 3,
+                **allowed,
+                **self._kept(),
+            },
         )
 
     @property
     def shards_key(self) -> str:
         """Names the source's shards, which are the same however many images may be broken."""
         return content_id(
-            "ingest", {"state": self.state, "format": shards.FORMAT_VERSION, "shards": 1}
+            "ingest",
+            {"state": self.state, "format": shards.FORMAT_VERSION, "shards": 1, **self._kept()},
         )
+
+    def _kept(self) -> dict:
+        return {} if self.duplicates == "keep" else {"duplicates": self.duplicates}
 
 
 def checked_size(size) -> int | None:
@@ -146,33 +189,62 @@ def checked_allowance(allow_broken) -> int:
     return allow_broken
 
 
+def checked_range(levels) -> tuple[float, float] | None:
+    """The option `range`: the lowest and the highest grey level. Raises UserError."""
+    if levels is None:
+        return None
+    numbers = isinstance(levels, list | tuple) and all(type(n) in (int, float) for n in levels)
+    if not numbers or len(levels) != 2 or not levels[0] < levels[1]:
+        raise UserError(
+            f"dataset.range: {levels!r}; write the lowest and the highest grey level: [0, 4095]"
+        )
+    return float(levels[0]), float(levels[1])
+
+
+def checked_channels(channels) -> int:
+    """The option `channels`. Raises UserError."""
+    if channels not in (1, 3) or type(channels) is not int:
+        raise UserError(
+            f"dataset.channels: {channels!r}; 1 keeps grey images grey, 3 makes all RGB"
+        )
+    return channels
+
+
 def class_counts(
-    where: str, labels: dict[str, np.ndarray], classes: int | None = None
+    where: str,
+    labels: dict[str, np.ndarray],
+    classes: int | None = None,
+    names: tuple[str, ...] | None = None,
 ) -> dict[str, tuple[int, ...]]:
     """Images per class in each split, of integer labels (n,). Raises UserError unless they are 0 to
     k-1.
 
-    Every class needs images to train on and to test on. classes: k, where names say it; else the
-    largest label does.
+    Every class needs images to train on and to test on. classes: k, where something says it; else
+    the largest label does. names: the classes', for messages; they say k too.
     """
     for split in ("train", "test"):
         if not len(labels[split]):
             raise UserError(f"{where}: {split} has no images")
     largest = max(int(values.max()) for values in labels.values() if len(values))
-    count = classes or largest + 1
+    count = len(names) if names else classes or largest + 1
     if count > len(labels["train"]):
         what = f"{count:,} classes (label {largest}) and {len(labels['train']):,} images in train"
-        raise UserError(f"{where}: {what}; labels are 0 to k-1, each with images")
+        right = "labels are 0 to k-1, each with images; is this the column of classes?"
+        raise UserError(f"{where}: {what}; {right}")
     counts = {}
     for split, values in labels.items():
         wrong = values[(values < 0) | (values >= count)]
         if len(wrong):
-            right = f"labels are 0 to {count - 1}" if classes else "labels are 0 to k-1"
+            right = f"labels are 0 to {count - 1}" if classes or names else "labels are 0 to k-1"
             raise UserError(f"{where}: label {wrong[0]} in {split}; {right}")
         counts[split] = tuple(int(n) for n in np.bincount(values.astype(np.int64), minlength=count))
         missing = [label for label, n in enumerate(counts[split]) if not n]
         if missing and split != "val":
-            some = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
+            shown = [repr(names[label]) if names else str(label) for label in missing[:3]]
+            some = ", ".join(shown) + (", …" if len(missing) > 3 else "")
+            if names:
+                right = "each class needs images to train and to test on"
+                raise UserError(f"{where}: no image in {split} has class {some}; {right}")
             right = f"labels are 0 to {count - 1}, each with images to train and to test on"
             raise UserError(f"{where}: no image in {split} has label {some}; {right}")
     return counts

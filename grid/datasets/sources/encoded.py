@@ -2,52 +2,115 @@
 apart.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from equigrid.generators.common.decoding import BrokenImage, decode
-from equigrid.grid.datasets.sources.base import Batch
+from equigrid.generators.common.decoding import BrokenImage, decode_and_see
+from equigrid.grid.datasets.sources.base import (
+    Batch,
+    Told,
+    checked_allowance,
+    checked_channels,
+    checked_range,
+    checked_size,
+)
+from equigrid.grid.errors import UserError
 
 TRIED = 100  # images, to find one that shows the set's size
 
 
+class Reading(NamedTuple):
+    """How encoded images become stored ones.
+
+    size: as in `decode`; None: as they are. levels: the range of grey levels. channels: 1 or 3.
+    """
+
+    size: int | None = None
+    levels: tuple[float, float] | None = None
+    channels: int = 3
+    allow_broken: int = 0
+
+    def state(self) -> dict:
+        """What of it tells stored images apart, beside `size`; nothing of what is as ever."""
+        facts = {"range": self.levels and list(self.levels), "channels": self.channels}
+        return {name: value for name, value in facts.items() if value is not None and value != 3}
+
+    def decode(self, data: bytes | None) -> tuple[np.ndarray, Told]:
+        """(H, W, C) uint8, and what was passed over. Raises BrokenImage."""
+        pixels, seen = decode_and_see(data, self.size, levels=self.levels)
+        if self.channels == 1:
+            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+        low, high = seen.levels or (None, None)
+        return pixels, Told(low, high, int(seen.pages > 1))
+
+
+def checked_reading(size, levels, channels, allow_broken) -> Reading:
+    """The options of a spec. Raises UserError."""
+    return Reading(
+        checked_size(size),
+        checked_range(levels),
+        checked_channels(channels),
+        checked_allowance(allow_broken),
+    )
+
+
 def batch(
     items: Iterable[tuple[int, str, bytes | None, int]],
-    size: int | None,
+    reading: Reading,
     image: tuple[int, int, int],
 ) -> Batch:
     """Decodes (place in the split, where it lies, encoded bytes, label) items.
 
-    size: as in `decode`. image: (height, width, 3) that all images must have. Raises ValueError if
-    one differs.
+    image: (height, width, channels) that all images must have. Raises ValueError if one differs.
     """
-    images, labels, broken = [], [], []
+    images, labels, broken, told = [], [], [], Told()
     for place, where, data, label in items:
         try:
-            pixels = decode(data, size)
+            pixels, found = reading.decode(data)
         except BrokenImage as error:
-            broken.append((place, f"{where} ({str(error)[:80]})"))
+            broken.append((place, f"{where} ({str(error)[:120]})"))
             continue
         if pixels.shape != image:
-            found, first = (f"{shape[0]}×{shape[1]}" for shape in (pixels.shape, image))
-            what = f"the first is {first}, {where} is {found} (height × width)"
-            raise ValueError(f"images of several sizes: {what}; set size, e.g. size: 32")
+            raise several_sizes(image, where, pixels.shape)
+        told = told.with_(found._replace(first=where if found.paged else ""))
         images.append(pixels)
         labels.append(label)
     pixels = np.stack(images) if images else np.empty((0, *image), np.uint8)
-    return Batch(pixels, np.asarray(labels, dtype=np.int64), tuple(broken))
+    return Batch(pixels, np.asarray(labels, dtype=np.int64), tuple(broken), told)
 
 
-def image_shape(some: Iterable[bytes | None], size: int | None) -> tuple[int, int, int] | None:
-    """(height, width, 3) of stored images: by `size`, else of the first that decodes; None if none
-    of 100 does.
+def several_sizes(first: tuple[int, ...], where: str, other: tuple[int, ...]) -> ValueError:
+    """The error for an image that is not as large as the first."""
+    one, another = (f"{shape[0]}×{shape[1]}" for shape in (first, other))
+    what = f"the first is {one}, {where} is {another} (height × width)"
+    return ValueError(f"images of several sizes: {what}; set size, e.g. size: 32")
+
+
+def check_sizes(
+    image: Callable[[], tuple[int, int, int] | None],
+    sizes: Callable[[], Iterable[tuple[str, tuple[int, int] | None]]],
+) -> None:
+    """Raises UserError if the images have several sizes. sizes: (where, (height, width)) of each,
+    None for one that tells none.
     """
-    if size is not None:
-        return size, size, 3
+    first = image()
+    for where, found in sizes() if first else ():
+        if found and found != first[:2]:
+            raise UserError(f"dataset: {several_sizes(first, where, found)}")
+
+
+def image_shape(some: Iterable[bytes | None], reading: Reading) -> tuple[int, int, int] | None:
+    """(height, width, channels) of stored images: by `size`, else of the first that decodes; None
+    if none of 100 does.
+    """
+    if reading.size is not None:
+        return reading.size, reading.size, reading.channels
     for _, data in zip(range(TRIED), some):
         try:
-            return decode(data).shape
+            return reading.decode(data)[0].shape
         except BrokenImage:
             continue
     return None

@@ -1,44 +1,68 @@
 """Folders of image files, one folder per class: what a source reads where images lie as
-TRAIN/CLASS/IMAGE.
+TRAIN/CLASS/IMAGE, as CLASS/IMAGE, or as a table of labels says.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from equigrid.generators.common.decoding import is_image_name
-from equigrid.grid.datasets.sources import encoded
-from equigrid.grid.datasets.sources.base import (
-    Batch,
-    Contents,
-    Shape,
-    Source,
-    checked_allowance,
-    checked_size,
-)
-from equigrid.grid.errors import UserError
+import numpy as np
 
-VAL_NAMES = ("val", "validation", "valid")
+from equigrid.generators.common import trees
+from equigrid.generators.common.decoding import header_size, is_image_name
+from equigrid.generators.common.parquet_files import SPLITS as SPLIT_NAMES
+from equigrid.generators.common.parquet_files import normal
+from equigrid.generators.common.trees import BadTree, is_hidden
+from equigrid.grid.datasets.sources import encoded, splitting, table
+from equigrid.grid.datasets.sources.base import SPLITS, Batch, Contents, Shape, Source
+from equigrid.grid.errors import UserError, near
+
+LAYOUT = "train/CLASS/* and test/CLASS/* in it"
 
 
-def imagefolder(place: str | None, size: int | None = None, allow_broken: int = 0) -> Source:
+def imagefolder(
+    place: str | None,
+    size: int | None = None,
+    allow_broken: int = 0,
+    range: list | None = None,
+    channels: int = 3,
+    labels: str | None = None,
+    label: str | None = None,
+    split: str | None = None,
+    group: str | None = None,
+    test: float | None = None,
+    val: float | None = None,
+    split_seed: int = 0,
+) -> Source:
     """A tree PATH/train/CLASS/*, PATH/test/CLASS/* and, if there is one, PATH/val/CLASS/*.
 
-    Without a test folder, val (or validation, valid) is what is tested on. Labels number the class
-    folders by name. size: resize the short side to it (bicubic, antialiased) and crop the centre;
-    without it all images must have one size. allow_broken: images that may fail to decode; they are
-    left out.
+    Without a test folder, val (or validation, valid) is what is tested on; with `test: 0.2`, that
+    part of train, or of PATH/CLASS/*, is held back. Labels number the class folders by name. size:
+    resize the short side to it (bicubic, antialiased) and crop the centre; without it all images
+    must have one size. allow_broken: images that may fail to decode; they are left out. range: the
+    grey levels that become 0 and 255. channels: 1 keeps grey images grey. labels: a table (CSV,
+    TSV or Parquet) of the images' files and classes, in place of class folders; label, split,
+    group: its columns. group: else a pattern in the images' names that says which patient each is
+    of.
     """
-    root = root_folder(place, "imagefolder", "train/CLASS/* and test/CLASS/* in it")
-    splits = _splits(root)
-    classes = class_folders(root / splits["train"])
-    for split, folder in splits.items():
-        _same_classes(root, splits["train"], folder, classes, exactly=split == "test")
-    tree = look_into(root, splits, classes, size=size, allow_broken=allow_broken)
-    return tree.source("imagefolder", root.resolve().name, tuple(classes))
+    root = root_folder(place, "imagefolder", LAYOUT)
+    reading = encoded.checked_reading(size, range, channels, allow_broken)
+    wish = splitting.checked_wish(test, val, split_seed, group)
+    if labels is None and (label or split):
+        name = "label" if label else "split"
+        raise UserError(f"dataset.{name}: names a column of a table; say labels: FILE too")
+    try:
+        if labels is not None:
+            listed = table.rows(root, labels, label=label, split=split, group=group)
+            tree = _from_table(root, listed, reading, wish)
+        else:
+            tree = _from_folders(root, reading, wish)
+    except BadTree as error:
+        raise UserError(f"dataset: {error}") from error
+    return tree.source("imagefolder", root.resolve().name)
 
 
 class _File(NamedTuple):
@@ -50,37 +74,57 @@ class Tree(NamedTuple):
     """The image files of a set, in its order, and a digest of their names, sizes and times."""
 
     root: Path
+    classes: tuple[str, ...]
     files: dict[str, list[_File]]
-    counts: dict[str, tuple[int, ...]]
     skipped: tuple[str, ...]
     digest: str
-    size: int | None
-    allow_broken: int
+    reading: encoded.Reading
+    wish: splitting.Wish = splitting.Wish()
+    told: tuple[str, ...] = ()
 
-    def source(
-        self, kind: str, name: str, classes: tuple[str, ...], class_ids: tuple[str, ...] = ()
-    ) -> Source:
+    def source(self, kind: str, name: str, class_ids: tuple[str, ...] = ()) -> Source:
         state = {
-            "source": kind, "path": str(self.root.resolve()), "files": self.digest, "size": self.size,
-            "classes": list(classes),
+            "source": kind, "path": str(self.root.resolve()), "files": self.digest,
+            "size": self.reading.size, "classes": list(self.classes), **self.reading.state(),
+            **self.wish.state(),
         }  # fmt: skip
-        contents = partial(_contents, self)
-        shape = None if self.allow_broken else self.shape(classes)
-        return Source(name, state, classes, contents, shape, self.allow_broken, class_ids=class_ids)
+        check = None
+        if self.reading.size is None:
+            check = partial(encoded.check_sizes, self.image, self._sizes)
+        return Source(
+            name, state, self.classes, partial(_contents, self),
+            None if self.reading.allow_broken else self.shape(), self.reading.allow_broken,
+            class_ids=class_ids, told=self.told, split_here=self.wish.any,
+            grouped=self.wish.group not in (None, "none"), check=check,
+        )  # fmt: skip
 
-    def shape(self, classes: tuple[str, ...]) -> Shape | None:
+    @property
+    def counts(self) -> dict[str, tuple[int, ...]]:
+        """Images per class, by split."""
+        by_split = {split: [file.label for file in files] for split, files in self.files.items()}
+        return {
+            split: tuple(int(n) for n in np.bincount(labels, minlength=len(self.classes)))
+            for split, labels in by_split.items()
+        }
+
+    def shape(self) -> Shape | None:
         """None if no image decodes: ingest will say so."""
         image = self.image()
         return image and Shape(
-            classes, *image, **{f"{split}_counts": n for split, n in self.counts.items()}
+            self.classes, *image, **{f"{split}_counts": n for split, n in self.counts.items()}
         )
 
     def image(self) -> tuple[int, int, int] | None:
         try:
             some = ((self.root / file.name).read_bytes() for file in self.files["train"])
-            return encoded.image_shape(some, self.size)
+            return encoded.image_shape(some, self.reading)
         except OSError as error:
             raise _unreadable(error) from error
+
+    def _sizes(self) -> Iterator[tuple[str, tuple[int, int] | None]]:
+        for files in self.files.values():
+            for file in files:
+                yield file.name, header_size(str(self.root / file.name))
 
 
 def _unreadable(error: OSError) -> UserError:
@@ -94,121 +138,252 @@ def root_folder(place, kind: str, layout: str) -> Path:
     if "://" in place:
         right = "copy it to a folder, or pack the images into Parquet files and use parquet"
         raise UserError(f"dataset: {kind}: {place} is no local folder; {right}")
-    root = Path(place).expanduser().absolute()
-    if not root.is_dir():
-        raise UserError(f"dataset: {kind}: {place} is no folder; name one with {layout}")
+    try:
+        root = Path(place).expanduser().absolute()
+        there = root.is_dir()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a zero, no such ~user
+        raise UserError(f"dataset: {kind}: {place!r:.100} is no folder: {error}") from error
+    if not there:
+        raise UserError(f"dataset: {kind}: {root} is no folder; name one with {layout}")
     return root
 
 
-def _splits(root: Path) -> dict[str, str]:
-    """Folder names by split."""
-    val = [name for name in VAL_NAMES if (root / name).is_dir()]
-    if len(val) > 1:
-        raise UserError(f"dataset: imagefolder: {root} has {val[0]} and {val[1]}; keep one of them")
-    found = {split: split for split in ("train", "test") if (root / split).is_dir()}
-    if val:
-        found["val" if "test" in found else "test"] = val[0]
-    for split, needed in (("train", "train"), ("test", "test or val")):
-        if split not in found:
-            names = ", ".join(sorted(os.listdir(root))[:5]) or "nothing"
-            raise UserError(f"dataset: imagefolder: {root} has no folder {needed}; it has {names}")
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
+# Class folders ------------------------------------------------------------------------------------
 
 
-def class_folders(folder: Path) -> list[str]:
-    """Names of the class folders in a split's folder, sorted. Raises UserError."""
-    with os.scandir(folder) as entries:
-        entries = sorted(entries, key=lambda entry: entry.name)
-    classes = [entry.name for entry in entries if entry.is_dir() and not _hidden(entry.name)]
-    if strange := [name for name in classes if not name.isprintable()]:
-        raise UserError(
-            f"dataset: {folder} has the class folder {strange[0]!r}; give it a name that can be printed"
+def _from_folders(root: Path, reading: encoded.Reading, wish: splitting.Wish) -> Tree:
+    folders = _splits(root, wish)
+    by_class = {split: class_folders(root / folder) for split, folder in folders.items()}
+    classes = sorted(by_class["train"])
+    for split, folder in folders.items():
+        _same_classes(
+            root, folders["train"], folder, classes, by_class[split], exactly=split == "test"
         )
-    loose = [entry.name for entry in entries if not entry.is_dir() and is_image_name(entry.name)]
-    if loose or not classes:
-        found = (
+    listed = {split: {name: by_class[split].get(name, []) for name in classes} for split in folders}
+    tree = look_into(root, folders, classes, listed, reading=reading)
+    names = [file.name for file in tree.files["train"]]
+    wanted = wish.group not in (None, "none")
+    groups = None
+    if wanted:
+        groups = {
+            split: splitting.groups_by_pattern([file.name for file in files], wish.group)
+            for split, files in tree.files.items()
+        }
+        splitting.check_apart(f"dataset: {root}", groups)
+    if not wish.any:
+        return tree._replace(wish=wish)
+    labels = np.array([file.label for file in tree.files["train"]])
+    inside = [os.path.relpath(name, folders["train"]) for name in names]
+    if wish.group is None and (why := splitting.groups_suspected(inside, labels)):
+        right = r"set group: to a pattern that finds the group in a name, such as '(patient\d+)'"
+        splitting.refuse_suspicion(f"dataset: {root}", why, right)
+    return _divided(tree, wish, groups and groups["train"])
+
+
+def _divided(tree: Tree, wish: splitting.Wish, groups) -> Tree:
+    """The tree with parts of train held back."""
+    train = tree.files["train"]
+    labels = np.array([file.label for file in train], np.int64)
+    parts = splitting.made(f"dataset: {tree.root}", labels, tree.classes, wish, groups)
+    files = {split: [train[i] for i in places] for split, places in parts.items()}
+    files = {**{s: found for s, found in tree.files.items() if s != "train"}, **files}
+    told = (*tree.told, splitting.summary(parts, wish, groups))
+    return tree._replace(files={s: files[s] for s in SPLITS if s in files}, wish=wish, told=told)
+
+
+def _splits(root: Path, wish: splitting.Wish) -> dict[str, str]:
+    """Folder names by split; `.` for the root itself, where that holds the class folders."""
+    there = [entry.name for entry in trees.entries(str(root)) if trees.is_folder(entry)]
+    found: dict[str, str] = {}
+    for split, names in SPLIT_NAMES.items():
+        own = [name for name in there if name.lower() in names]
+        if len(own) > 1:
+            raise UserError(
+                f"dataset: imagefolder: {root} has {own[0]} and {own[1]}; keep one of them"
+            )
+        if own:
+            found[split] = own[0]
+    if "train" not in found and not found and wish.test is not None:
+        return {"train": "."}
+    for split, part in (("test", wish.test), ("val", wish.val)):
+        if part is not None and split in found:
+            raise UserError(
+                f"dataset.{split}: {root} has a folder {found[split]} already; leave {split} out"
+            )
+    if "test" not in found and wish.test is None and "val" in found:
+        found["test"] = found.pop("val")
+    for split, needed in (("train", "train"), ("test", "test or val")):
+        if split not in found and (split == "train" or wish.test is None):
+            names = ", ".join(there[:5]) or "no folders"
+            what = f"{root} has no folder {needed}; it has {names}"
+            right = "add one, or set test: 0.2 to hold that part of the images back"
+            raise UserError(f"dataset: imagefolder: {what}; {right}")
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def class_folders(folder: Path) -> dict[str, list[str]]:
+    """The class folders in a split's folder, by their classes' names. Raises UserError.
+
+    A name in two Unicode forms is one class: macOS writes é as two characters, others as one.
+    """
+    try:
+        found = trees.entries(str(folder))
+        folders = [e.name for e in found if trees.is_folder(e) and not is_hidden(e.name)]
+    except BadTree as error:
+        raise UserError(f"dataset: {error}") from error
+    for name in folders:
+        if not name.isprintable() or not name.strip():
+            raise UserError(
+                f"dataset: {folder} has the class folder {name!r}; give it a name that can be printed"
+            )
+    loose = [e.name for e in found if not trees.is_folder(e) and is_image_name(e.name)]
+    if loose or not folders:
+        what = (
             f"has {len(loose)} images in no class folder, such as {loose[0]}"
             if loose
             else "has no class folders"
         )
-        raise UserError(
-            f"dataset: {folder} {found}; put the images of each class into a folder of its name"
+        right = (
+            "put the images of each class into a folder of its name, or name a table (labels: FILE)"
         )
+        raise UserError(f"dataset: {folder} {what}; {right}")
+    classes: dict[str, list[str]] = {}
+    for name in folders:
+        classes.setdefault(normal(name), []).append(name)
     return classes
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def _same_classes(
-    root: Path, train: str, folder: str, classes: list[str], *, exactly: bool
+    root: Path, train: str, folder: str, classes: list[str], found: Iterable[str], *, exactly: bool
 ) -> None:
-    found = class_folders(root / folder)
-    for has, lacks, missing in (
-        (folder, train, set(found) - set(classes)),
-        (train, folder, set(classes) - set(found)),
+    for has, lacks, missing, others in (
+        (folder, train, set(found) - set(classes), classes),
+        (train, folder, set(classes) - set(found), found),
     ):
         if missing and (exactly or has == folder):
             some = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
-            raise UserError(
-                f"dataset: {root}: class {some} is in {has} and not in {lacks}; both need the same classes"
-            )
+            what = f"class {some} is in {has} and not in {lacks}; both need the same classes"
+            raise UserError(f"dataset: {root}: {what}{near(min(missing), others)}")
 
 
 def look_into(
-    root: Path, splits: dict[str, str], classes: list[str], *, size, allow_broken
+    root: Path,
+    splits: dict[str, str],
+    classes: list[str],
+    folders: dict[str, dict[str, list[str]]] | None = None,
+    *,
+    reading: encoded.Reading,
 ) -> Tree:
     """Lists the image files of the given class folders; labels are the classes' places. Raises
     UserError.
+
+    folders: of each split and class, where they are called otherwise than the class.
     """
-    size, allow_broken = checked_size(size), checked_allowance(allow_broken)
     digest = hashlib.blake2b(digest_size=16)
-    files, counts, skipped = {}, {}, []
+    files: dict[str, list[_File]] = {}
+    skipped: list[str] = []
     for split, folder in splits.items():
-        files[split], counts[split] = [], []
+        files[split] = []
         for label, name in enumerate(classes):
-            before = len(files[split])
-            for entry in _walk(root / folder / name):
+            own = folders[split][name] if folders else [name]
+            found, passed = _of_class([root / folder / each for each in own])
+            skipped += [os.path.relpath(path, root) for path in passed]
+            for entry in found:
                 relative = os.path.relpath(entry.path, root)
-                if not is_image_name(entry.name):
-                    skipped.append(relative)
-                    continue
-                try:
-                    facts = entry.stat()
-                except OSError as error:  # a link that leads nowhere
-                    raise _unreadable(error) from error
-                digest.update(
-                    f"{relative}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode(
-                        errors="surrogateescape"
-                    )
-                )
+                facts = trees.facts_of(entry)
+                _add(digest, relative, facts)
                 files[split].append(_File(relative, label))
-            counts[split].append(len(files[split]) - before)
-            if not counts[split][-1] and split != "val":
-                raise UserError(
-                    f"dataset: {root / folder / name} has no images; add some, or remove the class"
-                )
-    counts = {split: tuple(n) for split, n in counts.items()}
-    return Tree(root, files, counts, tuple(skipped), digest.hexdigest(), size, allow_broken)
+            if not found and split != "val":
+                where = root / folder / (own[0] if own else name)
+                raise UserError(f"dataset: {where} has no images; add some, or remove the class")
+    return Tree(root, tuple(classes), files, tuple(skipped), digest.hexdigest(), reading)
 
 
-def _walk(folder: Path) -> Iterator[os.DirEntry]:
-    """Files below a folder, in the order of their names; none if it is not there. Raises
-    UserError.
-    """
+def _of_class(folders: list[Path]) -> tuple[list[os.DirEntry], list[str]]:
+    """The images of a class and what is passed over. Raises UserError if that is much of it."""
+    images: list[os.DirEntry] = []
+    passed: list[str] = []
     try:
-        with os.scandir(folder) as entries:
-            entries = sorted(entries, key=lambda entry: entry.name)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UserError(f"dataset: {folder} cannot be listed: {error.strerror}") from error
-    for entry in entries:
-        if not entry.is_dir():
-            yield entry
-        elif not _hidden(entry.name):
-            yield from _walk(Path(entry.path))
+        for folder in folders:
+            for entry in trees.walk(str(folder)):
+                if is_image_name(entry.name):
+                    images.append(entry)
+                else:
+                    passed.append(entry.path)
+        if lost := trees.lost_share(len(images), passed):
+            raise UserError(f"dataset: {folders[0]}: {lost}")
+        for entry in images:
+            trees.facts_of(entry)
+    except BadTree as error:
+        raise UserError(f"dataset: {error}") from error
+    return images, passed
+
+
+def _add(digest, relative: str, facts: os.stat_result) -> None:
+    line = f"{relative}\0{facts.st_size}\0{facts.st_mtime_ns}\0"
+    digest.update(line.encode(errors="surrogateescape"))
+
+
+# A table of labels --------------------------------------------------------------------------------
+
+
+def _from_table(
+    root: Path, listed: table.Listed, reading: encoded.Reading, wish: splitting.Wish
+) -> Tree:
+    where = f"dataset: {listed.path.name}"
+    digest = hashlib.blake2b(digest_size=16)
+    classes = tuple(sorted({row.label for row in listed.rows}))
+    place = {name: i for i, name in enumerate(classes)}
+    by_split: dict[str, list[table.Row]] = {}
+    for row in listed.rows:
+        by_split.setdefault(row.split, []).append(row)
+        _add(digest, f"{row.split}\0{row.label}\0{row.group}\0{row.file}", row.facts)
+    if "test" not in by_split and wish.test is None and "val" in by_split:
+        by_split["test"] = by_split.pop("val")
+    for split, part in (("test", wish.test), ("val", wish.val)):
+        if part is not None and split in by_split:
+            raise UserError(
+                f"dataset.{split}: {listed.path.name} has a {split} split; leave it out"
+            )
+    if "train" not in by_split or ("test" not in by_split and wish.test is None):
+        missing = "train" if "train" not in by_split else "test"
+        right = "name a column of splits (split: COLUMN), or set test: 0.2"
+        raise UserError(f"{where} has no {missing} split; {right}")
+    groups = {split: [row.group for row in rows] for split, rows in by_split.items()}
+    if listed.group:
+        splitting.check_apart(where, groups)
+    files = {
+        split: [_File(row.file, place[row.label]) for row in by_split[split]]
+        for split in SPLITS
+        if split in by_split
+    }
+    told = (
+        listed.told,
+        *(f"{listed.unlisted} image files are in no row of it",) * bool(listed.unlisted),
+    )
+    tree = Tree(root, classes, files, (), digest.hexdigest(), reading, wish, told)
+    if wish.any:
+        labels = np.array([file.label for file in files["train"]], np.int64)
+        if wish.group is None:
+            if listed.candidates:
+                why = f"there is a column {listed.candidates[0]!r}"
+                splitting.refuse_suspicion(where, why, f"set group: {listed.candidates[0]}")
+            names = [file.name for file in files["train"]]
+            if why := splitting.groups_suspected(names, labels):
+                splitting.refuse_suspicion(
+                    where, why, "add a column that says so; set group: COLUMN"
+                )
+        tree = _divided(tree, wish, groups["train"] if listed.group else None)
+    for split, counts in tree.counts.items():
+        for name, n in zip(classes, counts):
+            if not n and split != "val":
+                raise UserError(
+                    f"{where}: class {name!r} has no image in {split}; each needs some in train and test"
+                )
+    return tree
+
+
+# Reading ------------------------------------------------------------------------------------------
 
 
 def _contents(tree: Tree) -> Contents:
@@ -219,17 +394,20 @@ def _contents(tree: Tree) -> Contents:
             f"dataset: {tree.root}: none of the first {encoded.TRIED} images can be decoded; {right}"
         )
     counts = {split: len(files) for split, files in tree.files.items()}
-    read = partial(_read, str(tree.root), tree.size, image)
-    return Contents(image, counts, lambda split, start, stop: (start, tree.files[split][start:stop]), read,
-                    skipped=tree.skipped)  # fmt: skip
+    raw = partial(_raw, str(tree.root))
+    return Contents(
+        image, counts, lambda split, start, stop: (start, tree.files[split][start:stop]),
+        partial(_read, str(tree.root), tree.reading, image), skipped=tree.skipped, raw=raw,
+    )  # fmt: skip
+
+
+def _raw(root: str, unit: tuple[int, list[_File]]) -> Iterator[tuple[int, str, bytes, int]]:
+    start, files = unit
+    for i, (name, label) in enumerate(files):
+        yield start + i, name, Path(root, name).read_bytes(), label
 
 
 def _read(
-    root: str, size: int | None, image: tuple[int, int, int], unit: tuple[int, list[_File]]
+    root: str, reading: encoded.Reading, image: tuple[int, int, int], unit: tuple[int, list[_File]]
 ) -> Iterator[Batch]:
-    start, files = unit
-    items = (
-        (start + i, name, Path(root, name).read_bytes(), label)
-        for i, (name, label) in enumerate(files)
-    )
-    yield encoded.batch(items, size, image)
+    yield encoded.batch(_raw(root, unit), reading, image)

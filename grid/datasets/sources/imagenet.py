@@ -4,7 +4,7 @@ import re
 from functools import partial
 from pathlib import Path
 
-from equigrid.grid.datasets.sources import folder
+from equigrid.grid.datasets.sources import encoded, folder
 from equigrid.grid.datasets.sources.base import Source
 from equigrid.grid.errors import UserError
 
@@ -47,10 +47,10 @@ def imagenet(
             )
             raise UserError(f"dataset: {kind}: {root / split} lacks {what}; {right}")
     splits = {"train": "train", "test": "val"}
-    tree = folder.look_into(
-        root, splits, list(names), size=SIZE if size is None else size, allow_broken=allow_broken
-    )
-    return tree.source(kind, kind, tuple(names.values()), tuple(names))
+    reading = encoded.checked_reading(SIZE if size is None else size, None, 3, allow_broken)
+    tree = folder.look_into(root, splits, list(names), reading=reading)
+    named = tree._replace(classes=tuple(names.values()))
+    return named.source(kind, kind, tuple(names))
 
 
 KINDS = {kind: partial(imagenet, kind) for kind in ("imagenet", "imagenet100", "imagenet10")}

@@ -2,36 +2,34 @@
 pyarrow's.
 """
 
-import json
-import os
+import io
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from equigrid.grid.datasets.sources import encoded
+from equigrid.generators.common import parquet_files
+from equigrid.generators.common.decoding import header_size
+from equigrid.generators.common.parquet_files import BadFiles, Columns, File, filesystem_of
+from equigrid.grid.datasets.sources import encoded, splitting
 from equigrid.grid.datasets.sources.base import (
     SPLITS,
     Batch,
     Contents,
     Shape,
     Source,
-    checked_allowance,
-    checked_size,
     class_counts,
     one_line,
 )
-from equigrid.grid.errors import UserError, near
+from equigrid.grid.errors import UserError
 
-LABELS = ("label", "labels", "fine_label")
-NAMES = {"train": ("train",), "val": ("validation", "val", "valid"), "test": ("test",)}
 ROWS = 256  # encoded images held at once
 BUFFER_BYTES = 4 * 2**20  # a column is streamed: a row group may be as large as its file
+LABELS_REV = 2  # raised when a change of the code reads other classes from the same files
+CHECKED_BYTES = 2**30  # of local files, whose images' sizes are looked at before anything runs
 
 
 def parquet(
@@ -40,149 +38,292 @@ def parquet(
     label: str | None = None,
     size: int | None = None,
     allow_broken: int = 0,
+    range: list | None = None,
+    channels: int = 3,
+    split: str | None = None,
+    group: str | None = None,
+    test: float | None = None,
+    val: float | None = None,
+    split_seed: int = 0,
 ) -> Source:
     """Files `train-*.parquet`, `test-*.parquet` and, if there are any, `validation-*.parquet` in
-    one folder.
+    one folder, or in `data/` of a cloned repository.
 
-    Without test files, validation is what is tested on. image: the column of structs with `bytes`
-    (encoded images); label: the column of integers 0 to k-1; each may be left out where there is
-    one candidate. size: resize the short side to it (bicubic, antialiased) and crop the centre;
-    without it all images must have one size. allow_broken: images that may fail to decode; they are
-    left out.
+    Without test files, validation is what is tested on. image: the column of encoded images, bytes
+    or structs with `bytes`; label: the column of classes, numbers 0 to k-1, text or categories;
+    each may be left out where there is one candidate or one of a usual name. split: the column that
+    names the split of each row, where files do not. group: the column that names the patient of
+    each. test, val: parts to hold back, where there is no such split. The other options are those
+    of a folder.
     """
     if not isinstance(place, str) or not place:
         raise UserError(
             "dataset: parquet: name a folder or URI with train-*.parquet and test-*.parquet in it"
         )
-    place = (
-        place if "://" in place else os.path.abspath(os.path.expanduser(place))
-    )  # as workers need it
-    if "://" in place and "@" in urlsplit(place).netloc:  # it would stand in errors
-        raise UserError(
-            "dataset: parquet: the address holds credentials; put them into AWS_ACCESS_KEY_ID and so on"
-        )
-    size, allow_broken = checked_size(size), checked_allowance(allow_broken)
+    reading = encoded.checked_reading(size, range, channels, allow_broken)
+    wish = splitting.checked_wish(test, val, split_seed, group)
     try:
-        files = _files(place)
-        return _source(_look_into(place, files, image, label, size), allow_broken)
+        place = parquet_files.absolute(place)
+        return _source(_look_into(place, image, label, split, reading, wish), split, wish)
     except UserError:
         raise
-    except (OSError, ValueError) as error:  # pyarrow's errors are either
+    except BadFiles as error:
+        at = "" if place in str(error) or "://" in place else f"{place}: "
+        raise UserError(f"dataset: parquet: {at}{error}") from error
+    except (OSError, ValueError, pa.ArrowException) as error:  # pyarrow's errors are any of these
         raise UserError(f"dataset: parquet: {place} cannot be read: {one_line(error)}") from error
 
 
-class _File(NamedTuple):
-    """What we need of pyarrow's FileInfo, which does not travel to other processes."""
-
-    path: str
-    base_name: str
-    size: int
-    mtime_ns: int | None
-    rows: int = 0
-
-
 class _Table(NamedTuple):
-    """The set's files by split, its columns, classes and counts."""
+    """The set's files, and of each split the rows (counted over all files) and their classes."""
 
     place: str
-    files: dict[str, list[_File]]
+    files: tuple[File, ...]
     image: str
     label: str
-    size: int | None
+    reading: encoded.Reading
     classes: tuple[str, ...]
+    rows: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
     counts: dict[str, tuple[int, ...]]
+    skipped: tuple[str, ...]
+    told: tuple[str, ...]
 
 
-def _filesystem(place: str) -> tuple[fs.FileSystem, str]:
-    return fs.FileSystem.from_uri(place) if "://" in place else (fs.LocalFileSystem(), place)
-
-
-def _files(place: str) -> dict[str, list[_File]]:
-    """The Parquet files of each split, in the order of their names. Raises UserError."""
+def _look_into(
+    place: str, image, label, split: str | None, reading: encoded.Reading, wish: splitting.Wish
+) -> _Table:
+    """Reads every file's schema, and all labels. Raises UserError, BadFiles."""
     try:
-        filesystem, root = _filesystem(place)
-        found = filesystem.get_file_info(fs.FileSelector(root))
+        filesystem, _ = filesystem_of(place)
+        found, others = parquet_files.find(place)
+    except BadFiles:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"dataset: parquet: {place} cannot be listed: {one_line(error)}") from error
-    found = sorted(
-        _File(info.path, info.base_name, info.size, info.mtime_ns) for info in found if info.is_file
+    if not found:
+        names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "") or "nothing"
+        raise UserError(f"dataset: parquet: {place} has no train-*.parquet; it has {names}")
+    by_split = _files(place, found, split, wish)
+    for files in by_split.values():
+        parquet_files.check_files(filesystem, files)
+    used = [file for files in by_split.values() for file in files]
+    columns = parquet_files.choose(filesystem, used, image, label)
+    labels = parquet_files.read_labels(filesystem, columns)
+    codes = np.concatenate(labels.codes)
+    sizes = {split: len(files) for split, files in by_split.items()}
+    rows = _by_split(filesystem, columns, split, sizes)
+    names = labels.names or tuple(map(str, range_of(codes)))
+    group_told: list[str] = []
+    if any(len(places) for places in rows.values()):
+        rows = _divided(place, filesystem, columns, wish, rows, codes, names, group_told)
+    where = f"dataset: parquet: {place}: column {columns.label!r}"
+    counts = class_counts(where, {s: codes[r] for s, r in rows.items()}, names=labels.names)
+    names = labels.names or tuple(map(str, range_of(codes)))
+    skipped = tuple(
+        f"{file.name} (named after no split)" for file in found if file.name not in columns.schemas
     )
-    files = {split: [file for file in found if _of_split(file, NAMES[split])] for split in SPLITS}
-    if not files["test"]:
+    told = (
+        f"images are column {columns.image!r}, classes column {columns.label!r}: {_listed(names)}",
+        *group_told,
+    )
+    return _Table(
+        place, columns.files, columns.image, columns.label, reading, names, rows,
+        {split: codes[places] for split, places in rows.items()}, counts, skipped, told,
+    )  # fmt: skip
+
+
+def range_of(codes: np.ndarray) -> range:
+    """The classes 0 to the largest label's. A label beyond all reason is for `class_counts`."""
+    return range(min(int(codes.max(initial=0)) + 1, len(codes) + 1))
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    some = ", ".join(f"{i} {name}" if str(i) != name else name for i, name in enumerate(names[:12]))
+    return f"{len(names)} classes, {some}{', …' if len(names) > 12 else ''}"
+
+
+# Which files and rows -----------------------------------------------------------------------------
+
+
+def _files(
+    place: str, found: list[File], column: str | None, wish: splitting.Wish
+) -> dict[str, list[File]]:
+    """The files of each split, in the order of their names; all are `train` where the rows or we
+    say. Raises UserError.
+    """
+    if column is not None:
+        return {"train": found}
+    files = {
+        split: [file for file in found if parquet_files.split_of(file.name) == split]
+        for split in SPLITS
+    }
+    if wish.test is not None and not any(files.values()):
+        return {"train": found}
+    names = ", ".join(file.name for file in found[:5]) + (" …" if len(found) > 5 else "")
+    if wish.test is None and not files["test"]:
         files["test"], files["val"] = files["val"], []
-    for split in ("train", "test"):
-        if not files[split]:
-            names = (
-                ", ".join(file.base_name for file in found[:5]) + (" …" if len(found) > 5 else "")
-                or "nothing"
+    for split, part in (("test", wish.test), ("val", wish.val)):
+        if part is not None and files[split]:
+            raise UserError(
+                f"dataset.{split}: {place} has {files[split][0].name} already; leave {split} out"
             )
-            raise UserError(f"dataset: parquet: {place} has no {split}-*.parquet; it has {names}")
+    if not files["train"]:
+        right = "name the files after their splits, or set split: COLUMN"
+        raise UserError(
+            f"dataset: parquet: {place} has no train-*.parquet; it has {names}; {right}"
+        )
+    if not files["test"] and wish.test is None:
+        right = "add some, or set test: 0.2 to hold a part of train back"
+        raise UserError(f"dataset: parquet: {place} has no test-*.parquet; it has {names}; {right}")
     return {split: files[split] for split in SPLITS if files[split]}
 
 
-def _of_split(file: _File, names: tuple[str, ...]) -> bool:
-    starts = tuple(f"{name}{mark}" for name in names for mark in "-.")
-    return file.base_name.endswith(".parquet") and file.base_name.startswith(starts)
+def _by_split(
+    filesystem, columns: Columns, column: str | None, sizes: dict[str, int]
+) -> dict[str, np.ndarray]:
+    """Rows, counted over all files, of each split: by files, or as the column says."""
+    if column is not None:
+        cells = np.array(
+            [
+                splitting.split_named(cell, f"dataset: parquet: {name}: column {column!r}")
+                for name, values in _column(filesystem, columns, column, "split")
+                for cell in values
+            ],
+            dtype="<U5",
+        )
+        found = {split: np.flatnonzero(cells == split) for split in SPLITS}
+        if not len(found["test"]):
+            found["test"], found["val"] = found["val"], found["test"]
+        return {split: places for split, places in found.items() if len(places) or split != "val"}
+    rows, first, file = {}, 0, 0
+    for split, n in sizes.items():
+        count = sum(each.rows for each in columns.files[file : file + n])
+        rows[split] = np.arange(first, first + count)
+        first, file = first + count, file + n
+    return rows
 
 
-def _look_into(place: str, files: dict[str, list[_File]], image, label, size) -> _Table:
-    """Reads the schema and all labels. Raises UserError."""
-    filesystem, _ = _filesystem(place)
-    with filesystem.open_input_file(files["train"][0].path) as file:
-        schema = pq.ParquetFile(file).schema_arrow
-    image = _column(schema, image, "image", _is_image, ())
-    label = _column(schema, label, "label", pa.types.is_integer, LABELS)
-    labels, counted = {}, {}
-    for split in files:
-        columns = [_labels(filesystem, file, (image, label)) for file in files[split]]
-        if missing := sum(column.null_count for column in columns):
+def _column(filesystem, columns: Columns, name: str, what: str) -> Iterator[tuple[str, list]]:
+    """(file, values) of a further column. Raises UserError."""
+    for file in columns.files:
+        names = columns.schemas[file.name].names
+        if names.count(name) != 1:
+            known = ", ".join(names[:8])
+            raise UserError(f"dataset.{what}: {file.name} has no column {name!r}; it has {known}")
+        with filesystem.open_input_file(file.path) as opened:
+            values = pq.read_table(opened, columns=[name])[name].to_pylist()
+        if any(value is None for value in values):
             raise UserError(
-                f"dataset: parquet: {missing} labels in {split} are missing; every image needs one"
+                f"dataset.{what}: {file.name}: {values.count(None)} rows have no {name}; fill them in"
             )
-        labels[split] = np.concatenate([column.to_numpy() for column in columns])
-        counted[split] = [
-            file._replace(rows=len(column)) for file, column in zip(files[split], columns)
-        ]
-    names = _class_names(schema, label)
-    counts = class_counts(f"dataset: parquet: {place}", labels, len(names) if names else None)
-    classes = tuple(names or map(str, range(len(counts["train"]))))
-    return _Table(place, counted, image, label, size, classes, counts)
+        yield file.name, values
 
 
-def _labels(filesystem: fs.FileSystem, file: _File, columns: tuple[str, str]) -> pa.ChunkedArray:
-    with filesystem.open_input_file(file.path) as opened:
-        found = pq.ParquetFile(opened)
-        if absent := [name for name in columns if name not in found.schema_arrow.names]:
-            raise UserError(
-                f"dataset: parquet: {file.base_name} has no column {absent[0]!r}; all files need it"
+def _divided(
+    place: str,
+    filesystem,
+    columns: Columns,
+    wish: splitting.Wish,
+    rows: dict[str, np.ndarray],
+    codes: np.ndarray,
+    names: tuple[str, ...],
+    told: list[str],
+) -> dict[str, np.ndarray]:
+    """The splits that the user asks for, and the check that no group is in two. Raises UserError."""
+    where = f"dataset: parquet: {place}"
+    wanted = None if wish.group in (None, "none") else wish.group
+    candidates = splitting.group_columns(next(iter(columns.schemas.values())).names)
+    candidates = [name for name in candidates if name != columns.label]
+    if wish.any and wish.group is None and candidates:
+        why = f"there is a column {candidates[0]!r}"
+        splitting.refuse_suspicion(where, why, f"set group: {candidates[0]}")
+    groups = None
+    if wanted or (candidates and wish.group is None):
+        column = wanted or candidates[0]
+        groups = [str(v) for _, part in _column(filesystem, columns, column, "group") for v in part]
+    if groups is not None and len(rows) > 1:
+        by_split = {split: [groups[i] for i in places] for split, places in rows.items()}
+        if wanted:
+            splitting.check_apart(where, by_split)
+        elif both := set(by_split["train"]) & set(by_split.get("test", ())):
+            told.append(
+                f"{len(both):,} of the {len(set(by_split['test'])):,} values of {candidates[0]!r} in test "
+                "are in train too: if these are patients, the test is no test of new ones"
             )
-        return found.read(columns=[columns[1]])[columns[1]]
+    if not wish.any:
+        return rows
+    train = rows["train"]
+    own = [groups[i] for i in train] if wanted else None
+    if own is None and wish.group is None and (paths := _paths(filesystem, columns)):
+        if why := splitting.groups_suspected([paths[i] for i in train], codes[train]):
+            right = "bring a column that says so, and set group: COLUMN"
+            splitting.refuse_suspicion(where, why, right)
+    divided = splitting.made(where, codes[train], names, wish, own)
+    told.append(splitting.summary(divided, wish, own))
+    return {
+        split: train[divided[split]] if split in divided else rows[split]
+        for split in SPLITS
+        if split in divided or split in rows
+    }
 
 
-def _source(table: _Table, allow_broken: int) -> Source:
+def _paths(filesystem, columns: Columns) -> list[str] | None:
+    """The paths that a Hugging Face image column remembers, where all rows have one."""
+    found: list[str] = []
+    for file in columns.files:
+        kind = columns.schemas[file.name].field(columns.image).type
+        if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
+            return None
+        with filesystem.open_input_file(file.path) as opened:
+            table = pq.read_table(opened, columns=[f"{columns.image}.path"])
+        if not table.num_columns:
+            return None
+        found += [cell and cell.get("path") for cell in table.column(0).to_pylist()]
+    return [str(path) for path in found] if all(found) else None
+
+
+# The source ---------------------------------------------------------------------------------------
+
+
+def _source(table: _Table, split: str | None, wish: splitting.Wish) -> Source:
+    files = [[parquet_files.split_of(f.name), f.path, f.size, f.mtime_ns] for f in table.files]
     state = {
-        "source": "parquet", "image": table.image, "label": table.label, "size": table.size,
-        "files": [[split, file.path, file.size, file.mtime_ns] for split in table.files for file in table.files[split]],
+        "source": "parquet", "image": table.image, "label": table.label, "files": files,
+        "size": table.reading.size, "rev": LABELS_REV, **table.reading.state(), **wish.state(),
     }  # fmt: skip
+    if split is not None:
+        state["split"] = split
     shape = None
-    if not allow_broken and (
+    if not table.reading.allow_broken and (
         image := _image_shape(table)
     ):  # where none decodes, ingest will say so
         by_split = {f"{split}_counts": counts for split, counts in table.counts.items()}
         shape = Shape(table.classes, *image, **by_split)
-    name = table.place.partition("?")[0].rstrip("/").rsplit("/", 1)[-1]
-    contents = partial(_contents, table)
+    name = table.place.partition("?")[0].rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet")
+    local = "://" not in table.place
+    total = sum(file.size for file in table.files)
+    check = None
+    if table.reading.size is None and local and total <= CHECKED_BYTES:
+        check = partial(encoded.check_sizes, partial(_image_shape, table), partial(_sizes, table))
     return Source(
-        name, state, table.classes, contents, shape, allow_broken, local="://" not in table.place
-    )
+        name, state, table.classes, partial(_contents, table), shape, table.reading.allow_broken,
+        local=local, told=table.told, split_here=wish.any,
+        grouped=wish.group not in (None, "none"), check=check,
+    )  # fmt: skip
+
+
+def _sizes(table: _Table) -> Iterator[tuple[str, tuple[int, int] | None]]:
+    for split, rows in table.rows.items():
+        unit = _unit(table, split, 0, len(rows))
+        for _, where, data, _ in _raw(table.place, table.image, unit):
+            yield where, header_size(io.BytesIO(data)) if data else None
 
 
 def _image_shape(table: _Table) -> tuple[int, int, int] | None:
-    pieces = [(file.path, 0, file.rows) for file in table.files["train"]]
-    rows = _rows(table.place, (table.image,), pieces, rows=8)
-    return encoded.image_shape(
-        (cell["bytes"] if cell else None for _, _, (cell,) in rows), table.size
-    )
+    unit = _unit(table, "train", 0, encoded.TRIED)
+    some = (data for _, _, data, _ in _raw(table.place, table.image, unit, rows=8))
+    return encoded.image_shape(some, table.reading)
 
 
 def _contents(table: _Table) -> Contents:
@@ -192,106 +333,40 @@ def _contents(table: _Table) -> Contents:
         raise UserError(
             f"dataset: {table.place}: none of the first {encoded.TRIED} images can be decoded; {right}"
         )
-    counts = {split: sum(file.rows for file in files) for split, files in table.files.items()}
-    read = partial(_read, table.place, table.image, table.label, table.size, image)
-    return Contents(image, counts, partial(_unit, table.files), read)
+    counts = {split: len(rows) for split, rows in table.rows.items()}
+    read = partial(_read, table.place, table.image, table.reading, image)
+    raw = partial(_raw, table.place, table.image)
+    return Contents(image, counts, partial(_unit, table), read, skipped=table.skipped, raw=raw)
 
 
-def _unit(
-    files: dict[str, list[_File]], split: str, start: int, stop: int
-) -> tuple[int, list[tuple[str, int, int]]]:
-    """Places `start` to `stop` - 1 of a split, as (start, (file, first row, last row + 1) …)."""
+def _unit(table: _Table, split: str, start: int, stop: int) -> tuple[int, list]:
+    """Places `start` to `stop` - 1 of a split, as (start, (file, its rows, their labels) …)."""
+    rows, labels = table.rows[split][start:stop], table.labels[split][start:stop]
     pieces, first = [], 0
-    for file in files[split]:
-        rows = max(start - first, 0), min(stop - first, file.rows)
-        if rows[0] < rows[1]:
-            pieces.append((file.path, *rows))
+    for file in table.files:
+        low, high = np.searchsorted(rows, (first, first + file.rows))
+        if low < high:
+            pieces.append((file.path, rows[low:high] - first, labels[low:high]))
         first += file.rows
     return start, pieces
 
 
 def _read(
-    place: str, image: str, label: str, size, shape: tuple[int, int, int], unit: tuple
+    place: str, image: str, reading: encoded.Reading, shape: tuple[int, int, int], unit: tuple
 ) -> Iterator[Batch]:
-    start, pieces = unit
-    items = (
-        (start + i, f"{path.rsplit('/', 1)[-1]} row {row}", cell["bytes"] if cell else None, number)
-        for i, (path, row, (cell, number)) in enumerate(_rows(place, (image, label), pieces, ROWS))
-    )
-    yield encoded.batch(items, size, shape)
+    yield encoded.batch(_raw(place, image, unit), reading, shape)
 
 
-def _rows(
-    place: str, columns: tuple[str, ...], pieces: list, rows: int
-) -> Iterator[tuple[str, int, tuple]]:
-    """(file, row, the columns' values) of the rows in `pieces`, `rows` of them in memory at
-    once.
-    """
-    filesystem, _ = _filesystem(place)
-    for path, start, stop in pieces:
+def _raw(
+    place: str, image: str, unit: tuple, rows: int = ROWS
+) -> Iterator[tuple[int, str, bytes | None, int]]:
+    """(place, where, encoded bytes, label) of a unit's images, `rows` of them in memory at once."""
+    number, pieces = unit
+    filesystem, _ = filesystem_of(place)
+    for path, wanted, labels in pieces:
         with filesystem.open_input_file(path) as opened:
             file = pq.ParquetFile(opened, buffer_size=BUFFER_BYTES)
-            groups, row = _groups(file.metadata, start, stop)
-            for part in file.iter_batches(rows, row_groups=groups, columns=list(columns)):
-                low, high = max(start - row, 0), min(stop - row, part.num_rows)
-                if low < high:
-                    chosen = part.slice(low, high - low)
-                    for i, values in enumerate(
-                        zip(*(chosen[name].to_pylist() for name in columns))
-                    ):
-                        yield path, row + low + i, values
-                row += part.num_rows
-                if row >= stop:
-                    break
-
-
-def _groups(metadata: pq.FileMetaData, start: int, stop: int) -> tuple[list[int], int]:
-    """The row groups that hold rows `start` to `stop` - 1, and the first one's first row."""
-    groups, first, row = [], 0, 0
-    for i in range(metadata.num_row_groups):
-        n = metadata.row_group(i).num_rows
-        if row < stop and row + n > start:
-            first = first if groups else row
-            groups.append(i)
-        row += n
-    return groups, first
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    return pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-
-
-def _column(schema: pa.Schema, wanted: str | None, what: str, fits, usual: tuple[str, ...]) -> str:
-    """The column for `what`: the one asked for, else the usual name, else the only one of the right
-    type.
-    """
-    candidates = [field.name for field in schema if fits(field.type)]
-    if wanted is not None:
-        if wanted in candidates:
-            return wanted
-        known = ", ".join(candidates) or "none"
-        raise UserError(
-            f"dataset.{what}: no {what} column {wanted!r}; of that type: {known}{near(wanted, candidates)}"
-        )
-    for name in usual:
-        if name in candidates:
-            return name
-    if len(candidates) == 1:
-        return candidates[0]
-    if not candidates:
-        raise UserError(
-            f"dataset: parquet: no column can be the {what}; there are {', '.join(schema.names)}"
-        )
-    raise UserError(
-        f"dataset: parquet: which column is the {what}? Say {what}: NAME, of {', '.join(candidates)}"
-    )
-
-
-def _class_names(schema: pa.Schema, label: str) -> list[str] | None:
-    """Class names from the metadata that Hugging Face's library writes, if any."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[label]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return [str(name) for name in names] if isinstance(names, list) else None
+            found = parquet_files.encoded_images(file, image, wanted, rows)
+            for label, (row, data) in zip(labels.tolist(), found):
+                yield number, f"{path.rsplit('/', 1)[-1]} row {row}", data, label
+                number += 1

@@ -320,8 +320,8 @@ class TestParquet:
         ("options", "message"),
         [
             ({"split": "val"}, r"has no val-\*.parquet; it has x.parquet"),
-            ({"label": "kind"}, "label: 'kind' is no such column; there are label"),
-            ({"image": "label"}, "image: 'label' is no such column; there are image"),
+            ({"label": "kind"}, "label: no column 'kind'; there are image, label"),
+            ({"image": "label"}, "image: 'label' is int64; encoded images are needed"),
         ],
     )
     def test_bad_options(self, tmp_path, options, message):

@@ -134,6 +134,21 @@ class TestStreaming:
         assert np.allclose(found.distances, np.sort(distances, axis=1)[:, :2])
         assert found.memorised == pytest.approx(1 / 9)
 
+    @pytest.mark.parametrize("step", [3, 40, 80])
+    def test_copies_of_images_that_the_base_holds_twice_are_memorised(self, step):
+        """Within a part and across parts: the second nearest is the nearest that differs."""
+        base = RNG.integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
+        twice = np.concatenate([base, base])
+        parts = [twice[i : i + step] for i in range(0, 80, step)]
+        found, once = nearest(base, parts), nearest(base, [base])
+        assert found.memorised == 1
+        assert np.array_equal(found.indices, once.indices)
+        assert np.allclose(found.distances, once.distances)
+        others = RNG.integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
+        assert nearest(others, parts).memorised == 0
+        with pytest.raises(ValueError, match="at least 2 different training images, got 3, 1 of"):
+            nearest(base, [base[:1], base[:1], base[:1]])
+
     def test_large_images_are_compared_reduced(self):
         training = RNG.integers(0, 256, (5, 130, 129, 3), dtype=np.uint8)
         found = nearest(training[2:3], [training])

@@ -155,18 +155,18 @@ def drop(label):
 @pytest.mark.parametrize(
     ("options", "written", "message"),
     [
-        ({"label": "lable"}, {}, "no label column 'lable'; of that type: label; did you mean 'label'"),
-        ({"image": "picture"}, {}, "no image column 'picture'; of that type: img"),
-        ({"sizes": 32}, {}, "dataset.sizes: parquet takes no such option; known: image, label, size, allow_broken, class_names; did you mean 'size'"),
+        ({"label": "lable"}, {}, "label: no column 'lable'; there are img, label; did you mean 'label'"),
+        ({"image": "picture"}, {}, "image: no column 'picture'; there are img, label"),
+        ({"sizes": 32}, {}, "dataset.sizes: parquet takes no such option; known: image, label, size, .*class_names, duplicates; did you mean 'size'"),
         ({"size": 0}, {}, "dataset.size: 0 must be a whole number of pixels from 4 to 2048"),
         ({"size": 4096}, {}, "dataset.size: 4096 must be"),
         ({"size": "32"}, {}, "dataset.size: '32' must be"),
         ({"allow_broken": -1}, {}, "dataset.allow_broken: -1 must be a whole number of images from 0 up"),
         ({}, {"change": relabel(-1)}, "label -1 in train; labels are 0 to k-1"),
-        ({}, {"change": relabel(None)}, "1 labels in train are missing"),
+        ({}, {"change": relabel(None)}, "train-00000-of-00002.parquet: 1 of 20 rows have no label; every image needs a class"),
         ({}, {"change": relabel(7)}, "no image in train has label 4, 5, 6; labels are 0 to 7, each with images"),
         ({}, {"change": relabel(10**15)}, "1,000,000,000,000,001 classes .* and 40 images in train; labels are 0 to k-1"),
-        ({}, {"change": relabel(4), "metadata": NAMES}, "label 4 in train; labels are 0 to 3"),
+        ({}, {"change": relabel(4), "metadata": NAMES}, "train-00000-of-00002.parquet: label 4 in 'label'; it names 4 classes, so labels are 0 to 3"),
         ({}, {"change": drop(2)}, "no image in train has label 2"),
         ({}, {"splits": {"train": 40, "test": 0}}, "test has no images"),
         ({}, {"splits": {"train": 40, "test": 3}}, "no image in test has label 3"),
@@ -187,7 +187,7 @@ def test_folders_without_the_files(tmp_path):
         catalogue.source({"parquet": str(tmp_path)})
     (tmp_path / "train-0.parquet").write_text("x")
     (tmp_path / "test-0.parquet").write_text("x")
-    with pytest.raises(UserError, match=f"{tmp_path} cannot be read"):
+    with pytest.raises(UserError, match=f"{tmp_path}: train-0.parquet cannot be read as Parquet"):
         catalogue.source({"parquet": str(tmp_path)})
 
 

@@ -1,0 +1,236 @@
+"""Splits that an owner asks for or names: a part of the images held back by class, groups (patients)
+on one side, and the refusal of what would put one group on two.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from equigrid.generators.common.parquet_files import SPLITS as SPLIT_NAMES
+from equigrid.generators.common.rng import permutation
+from equigrid.grid.errors import UserError
+
+_GROUP_WORDS = "patient|subject|participant|volunteer|person|donor|animal|mouse|lesion|specimen|pid"
+_GROUP_COLUMN = re.compile(
+    rf"(.*_)?(group|{_GROUP_WORDS})(_?(id|no|num|nr|number|name|uid))?", re.I
+)
+_GROUP_IN_NAME = re.compile(rf"(?:^|[^a-z])(?:{_GROUP_WORDS}|pat|subj|sub)[-_ ]?\d+", re.I)
+_PART_OF_SERIES = re.compile(
+    r"(.+?)[-_ ]?(?:[-_ ]|slice|frame|image|img|view|crop|tile|patch)[-_ ]?\d+", re.I
+)
+_LARGEST_SERIES = 0.5  # of a class: a beginning that most names share says nothing of groups
+
+
+class Wish(NamedTuple):
+    """The options `test`, `val`, `split_seed` and `group`; a part of None: no split is made."""
+
+    test: float | None = None
+    val: float | None = None
+    seed: int = 0
+    group: str | None = None
+
+    @property
+    def any(self) -> bool:
+        return self.test is not None or self.val is not None
+
+    def state(self) -> dict:
+        """What tells one split from another; nothing where none is made."""
+        made = {"test": self.test, "val": self.val, "group": self.group}
+        made |= {"seed": self.seed} if self.any else {}
+        return {name: value for name, value in made.items() if value is not None}
+
+
+def checked_wish(test, val, split_seed, group) -> Wish:
+    """The options of a spec. Raises UserError."""
+    for name, part in (("test", test), ("val", val)):
+        if part is not None and (type(part) is not float or not 0 < part < 1):
+            raise UserError(
+                f"dataset.{name}: {part!r}; write the part of the images to hold back, such as 0.2"
+            )
+    if (test or 0) + (val or 0) >= 1:
+        raise UserError(f"dataset: test {test} and val {val} leave nothing to train on; lower them")
+    if type(split_seed) is not int or split_seed < 0:
+        raise UserError(f"dataset.split_seed: {split_seed!r}; write a whole number from 0 up")
+    if group is not None and (not isinstance(group, str) or not group):
+        raise UserError(f"dataset.group: {group!r}; name a column, a pattern, or none")
+    return Wish(test, val, split_seed, group)
+
+
+def split_named(value, where: str) -> str:
+    """The split that a cell of a table names. Raises UserError."""
+    word = str(value).strip().lower()
+    for split, names in SPLIT_NAMES.items():
+        if word in names:
+            return split
+    raise UserError(f"{where}: {value!r} is no split; write train, val or test")
+
+
+# Groups -------------------------------------------------------------------------------------------
+
+
+def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
+    """The group of each image, by a regular expression over its name: its first bracket, or all
+    that it matches. Raises UserError for a name that it does not match.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            f"dataset.group: {pattern!r} is no regular expression ({error}), and no column"
+        ) from error
+    found = []
+    for name in names:
+        match = compiled.search(name)
+        group = match and (match[1] if compiled.groups else match[0])
+        if not group:
+            raise UserError(
+                f"dataset.group: {pattern!r} finds no group in {name!r}; every image needs one"
+            )
+        found.append(group)
+    return found
+
+
+def group_columns(names: Iterable[str]) -> list[str]:
+    """Columns that seem to say which patient, subject … an image is of."""
+    return [name for name in names if _GROUP_COLUMN.fullmatch(name)]
+
+
+def groups_suspected(names: Sequence[str], labels: np.ndarray) -> str | None:
+    """Why images seem to come in groups by their names: several of one patient, or series such as
+    `a17_1.png`, `a17_2.png`; None if they do not.
+    """
+    if (n := sum(bool(_GROUP_IN_NAME.search(name)) for name in names)) > len(names) / 2:
+        example = next(name for name in names if _GROUP_IN_NAME.search(name))
+        return f"{n:,} names tell whom they are of, such as {example!r}"
+    deep = [name for name in names if name.count("/") > 1]
+    if len({name.rpartition("/")[0] for name in deep}) > 1 and len(deep) > len(names) / 2:
+        return f"images lie in folders within their class, such as {deep[0]!r}"
+    for label in np.unique(labels):
+        series: dict[str, str] = {}
+        counts: dict[str, int] = {}
+        own = [names[i] for i in np.flatnonzero(labels == label)]
+        for name in own:
+            stem = name.rpartition("/")[2].rpartition(".")[0]
+            if part := _PART_OF_SERIES.fullmatch(stem):
+                counts[part[1]] = counts.get(part[1], 0) + 1
+                series.setdefault(part[1], name)
+        several = {stem: n for stem, n in counts.items() if n > 1}
+        enough = sum(several.values()) > len(own) / 2 and len(several) > 1
+        if enough and max(several.values()) <= max(2, _LARGEST_SERIES * len(own)):
+            stem = max(several, key=several.get)
+            return f"{several[stem]} names begin with {stem!r}, such as {series[stem]!r}"
+    return None
+
+
+def refuse_suspicion(where: str, why: str, right: str) -> None:
+    """Raises UserError: a random split may put one patient on both sides."""
+    what = f"{why}: if these are groups (one patient, one scene), a random split leaks them"
+    raise UserError(f"{where}: {what}; {right}, or group: none if they are not")
+
+
+def check_apart(where: str, groups: dict[str, Sequence[str]]) -> None:
+    """Raises UserError if a group has images in two splits."""
+    splits = list(groups)
+    for i, one in enumerate(splits):
+        for other in splits[i + 1 :]:
+            if both := sorted(set(groups[one]) & set(groups[other])):
+                some = ", ".join(map(repr, both[:3])) + (", …" if len(both) > 3 else "")
+                what = f"{len(both)} groups, such as {some}, have images in {one} and in {other}"
+                raise UserError(f"{where}: {what}; a patient's images belong to one side")
+
+
+# Splits -------------------------------------------------------------------------------------------
+
+
+def made(
+    where: str,
+    labels: np.ndarray,
+    names: Sequence[str],
+    wish: Wish,
+    groups: Sequence[str] | None = None,
+) -> dict[str, np.ndarray]:
+    """Places of each split among images with labels (n,) int64, ascending; the classes in
+    proportion, each on every side, groups whole. names: the classes'. Raises UserError.
+    """
+    sides = {"test": wish.test, "val": wish.val}
+    split = np.full(len(labels), "train", dtype="<U5")
+    for number, (side, part) in enumerate(sides.items()):
+        if part is None:
+            continue
+        left = np.flatnonzero(split == "train")
+        of_rest = part / (1 - (wish.test or 0)) if side == "val" and wish.test else part
+        draw = _of_classes if groups is None else _of_groups
+        chosen = draw(
+            where, labels[left], names, of_rest, wish.seed, side,
+            None if groups is None else np.unique([groups[i] for i in left], return_inverse=True)[1],
+        )  # fmt: skip
+        split[left[chosen]] = side
+    return {
+        side: places
+        for side in ("train", "val", "test")
+        if len(places := np.flatnonzero(split == side))
+    }
+
+
+def _of_classes(where, labels, names, part, seed, side, _groups) -> np.ndarray:
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise _too_few(where, names[label], side, "has one image")
+        n = min(max(1, round(part * len(members))), len(members) - 1)
+        order = permutation(seed, f"split {side}", int(label), len(members))
+        chosen.append(members[order[:n]])
+    return np.sort(np.concatenate(chosen))
+
+
+def _of_groups(where, labels, names, part, seed, side, groups) -> np.ndarray:
+    """Whole groups, in a random order, each taken if the classes' numbers come nearer to their part
+    by it; then, for a class without any, the group that adds least to the others.
+    """
+    size = int(labels.max()) + 1
+    table = np.zeros((int(groups.max()) + 1, size), np.int64)  # images by group and class
+    np.add.at(table, (groups, labels), 1)
+    every = table.sum(axis=0)
+    scale = np.maximum(every, 1)
+    target, has = part * every, np.zeros(size)
+    taken = np.zeros(len(table), bool)
+    order = permutation(seed, f"split {side}", 0, len(table))
+    for group in order[np.argsort(-table[order].sum(axis=1), kind="stable")]:
+        with_it = has + table[group]
+        gain = np.square((has - target) / scale).sum() - np.square((with_it - target) / scale).sum()
+        if gain > 0 and ((every - with_it > 0) | (every == 0)).all():
+            has, taken[group] = with_it, True
+    for label in np.flatnonzero((every > 0) & (has == 0)):
+        fit = [
+            group
+            for group in order
+            if not taken[group]
+            and table[group, label]
+            and ((every - has - table[group] > 0) | (every == 0)).all()
+        ]
+        if not fit:
+            n = int((table[:, label] > 0).sum())
+            raise _too_few(where, names[label], side, f"has images of {n} groups")
+        least = min(fit, key=lambda group: int(table[group].sum()))
+        has, taken[least] = has + table[least], True
+    return np.flatnonzero(taken[groups])
+
+
+def _too_few(where: str, name: str, side: str, has: str) -> UserError:
+    what = f"class {name!r} {has}, which cannot be both in train and in {side}"
+    return UserError(f"{where}: {what}; add some, remove the class, or bring a {side} split")
+
+
+def summary(split: dict[str, np.ndarray], wish: Wish, groups: Sequence[str] | None) -> str:
+    """One line on a split that was made."""
+    sizes = ", ".join(f"{len(places):,} {side}" for side, places in split.items())
+    how = f"groups by {wish.group!r} kept together" if groups is not None else "by class"
+    if groups is not None:
+        apart = ", ".join(
+            f"{len({groups[i] for i in places}):,} {side}" for side, places in split.items()
+        )
+        how += f" (groups: {apart})"
+    return f"split here with seed {wish.seed}, {how}: {sizes} images"

@@ -1,0 +1,212 @@
+"""A table of labels beside a folder of images: CSV, TSV or Parquet, with a file and a class a row,
+perhaps a split and a group.
+"""
+
+import csv
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from equigrid.generators.common import trees
+from equigrid.generators.common.decoding import image_suffixes, is_image_name
+from equigrid.generators.common.parquet_files import LABELS, normal
+from equigrid.grid.datasets.sources import splitting
+from equigrid.grid.errors import UserError, near
+
+FILES = ("file", "file_name", "filename", "path", "image", "image_path", "filepath", "image_id")
+SPLIT = ("split", "set", "subset", "fold", "partition")
+NAME_LENGTH = 100
+
+
+class Row(NamedTuple):
+    """One image. file: relative to the folder."""
+
+    file: str
+    label: str
+    split: str
+    group: str
+    facts: os.stat_result
+
+
+class Listed(NamedTuple):
+    """The rows of a table, in its order. group: its column of groups, if one was asked for.
+    candidates: columns that seem to be one. unlisted: images in the folder that no row names.
+    """
+
+    path: Path
+    rows: list[Row]
+    group: str | None
+    candidates: list[str]
+    unlisted: int
+    told: str
+
+
+def rows(
+    root: Path, table: str, *, label: str | None, split: str | None, group: str | None
+) -> Listed:
+    """The rows of the table at `table`, or of that name in the folder. Raises UserError."""
+    path = _path(root, table)
+    columns = _read(path)
+    where = f"dataset.labels: {path.name}"
+    if not columns or not len(next(iter(columns.values()))):
+        raise UserError(f"{where} has no rows; write a file and a label in each")
+    file_column = _column(columns, None, FILES, where, "file")
+    label_column = _column(columns, label, LABELS, where, "label")
+    split_column = _column(columns, split, SPLIT[:1], where, "split", optional=split is None)
+    wanted = None if group in (None, "none") else group
+    if wanted is not None and wanted not in columns:
+        known = ", ".join(columns)
+        raise UserError(f"dataset.group: {path.name} has no column {wanted!r}; it has {known}")
+    found, seen = [], {}
+    lines = zip(
+        columns[file_column],
+        columns[label_column],
+        columns[split_column] if split_column else ["train"] * len(columns[file_column]),
+        columns[wanted] if wanted else [""] * len(columns[file_column]),
+    )
+    for number, (name, text, side, of) in enumerate(lines, start=2):
+        at = f"{where}:{number}"
+        for column, value in ((file_column, name), (label_column, text), (wanted, of)):
+            if column and not value.strip():
+                raise UserError(f"{at}: no {column}; fill it in, or remove the row")
+        if not (clean := normal(text.strip())).isprintable():
+            raise UserError(f"{at}: the class {text!r:.60} cannot be printed; give it another name")
+        file, facts = _file(root, name.strip(), at)
+        if file in seen:
+            raise UserError(f"{at}: {file} is in row {seen[file]} too; name each image once")
+        seen[file] = number
+        side = splitting.split_named(side, at) if split_column else "train"
+        found.append(Row(file, clean, side, of.strip(), facts))
+    candidates = [
+        name
+        for name in splitting.group_columns(columns)
+        if name not in (file_column, label_column, split_column)
+    ]
+    chosen = f"files are column {file_column!r}, classes column {label_column!r}"
+    chosen += f", splits column {split_column!r}" if split_column else ""
+    chosen += f", groups column {wanted!r}" if wanted else ""
+    unlisted = _images(root) - len(found)
+    return Listed(path, found, wanted, candidates, max(0, unlisted), f"{path.name}: {chosen}")
+
+
+def _path(root: Path, table: str) -> Path:
+    given = Path(str(table)).expanduser()
+    for path in (root / given, given.absolute()):
+        try:
+            if path.is_file():
+                return path
+        except OSError:
+            continue
+    raise UserError(
+        f"dataset.labels: there is no file {given} in {root}, nor {given.absolute()}; name a CSV or "
+        "Parquet file with a file and a label a row"
+    )
+
+
+def _read(path: Path) -> dict[str, list[str]]:
+    """The table's cells as text, by column. Raises UserError."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            return _read_parquet(path)
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else _delimiter(text)
+        lines = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        right = "write a CSV file in UTF-8, or a Parquet file"
+        raise UserError(
+            f"dataset.labels: {path} cannot be read: {str(error)[:NAME_LENGTH]}; {right}"
+        ) from error
+    if not lines:
+        return {}
+    header = [name.strip() for name in lines[0]]
+    if twice := [name for i, name in enumerate(header) if name in header[:i]]:
+        raise UserError(
+            f"dataset.labels: {path.name} has the column {twice[0]!r} twice; rename one"
+        )
+    cells = [line for line in lines[1:] if any(cell.strip() for cell in line)]
+    for number, line in enumerate(lines[1:], start=2):
+        if any(line) and len(line) != len(header):
+            what = f"{len(line)} cells, and the first line names {len(header)} columns"
+            raise UserError(
+                f"dataset.labels: {path.name}:{number}: {what}; is a comma in a name? Quote it"
+            )
+    return {name: [line[i] for line in cells] for i, name in enumerate(header)}
+
+
+def _delimiter(text: str) -> str:
+    first = text.split("\n", 1)[0]
+    return max(",;\t", key=first.count)
+
+
+def _read_parquet(path: Path) -> dict[str, list[str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+        found = zip(table.column_names, table.columns)
+        return {
+            name: ["" if value is None else str(value) for value in column.to_pylist()]
+            for name, column in found
+        }
+    except (pa.ArrowException, OSError) as error:
+        text = " ".join(str(error).split())[:NAME_LENGTH]
+        raise UserError(f"dataset.labels: {path} cannot be read: {text}") from error
+
+
+def _column(
+    columns: dict,
+    wanted: str | None,
+    usual: tuple,
+    where: str,
+    what: str,
+    *,
+    optional: bool = False,
+) -> str | None:
+    known = ", ".join(columns)
+    if wanted is not None:
+        if wanted in columns:
+            return wanted
+        raise UserError(
+            f"dataset.{what}: {where.removeprefix('dataset.labels: ')} has no column {wanted!r}; it has "
+            f"{known}{near(wanted, columns)}"
+        )
+    for name in usual:
+        if found := [column for column in columns if column.lower() == name]:
+            return found[0]
+    if optional:
+        return None
+    right = f"call it {usual[0]!r}" + (f", or say {what}: COLUMN" if what != "file" else "")
+    raise UserError(f"{where} has no column of the {what}; it has {known}; {right}")
+
+
+def _file(root: Path, name: str, at: str) -> tuple[str, os.stat_result]:
+    """The image that a row names, with or without its ending, relative to the folder. Raises
+    UserError.
+    """
+    import stat
+
+    candidates = [name] if is_image_name(name) else [name, *_with_endings(root, name)]
+    for each in candidates:
+        try:
+            facts = (root / each).stat()
+        except (OSError, ValueError):
+            continue
+        if stat.S_ISREG(facts.st_mode):
+            relative = os.path.relpath(root / each, root)
+            if relative.startswith(".."):
+                raise UserError(f"{at}: {name} lies outside of {root}; name files inside of it")
+            return relative, facts
+    raise UserError(f"{at}: there is no image {name!r} in {root}; write its path from there")
+
+
+def _with_endings(root: Path, name: str) -> list[str]:
+    return [
+        f"{name}{ending}"
+        for ending in sorted(image_suffixes())
+        if (root / f"{name}{ending}").is_file()
+    ]
+
+
+def _images(root: Path) -> int:
+    return sum(is_image_name(entry.name) for entry in trees.walk(str(root)))

@@ -79,7 +79,7 @@ def evaluate_blocks(
 
 @torch.inference_mode()
 def _evaluate(
-    module: nn.Module, mixes: Iterable[Mix], *, classes: int, device, batch: int
+    module: nn.Module, mixes: Iterable[Mix], *, classes: int, device: torch.device | str, batch: int
 ) -> Evaluation:
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")

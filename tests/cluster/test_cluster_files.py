@@ -39,9 +39,8 @@ WORKER_GROUP = set(
     "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts rayStartParams replicas resources"
     " scaleStrategy suspend template".split()
 )
-CONTAINER = set(
-    "name image ports env envFrom lifecycle resources volumeMounts".split()
-)  # of the pod API, those used here
+# Of the pod API, those used here.
+CONTAINER = set("name image ports env envFrom lifecycle resources volumeMounts".split())
 
 
 def read(name: str) -> dict:

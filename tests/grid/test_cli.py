@@ -63,9 +63,8 @@ def test_all_of_ray_killed_resumes_to_the_same_table(
     for pid in first.descendants():
         os.kill(pid, signal.SIGKILL)
     assert first.finish(120) != 0
-    assert (
-        "Traceback" not in first.text
-    )  # Ray itself ends a driver that has lost its GCS, sometimes without a word
+    # Ray itself ends a driver that has lost its GCS, sometimes without a word.
+    assert "Traceback" not in first.text
     after_kill = parts(store)
     second = start(*arguments)
     assert second.finish() == 0, second.text
@@ -150,9 +149,8 @@ def test_status_fit_and_report_work_offline_from_the_store(finished_mini, tmp_pa
     assert "20 of 20 cells have a result" in equigrid("status", "mini", "--store", store).stdout
     fitted = equigrid("fit", "mini", "--store", store, "--json")
     assert fitted.returncode == 0, fitted.stderr
-    asked = equigrid(
-        "equiv", "--n-base", 60, "--n-real", 60, "--store", store, "--json"
-    )  # the store's only grid
+    # The store's only grid.
+    asked = equigrid("equiv", "--n-base", 60, "--n-real", 60, "--store", store, "--json")
     assert json.loads(asked.stdout)["curves"][0]["n_base"] == 60
     (curve,) = json.loads(fitted.stdout)["curves"]
     assert curve["status"] in ("determined", "undetermined")

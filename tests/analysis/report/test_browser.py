@@ -134,9 +134,8 @@ def test_report_is_drawn_without_errors_and_fits_its_width(browser, report, widt
     browser.open(report.as_uri(), width)
     assert browser.errors() == []
     panels = browser.run("return document.querySelectorAll('.panel svg.main-svg').length")
-    assert (
-        panels >= 2 * 9
-    )  # three base sizes, three interactive figures, plotly draws two svg per panel
+    # Three base sizes, three interactive figures, plotly draws two svg per panel.
+    assert panels >= 2 * 9
     assert browser.run("return window.innerWidth") == width
     inside, outside = browser.run(
         "return [document.documentElement.scrollWidth, window.innerWidth]"

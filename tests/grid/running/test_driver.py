@@ -76,11 +76,8 @@ def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_pat
     shutil.copytree(finished_mini[0].uri, tmp_path / "grown")
     store = Store(tmp_path / "grown")
     before = files(store, "results/parts", "generators", "pools")
-    mini["blocks"][0]["syn"]["edm"] = [
-        1,
-        2,
-        5,
-    ]  # 5 × 120 = 600: beyond the pool's first shard of 512
+    # 5 × 120 = 600: beyond the pool's first shard of 512
+    mini["blocks"][0]["syn"]["edm"] = [1, 2, 5]
     mini["seeds"] = [0, 1, 2]
     summary, the_plan = run(mini, store, quiet)
     # 9 of the old kind for the new seed, and ratio 5 at two base sizes for three seeds

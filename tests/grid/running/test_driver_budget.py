@@ -16,9 +16,8 @@ def test_it_stops_before_the_budget_and_goes_on_to_the_same_table(
     finished_mini, mini, tmp_path, quiet, write_spec, start, outcomes
 ):
     store = Store(tmp_path / "store", create=True)
-    hours = (
-        5 / 3600
-    )  # two slots take longer to load PyTorch, on any machine; the whole grid takes about 19
+    # Two slots take longer to load PyTorch, on any machine; the whole grid takes about 19.
+    hours = 5 / 3600
     summary, the_plan = driver.run(load(mini), store, console=quiet, max_device_hours=hours)
     assert summary.budget_reached
     assert 0 < summary.device_s <= 3600 * hours

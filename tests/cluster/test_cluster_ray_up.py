@@ -13,6 +13,8 @@ from launched import BIN, CHECKOUT, DASHBOARD, REPOSITORY, cores, same_columns
 
 from equigrid.grid.store import Store, results
 
+pytestmark = pytest.mark.long
+
 CONNECT = """
 import sys, ray
 ray.init(address=sys.argv[1], logging_level="ERROR")

@@ -23,10 +23,13 @@ from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted
 from equigrid.analysis.report.html import write_report
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("chromium") and shutil.which("chromedriver")),
-    reason="chromium is not installed",
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not (shutil.which("chromium") and shutil.which("chromedriver")),
+        reason="chromium is not installed",
+    ),
+]
 TAB = "\ue004"
 
 

@@ -368,7 +368,7 @@ def test_weights_from_a_file_are_not_trained(tmp_path):
         trained(config(given))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_equals_eager():
     """One graph without breaks, dropout included; rounding differs where operations are fused."""
     from torch._dynamo.utils import counters
@@ -380,7 +380,7 @@ def test_compiled_equals_eager():
     assert furthest(made, trained(tiny())) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_digits_preset_learns_digits():
     """Samples of a class lie nearer to that class's real mean than to the others', most of the
     time.

@@ -17,7 +17,7 @@ from equigrid.grid.running import driver
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store
 
-pytestmark = pytest.mark.usefixtures("ray_here")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_here")]
 VAE_STEPS, STEPS = 10, 16
 JUDGE = {"base_channels": 8, "layers": 1, "starts_at_part": 0.5}
 TINY = {

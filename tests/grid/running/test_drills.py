@@ -11,6 +11,8 @@ from equigrid.grid.running import driver
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store, lock, results
 
+pytestmark = pytest.mark.long
+
 
 def parts(store) -> list[str]:
     return list(store.list(results.PARTS))

@@ -121,6 +121,7 @@ def _assert_shard(store: Store, job, bounds: np.ndarray) -> int:
     return int(refused.sum())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_here")
 def test_the_driver_runs_it(spec, tmp_path, quiet):
     spec["blocks"] = [{"n_base": 60, "syn": {"sd": 1}}]

@@ -75,8 +75,8 @@ def _check_timm(name: str, height: int, width: int, channels: int) -> None:
     network, dot, tag = bare.partition(".")
     if dot:
         raise ValueError(
-            f"{name}: {tag!r} names pre-trained weights, and all training here is from scratch; write "
-            f"timm/{network}"
+            f"{name}: {tag!r} names pre-trained weights, and all training here is from scratch; "
+            f"write timm/{network}"
         )
     if not timm.is_model(bare):
         near = difflib.get_close_matches(bare, timm.list_models(), n=3, cutoff=0.4)

@@ -49,7 +49,7 @@ def is_image_name(name: str) -> bool:
 
 
 def decode(
-    data: bytes, size: int | None = None, *, levels: tuple[float, float] | None = None
+    data: bytes | None, size: int | None = None, *, levels: tuple[float, float] | None = None
 ) -> np.ndarray:
     """An encoded image as (H, W, 3) uint8 RGB: upright (EXIF), alpha over white, 16-bit grey scaled
     to 8 bits.
@@ -63,7 +63,7 @@ def decode(
 
 
 def decode_and_see(
-    data: bytes, size: int | None = None, *, levels: tuple[float, float] | None = None
+    data: bytes | None, size: int | None = None, *, levels: tuple[float, float] | None = None
 ) -> tuple[np.ndarray, Seen]:
     """`decode`, and what was passed over."""
     if not isinstance(data, bytes | bytearray | memoryview):

@@ -190,8 +190,8 @@ def _check_numbers(stem: str, by_total: dict[int, list[tuple[int, str]]]) -> Non
     if len(by_total) > 1:
         one, other = (found[0][1] for found in list(by_total.values())[:2])
         raise BadFiles(
-            f"{one} and {other} are of two different numbers of files: old and new ones side by side? "
-            "Keep those of one upload"
+            f"{one} and {other} are of two different numbers of files: old and new ones side by "
+            "side? Keep those of one upload"
         )
     ((total, found),) = by_total.items()
     seen: dict[int, str] = {}
@@ -201,7 +201,9 @@ def _check_numbers(stem: str, by_total: dict[int, list[tuple[int, str]]]) -> Non
         seen[k] = name
     first = 0 if 0 in seen or total not in seen else 1  # some count from 1
     if missing := [k for k in range(first, first + total) if k not in seen]:
-        width = len(_SHARD.fullmatch(found[0][1])["n"])
+        matched = _SHARD.fullmatch(found[0][1])
+        assert matched is not None, "all of these names have numbers"
+        width = len(matched["n"])
         some = ", ".join(f"{stem}-{k:0{width}d}-of-{total:0{width}d}.parquet" for k in missing[:3])
         there = f"{len(seen)} of {total} files of {stem} are there"
         raise BadFiles(f"{there}; {some}{', …' * (len(missing) > 3)} missing: fetch the rest")
@@ -425,21 +427,19 @@ def read_labels(filesystem: fs.FileSystem, columns: Columns) -> Labels:
     """The classes of all rows, matched between files by name. Raises BadFiles."""
     found = [_column(filesystem, columns, file) for file in columns.files]
     _check_forms(columns.label, found)
-    if found[0].names is None:
+    named = [(column, column.names) for column in found if column.names is not None]
+    if not named:
         return Labels(None, [column.codes for column in found])
-    listed = next((column for column in found if column.form == "numbers with names"), None)
-    if listed:
-        names = listed.names
-    else:
-        names = sorted({name for column in found for name in column.names})
+    listed = next((own for own in named if own[0].form == "numbers with names"), None)
+    names = listed[1] if listed else sorted({name for _, own in named for name in own})
     place = {name: i for i, name in enumerate(names)}
     codes = []
-    for column in found:
+    for column, own in named:
         used = np.unique(column.codes)
-        if strange := [column.names[i] for i in used if column.names[i] not in place]:
-            what = f"{column.file} has class {strange[0]!r}, which {listed.file} does not name"
+        if listed and (strange := [own[i] for i in used if own[i] not in place]):
+            what = f"{column.file} has class {strange[0]!r}, which {listed[0].file} does not name"
             raise BadFiles(f"{what} (it names {_some(names)}); give all files the same classes")
-        to = np.array([place.get(name, -1) for name in column.names], np.int64)
+        to = np.array([place.get(name, -1) for name in own], np.int64)
         codes.append(to[column.codes])
     return Labels(tuple(names), codes)
 
@@ -463,11 +463,10 @@ def _column(filesystem: fs.FileSystem, columns: Columns, file: File) -> _Column:
         values = values.cast(kind)
     missing = values.null_count
     if pa.types.is_floating(kind):
-        missing += pc.sum(pc.is_nan(values)).as_py() or 0
+        missing += len(values.filter(pc.is_nan(values)))
     if missing:
-        raise BadFiles(
-            f"{file.name}: {missing} of {len(values)} rows have no {label}; every image needs a class"
-        )
+        what = f"{missing} of {len(values)} rows have no {label}"
+        raise BadFiles(f"{file.name}: {what}; every image needs a class")
     if _is_text(kind):
         return _text(file.name, label, values)
     if pa.types.is_boolean(kind):
@@ -487,7 +486,7 @@ def _text(file: str, label: str, values: pa.ChunkedArray) -> _Column:
     encoded = values.combine_chunks().dictionary_encode()
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    texts = [normal(text) for text in encoded.dictionary.to_pylist()]
+    texts = [normal(str(text)) for text in encoded.dictionary.to_pylist()]
     for text in texts:
         if not text.strip() or not text.isprintable():
             raise BadFiles(

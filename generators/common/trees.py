@@ -6,9 +6,10 @@ import os
 import stat
 from collections.abc import Iterator
 
-_LEFT_BY_OTHERS = frozenset(
-    ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
-)  # fmt: skip
+_LEFT_BY_OTHERS = frozenset((
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+    "__pycache__",
+))  # fmt: skip
 
 
 class BadTree(ValueError):
@@ -78,10 +79,11 @@ def facts_of(entry: os.DirEntry) -> os.stat_result:
     return facts
 
 
-_BESIDE_IMAGES = frozenset(
-    (".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".htm", ".db",
-     ".ini", ".log", ".toml", ".pdf", ".py", ".ipynb", ".url", ".lnk", ".sha256", ".md5", ".npy", ".mat")
-)  # fmt: skip
+_BESIDE_IMAGES = frozenset((
+    ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html",
+    ".htm", ".db", ".ini", ".log", ".toml", ".pdf", ".py", ".ipynb", ".url", ".lnk", ".sha256",
+    ".md5", ".npy", ".mat",
+))  # fmt: skip
 LOSS = 0.1
 """The part of a class's files that may be passed over as no images."""
 

@@ -111,8 +111,8 @@ class ParquetListing(Listing):
                 with filesystem.open_input_file(self.files[name]) as opened:
                     file = pq.ParquetFile(opened, buffer_size=_BUFFER_BYTES)
                     chosen = np.array(sorted(rows), np.int64)
-                    for row, data in parquet_files.encoded_images(file, self.column, chosen, _ROWS):
-                        yield rows[row], data
+                    for at, data in parquet_files.encoded_images(file, self.column, chosen, _ROWS):
+                        yield rows[at], data
             except KeyError:
                 raise ValueError(f"path: {name} in {self.root} is gone") from None
             except (OSError, pa.ArrowException) as error:

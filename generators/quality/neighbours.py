@@ -46,7 +46,8 @@ def nearest(samples: np.ndarray, training: Iterable[np.ndarray]) -> Neighbours:
     points = _flat(samples)
     best = np.full((len(points), 2), np.inf)
     where = np.full((len(points), 2), -1, np.int64)
-    seen, different = 0, set()
+    seen = 0
+    different: set[bytes] = set()
     for part in training:
         every = _flat(part)
         fresh = _first_occurrences(every, different)

@@ -3,6 +3,7 @@
 import inspect
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -104,6 +105,7 @@ def test_every_kind_has_a_configuration_and_code():
 def test_a_kind_that_lacks_a_method_cannot_be_made():
     class Incomplete(GeneratorConfig):
         kind: str = "incomplete"
+        setting: Literal["closed", "open"] = "closed"
 
         def check_own(self, *_) -> None: ...
         def training_payload(self) -> dict: ...

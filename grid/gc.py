@@ -12,8 +12,11 @@ from functools import partial
 from typing import NamedTuple
 
 from equigrid.grid.errors import UserError
+from equigrid.grid.jobs.kind import JobKind
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.pending import done_jobs
-from equigrid.grid.planning.planner import Plan, plan
+from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Entry, Store, layout, lock, results
@@ -67,7 +70,7 @@ def plan_gc(store: Store, plans: list[Plan], *, now: float | None = None) -> lis
     now = store.check() if now is None else now
     needs = _Needs(store, plans)
     found = []
-    for prefix, reasons in REASONS.items():
+    for prefix, reasons in _reasons().items():
         entries = list(store.entries(prefix))
         why = dict(reasons(needs, entries))
         asides = dict.fromkeys(store.asides(prefix), UNFINISHED)
@@ -86,8 +89,8 @@ def collect(store: Store, garbage: Iterable[Garbage]) -> int:
     """
     garbage = list(garbage)
     names = [item.name for item in garbage]
-    store.delete(*(name for name in names if name.endswith(".json")))
-    store.delete(*(name for name in names if not name.endswith(".json")))
+    store.delete(*filter(layout.is_manifest, names))
+    store.delete(*(name for name in names if not layout.is_manifest(name)))
     return sum(item.bytes for item in garbage)
 
 
@@ -109,25 +112,17 @@ class _Needs:
             if layout.dataset_folder(entry.name) not in self.datasets:
                 yield entry.name, NOT_NEEDED
 
-    def of_trainings(
-        self, entries: list[Entry], outputs: layout.Folders
-    ) -> Iterator[tuple[str, str]]:
+    def of_kind(self, entries: list[Entry], kind: JobKind) -> Iterator[tuple[str, str]]:
+        outputs = kind.outputs
         for entry in entries:
             job_id = outputs.owner(entry.name)
             if job_id not in self.jobs:
                 yield entry.name, NOT_NEEDED
             elif job_id in self.done - self.busy and outputs.is_for_training(entry.name):
                 yield entry.name, TRAINED
-        weights = [entry.name for entry in entries if "/weights-" in entry.name]
-        yield from self._leftovers(outputs, weights, "weights")
-
-    def of_pools(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
-        for entry in entries:
-            if layout.POOLS.owner(entry.name) not in self.jobs:
-                yield entry.name, NOT_NEEDED
-        for ending, key in ((".safetensors", "data"), (".parquet", "columns")):
-            data = [entry.name for entry in entries if entry.name.endswith(ending)]
-            yield from self._leftovers(layout.POOLS, data, key)
+        for part, key in kind.leftovers.items():
+            beside = [entry.name for entry in entries if part in entry.name]
+            yield from self._leftovers(outputs, beside, key)
 
     def _leftovers(
         self, outputs: layout.Files, names: list[str], key: str
@@ -165,22 +160,31 @@ class _Needs:
         yield from self.of_parts(entries)
         names = {entry.name for entry in entries}
         for name in names - self.replaced:
-            if name.endswith(".parquet") and f"{name.removesuffix('.parquet')}.json" not in names:
+            manifest = layout.generation_manifest(layout.generation_of(name))
+            if manifest not in names:
                 yield name, UNFINISHED
 
 
-REASONS: dict[str, Callable[[_Needs, list[Entry]], Iterator[tuple[str, str]]]] = {
-    layout.DATASETS: _Needs.of_datasets,
-    layout.GENERATORS.root: partial(_Needs.of_trainings, outputs=layout.GENERATORS),
-    layout.REFERENCE_CLASSIFIERS.root: partial(
-        _Needs.of_trainings, outputs=layout.REFERENCE_CLASSIFIERS
-    ),
-    layout.POOLS.root: _Needs.of_pools,
-    layout.CHECKPOINTS: _Needs.of_checkpoints,
-    layout.FAILURES: _Needs.of_failures,
-    layout.TABLES: _Needs.of_tables,
-    layout.PARTS: _Needs.of_parts,
-}
+Reasons = Callable[[_Needs, list[Entry]], Iterator[tuple[str, str]]]
+
+
+def _reasons() -> dict[str, Reasons]:
+    """By the folder that they are asked about; of measures and results nothing but what was
+    replaced ever goes.
+    """
+    of_kinds = {
+        kind.outputs.root: partial(_Needs.of_kind, kind=kind)
+        for kind in KINDS.values()
+        if kind.outputs and not kind.kept
+    }
+    return {
+        layout.DATASETS: _Needs.of_datasets,
+        **of_kinds,
+        layout.CHECKPOINTS: _Needs.of_checkpoints,
+        layout.FAILURES: _Needs.of_failures,
+        layout.TABLES: _Needs.of_tables,
+        layout.PARTS: _Needs.of_parts,
+    }
 
 
 def _runs(store: Store, the_plan: Plan) -> bool:

@@ -12,7 +12,7 @@ from equigrid.grid.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from equigrid.grid.planning.planner import Plan
+    from equigrid.grid.planning.graph import Plan
     from equigrid.grid.store import Store
 
 

@@ -16,7 +16,7 @@ from equigrid.grid.cli.options import DEFAULT_STORE, Json, Out, RanSpec, Spec, S
 from equigrid.grid.errors import ExitCode, UnavailableError
 
 if TYPE_CHECKING:
-    from equigrid.grid.planning.planner import Plan
+    from equigrid.grid.planning.graph import Plan
     from equigrid.grid.reporting.summary import Summary
     from equigrid.grid.spec import GridSpec
     from equigrid.grid.store import Store
@@ -26,6 +26,7 @@ WATCH_EVERY_S = 5
 
 def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
     """Show what would run, what is done already, and what it would take."""
+    from equigrid.grid.jobs.kinds import on_slots
     from equigrid.grid.planning import planner as planning
     from equigrid.grid.planning.resolve import resolve
     from equigrid.grid.reporting import console as screens
@@ -37,14 +38,15 @@ def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) 
     opened = Store(store)
     the_plan = planning.plan(resolve(loaded, opened))
     lines = estimate.lines(opened, the_plan)
+    timed = [line for line in lines if line.kind in on_slots()]
     slots, gpus = _slots_here(loaded)
     content: dict[str, Any] = {
         "grid": loaded.name, "dataset": the_plan.resolved.source.name,
         "fingerprint": the_plan.resolved.fingerprint, "cells": len(the_plan.cells), "slots": slots,
         "gpus": loaded.execution.gpus, "kinds": [line.__dict__ for line in lines],
-        "device_seconds": _sum(line.seconds for line in lines if line.kind != "ingest"),
+        "device_seconds": _sum(line.seconds for line in timed),
         "bytes": _sum(line.bytes for line in lines), "currency": loaded.currency,
-        "money": _sum(line.money for line in lines if line.kind != "ingest"),
+        "money": _sum(line.money for line in timed),
     }  # fmt: skip
     seconds = content["device_seconds"]
     content["wall_seconds"] = seconds and seconds / (slots * (gpus or 1))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from equigrid.grid.errors import UserError
 
 if TYPE_CHECKING:  # heavy: `--help` must answer at once
-    from equigrid.grid.planning.planner import Plan
+    from equigrid.grid.planning.graph import Plan
     from equigrid.grid.spec import GridSpec
     from equigrid.grid.store import Store
 

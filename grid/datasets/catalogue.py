@@ -266,6 +266,3 @@ def labels(store: Store, dataset: Dataset, split: str) -> np.ndarray:
 def labels_checksum(values: np.ndarray) -> str:
     """32 hexadecimal digits over labels (N,) int64."""
     return shards.checksum(np.empty((len(values), 0, 0, 0), np.uint8), values)
-
-
-manifest_name = layout.dataset

@@ -66,7 +66,7 @@ def write(store: Store, manifest: str, images: np.ndarray, labels: np.ndarray, *
     manifest.
     """
     content = checksum(images, labels)
-    data = layout.beside(manifest, f"-{content[:12]}.safetensors")
+    data = layout.shard_data(manifest, content)
     store.put(
         data,
         encode({"images": np.ascontiguousarray(images), "labels": np.ascontiguousarray(labels)}),

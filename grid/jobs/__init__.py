@@ -8,12 +8,10 @@ small dict for the driver; the output itself is already in the store by then.
 import logging
 import time
 import traceback
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from equigrid.grid.datasets import shards
 from equigrid.grid.errors import StoreError
-from equigrid.grid.jobs import domain, generator, quality, reference_classifier, shard, trial
 from equigrid.grid.jobs.checkpoints import Leaving
 from equigrid.grid.jobs.failures import (
     cause_of,
@@ -23,9 +21,11 @@ from equigrid.grid.jobs.failures import (
     is_out_of_memory,
     one_line,
 )
+from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.jobs.provenance import provenance
 from equigrid.grid.jobs.request import Images, Request
-from equigrid.grid.store import Store, layout, results
+from equigrid.grid.jobs.trial import FAILED, OK
+from equigrid.grid.store import Store, layout
 
 __all__ = [
     "CORRUPT",
@@ -40,15 +40,7 @@ __all__ = [
 ]
 
 log = logging.getLogger("equigrid.tasks")
-OK, FAILED, CORRUPT, RETRY = trial.OK, "failed", "corrupt", "retry"
-BODIES: dict[str, Callable[[Store, Request], dict]] = {
-    "generator": generator.train,
-    "shard": shard.sample,
-    "reference": reference_classifier.train,
-    "trial": trial.run,
-    "quality": quality.measure,
-    "domain": domain.measure,
-}
+CORRUPT, RETRY = "corrupt", "retry"
 
 
 def run(store: Store, request: Request) -> dict:
@@ -58,7 +50,7 @@ def run(store: Store, request: Request) -> dict:
     started = datetime.now(UTC)
     clock = time.perf_counter()
     try:
-        facts = BODIES[request.kind](store, request)
+        facts = KINDS[request.kind].body(store, request)
         return {"id": request.id, "status": OK, "seconds": time.perf_counter() - clock, **facts}
     except (
         Exception
@@ -119,13 +111,9 @@ def _advice(error: BaseException, request: Request) -> dict:
 def record_failure(
     store: Store, request: Request, error: str, started: datetime, seconds: float
 ) -> dict | None:
-    """Writes a failed attempt: a trial as a row of the results, any other job as a JSON file of its
-    own.
-    """
-    if request.kind == "trial":
-        row = {**trial.row(request, started, seconds), "status": FAILED, "error": error}
-        results.write_part(store, row)
-        return row
+    """Writes a failed attempt as its kind does; else as a JSON file of its own."""
+    if record := KINDS[request.kind].record_failure:
+        return record(store, request, error, started, seconds)
     failure = {"id": request.id, "kind": request.kind, "error": error, "at": started.isoformat()}
     name = layout.failure(request.id, request.attempt)
     store.put_json(name, {**failure, **provenance(request)})

@@ -51,7 +51,7 @@ class Checkpoints:
                 data = self.store.get(name)
             except FileNotFoundError:
                 continue
-            if name.endswith(f"-{_digest(data)}.pt"):
+            if layout.checkpoint_digest(name) == _digest(data):
                 return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         return None
 
@@ -83,7 +83,7 @@ class Checkpoints:
             self.store.delete(name)
 
     def _names(self) -> list[str]:
-        return sorted(name for name in self.store.list(self.prefix) if name.endswith(".pt"))
+        return sorted(filter(layout.is_checkpoint, self.store.list(self.prefix)))
 
 
 def _digest(data: bytes) -> str:

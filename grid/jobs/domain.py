@@ -1,13 +1,22 @@
 """Can a classifier tell a pool's images from real ones? (the paper's Section 3, Figs. 1 and 12)"""
 
 import time
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
+from equigrid.classifiers import recipes
+from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
-from equigrid.grid.jobs import inputs, reference_classifier
+from equigrid.grid.jobs import inputs, reference_classifier, shard
 from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.grid_facts import GridFacts
+from equigrid.grid.jobs.job import FLAT, Job, Payload, Stream, Subset, Synthetic
+from equigrid.grid.jobs.kind import JobKind
+from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
@@ -17,7 +26,78 @@ from equigrid.grid.store.layout import DOMAIN_GAPS
 PERPLEXITY = 30.0
 
 
-def measure(store: Store, request: Request) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class DomainGapPayload(Payload):
+    """dataset: the fingerprint. syn, real: as many images of each side. held_out: the part of each
+    side that is tested on. patch_px: the side of the square that is seen of each image; None for
+    all of it. tsne: images of each side in the figure. reference: the id of the grid's own
+    classifier, if there is one. later: fields that a spec's `domain_gap` has gained, as set.
+    """
+
+    dataset: str
+    syn: Synthetic
+    real: Subset
+    classifier: str
+    recipe: ResolvedRecipe
+    held_out: float
+    patch_px: int | None
+    tsne: int
+    reference: str | None
+    stream: Stream | None = None
+    later: Mapping[str, Any] = field(default_factory=dict, metadata=FLAT)
+
+
+def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
+    """The classifiers of a pool's images against real ones, and what they need. Raises
+    UserError.
+    """
+    gap = grid.spec.domain_gap
+    for patch_px in (None, *gap.patches) if gap else ():
+        payload, before = _payload(grid, pool, patch_px)
+        yield from before
+        yield KIND.job(payload, [grid.ingest, *(job.id for job in before)], pool.where)
+
+
+def _payload(
+    grid: GridFacts, pool: PlannedPool, patch_px: int | None
+) -> tuple[DomainGapPayload, list[Job]]:
+    gap, shape = grid.spec.domain_gap, grid.shape
+    n = pool.at_most(gap.images or pool.n_used)
+    n = grid.n_train if n >= grid.n_train else min(n, grid.n_different)
+    if patch_px is not None and patch_px > min(shape.height, shape.width):
+        what = f"{patch_px} px squares do not fit into images of {shape.height}×{shape.width}"
+        raise UserError(f"domain_gap.patches: {what}")
+    classifier = gap.classifier or grid.spec.classifiers[0]
+    sizes = {"n_base": n, "n_total": 2 * n, "n_dataset": grid.n_train}
+    try:
+        recipe = recipes.resolve(grid.domain_recipe, **sizes, classifier=classifier)
+    except ValueError as error:
+        raise UserError(f"domain_gap.recipe: {error}") from error
+    stream = grid.stream(2 * n, patch_px)
+    if stream and recipe.normalisation is None:
+        right = "give the recipe a normalisation (mean and std), or domain_gap fewer images"
+        text = f"{2 * n:,} images are streamed, and so are not measured; {right}"
+        raise UserError(f"domain_gap.recipe: {text}")
+    before, tsne = shard.planned(pool, n), gap.tsne if patch_px is None else 0
+    if tsne:
+        before.insert(0, reference_classifier.planned(grid))
+    payload = DomainGapPayload(
+        dataset=grid.dataset,
+        syn=Synthetic(pool=pool.pool.id, n=n),
+        real=grid.subset(n, 0),
+        classifier=classifier,
+        recipe=recipe,
+        held_out=gap.held_out,
+        patch_px=patch_px,
+        tsne=tsne,
+        reference=before[0].id if tsne else None,
+        stream=stream,
+        later=gap.added(),
+    )
+    return payload, before
+
+
+def measure(store: Store, request: Request[DomainGapPayload]) -> dict:
     """Trains and tests the domain classifier, draws the t-SNE if asked to, and writes both."""
     found = fit(
         _loop,
@@ -34,7 +114,6 @@ def measure(store: Store, request: Request) -> dict:
 def _loop(config: dict) -> dict:
     """The TorchTrainer loop, in one process."""
     from equigrid.classifiers.domain_gap import domain_gap
-    from equigrid.classifiers.recipes import ResolvedRecipe
 
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
@@ -42,13 +121,13 @@ def _loop(config: dict) -> dict:
     checkpoints = Checkpoints(
         store, DOMAIN_GAPS.checkpoints(request.id), every_s=request.checkpoint_every_s
     )
-    real = inputs.parts(request.train, inputs.real_indices(request))
-    made = inputs.whole(request.syn, payload["syn"]["n"])
+    real = inputs.parts(request.train, inputs.real_indices(request, request.payload.real))
+    made = inputs.whole(request.syn, payload.syn.n)
     gap = domain_gap(
         inputs.fetchers(real), inputs.fetchers(made), request.image_shape, classes=request.classes,
-        model=payload["classifier"], recipe=ResolvedRecipe.model_validate(payload["recipe"]),
-        seed=seed_of(request.id, "domain"), device=device, held_out=payload["held_out"], patch_px=payload["patch_px"],
-        window=payload.get("stream", {}).get("window"), resume=checkpoints.load(), checkpoint=checkpoints,
+        model=payload.classifier, recipe=payload.recipe,
+        seed=seed_of(request.id, "domain"), device=device, held_out=payload.held_out, patch_px=payload.patch_px,
+        window=payload.stream and payload.stream.window, resume=checkpoints.load(), checkpoint=checkpoints,
     )  # fmt: skip
     facts = {
         field.name: getattr(gap, field.name)
@@ -56,15 +135,10 @@ def _loop(config: dict) -> dict:
         if field.name not in ("module", "tested")
     }
     facts["per_class"] = [None if np.isnan(value) else value for value in facts["per_class"]]
-    if payload["tsne"]:
+    if payload.tsne:
         facts["tsne"] = _panels(store, request, gap.module, gap.tested, device)
     seconds = time.perf_counter() - clock
-    return {
-        **facts,
-        "pool": payload["syn"]["pool"],
-        "seconds": seconds,
-        "device": device_name(device),
-    }
+    return {**facts, "pool": payload.syn.pool, "seconds": seconds, "device": device_name(device)}
 
 
 def _panels(store: Store, request: Request, module, tested: np.ndarray, device: str) -> dict:
@@ -76,11 +150,11 @@ def _panels(store: Store, request: Request, module, tested: np.ndarray, device: 
     """
     from equigrid.classifiers.features import Features
 
-    n = min(request.payload["tsne"], len(tested))
+    n = min(request.payload.tsne, len(tested))
     shown = tested[np.linspace(0, len(tested) - 1, n).round().astype(int)]
-    real = inputs.parts(request.train, inputs.real_indices(request)[shown])
+    real = inputs.parts(request.train, inputs.real_indices(request, request.payload.real)[shown])
     images, labels = inputs.gathered(request, real + inputs.parts(request.syn, shown))
-    ordinary = reference_classifier.load(store, request.payload["reference"], request, device)
+    ordinary = reference_classifier.load(store, request.payload.reference, request, device)
     seed = seed_of(request.id, "t-SNE") % 2**32
     return {
         "n": n, "perplexity": _perplexity(2 * n), "labels": labels.tolist(),
@@ -101,4 +175,14 @@ def _embedded(features: np.ndarray, seed: int) -> list[list[float]]:
     return np.round(tsne.fit_transform(features.astype(np.float64)).astype(float), 3).tolist()
 
 
-manifest_name = DOMAIN_GAPS.manifest
+KIND = JobKind(
+    name="domain",
+    payload=DomainGapPayload,
+    body=measure,
+    words="domain gap",
+    plural="domain gaps",
+    outputs=DOMAIN_GAPS,
+    wanted=True,
+    plan=planned,
+    kept=True,
+)

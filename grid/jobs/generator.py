@@ -1,15 +1,22 @@
 """Training a generator on its base subset."""
 
 import io
+import json
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-from equigrid.grid.ids import REVISIONS, seed_of
+from equigrid.grid.datasets.sources.base import Shape
+from equigrid.grid.ids import REVISIONS, canonical_json, seed_of
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.job import HOW, Job, Payload, Subset
+from equigrid.grid.jobs.kind import NOTHING, TRAIN, Alike, Cost, Finished, JobKind, Took
 from equigrid.grid.jobs.provenance import (
     device_name,
     device_of,
@@ -22,10 +29,31 @@ from equigrid.grid.jobs.request import Request
 from equigrid.grid.jobs.weights import digest
 from equigrid.grid.jobs.weights import write as write_weights
 from equigrid.grid.store import Store
-from equigrid.grid.store.layout import GENERATORS, artefact, artefact_manifest, artefact_name
+from equigrid.grid.store.layout import (
+    GENERATORS,
+    WEIGHTS,
+    artefact,
+    artefact_manifest,
+    artefact_name,
+)
 
 
-def train(store: Store, request: Request) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class GeneratorPayload(Payload):
+    """dataset: the fingerprint. subset: what it learns from; None for an open-set generator, which
+    brings its own knowledge. config: what of the configuration determines the training. mapping:
+    the whole of it, as a spec writes it. name: in the spec, of the first that shares the training.
+    """
+
+    dataset: str
+    subset: Subset | None
+    config: Mapping[str, Any]
+    seed: int
+    mapping: Mapping[str, Any] = field(metadata=HOW)
+    name: str = field(metadata=HOW)
+
+
+def train(store: Store, request: Request[GeneratorPayload]) -> dict:
     """Trains a generator; writes weights, log and then the manifest."""
     started = datetime.now(UTC)
     config = {"store": store, "request": request}
@@ -38,7 +66,7 @@ def train(store: Store, request: Request) -> dict:
         cpus=request.cpus,
     )
     manifest = {
-        **facts, "config": request.payload["mapping"], "world_size": request.workers, "rev": REVISIONS["generator"],
+        **facts, "config": request.payload.mapping, "world_size": request.workers, "rev": REVISIONS[KIND.name],
         "started_at": started.isoformat(), **provenance(request),
     }  # fmt: skip
     # One that another driver's attempt finished meanwhile stays: shards may have been sampled from
@@ -54,7 +82,7 @@ def _loop(config: dict) -> dict:
     from equigrid.generators import registry
 
     store, request = config["store"], config["request"]
-    device, generator = device_of(request), registry.config(request.payload["mapping"])
+    device, generator = device_of(request), registry.config(request.payload.mapping)
     reset_peak(device)
     images, labels = _images(request)
     checkpoints = Checkpoints(
@@ -89,20 +117,19 @@ def _loop(config: dict) -> dict:
         "train_seconds": seconds,
         "values": sum(t.numel() for t in weights.values()),
     }
-    facts |= {
-        "n_images": len(labels),
-        "setting": generator.setting,
-        "name": request.payload["name"],
-    }
+    facts |= {"n_images": len(labels), "setting": generator.setting, "name": request.payload.name}
     facts["cost"] = generator.cost_facts(*request.image_shape, request.classes, len(labels))
     return {**facts, "device": device_name(device), "peak_device_bytes": peak_device_bytes(device)}
 
 
 def _images(request: Request) -> tuple[np.ndarray, np.ndarray]:
     """The base subset; nothing for an open-set generator, which brings its own knowledge."""
-    if request.payload["subset"] is None:
+    subset = request.payload.subset
+    if subset is None:
         return np.empty((0, *request.image_shape), np.uint8), np.empty(0, np.int64)
-    return inputs.gathered(request, inputs.parts(request.train, inputs.real_indices(request)))
+    return inputs.gathered(
+        request, inputs.parts(request.train, inputs.real_indices(request, subset))
+    )
 
 
 def _write_log(store: Store, request: Request, log: list[dict]) -> None:
@@ -191,4 +218,58 @@ class Artefacts(MutableMapping):
         return sum(1 for _ in self)
 
 
-manifest_name = GENERATORS.manifest
+# What trainings take ------------------------------------------------------------------------------
+
+
+def alike(mapping: Mapping[str, Any]) -> Alike:
+    """What a training, and a pool's sampling, is like: the same configuration, else the kind."""
+    return canonical_json(mapping), mapping["kind"]
+
+
+def cost_facts(mapping: Mapping[str, Any], shape: Shape, n_images: int | None) -> dict[str, Any]:
+    """`cost_facts` of a configuration: of a training on so many images, or (None) of sampling."""
+    return _cost_facts(canonical_json(mapping), shape, n_images)
+
+
+@lru_cache(maxsize=1024)  # asked for each shard of a pool
+def _cost_facts(mapping: str, shape: Shape, n_images: int | None) -> dict[str, Any]:
+    from equigrid.generators import registry
+
+    config = registry.config(json.loads(mapping))
+    return config.cost_facts(*shape.image, len(shape.classes), n_images)
+
+
+def _work(payload: GeneratorPayload, shape: Shape) -> float:
+    n_images = payload.subset and payload.subset.n
+    return cost_facts(payload.mapping, shape, n_images).get("training_steps", 1)
+
+
+def _finished(
+    kind: JobKind[GeneratorPayload], store: Store, jobs: list[Job], shape: Shape
+) -> Finished:
+    for job in jobs:
+        if content := store.get_json(GENERATORS.manifest(job.id)):
+            seconds = content["train_seconds"] * content["world_size"] / _work(job.payload, shape)
+            yield (
+                alike(job.payload.mapping),
+                Took(seconds, content["device"], 4 * content["values"]),
+            )
+
+
+KIND = JobKind(
+    name="generator",
+    payload=GeneratorPayload,
+    body=train,
+    words="generator",
+    plural="generators",
+    outputs=GENERATORS,
+    reads=lambda payload: TRAIN if payload.subset else NOTHING,
+    many_devices=True,
+    cost=Cost(
+        finished=_finished,
+        alike=lambda payload: alike(payload.mapping),
+        work=_work,
+        bytes=lambda payload, like, shape: like and like.bytes,
+    ),
+    leftovers={WEIGHTS: "weights"},
+)

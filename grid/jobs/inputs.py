@@ -4,7 +4,7 @@ Indices come from the labels alone, so only the shards that hold a wanted image 
 """
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from equigrid.generators.common import pools
 from equigrid.grid.datasets import subsets
 from equigrid.grid.ids import seed_of
+from equigrid.grid.jobs.job import Stream, Subset, Synthetic
 from equigrid.grid.jobs.request import Images, Request
 from equigrid.grid.store.layout import split_of
 
@@ -51,18 +52,17 @@ def labels(request: Request) -> np.ndarray:
 # Which rows ---------------------------------------------------------------------------------------
 
 
-def real_indices(request: Request) -> np.ndarray:
-    """Indices of the job's real images in the training set, ascending."""
-    payload = request.payload
-    return _subset(request, payload["real"] if "real" in payload else payload["subset"])
+def real_indices(request: Request, chosen: Subset) -> np.ndarray:
+    """Indices of the chosen real images in the training set, ascending."""
+    return _subset(request, chosen)
 
 
-def copies_indices(request: Request) -> np.ndarray:
-    """Indices of the repeated base images, in the order in which they come."""
-    payload, every = request.payload, labels(request)
-    subset_seed = payload["real"]["subset_seed"] or 0
-    seed = seed_of(payload["dataset"], "copies", subset_seed)
-    return subsets.copies(every, _subset(request, payload["real"]), payload["copies"]["n"], seed)
+def copies_indices(request: Request, base: Subset, n: int, *, dataset: str) -> np.ndarray:
+    """Indices of n repeated images of the base, in the order in which they come. dataset: the
+    fingerprint.
+    """
+    seed = seed_of(dataset, "copies", base.subset_seed or 0)
+    return subsets.copies(labels(request), _subset(request, base), n, seed)
 
 
 def held_out_indices(request: Request, n: int) -> np.ndarray:
@@ -70,10 +70,27 @@ def held_out_indices(request: Request, n: int) -> np.ndarray:
     return subsets.held_out(labels(request), n, request.repeated)
 
 
-def _subset(request: Request, chosen: dict) -> np.ndarray:
-    which = {"held_out": chosen.get("held_out", 0), "classes": chosen.get("classes")}
+def indices_of(request: Request, syn: Synthetic, classes: Sequence[int]) -> np.ndarray:
+    """Numbers of a pool's first n images of these classes: every pool's labels follow from its id.
+
+    Raises ValueError if there are fewer.
+    """
+    every = pools.labels(seed_of(syn.pool, "pool"), 0, request.syn.n, request.classes)
+    found = np.flatnonzero(np.isin(every, classes))
+    if len(found) < syn.n:
+        have = f"the {request.syn.n} of the shards have {len(found)}"
+        raise ValueError(f"{syn.n} images of unseen classes wanted, {have}")
+    return found[: syn.n]
+
+
+def _subset(request: Request, chosen: Subset) -> np.ndarray:
     return subsets.subset(
-        labels(request), chosen["n"], chosen["subset_seed"] or 0, repeated=request.repeated, **which
+        labels(request),
+        chosen.n,
+        chosen.subset_seed or 0,
+        held_out=chosen.held_out,
+        classes=chosen.classes,
+        repeated=request.repeated,
     )
 
 
@@ -102,35 +119,6 @@ def whole(images: Images, n: int | None = None) -> list[Part]:
     return parts(images, np.arange(left))
 
 
-def training_parts(request: Request) -> list[Part]:
-    """The images that a trial trains on: real, copies, synthetic."""
-    payload = request.payload
-    found = parts(request.train, real_indices(request))
-    if payload["copies"]:
-        found += parts(request.train, copies_indices(request))
-    if payload["syn"] and "zero_shot" in payload:
-        found += parts(request.syn, _of_unseen_classes(request))
-    elif payload["syn"]:
-        found += whole(request.syn, payload["syn"]["n"])
-    return found
-
-
-def _of_unseen_classes(request: Request) -> np.ndarray:
-    """Numbers of the pool's first n images of the unseen classes: every pool's labels follow from
-    its id.
-
-    Raises ValueError if there are fewer.
-    """
-    payload, n = request.payload, request.payload["syn"]["n"]
-    every = pools.labels(seed_of(payload["syn"]["pool"], "pool"), 0, request.syn.n, request.classes)
-    found = np.flatnonzero(np.isin(every, payload["zero_shot"]["unseen"]))
-    if len(found) < n:
-        raise ValueError(
-            f"{n} images of unseen classes wanted, the {request.syn.n} of the shards have {len(found)}"
-        )
-    return found[:n]
-
-
 # From parts to images -----------------------------------------------------------------------------
 
 
@@ -144,6 +132,16 @@ def arrays(
     """
     values = fetch([handle for handle, _ in wanted])
     return [(*_pixels(value, training), rows) for value, (_, rows) in zip(values, wanted)]
+
+
+def mix(request: Request, wanted: list[Part], stream: Stream | None):
+    """Images to train a classifier on: on the device whole, or streamed past it."""
+    from equigrid.classifiers.data.mix import Mix
+    from equigrid.classifiers.data.stream import StreamedMix
+
+    if stream is None:
+        return Mix(arrays(wanted, training=True))
+    return StreamedMix(fetchers(wanted), request.image_shape, window=stream.window)
 
 
 def fetchers(wanted: list[Part]) -> list[tuple[Callable, np.ndarray]]:

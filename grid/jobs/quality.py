@@ -1,17 +1,60 @@
 """How good a pool is: one row of `generators.quality`, in the networks that the spec chose."""
 
 import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from equigrid.grid.datasets.shards import ShardCorrupt
 from equigrid.grid.ids import content_id
-from equigrid.grid.jobs import inputs, reference_classifier, weights
+from equigrid.grid.jobs import inputs, reference_classifier, shard, weights
+from equigrid.grid.jobs.grid_facts import GridFacts
+from equigrid.grid.jobs.job import HOW, Job, Payload, Subset, Synthetic
+from equigrid.grid.jobs.kind import JobKind
+from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store
 from equigrid.grid.store.layout import GENERATORS, POOLS, QUALITY, neighbours_picture, statistics
 
 
-def measure(store: Store, request: Request) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class QualityPayload(Payload):
+    """dataset: the fingerprint. subset: what the pool's generator learned from; None for an
+    open-set one. reference: the id of the grid's own classifier, if its features are wanted.
+    config: what of the spec's `quality` determines the row. networks: where they come from.
+    """
+
+    dataset: str
+    syn: Synthetic
+    subset: Subset | None
+    reference: str | None
+    config: Mapping[str, Any]
+    networks: Mapping[str, bool | str] = field(metadata=HOW)
+
+
+def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
+    """The measuring of a pool, and what it needs."""
+    quality = grid.spec.quality
+    if quality is None:
+        return
+    n = pool.at_most(quality.images or pool.n_used)
+    before = shard.planned(pool, n)
+    if quality.features:
+        before.insert(0, reference_classifier.planned(grid))
+    payload = QualityPayload(
+        dataset=grid.dataset,
+        syn=Synthetic(pool=pool.pool.id, n=n),
+        subset=pool.training.payload.subset,
+        reference=before[0].id if quality.features else None,
+        config=quality.payload(*grid.shape.image),
+        networks=quality.networks(*grid.shape.image),
+    )
+    yield from before
+    yield KIND.job(payload, [grid.ingest, *(job.id for job in before)], pool.where)
+
+
+def measure(store: Store, request: Request[QualityPayload]) -> dict:
     """Measures a pool, and its generator's autoencoder if it has one; writes the picture, then the
     row.
     """
@@ -19,17 +62,16 @@ def measure(store: Store, request: Request) -> dict:
 
     payload, device = request.payload, device_of(request)
     clock = time.perf_counter()
-    pool, every = inputs.whole(request.syn, payload["syn"]["n"]), inputs.whole(request.train)
-    closed = (
-        payload["subset"] is not None
-    )  # an open-set generator's own training images are not at hand
-    base = inputs.parts(request.train, inputs.real_indices(request)) if closed else every
+    pool, every = inputs.whole(request.syn, payload.syn.n), inputs.whole(request.train)
+    base = every  # an open-set generator's own training images are not at hand
+    if payload.subset is not None:
+        base = inputs.parts(request.train, inputs.real_indices(request, payload.subset))
     features = _features(store, request, device)
-    networks = measuring.load_networks(**payload["networks"], features=features, device=device)
-    neighbours = payload["config"]["neighbours"]
+    networks = measuring.load_networks(**payload.networks, features=features, device=device)
+    neighbours = payload.config["neighbours"]
     row = measuring.quality(
         lambda: inputs.blocks(pool), lambda: inputs.blocks(base), networks,
-        classes=request.classes, n_pool=payload["syn"]["n"], n_neighbours=neighbours,
+        classes=request.classes, n_pool=payload.syn.n, n_neighbours=neighbours,
         reference=_statistics(store, request, networks, every),
     )  # fmt: skip
     if reconstruct := _reconstructor(store, request, device):
@@ -43,7 +85,7 @@ def measure(store: Store, request: Request) -> dict:
         store.put(neighbours_picture(request.id), picture)
     seconds = time.perf_counter() - clock
     facts = {
-        "pool": payload["syn"]["pool"],
+        "pool": payload.syn.pool,
         "seconds": seconds,
         "device": device_name(device),
         **provenance(request),
@@ -59,11 +101,11 @@ def _statistics(store: Store, request: Request, networks, every: list[inputs.Par
     from equigrid.generators.quality import measure as measuring
 
     payload = request.payload
-    what = {name: payload["config"][name] for name in ("inception", "vit")}
+    what = {name: payload.config[name] for name in ("inception", "vit")}
     what |= {
         "missing": list(networks.missing),
-        "dataset": payload["dataset"],
-        "reference": payload["reference"],
+        "dataset": payload.dataset,
+        "reference": payload.reference,
     }
     name = statistics(content_id("statistics", what), ".npz")
     try:
@@ -79,7 +121,7 @@ def _reconstructor(store: Store, request: Request, device: str):
     from equigrid.generators import registry
     from equigrid.generators.registry import config
 
-    first = _manifest(store, POOLS.manifest(POOLS.job_id(request.payload["syn"]["pool"], 0)))
+    first = _manifest(store, POOLS.manifest(POOLS.job_id(request.payload.syn.pool, 0)))
     if not registry.reconstructs(first.get("kind")):
         return None
     name = GENERATORS.manifest(first["generator"])
@@ -97,13 +139,23 @@ def _manifest(store: Store, name: str) -> dict:
 
 
 def _features(store: Store, request: Request, device: str):
-    if request.payload["reference"] is None:
+    if request.payload.reference is None:
         return None
     from equigrid.classifiers.features import Features
 
     return Features(
-        reference_classifier.load(store, request.payload["reference"], request, device), device
+        reference_classifier.load(store, request.payload.reference, request, device), device
     )
 
 
-manifest_name = QUALITY.manifest
+KIND = JobKind(
+    name="quality",
+    payload=QualityPayload,
+    body=measure,
+    words="pool quality",
+    plural="pool qualities",
+    outputs=QUALITY,
+    wanted=True,
+    plan=planned,
+    kept=True,
+)

@@ -2,19 +2,55 @@
 ImageNet's cannot.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import inputs, weights
 from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.grid_facts import GridFacts
+from equigrid.grid.jobs.job import Job, Payload, Stream, Subset
+from equigrid.grid.jobs.kind import TRAIN, Cost, JobKind
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store
-from equigrid.grid.store.layout import REFERENCE_CLASSIFIERS
+from equigrid.grid.store.layout import REFERENCE_CLASSIFIERS, WEIGHTS
 
 
-def train(store: Store, request: Request) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class ReferencePayload(Payload):
+    """dataset: the fingerprint. classifier: the model's name."""
+
+    dataset: str
+    real: Subset
+    classifier: str
+    recipe: ResolvedRecipe
+    stream: Stream | None = None
+
+
+def planned(grid: GridFacts) -> Job:
+    """The grid's own classifier: the spec's first, trained on real images alone. Raises
+    UserError.
+    """
+    classifier, n = grid.spec.classifiers[0], grid.spec.reference_images or grid.n_train
+    if n > grid.n_train:
+        right = f"use at most {grid.n_train:,}, or leave it out for all"
+        raise UserError(f"reference_images: {n:,} is more than there are training images; {right}")
+    grid.check_different(n, "reference_images")
+    payload = ReferencePayload(
+        dataset=grid.dataset,
+        real=grid.subset(n, 0),
+        classifier=classifier,
+        recipe=grid.resolved_recipe(grid.recipe, n_base=n, n_total=n, classifier=classifier),
+        stream=grid.stream(n),
+    )
+    return KIND.job(payload, [grid.ingest], grid.where(n))
+
+
+def train(store: Store, request: Request[ReferencePayload]) -> dict:
     """Trains the classifier; writes its weights and then the manifest."""
     started = datetime.now(UTC)
     config = {"store": store, "request": request}
@@ -34,19 +70,17 @@ def train(store: Store, request: Request) -> dict:
 
 def _loop(config: dict) -> dict:
     """The TorchTrainer loop: one process of `workers`."""
-    from equigrid.classifiers.recipes import ResolvedRecipe
     from equigrid.classifiers.training import loop
-    from equigrid.grid.jobs.trial import mix
 
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
-    recipe = ResolvedRecipe.model_validate(payload["recipe"])
     checkpoints = Checkpoints(
         store, REFERENCE_CLASSIFIERS.checkpoints(request.id), every_s=request.checkpoint_every_s
     )
+    indices = inputs.real_indices(request, payload.real)
     trained = loop.train(
-        mix(request, inputs.parts(request.train, inputs.real_indices(request))),
-        model=payload["classifier"], recipe=recipe, classes=request.classes,
+        inputs.mix(request, inputs.parts(request.train, indices), payload.stream),
+        model=payload.classifier, recipe=payload.recipe, classes=request.classes,
         seed=seed_of(request.id, "training"), device=device, resume=checkpoints.load(), checkpoint=checkpoints,
     )  # fmt: skip
     if rank() != 0:
@@ -56,8 +90,8 @@ def _loop(config: dict) -> dict:
     facts = {**written, "seconds": trained.seconds, "device": device_name(device)}
     return {
         **facts,
-        "model": payload["classifier"],
-        "input_size": list(recipe.input_size(*request.image_shape[:2])),
+        "model": payload.classifier,
+        "input_size": list(payload.recipe.input_size(*request.image_shape[:2])),
     }
 
 
@@ -73,4 +107,14 @@ def load(store: Store, reference_id: str, request: Request, device: str):
     )  # fmt: skip
 
 
-manifest_name = REFERENCE_CLASSIFIERS.manifest
+KIND = JobKind(
+    name="reference",
+    payload=ReferencePayload,
+    body=train,
+    words="reference classifier",
+    plural="reference classifiers",
+    outputs=REFERENCE_CLASSIFIERS,
+    reads=lambda payload: TRAIN,
+    cost=Cost(bytes=lambda payload, like, shape: None),
+    leftovers={WEIGHTS: "weights"},
+)

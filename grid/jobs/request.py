@@ -1,6 +1,11 @@
 """What a job's body is told: one attempt at one job, as the driver sends it."""
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from equigrid.grid.jobs.job import Payload
+
+P = TypeVar("P", bound=Payload)
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Generic[P]):
     """One attempt at one job.
 
     labels: a handle of all training labels (N,) int64. repeated: places of training images that are
@@ -30,7 +35,7 @@ class Request:
 
     id: str
     kind: str
-    payload: dict
+    payload: P
     attempt: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]

@@ -2,13 +2,20 @@
 
 import io
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median, mode
+from typing import Any
 
 from equigrid.grid.datasets import shards
-from equigrid.grid.jobs import weights
+from equigrid.grid.datasets.sources.base import Shape
+from equigrid.grid.ids import seed_of
+from equigrid.grid.jobs import generator, weights
+from equigrid.grid.jobs.job import Job, Payload
+from equigrid.grid.jobs.kind import NOTHING, Cost, Finished, JobKind, Took
+from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import (
     device_name,
     device_of,
@@ -18,40 +25,72 @@ from equigrid.grid.jobs.provenance import (
 )
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import CONNECTIONS, Store
-from equigrid.grid.store.layout import GENERATORS, POOLS, beside
+from equigrid.grid.store.layout import GENERATORS, POOLS, SHARD_COLUMNS, SHARD_DATA, shard_columns
 
 MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would not move it
 
 
-def sample(store: Store, request: Request) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class ShardPayload(Payload):
+    """The images [index · size, (index + 1) · size) of a pool. The job's id names them: see
+    `PoolIdentity` for what determines the pool's. generator: the id of the training. mapping: the
+    configuration by which the pool is sampled.
+    """
+
+    pool: str
+    generator: str
+    index: int
+    mapping: Mapping[str, Any]
+    size: int
+    seed: int
+
+
+def planned(pool: PlannedPool, n: int) -> list[Job]:
+    """The jobs of the shards that hold a pool's first n images."""
+    own, seed = pool.pool, seed_of(pool.pool.id, "pool")
+    payloads = (
+        ShardPayload(
+            pool=own.id,
+            generator=own.generator_id,
+            index=index,
+            mapping=pool.mapping,
+            size=own.shard_size,
+            seed=seed,
+        )
+        for index in range(-(-n // own.shard_size))
+    )
+    return [KIND.job(payload, [own.generator_id], pool.where) for payload in payloads]
+
+
+def sample(store: Store, request: Request[ShardPayload]) -> dict:
     """Samples a shard, writes what the generator says of each image (captions, scores), then the
     shard.
     """
     from equigrid.generators import registry
 
     payload = request.payload
-    generator, device = registry.config(payload["mapping"]), device_of(request)
-    start = payload["index"] * payload["size"]
+    config, device = registry.config(payload.mapping), device_of(request)
+    start = payload.index * payload.size
     columns: dict[str, list] = {}
     reset_peak(device)
     weights_here = _weights(
-        store, payload["generator"]
+        store, payload.generator
     )  # before the clock; what a kind loads by itself, see `cost`
     clock = time.perf_counter()
     images, labels = registry.sample(
-        weights_here, generator,
+        weights_here, config,
         classes=request.classes, class_names=request.class_names, shape=request.image_shape,
-        seed=payload["seed"], start=start, stop=start + payload["size"], device=device, facts=columns.update,
+        seed=payload.seed, start=start, stop=start + payload.size, device=device, facts=columns.update,
     )  # fmt: skip
     seconds = time.perf_counter() - clock
     if not len(images):
-        raise ValueError(f"pool {payload['pool']}: there is no image from number {start:,} on")
+        raise ValueError(f"pool {payload.pool}: there is no image from number {start:,} on")
     manifest = POOLS.manifest(request.id)
     facts = {
         "seconds": seconds, "seconds_per_image": seconds / len(images), "device": device_name(device),
-        "peak_device_bytes": peak_device_bytes(device), "pool": payload["pool"], "generator": payload["generator"],
-        "index": payload["index"], "kind": generator.kind,
-        "cost": generator.cost_facts(*request.image_shape, request.classes, None),
+        "peak_device_bytes": peak_device_bytes(device), "pool": payload.pool, "generator": payload.generator,
+        "index": payload.index, "kind": config.kind,
+        "cost": config.cost_facts(*request.image_shape, request.classes, None),
         "columns": _write_columns(store, manifest, request, columns), **provenance(request),
     }  # fmt: skip
     ref = shards.write(store, manifest, images, labels, **facts)
@@ -66,7 +105,7 @@ def cost(store: Store, pool_id: str) -> dict | None:
     its first shard. peak_device_bytes is the largest (None on a CPU); shards, how many were looked
     at; facts, `cost_facts` of sampling.
     """
-    manifests = _finished(store, pool_id)
+    manifests = _manifests(store, pool_id)
     if not manifests:
         return None
     device = mode(content["device"] for content in manifests)
@@ -83,7 +122,7 @@ def cost(store: Store, pool_id: str) -> dict | None:
     }  # fmt: skip
 
 
-def _finished(store: Store, pool_id: str) -> list[dict]:
+def _manifests(store: Store, pool_id: str) -> list[dict]:
     """Manifests of a pool's finished shards; of more than MOST_TIMED so many at most, spread over
     the pool.
     """
@@ -104,7 +143,7 @@ def _write_columns(
 
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink)
-    name = beside(manifest, f"-{request.attempt}.parquet")
+    name = shard_columns(manifest, request.attempt)
     store.put(name, sink.getvalue())
     return name
 
@@ -121,5 +160,39 @@ def _read_weights(store: Store, manifest: str, checksum: str | None) -> dict:
     return weights.read(store, manifest)
 
 
-def shard_name(pool_id: str, index: int) -> str:
-    return POOLS.manifest(POOLS.job_id(pool_id, index))
+def _work(payload: ShardPayload, shape: Shape) -> float:
+    return generator.cost_facts(payload.mapping, shape, None).get("evaluations_per_image", 1)
+
+
+def _finished(kind: JobKind[ShardPayload], store: Store, jobs: list[Job], shape: Shape) -> Finished:
+    """A pool's shards speak with one voice."""
+    for job in {job.payload.pool: job for job in jobs}.values():
+        if found := cost(store, job.payload.pool):
+            seconds = found["seconds"] / _work(job.payload, shape)
+            yield generator.alike(job.payload.mapping), Took(seconds, found["device"])
+
+
+def _bytes(payload: ShardPayload, like: Took | None, shape: Shape | None) -> float | None:
+    if shape is None:
+        return None
+    return payload.size * (shape.height * shape.width * shape.channels + 8)  # and its label
+
+
+KIND = JobKind(
+    name="shard",
+    payload=ShardPayload,
+    body=sample,
+    words="shard",
+    plural="shards",
+    outputs=POOLS,
+    reads=lambda payload: NOTHING,
+    id_of=lambda payload: POOLS.job_id(payload.pool, payload.index),
+    images=lambda outcome: outcome["shard"]["n"],
+    cost=Cost(
+        finished=_finished,
+        alike=lambda payload: generator.alike(payload.mapping),
+        work=_work,
+        bytes=_bytes,
+    ),
+    leftovers={SHARD_DATA: "data", SHARD_COLUMNS: "columns"},
+)

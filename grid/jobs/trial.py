@@ -1,13 +1,21 @@
 """Training a classifier on one mix and evaluating it on the whole test set."""
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
+from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.classifiers.zero_shot.config import ZeroShotConfig
+from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import REVISIONS, seed_of
 from equigrid.grid.jobs import inputs, zero_shot
 from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.job import HOW, Identified, Job, Payload, Stream, Subset, Synthetic
+from equigrid.grid.jobs.kind import POOL_AND_TRAIN, Cost, Finished, JobKind, Reads, Took
 from equigrid.grid.jobs.provenance import (
     device_bytes,
     device_name,
@@ -18,9 +26,11 @@ from equigrid.grid.jobs.provenance import (
 )
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.spec import Validation
 from equigrid.grid.store import Store, layout, results
 
-OK = "ok"
+OK, FAILED = "ok", "failed"  # a row's status
+TIMED = ["status", "fingerprint", "classifier", "steps", "seconds", "device", "world_size"]
 # What of an evaluation stands in a row.
 EVALUATED = (
     *("top1", "top5", "balanced_accuracy", "macro_f1", "auc", "sensitivity", "specificity"),
@@ -29,7 +39,55 @@ EVALUATED = (
 EVALUATED_AT_ONCE_BYTES = 2**30  # a larger test set is evaluated shard by shard
 
 
-def run(store: Store, request: Request) -> dict:
+@dataclass(frozen=True, kw_only=True)
+class Copies(Identified):
+    """So many images of the base, each repeated: the control for synthetic ones."""
+
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPayload(Payload):
+    """dataset: the fingerprint. zero_shot: what of the spec's `zero_shot` determines the trial;
+    zero_shot_config: the whole of it.
+    """
+
+    dataset: str
+    real: Subset
+    syn: Synthetic | None
+    copies: Copies | None
+    classifier: str
+    recipe: ResolvedRecipe
+    seed: int
+    stream: Stream | None = None
+    validation: Validation | None = None
+    zero_shot: Mapping[str, Any] | None = None
+    zero_shot_config: ZeroShotConfig | None = field(default=None, metadata=HOW)
+
+    @property
+    def n_total(self) -> int:
+        """The images of an epoch."""
+        return self.real.n + sum(part.n for part in (self.syn, self.copies) if part)
+
+
+def training_parts(request: Request[TrialPayload]) -> list[inputs.Part]:
+    """The images that a trial trains on: real, copies, synthetic."""
+    payload = request.payload
+    found = inputs.parts(request.train, inputs.real_indices(request, payload.real))
+    if payload.copies:
+        n, of = payload.copies.n, payload.dataset
+        found += inputs.parts(
+            request.train, inputs.copies_indices(request, payload.real, n, dataset=of)
+        )
+    if payload.syn and payload.zero_shot:
+        unseen = payload.zero_shot["unseen"]
+        found += inputs.parts(request.syn, inputs.indices_of(request, payload.syn, unseen))
+    elif payload.syn:
+        found += inputs.whole(request.syn, payload.syn.n)
+    return found
+
+
+def run(store: Store, request: Request[TrialPayload]) -> dict:
     """Trains, evaluates, and writes the trial's row."""
     started = datetime.now(UTC)
     clock = time.perf_counter()
@@ -50,10 +108,10 @@ def run(store: Store, request: Request) -> dict:
     return {"row": written, "training_s": training_s, "device_bytes": memory}
 
 
-def row(request: Request, started: datetime, seconds: float) -> dict:
+def row(request: Request[TrialPayload], started: datetime, seconds: float) -> dict:
     """What a result's row says whether the trial succeeded or not."""
     return {
-        **request.row, "trial_id": request.id, "attempt": request.attempt, "rev": REVISIONS["trial"],
+        **request.row, "trial_id": request.id, "attempt": request.attempt, "rev": REVISIONS[KIND.name],
         "seconds": seconds, "world_size": request.workers, "shards": list(request.hashes),
         "started_at": started, "finished_at": datetime.now(UTC), **provenance(request),
     }  # fmt: skip
@@ -61,7 +119,6 @@ def row(request: Request, started: datetime, seconds: float) -> dict:
 
 def _loop(config: dict) -> dict:
     """The TorchTrainer loop: one process of `workers`."""
-    from equigrid.classifiers.recipes import ResolvedRecipe
     from equigrid.classifiers.training import loop
 
     store, request = config["store"], config["request"]
@@ -71,13 +128,16 @@ def _loop(config: dict) -> dict:
         store, layout.checkpoints(request.id), every_s=request.checkpoint_every_s
     )
     options = {
-        "model": payload["classifier"], "recipe": ResolvedRecipe.model_validate(payload["recipe"]),
+        "model": payload.classifier, "recipe": payload.recipe,
         "seed": seed_of(request.id, "training"), "device": device,
         "resume": checkpoints.load(), "checkpoint": checkpoints,
     }  # fmt: skip
-    images = mix(request, inputs.training_parts(request))
-    if "zero_shot" in payload:
-        trained, found = zero_shot.run(store, request, images, options)
+    images = inputs.mix(request, training_parts(request), payload.stream)
+    if payload.zero_shot:
+        what = zero_shot.ZeroShot(
+            payload.zero_shot, payload.zero_shot_config, payload.syn is not None
+        )
+        trained, found = zero_shot.run(store, request, images, what, options)
     else:
         trained = loop.train(
             images, classes=request.classes, validation=_validation(request), **options
@@ -97,32 +157,21 @@ def _known(value):
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def mix(request: Request, wanted: list[inputs.Part]):
-    """Images to train on: on the device whole, or streamed past it."""
-    from equigrid.classifiers.data.mix import Mix
-    from equigrid.classifiers.data.stream import StreamedMix
-
-    stream = request.payload.get("stream")
-    if stream is None:
-        return Mix(inputs.arrays(wanted, training=True))
-    return StreamedMix(inputs.fetchers(wanted), request.image_shape, window=stream["window"])
-
-
 def _validation(request: Request):
     """The split to look at every few epochs; nothing is selected by it, and never the test set
     is.
     """
-    wanted = request.payload.get("validation")
+    wanted = request.payload.validation
     if wanted is None:
         return None
     from equigrid.classifiers.data.mix import Mix
     from equigrid.classifiers.training.loop import Validation
 
-    if wanted["images"] == "own":
+    if wanted.images == "own":
         held = inputs.whole(request.val)
     else:
-        held = inputs.parts(request.train, inputs.held_out_indices(request, wanted["images"]))
-    return Validation(Mix(inputs.arrays(held, training=False)), wanted["every_epochs"])
+        held = inputs.parts(request.train, inputs.held_out_indices(request, wanted.images))
+    return Validation(Mix(inputs.arrays(held, training=False)), wanted.every_epochs)
 
 
 def _evaluate(module, request: Request, device: str):
@@ -136,3 +185,50 @@ def _evaluate(module, request: Request, device: str):
         )
     whole = mix.Mix(inputs.arrays(test, training=False))
     return evaluation.evaluate(module, whole, classes=request.classes, device=device)
+
+
+def _record_failure(
+    store: Store, request: Request[TrialPayload], error: str, started: datetime, seconds: float
+) -> dict:
+    failed = {**row(request, started, seconds), "status": FAILED, "error": error}
+    results.write_part(store, failed)
+    return failed
+
+
+# What trials take ---------------------------------------------------------------------------------
+
+
+def _work(payload: TrialPayload, shape: Shape) -> float:
+    return payload.recipe.total_steps(payload.n_total)
+
+
+def _finished(kind: JobKind[TrialPayload], store: Store, jobs: list[Job], shape: Shape) -> Finished:
+    """All that were ever run on the dataset, this grid's or not."""
+    dataset = jobs[0].payload.dataset if jobs else None
+    for row in results.read(store, TIMED).to_pylist():
+        if row["status"] == OK and row["steps"] and row["fingerprint"] == dataset:
+            seconds = row["seconds"] * row["world_size"] / row["steps"]
+            yield [row["classifier"]], Took(seconds, row["device"])
+
+
+def _reads(payload: TrialPayload) -> Reads:
+    own = payload.validation is not None and payload.validation.images == "own"
+    return POOL_AND_TRAIN | {"test"} | ({"val"} if own else set())
+
+
+KIND = JobKind(
+    name="trial",
+    payload=TrialPayload,
+    body=run,
+    words="trial",
+    plural="trials",
+    wanted=True,
+    reads=_reads,
+    many_devices=True,
+    shares_device=True,
+    done=lambda store, jobs: results.finished(store) & {job.id for job in jobs},
+    record_failure=_record_failure,
+    images=lambda outcome: outcome["row"]["epochs"] * outcome["row"]["n_total"],
+    cost=Cost(finished=_finished, alike=lambda payload: [payload.classifier], work=_work),
+    kept=True,
+)

@@ -2,10 +2,13 @@
 Appendix G.2).
 """
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
+from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.request import Request
@@ -13,22 +16,28 @@ from equigrid.grid.store import Store
 from equigrid.grid.store.layout import ZERO_SHOT, statistics
 
 
-def run(store: Store, request: Request, images, options: dict) -> tuple:
+@dataclass(frozen=True)
+class ZeroShot:
+    """split: what the configuration's `payload` says. synthetic: whether there are synthetic images
+    of the unseen classes.
+    """
+
+    split: Mapping[str, Any]
+    config: ZeroShotConfig
+    synthetic: bool
+
+
+def run(store: Store, request: Request, images, what: ZeroShot, options: dict) -> tuple:
     """Trains on `images`; the training, and the row's columns."""
     from equigrid.classifiers.data.mix import Mix
-    from equigrid.classifiers.zero_shot.config import ZeroShotConfig
     from equigrid.classifiers.zero_shot.training import zero_shot
 
-    payload = request.payload
-    config, unseen = (
-        ZeroShotConfig.model_validate(payload["zero_shot_config"]),
-        payload["zero_shot"]["unseen"],
-    )
+    unseen = what.split["unseen"]
     seen = sorted(set(range(request.classes)) - set(unseen))
     found = zero_shot(
         images, Mix(inputs.arrays(inputs.whole(request.test), training=False)),
-        unseen=unseen, text_features=_text_features(store, request, config, options["device"]), config=config,
-        candidates=range(request.classes) if payload["syn"] else seen, **options,
+        unseen=unseen, text_features=_text_features(store, request, what, options["device"]), config=what.config,
+        candidates=range(request.classes) if what.synthetic else seen, **options,
     )  # fmt: skip
     facts = {
         field.name: getattr(found, field.name) for field in fields(found) if field.name != "trained"
@@ -45,20 +54,17 @@ def run(store: Store, request: Request, images, options: dict) -> tuple:
     return found.trained, row
 
 
-def _text_features(store: Store, request: Request, config, device: str) -> np.ndarray:
+def _text_features(store: Store, request: Request, what: ZeroShot, device: str) -> np.ndarray:
     """The classes' texts, encoded for the first trial and kept for all others."""
     from safetensors.numpy import load, save
 
     from equigrid.classifiers.zero_shot.text import text_features
 
-    what = {name: request.payload["zero_shot"][name] for name in ("texts", "text_encoder")}
-    name = statistics(content_id("texts", what), ".safetensors")
+    texts = {name: what.split[name] for name in ("texts", "text_encoder")}
+    name = statistics(content_id("texts", texts), ".safetensors")
     try:
         return load(store.get(name))["features"]
     except FileNotFoundError:
-        features = text_features(request.class_names, config, device=device)
+        features = text_features(request.class_names, what.config, device=device)
     store.put(name, save({"features": features}))
     return features
-
-
-manifest_name = ZERO_SHOT.manifest

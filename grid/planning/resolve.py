@@ -4,14 +4,17 @@ up.
 `resolve` reads the store (never the dataset's images); `plan` then needs nothing but its result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 from equigrid.classifiers import names, recipes
 from equigrid.generators import registry
+from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets import catalogue
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import UserError, near
+from equigrid.grid.jobs.kinds import on_slots
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store
 
@@ -21,8 +24,25 @@ class GeneratorChoice:
     """One entry of the spec's `generators`: a configuration and the seeds to train it with."""
 
     name: str
-    config: object
+    config: GeneratorConfig
     seeds: tuple[int, ...]
+
+    @cached_property
+    def mapping(self) -> dict[str, Any]:
+        """The whole configuration as JSON."""
+        return self.config.model_dump(mode="json")
+
+    @cached_property
+    def training(self) -> dict[str, Any]:
+        """What of the configuration determines the training. Once: a file of weights is hashed for
+        it.
+        """
+        return self.config.trained_identity()
+
+    @cached_property
+    def sampling(self) -> dict[str, Any]:
+        """What of the configuration determines the sampling."""
+        return self.config.sampling_payload()
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
         spec = spec.model_copy(
             update={"zero_shot": zero_shot.model_copy(update={"text_encoder": encoder})}
         )
+    _check_kinds("expected_seconds", spec.expected_seconds, on_slots())
     source = catalogue.source(spec.dataset)
     dataset = catalogue.lookup(store, source.key) if store else None
     shape = dataset.shape if dataset else source.shape
@@ -128,6 +149,13 @@ def _generator(name: str, entry: dict) -> GeneratorChoice:
     return GeneratorChoice(
         name, _named(f"generators.{name}", lambda: registry.config(entry)), tuple(seeds)
     )
+
+
+def _check_kinds(where: str, given: Iterable[str], known: Collection[str]) -> None:
+    for name in given:
+        if name not in known:
+            what = f"{name!r} is no such kind of job; known: {', '.join(known)}{near(name, known)}"
+            raise UserError(f"{where}: {what}")
 
 
 def _named(where: str, action: Callable):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from equigrid.grid.jobs import shard
-from equigrid.grid.planning.planner import Cell, Job, Plan, Pool
+from equigrid.grid.jobs import domain, generator, quality, shard
+from equigrid.grid.jobs.generator import GeneratorPayload
+from equigrid.grid.jobs.kind import JobKind
+from equigrid.grid.planning.graph import Cell, Job, Plan, Pool
 from equigrid.grid.planning.resolve import GeneratorChoice
 from equigrid.grid.reporting import samples
 from equigrid.grid.reporting.cell_table import cell_table
@@ -90,7 +92,7 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
 
     spec = plan.resolved.spec
     found = status(store, plan)
-    generators = _manifests(store, plan, "generator", layout.GENERATORS.manifest)
+    generators = _manifests(store, plan, generator.KIND)
     names = {pool.id: _pool_name(plan, pool) for pool in plan.pools.values()}
     sampled = [(pool, shard.cost(store, pool.id)) for pool in plan.pools.values()]
     costs = {
@@ -111,11 +113,10 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
         "generators": [_generator_row(choice) for choice in plan.resolved.generators.values()],
         "quality": [
             {**_quality_row(plan, row), "pool": names[row["pool"]]}
-            for _, row in _manifests(store, plan, "quality", layout.QUALITY.manifest)
+            for _, row in _manifests(store, plan, quality.KIND)
         ],
         "domain": [
-            {**row, "pool": names[row["pool"]]}
-            for _, row in _manifests(store, plan, "domain", layout.DOMAIN_GAPS.manifest)
+            {**row, "pool": names[row["pool"]]} for _, row in _manifests(store, plan, domain.KIND)
         ],
         "zero_shot": _zero_shot_rows(store, plan),
         "sheets": samples.sheets(
@@ -127,9 +128,9 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
     }
 
 
-def _manifests(store: Store, plan: Plan, kind: str, name_of) -> list[tuple[Job, dict]]:
+def _manifests(store: Store, plan: Plan, kind: JobKind) -> list[tuple[Job, dict]]:
     """The finished jobs of a kind, with what they wrote."""
-    read = ((job, store.get_json(name_of(job.id))) for job in plan.of_kind(kind))
+    read = ((job, store.get_json(kind.outputs.manifest(job.id))) for job in plan.of_kind(kind.name))
     return [(job, content) for job, content in read if content]
 
 
@@ -142,7 +143,7 @@ _TRAINING_FACTS = (
 def _generator_cost(job: Job, manifest: dict) -> dict:
     payload, devices = job.payload, manifest["world_size"]
     return {
-        "generator": payload["name"], "base": manifest["n_images"], "subset seed": _subset_seed(payload),
+        "generator": payload.name, "base": manifest["n_images"], "subset seed": _subset_seed(payload),
         "seconds": manifest["train_seconds"], "device-hours": manifest["train_seconds"] * devices / 3600,
         "devices": devices, "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
         **_words(manifest["cost"], _TRAINING_FACTS), "id": job.id,
@@ -155,7 +156,7 @@ def _pool_cost(plan: Plan, pool: Pool, cost: dict) -> dict:
     """
     payload = plan.jobs[pool.generator_id].payload
     return {
-        "generator": pool.generator, "base": payload["subset"] and payload["subset"]["n"],
+        "generator": pool.generator, "base": payload.subset and payload.subset.n,
         "subset seed": _subset_seed(payload), "seconds per image": cost["seconds_per_image"], "shards": cost["shards"],
         "device": cost["device"], "peak MB": _megabytes(cost["peak_device_bytes"]),
         **_words(cost["facts"], ("sampling_batch", "sampler_steps", "evaluations_per_image")), "id": pool.id,
@@ -204,7 +205,7 @@ def _quality_row(plan: Plan, row: dict) -> dict:
 
     pool = plan.pools[row["pool"]]
     payload = plan.jobs[pool.generator_id].payload
-    base = payload["subset"] and payload["subset"]["n"]
+    base = payload.subset and payload.subset.n
     nominal = {cell.n_base: cell.n_nominal for cell in plan.cells}
     return {
         "dataset": plan.resolved.source.name, "generator": pool.generator, "n_base": base and nominal[base],
@@ -227,14 +228,14 @@ def _zero_shot_rows(store: Store, plan: Plan) -> list[dict]:
 def _pool_name(plan: Plan, pool: Pool) -> str:
     """A pool in words: its generator, base, and seeds where there are several."""
     payload = plan.jobs[pool.generator_id].payload
-    base = f", base {payload['subset']['n']:,}" if payload["subset"] else ""
+    base = f", base {payload.subset.n:,}" if payload.subset else ""
     several = _subset_seed(payload) is not None and len(plan.resolved.spec.subset_seeds) > 1
     seed = f", subset {_subset_seed(payload)}" if several else ""
     return f"{pool.generator}{base}{seed}"
 
 
-def _subset_seed(payload: dict) -> int | None:
-    return payload["subset"] and payload["subset"]["subset_seed"]
+def _subset_seed(payload: GeneratorPayload) -> int | None:
+    return payload.subset and payload.subset.subset_seed
 
 
 def _megabytes(count: int | None) -> float | None:
@@ -244,7 +245,7 @@ def _megabytes(count: int | None) -> float | None:
 def _neighbours(store: Store, plan: Plan, names: dict[str, str]) -> dict[str, bytes]:
     """PNGs of each measured pool's samples above the training images that they are nearest to."""
     found = {}
-    for job, row in _manifests(store, plan, "quality", layout.QUALITY.manifest):
+    for job, row in _manifests(store, plan, quality.KIND):
         if row["neighbour_distance"] is not None:  # else none were looked for
             found[names[row["pool"]]] = store.get(layout.neighbours_picture(job.id))
     return found

@@ -4,7 +4,7 @@ import pandas as pd
 import pyarrow as pa
 
 from equigrid.analysis.schema import SCHEMA
-from equigrid.grid.planning.planner import Cell
+from equigrid.grid.planning.graph import Cell
 
 
 def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str) -> pd.DataFrame:

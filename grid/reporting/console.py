@@ -5,6 +5,8 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.store.layout import top_folder
 from equigrid.grid.units import duration
 
 
@@ -44,7 +46,7 @@ def show_plan(content: dict, lines) -> None:
         ]
         if priced:
             row.append("–" if line.money is None else f"{line.money:,.2f}")
-        table.add_row(line.kind, *row)
+        table.add_row(KINDS[line.kind].words, *row)
     console = screen()
     console.print(table)
     if content["wall_seconds"]:
@@ -59,9 +61,9 @@ def show_plan(content: dict, lines) -> None:
             )
     elif any(line.todo for line in lines):
         unknown = [
-            line.kind
+            KINDS[line.kind].plural
             for line in lines
-            if line.todo and line.seconds is None and line.kind != "ingest"
+            if line.todo and line.seconds is None and KINDS[line.kind].body
         ]
         what = f" of {', '.join(unknown)}" if unknown else ""
         console.print(
@@ -76,7 +78,7 @@ def _gpu_hours(content: dict, lines) -> str:
         return ""
     packed = content["gpus"] == "auto"  # several trials on one, and their rows do not say how many
     text = f"; {content['gpu_hours']:.2f} GPU-hours with {1 if packed else content['gpus']:g} GPU a slot"
-    seen = any(line.calibrated for line in lines if line.kind == "trial")
+    seen = any(line.calibrated for line in lines if KINDS[line.kind].shares_device)
     return f"{text}, trials that shared one counted as if alone on it" if packed and seen else text
 
 
@@ -99,7 +101,7 @@ def show_status(found) -> None:
     for stage in found.stages:
         now = _live(found.driver["kinds"].get(stage.kind, {})) if live else ()
         table.add_row(
-            stage.kind,
+            KINDS[stage.kind].words,
             f"{stage.total:,}",
             f"{stage.done:,}",
             f"{stage.failed:,}",
@@ -145,7 +147,7 @@ def show_failures(summary, console) -> None:
         places = list(failure.cells[:3]) + (
             [f"and {len(failure.cells) - 3} more"] if len(failure.cells) > 3 else []
         )
-        text = f"  {failure.kind} {failure.id}: {failure.error} [{'; '.join(places)}]"
+        text = f"  {KINDS[failure.kind].words} {failure.id}: {failure.error} [{'; '.join(places)}]"
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     console.print(
         "the tracebacks are in the store (equigrid status --json); the next run tries these again"
@@ -161,7 +163,7 @@ def show_garbage(garbage: list, *, deleted: bool) -> None:
         return
     groups: dict[tuple[str, str], list[int]] = {}
     for item in garbage:
-        groups.setdefault((item.name.split("/")[0], item.why), []).append(item.bytes)
+        groups.setdefault((top_folder(item.name), item.why), []).append(item.bytes)
     table = Table(title="removed" if deleted else "would be removed")
     for name in ("folder", "why"):
         table.add_column(name)

@@ -14,28 +14,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median, mode
-from typing import NamedTuple
 
-from equigrid.classifiers.recipes import ResolvedRecipe
-from equigrid.generators import registry
-from equigrid.grid.ids import canonical_json
-from equigrid.grid.jobs import shard
+from equigrid.grid.jobs.kind import Finished, Took
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.planning.pending import pending
-from equigrid.grid.planning.planner import KINDS, WANTED, Job, Plan
 from equigrid.grid.spec import Execution
-from equigrid.grid.store import Store, layout, results
-
-PART_BYTES = 16_000  # a result's part, before compaction
-MANIFESTS = {
-    "reference": layout.REFERENCE_CLASSIFIERS.manifest,
-    "quality": layout.QUALITY.manifest,
-    "domain": layout.DOMAIN_GAPS.manifest,
-}
-WORK = {
-    "generator": "training_steps",
-    "shard": "evaluations_per_image",
-}  # of cost_facts: what seconds grow with
-COLUMNS = ["status", "fingerprint", "classifier", "steps", "seconds", "device", "world_size"]
+from equigrid.grid.store import Store
 
 
 @dataclass(frozen=True)
@@ -59,29 +44,28 @@ class Line:
 def lines(store: Store | None, plan: Plan) -> list[Line]:
     """One line per kind of job, in the order in which they run."""
     todo, done = pending(store, plan) if store else (list(plan.jobs.values()), set())
-    serves = _cells_served(plan)
+    serves, cells = _cells_served(plan), plan.cells_by_trial()
     speeds = _Speeds(store, plan)
     found = []
-    for kind in KINDS:
-        every, left = list(plan.of_kind(kind)), [job for job in todo if job.kind == kind]
+    for name, kind in KINDS.items():
+        every, left = list(plan.of_kind(name)), [job for job in todo if job.kind == name]
         if not every:
             continue
+        seconds = _sum(speeds.device_s(job) for job in left) if kind.body else None
+        money = _sum(speeds.money(job) for job in left) if kind.body and speeds.prices else None
+        filled = any(job.id in cells for job in every)
         found.append(
             Line(
-                kind=kind,
+                kind=name,
                 total=len(every),
                 done=sum(job.id in done for job in every),
                 todo=len(left),
-                cells=sum(serves.get(job.id, 0) for job in every)
-                if kind == "trial"
-                else len(plan.cells),
+                cells=sum(serves.get(job.id, 0) for job in every) if filled else len(plan.cells),
                 shared=sum(serves.get(job.id, 0) > 1 for job in every),
-                seconds=None if kind == "ingest" else _sum(speeds.device_s(job) for job in left),
+                seconds=seconds,
                 calibrated=any(speeds.like(job) for job in every),
-                bytes=_bytes(plan, kind, left, speeds),
-                money=_sum(speeds.money(job) for job in left)
-                if speeds.prices and kind != "ingest"
-                else None,
+                bytes=speeds.bytes(left),
+                money=money,
             )
         )
     return found
@@ -134,18 +118,6 @@ def _sum(values: Iterator[float | None]) -> float | None:
     return None if None in values else sum(values)
 
 
-class _Took(NamedTuple):
-    """What a finished job took: seconds of all its workers together per unit of its work, and on
-    which device.
-
-    bytes: of a generator's weights.
-    """
-
-    seconds: float
-    device: str
-    bytes: float = 0.0
-
-
 class _Speeds:
     """What jobs take: by those like them that the store has seen finish, else by the spec."""
 
@@ -153,18 +125,19 @@ class _Speeds:
         self.plan, self.spec = plan, plan.resolved.spec
         self.prices = self.spec.prices
         self.gpus = gpus_of_a_slot(self.spec.execution)
-        self.facts: dict[str, dict] = {}
-        self.seen = _typical(self._finished(store)) if store else {}
+        self.seen = _typical(_finished(store, plan)) if store and plan.resolved.shape else {}
 
-    def like(self, job: Job) -> _Took | None:
+    def like(self, job: Job) -> Took | None:
         """What the finished jobs most like this one took."""
-        return next((self.seen[key] for key in self._keys(job) if key in self.seen), None)
+        keys = ((job.kind, key) for key in KINDS[job.kind].cost.alike(job.payload))
+        return next((self.seen[key] for key in keys if key in self.seen), None)
 
     def held_s(self, job: Job) -> float | None:
         """Seconds for which the job's slot or worker group will hold its devices."""
         if like := self.like(job):
-            return like.seconds * self._work(job) / self._workers(job)
-        return getattr(self.spec.expected_seconds, job.kind)
+            work = KINDS[job.kind].cost.work(job.payload, self.plan.resolved.shape)
+            return like.seconds * work / self._workers(job)
+        return self.spec.expected_seconds.get(job.kind)
 
     def device_s(self, job: Job) -> float | None:
         seconds = self.held_s(job)
@@ -175,98 +148,35 @@ class _Speeds:
         price = price_per_hour(self.prices, like and like.device)
         return None if seconds is None or price is None else seconds / 3600 * price
 
+    def bytes(self, jobs: list[Job]) -> int | None:
+        """What these jobs will write to the store; None where nothing is known."""
+        shape = self.plan.resolved.shape
+        found = _sum(KINDS[j.kind].cost.bytes(j.payload, self.like(j), shape) for j in jobs)
+        return None if found is None else round(found)
+
     def _workers(self, job: Job) -> int:
-        return getattr(self.spec.execution.workers, job.kind, 1)
-
-    # What is alike --------------------------------------------------------------------------------
-
-    def _keys(self, job: Job) -> list[tuple]:
-        """What a job is like, the closest first."""
-        if job.kind == "trial":
-            return [("trial", job.payload["classifier"])]
-        if job.kind in WORK:
-            mapping = job.payload["mapping"]
-            return [(job.kind, canonical_json(mapping)), (job.kind, mapping["kind"])]
-        return [(job.kind,)]
-
-    def _work(self, job: Job) -> int:
-        """How much there is to do, in units that are alike for all jobs of one key."""
-        if job.kind == "trial":
-            mix = [
-                job.payload[part]["n"] for part in ("real", "syn", "copies") if job.payload[part]
-            ]
-            return ResolvedRecipe.model_validate(job.payload["recipe"]).total_steps(sum(mix))
-        if job.kind in WORK:
-            return self._cost_facts(job).get(WORK[job.kind], 1)
-        return 1
-
-    def _cost_facts(self, job: Job) -> dict:
-        """`cost_facts` of a generator's training or of a pool's sampling; once for all shards of a
-        pool.
-        """
-        subset = job.payload.get("subset")
-        name = job.payload.get("pool", job.id)
-        if name not in self.facts:
-            config, shape = registry.config(job.payload["mapping"]), self.plan.resolved.shape
-            image = (shape.height, shape.width, shape.channels)
-            self.facts[name] = config.cost_facts(*image, len(shape.classes), subset and subset["n"])
-        return self.facts[name]
-
-    # What the store has seen ----------------------------------------------------------------------
-
-    def _finished(self, store: Store) -> Iterator[tuple[list[tuple], _Took]]:
-        """(keys, what it took) of each finished job."""
-        for job in self.plan.of_kind("generator"):
-            if content := store.get_json(layout.GENERATORS.manifest(job.id)):
-                seconds = content["train_seconds"] * content["world_size"] / self._work(job)
-                yield self._keys(job), _Took(seconds, content["device"], 4 * content["values"])
-        for pool in self.plan.pools.values():
-            if cost := shard.cost(store, pool.id):
-                job = self.plan.jobs[pool.shard_id(0)]
-                yield self._keys(job), _Took(cost["seconds"] / self._work(job), cost["device"])
-        for kind, name_of in MANIFESTS.items():
-            for job in self.plan.of_kind(kind):
-                if content := store.get_json(name_of(job.id)):
-                    yield self._keys(job), _Took(content["seconds"], content["device"])
-        for row in results.read(store, COLUMNS).to_pylist():
-            if (
-                row["status"] == "ok"
-                and row["steps"]
-                and row["fingerprint"] == self.plan.resolved.fingerprint
-            ):
-                seconds = row["seconds"] * row["world_size"] / row["steps"]
-                yield [("trial", row["classifier"])], _Took(seconds, row["device"])
+        return self.spec.execution.workers_of(job.kind)
 
 
-def _typical(finished: Iterator[tuple[list[tuple], _Took]]) -> dict[tuple, _Took]:
-    """For each key the medians over the jobs on the device that most of them ran on."""
-    by_key: dict[tuple, list[_Took]] = defaultdict(list)
-    for keys, took in finished:
-        for key in keys:
-            by_key[key].append(took)
+def _finished(store: Store, plan: Plan) -> Iterator[tuple[str, Finished]]:
+    for name, kind in KINDS.items():
+        yield name, kind.finished(store, list(plan.of_kind(name)), plan.resolved.shape)
+
+
+def _typical(finished: Iterator[tuple[str, Finished]]) -> dict[tuple, Took]:
+    """By kind and by what jobs are alike in: the medians over those on the device that most of them
+    ran on.
+    """
+    by_key: dict[tuple, list[Took]] = defaultdict(list)
+    for kind, jobs in finished:
+        for alike, took in jobs:
+            for key in alike:
+                by_key[kind, key].append(took)
     found = {}
     for key, every in by_key.items():
         device = mode(took.device for took in every)
-        alike = [took for took in every if took.device == device]
-        found[key] = _Took(
-            median(took.seconds for took in alike), device, median(took.bytes for took in alike)
-        )
+        same = [took for took in every if took.device == device]
+        sizes = [took.bytes for took in same if took.bytes is not None]
+        seconds = median(took.seconds for took in same)
+        found[key] = Took(seconds, device, median(sizes) if sizes else None)
     return found
-
-
-def _bytes(plan: Plan, kind: str, jobs: list[Job], speeds: _Speeds) -> int | None:
-    """Bytes that the jobs will write to the store; None where nothing is known."""
-    shape = plan.resolved.shape
-    if kind in WANTED:
-        return PART_BYTES * len(jobs)
-    if kind == "reference":
-        return None if jobs else 0
-    if kind == "generator":
-        likes = [speeds.like(job) for job in jobs]
-        return None if None in likes else round(sum(like.bytes for like in likes))
-    if shape is None:
-        return None
-    image = shape.height * shape.width * shape.channels + 8  # and its label
-    if kind == "ingest":
-        return image * (shape.n_train + shape.n_val + shape.n_test) * len(jobs)
-    return sum(image * job.payload["size"] for job in jobs)

@@ -10,7 +10,7 @@ from equigrid.generators.common.decoding import resized
 from equigrid.grid.datasets import catalogue, shards
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.request import Images
-from equigrid.grid.planning.planner import Plan, Pool
+from equigrid.grid.planning.graph import Plan, Pool
 from equigrid.grid.store import Store
 
 CLASSES, PER_CLASS = 12, 8
@@ -63,8 +63,8 @@ def _first_pools(plan: Plan, generators: dict[str, str]) -> dict[tuple[str, int 
     """The first pool of each generator and base size; an open-set generator has one for all."""
     found: dict[tuple[str, int | None], Pool] = {}
     for pool in plan.pools.values():
-        subset = plan.jobs[pool.generator_id].payload["subset"]
-        found.setdefault((generators[pool.id], subset and subset["n"]), pool)
+        subset = plan.jobs[pool.generator_id].payload.subset
+        found.setdefault((generators[pool.id], subset and subset.n), pool)
     return found
 
 

@@ -3,8 +3,10 @@
 import time
 from dataclasses import asdict, dataclass
 
+from equigrid.grid.jobs import trial
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.pending import done_jobs
-from equigrid.grid.planning.planner import KINDS, Plan
 from equigrid.grid.store import Store, layout, lock, results
 
 
@@ -102,7 +104,7 @@ def _failures(store: Store, plan: Plan, done: set[str], rows: list[dict]) -> lis
     for row in rows:
         if row["status"] == "failed":
             cell = "; ".join(str(c) for c in cells[row["trial_id"]])
-            found.append(_failure(row["trial_id"], "trial", cell, row["error"]))
+            found.append(_failure(row["trial_id"], trial.KIND.name, cell, row["error"]))
     last: dict[str, str] = {}
     for name in sorted(store.list(layout.FAILURES)):
         last[layout.failed_job(name)] = name

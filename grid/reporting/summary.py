@@ -3,11 +3,10 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
-from equigrid.grid.planning.planner import KINDS, Plan
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Plan
 from equigrid.grid.store import Store
 from equigrid.grid.units import duration
-
-PLURALS = {kind: f"{kind}s" for kind in KINDS} | {"quality": "qualities", "domain": "domain gaps"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def nothing_done(store: Store, the_plan: Plan) -> Summary:
 
 def closing_line(summary: Summary, command: str) -> str:
     """One line on how a run ended; `command` is what resumes it."""
-    ran = [f"{n:,} {PLURALS[kind] if n > 1 else kind}" for kind, n in summary.jobs.items() if n]
+    ran = [f"{n:,} {_words(kind, n)}" for kind, n in summary.jobs.items() if n]
     text = f"{', '.join(ran)} in {duration(summary.seconds)}" if ran else "nothing to do"
     if before := sum(summary.cached.values()):
         text += f" ({before:,} jobs were done before)"
@@ -77,3 +76,7 @@ def closing_line(summary: Summary, command: str) -> str:
     if summary.interrupted:
         return f"stopped: {text}; everything finished is kept. To go on: {command}"
     return text
+
+
+def _words(kind: str, n: int) -> str:
+    return KINDS[kind].plural if n > 1 else KINDS[kind].words

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from equigrid.grid.planning.planner import Cell, Plan
+from equigrid.grid.jobs import trial
+from equigrid.grid.planning.graph import Cell, Plan
 from equigrid.grid.spec.trackers import TRACKER_PACKAGES, validate_trackers
 from equigrid.grid.store import Store
 
@@ -358,7 +359,7 @@ def start(places: Mapping[str, str], store: Store, plan: Plan):
     actor = ray.remote(num_cpus=0, scheduling_strategy=here)(TrackersActor).remote(
         os.getcwd(), plan.resolved.spec.name
     )
-    actor.catch_up.remote(store, [job.id for job in plan.of_kind("trial")])
+    actor.catch_up.remote(store, [job.id for job in plan.of_kind(trial.KIND.name)])
     return actor
 
 

@@ -2,7 +2,7 @@
 
 from equigrid.grid.spec.amounts import Amount
 from equigrid.grid.spec.loading import PRESETS, load, presets
-from equigrid.grid.spec.model import Block, DomainGap, Execution, GridSpec, Validation, Workers
+from equigrid.grid.spec.model import Block, DomainGap, Execution, GridSpec, Validation
 
 __all__ = [
     "PRESETS",
@@ -12,7 +12,6 @@ __all__ = [
     "Execution",
     "GridSpec",
     "Validation",
-    "Workers",
     "load",
     "presets",
 ]

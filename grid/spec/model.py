@@ -68,9 +68,7 @@ class Block(Frozen):
 
 
 class Workers(Frozen):
-    """Devices for one training of each kind. More than one makes a worker group
-    (DistributedDataParallel).
-    """
+    """Devices for one training of each kind."""
 
     generator: Annotated[int, Field(ge=1)] = 1
     trial: Annotated[int, Field(ge=1)] = 1
@@ -81,7 +79,8 @@ class Execution(Frozen):
 
     A slot holds `gpus` (1, or a fraction) and `cpus` for its life; `threads` is PyTorch's number of
     threads in it. On CPU a result is bitwise the same only for equal `threads`. `slots` bounds
-    their number.
+    their number. workers: devices for one training, by kind of job; more than one make a worker
+    group (DistributedDataParallel).
     """
 
     cpus: Annotated[float, Field(gt=0)] = 1
@@ -100,6 +99,15 @@ class Execution(Frozen):
                 f"{value} GPUs for a slot: a slot is one device or a fraction; see workers for more"
             )
         return value
+
+    def workers_of(self, kind: str) -> int:
+        """Devices that a job of a kind runs on at once; more than one are a worker group."""
+        return getattr(self.workers, kind, 1)
+
+    @property
+    def most_workers(self) -> int:
+        """Devices that the largest job of the grid needs at once."""
+        return max(self.workers.model_dump().values())
 
 
 class Validation(Frozen):
@@ -134,19 +142,6 @@ class DomainGap(Frozen):
     tsne: Annotated[int, Field(ge=0, strict=True)] = 0
 
 
-class Expected(Frozen):
-    """Seconds of one job on the hardware the preset names, for `plan` until the store has seen some
-    finish.
-    """
-
-    generator: float | None = None
-    shard: float | None = None
-    reference: float | None = None
-    trial: float | None = None
-    quality: float | None = None
-    domain: float | None = None
-
-
 def _off_is_none(value):
     return None if value == "off" else value
 
@@ -158,8 +153,9 @@ class GridSpec(Frozen):
     quality: what is measured of every pool; `off` for nothing. reference_images: of the training
     set, for the grid's own classifier, in whose features pools are measured and drawn; none: all.
     zero_shot: trials train on real images of the seen classes, and are tested on the unseen, of
-    which they see synthetic images alone. prices: what a device-hour costs, by a part of the
-    device's name (`H200: 3.5`); `default` for all others.
+    which they see synthetic images alone. expected_seconds: of one job of a kind, on the hardware
+    that the preset names, for `plan` until the store has seen some finish. prices: what a
+    device-hour costs, by a part of the device's name (`H200: 3.5`); `default` for all others.
     """
 
     name: Name
@@ -176,7 +172,7 @@ class GridSpec(Frozen):
     zero_shot: ZeroShotConfig | None = None
     blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
     execution: Execution = Execution()
-    expected_seconds: Expected = Expected()
+    expected_seconds: dict[str, Annotated[float, Field(ge=0)] | None] = {}
     trackers: dict[str, str] = {}
     prices: dict[str, Annotated[float, Field(ge=0)]] = {}
     currency: str = "USD"

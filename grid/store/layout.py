@@ -21,6 +21,8 @@ CHECK = "check"
 DATASETS, CHECKPOINTS, FAILURES, GRIDS = "datasets", "checkpoints", "failures", "grids"
 PARTS, TABLES = "results/parts", "results/tables"
 MANIFEST_ENDING = ".json"
+# By these parts of their names objects of one purpose are known among those of one job.
+WEIGHTS, SHARD_DATA, SHARD_COLUMNS = "/weights-", ".safetensors", ".parquet"
 
 
 # Outputs of jobs ----------------------------------------------------------------------------------
@@ -42,6 +44,10 @@ class Files:
 
     def is_manifest(self, name: str) -> bool:
         return name == self.manifest(self.owner(name))
+
+    def is_for_training(self, name: str) -> bool:
+        """Whether an object is of no use once the job is done."""
+        return False
 
     def checkpoints(self, job_id: str) -> str:
         """The folder of a training's checkpoints."""
@@ -87,11 +93,10 @@ class Folders(Files):
         return f"{self.root}/{job_id}/artefacts"
 
     def is_for_training(self, name: str) -> bool:
-        """Whether an object is of no use once the training is done."""
         return name.split("/")[2] in ("checkpoints", "artefacts")
 
     def weights(self, job_id: str, attempt: str) -> str:
-        return f"{self.root}/{job_id}/weights-{attempt}.safetensors"
+        return f"{self.root}/{job_id}{WEIGHTS}{attempt}.safetensors"
 
     def log(self, job_id: str, attempt: str) -> str:
         return f"{self.root}/{job_id}/log-{attempt}.parquet"
@@ -109,9 +114,19 @@ DOMAIN_GAPS = Files("domain")
 ZERO_SHOT = Files("zero-shot")
 
 
-def beside(manifest: str, ending: str) -> str:
-    """An object that belongs to a manifest's: the same name with another ending."""
-    return f"{manifest.removesuffix(MANIFEST_ENDING)}{ending}"
+def is_manifest(name: str) -> bool:
+    """Whether an object makes others visible."""
+    return name.endswith(MANIFEST_ENDING)
+
+
+def shard_data(manifest: str, checksum: str) -> str:
+    """The images and labels of a shard, of a dataset or of a pool."""
+    return f"{manifest.removesuffix(MANIFEST_ENDING)}-{checksum[:12]}{SHARD_DATA}"
+
+
+def shard_columns(manifest: str, attempt: str) -> str:
+    """What a generator says of each image of a shard."""
+    return f"{manifest.removesuffix(MANIFEST_ENDING)}-{attempt}{SHARD_COLUMNS}"
 
 
 def checkpoints(job_id: str) -> str:
@@ -150,6 +165,14 @@ def artefact_name(folder: str, name: str) -> str | None:
 
 def checkpoint(folder: str, step: int, attempt: str, digest: str) -> str:
     return f"{folder}/{step:010d}-{attempt}-{digest}.pt"
+
+
+def is_checkpoint(name: str) -> bool:
+    return name.endswith(".pt")
+
+
+def checkpoint_digest(name: str) -> str:
+    return name.rpartition("-")[2].removesuffix(".pt")
 
 
 def failure(job_id: str, attempt: str) -> str:
@@ -207,11 +230,26 @@ def result_part(trial_id: str, attempt: str) -> str:
     return f"{PARTS}/{trial_id}-{attempt}.parquet"
 
 
-def result_table(number: int, attempt: str) -> str:
-    """A generation of results, without its ending: .parquet for its rows, .json for its
-    manifest.
-    """
+def generation(number: int, attempt: str) -> str:
+    """A generation of results: `generation_rows` and `generation_manifest` name its objects."""
     return f"{TABLES}/{number:08d}-{attempt}"
+
+
+def generation_number(name: str) -> int:
+    return int(name.rpartition("/")[2].partition("-")[0])
+
+
+def generation_rows(generation: str) -> str:
+    return f"{generation}.parquet"
+
+
+def generation_manifest(generation: str) -> str:
+    return f"{generation}{MANIFEST_ENDING}"
+
+
+def generation_of(name: str) -> str:
+    """The generation that an object below TABLES belongs to."""
+    return name.rpartition(".")[0]
 
 
 # Grids --------------------------------------------------------------------------------------------
@@ -223,6 +261,10 @@ def spec(grid: str) -> str:
 
 def is_spec(name: str) -> bool:
     return name.endswith("/spec.json")
+
+
+def top_folder(name: str) -> str:
+    return name.partition("/")[0]
 
 
 def grid_of(name: str) -> str:

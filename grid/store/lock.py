@@ -244,6 +244,3 @@ def _born(pid: int) -> str | None:
     except OSError:
         return None
     return None if state == "Z" else fields[18]
-
-
-lock_name = layout.lock

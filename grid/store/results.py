@@ -129,12 +129,12 @@ def compact(store: Store, *, now: float | None = None) -> int:
     if not sources.loose and len(small) <= 1:
         return 0
     table = reader.read()
-    number = 1 + max((int(name.rsplit("/", 1)[1].split("-")[0]) for name in small), default=0)
-    name = layout.result_table(number, new_attempt())
-    store.put(f"{name}.parquet", _encode(table))
-    replaces = [*sources.files, *(f"{generation}.json" for generation in small)]
+    number = 1 + max((layout.generation_number(name) for name in small), default=0)
+    name = layout.generation(number, new_attempt())
+    store.put(layout.generation_rows(name), _encode(table))
+    replaces = [*sources.files, *map(layout.generation_manifest, small)]
     manifest = {"rows": table.num_rows, "replaces": replaces, "written_at_s": now}
-    store.put_json(f"{name}.json", manifest)
+    store.put_json(layout.generation_manifest(name), manifest)
     return table.num_rows
 
 
@@ -150,7 +150,7 @@ def replaced(store: Store, *, now: float | None = None) -> list[str]:
     """Files that a generation replaced more than GRACE_S ago: no reader needs them."""
     now = time.time() if now is None else now
     tables, gone = set(store.list(TABLES)), set()
-    for name in sorted(name for name in tables if name.endswith(".json")):
+    for name in sorted(filter(layout.is_manifest, tables)):
         content = store.get_json(name)
         if content is not None and now - content["written_at_s"] >= GRACE_S:
             gone.update(content["replaces"])
@@ -168,7 +168,7 @@ class _Sources(NamedTuple):
 
     @property
     def files(self) -> list[str]:
-        return [*(f"{name}.parquet" for name in self.generations), *self.loose]
+        return [*map(layout.generation_rows, self.generations), *self.loose]
 
 
 def _sources(store: Store, manifests: dict[str, dict], full_rows: int | None) -> _Sources:
@@ -178,7 +178,7 @@ def _sources(store: Store, manifests: dict[str, dict], full_rows: int | None) ->
     parts = sorted(
         store.list(PARTS)
     )  # first: what a compaction takes from here meanwhile stands in its table then
-    present = sorted(name for name in store.list(TABLES) if name.endswith(".json"))
+    present = sorted(filter(layout.is_manifest, store.list(TABLES)))
     for name in set(manifests) - set(present):
         del manifests[name]
     for name in present:
@@ -189,7 +189,7 @@ def _sources(store: Store, manifests: dict[str, dict], full_rows: int | None) ->
                 raise FileNotFoundError(name)
     replaced = {source for content in manifests.values() for source in content["replaces"]}
     standing = [
-        name.removesuffix(".json")
+        layout.generation_of(name)
         for name, content in sorted(manifests.items())
         if name not in replaced and (full_rows is None or content["rows"] < full_rows)
     ]
@@ -238,6 +238,3 @@ def _decode(data: bytes, columns: list[str]) -> pa.Table:
             nothing = pa.nulls(table.num_rows, schema.field(name).type)
             table = table.add_column(place, schema.field(name), nothing)
     return table if table.schema.equals(schema) else table.cast(schema)
-
-
-part_name = layout.result_part

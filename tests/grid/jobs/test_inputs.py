@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.generators.common import pools
 from equigrid.grid import jobs
 from equigrid.grid.datasets import catalogue, subsets
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import inputs
-from equigrid.grid.store import results
+from equigrid.grid.jobs.job import Stream, Subset, Synthetic
+from equigrid.grid.jobs.trial import TrialPayload, training_parts
+from equigrid.grid.store import layout, results
 
 
 @pytest.mark.parametrize("kind", ["generator", "trial"])
@@ -23,12 +26,12 @@ def test_the_test_split_is_refused_as_something_to_learn_from(planned, request_o
     assert outcome["status"] == "failed"
     assert "test-00000.json is held back for evaluation" in outcome["error"]
     assert not results.finished(store)
-    assert not store.exists(jobs.generator.manifest_name(request.id))
+    assert not store.exists(layout.GENERATORS.manifest(request.id))
 
 
 def test_a_pool_cannot_carry_test_images_into_a_training(planned, request_of, mini):
     store, the_plan = planned(mini)
-    job = next(job for job in the_plan.of_kind("trial") if job.payload["syn"])
+    job = next(job for job in the_plan.of_kind("trial") if job.payload.syn)
     request = request_of(store, the_plan, job)
     outcome = jobs.run(store, replace(request, syn=request.test))
     assert "held back for evaluation" in outcome["error"]
@@ -43,9 +46,10 @@ def test_what_is_held_out_is_in_no_subset_and_in_no_generators_base(planned, req
     assert np.bincount(labels[list(held)], minlength=10).min() >= 19  # stratified
     for job in (*the_plan.of_kind("generator"), *the_plan.of_kind("trial")):
         request = request_of(store, the_plan, job)
-        chosen = inputs.real_indices(request)
+        subset = job.payload.real if job.kind == "trial" else job.payload.subset
+        chosen = inputs.real_indices(request, subset)
         assert not held & set(chosen)
-        assert len(chosen) == (job.payload.get("real") or job.payload["subset"])["n"]
+        assert len(chosen) == subset.n
     for seed in range(3):  # subsets of what is left nest as ever
         small, large = (subsets.subset(labels, n, seed, held_out=200) for n in (300, 301))
         assert set(small) < set(large)
@@ -78,14 +82,11 @@ def test_streamed_with_every_shard_at_hand_is_bitwise_the_resident_trial(planned
         "normalisation": {"mean": [0.3], "std": [0.4]},
     }
     store, the_plan = planned(mini)
-    job = next(job for job in the_plan.of_kind("trial") if job.payload["real"]["n"] == 240)
+    job = next(job for job in the_plan.of_kind("trial") if job.payload.real.n == 240)
     request = request_of(store, the_plan, job)
     rows = []
-    for payload in (
-        job.payload,
-        {**job.payload, "stream": {"window": 9}},
-        {**job.payload, "stream": {"window": 1}},
-    ):
+    for stream in (None, Stream(window=9), Stream(window=1)):
+        payload = replace(job.payload, stream=stream)
         outcome = jobs.run(store, replace(request, payload=payload))
         assert outcome["status"] == "ok", outcome
         rows.append({key: outcome["row"][key] for key in ("top1", "loss", "confusion", "steps")})
@@ -97,7 +98,7 @@ def test_streamed_with_every_shard_at_hand_is_bitwise_the_resident_trial(planned
 def test_a_generators_images_may_lie_in_a_file(planned, request_of, mini, monkeypatch):
     store, the_plan = planned(mini)
     request = request_of(store, the_plan, next(the_plan.of_kind("generator")))
-    wanted = inputs.parts(request.train, inputs.real_indices(request))
+    wanted = inputs.parts(request.train, inputs.real_indices(request, request.payload.subset))
     in_memory, labels = inputs.gathered(request, wanted)
     monkeypatch.setattr(inputs, "RESIDENT_BYTES", 0)
     in_file, same_labels = inputs.gathered(request, wanted)
@@ -110,8 +111,10 @@ def test_only_shards_with_a_wanted_image_are_asked_for():
     images = jobs.Images(("a", "b", "c"), (4, 4, 2))
     found = inputs.parts(images, np.array([9, 0, 3, 3, 8]))
     assert [handle for handle, _ in found] == ["a", "c"]
-    # The order within a shard stays.
-    assert [rows.tolist() for _, rows in found] == [[0, 3, 3], [1, 0]]
+    assert [rows.tolist() for _, rows in found] == [
+        [0, 3, 3],
+        [1, 0],
+    ]  # the order within a shard stays
     assert [rows.tolist() for _, rows in inputs.whole(images, 5)] == [[0, 1, 2, 3], [0]]
     with pytest.raises(ValueError, match="11 images wanted, the shards have 10"):
         inputs.whole(images, 11)
@@ -119,12 +122,16 @@ def test_only_shards_with_a_wanted_image_are_asked_for():
 
 def test_zero_shot_takes_what_there_is_of_the_unseen_classes_and_no_less():
     """Twenty images of ten classes, two of each: eight are of four unseen classes."""
-    payload = {
-        "real": {"n": 0, "subset_seed": None},
-        "copies": None,
-        "syn": {"pool": "pool-1", "n": 8},
-        "zero_shot": {"unseen": [6, 7, 8, 9]},
-    }
+    payload = TrialPayload(
+        dataset="data-1",
+        real=Subset(n=0, subset_seed=None),
+        syn=Synthetic(pool="pool-1", n=8),
+        copies=None,
+        classifier="digits-cnn",
+        recipe=ResolvedRecipe(batch=8, lr=0.1, steps=1),
+        seed=0,
+        zero_shot={"unseen": [6, 7, 8, 9]},
+    )
     request = jobs.Request(
         "trial-1",
         "trial",
@@ -135,11 +142,11 @@ def test_zero_shot_takes_what_there_is_of_the_unseen_classes_and_no_less():
         labels=np.arange(10),
         syn=jobs.Images(("s",), (20,)),
     )
-    ((_, rows),) = inputs.training_parts(request)
+    ((_, rows),) = training_parts(request)
     every = pools.labels(seed_of("pool-1", "pool"), 0, 20, 10)
     assert sorted(every[rows]) == [6, 6, 7, 7, 8, 8, 9, 9]
-    short = replace(request, payload={**payload, "syn": {"pool": "pool-1", "n": 9}})
+    short = replace(request, payload=replace(payload, syn=Synthetic(pool="pool-1", n=9)))
     with pytest.raises(
         ValueError, match="9 images of unseen classes wanted, the 20 of the shards have 8"
     ):
-        inputs.training_parts(short)
+        training_parts(short)

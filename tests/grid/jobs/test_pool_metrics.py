@@ -14,10 +14,11 @@ from equigrid.classifiers.features import Features
 from equigrid.grid import jobs
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.jobs import checkpoints, domain, inputs, quality, reference_classifier
-from equigrid.grid.planning import planner
+from equigrid.grid.jobs import checkpoints, domain, grid_facts, inputs, reference_classifier
+from equigrid.grid.jobs.job import Stream, Subset
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.spec import load
+from equigrid.grid.store import layout
 
 STEPS = 60
 MEASURED = (
@@ -68,7 +69,7 @@ def measured(store, request) -> dict:
     """What a domain job finds, without what tells one run of it from another."""
     outcome = jobs.run(store, replace(request, attempt=new_attempt()))
     assert outcome["status"] == "ok", outcome
-    row = store.get_json(domain.manifest_name(request.id))
+    row = store.get_json(layout.DOMAIN_GAPS.manifest(request.id))
     return {name: row[name] for name in MEASURED if name in row}
 
 
@@ -90,7 +91,7 @@ def test_pools_are_measured_and_nothing_is_left_to_do(planned, request_of, spec)
     assert pending(store, the_plan)[0] == []
 
     (job,) = the_plan.of_kind("quality")
-    row = store.get_json(quality.manifest_name(job.id))
+    row = store.get_json(layout.QUALITY.manifest(job.id))
     assert (row["n_images"], row["n_real"]) == (120, 1200)
     assert row["fid"] is None  # Inception knows nothing of 8×8 digits
     assert row["note"] == ""
@@ -99,7 +100,7 @@ def test_pools_are_measured_and_nothing_is_left_to_do(planned, request_of, spec)
     assert 0 <= row["memorised"] <= 1
 
     whole, patches = (
-        store.get_json(domain.manifest_name(job.id)) for job in the_plan.of_kind("domain")
+        store.get_json(layout.DOMAIN_GAPS.manifest(job.id)) for job in the_plan.of_kind("domain")
     )
     assert (whole["patch_px"], patches["patch_px"]) == (None, 4)
     assert whole["n_train"] + whole["n_test"] == 200
@@ -129,12 +130,12 @@ def test_both_panels_are_of_the_held_out_images_each_in_its_own_network(
     panels = measured(store, request)["tsne"]
 
     tested = found[0].tested
-    chosen = inputs.real_indices(request)[tested]
+    chosen = inputs.real_indices(request, request.payload.real)[tested]
     real = images_of(store, the_plan.resolved.dataset.train)[chosen]
     (pool,) = request.syn.handles
     assert panels["labels"] == [*request.labels[chosen], *pool["labels"][tested]]
     shown = np.concatenate([real, pool["images"][tested]])
-    ordinary = reference_classifier.load(store, request.payload["reference"], request, "cpu")
+    ordinary = reference_classifier.load(store, request.payload.reference, request, "cpu")
     expected = {"domain": found[0].module, "ordinary": ordinary}
     for name, module in expected.items():
         np.testing.assert_array_equal(
@@ -152,14 +153,16 @@ def test_a_domain_job_streamed_with_every_shard_at_hand_is_the_resident_one(
         assert len(request.train.handles) == 3
         resident = measured(store, request)
         at_hand, one = (
-            replace(request, payload={**request.payload, "stream": {"window": n}}) for n in (4, 1)
+            replace(request, payload=replace(request.payload, stream=Stream(window=n)))
+            for n in (4, 1)
         )
         assert measured(store, at_hand) == resident
         streamed = measured(store, one)
         assert streamed["n_train"] == resident["n_train"]
-        if request.payload["tsne"]:
-            # One shard at a time is another order.
-            assert streamed["tsne"]["domain"] != resident["tsne"]["domain"]
+        if request.payload.tsne:
+            assert (
+                streamed["tsne"]["domain"] != resident["tsne"]["domain"]
+            )  # one shard at a time is another order
             assert streamed["tsne"]["ordinary"] == resident["tsne"]["ordinary"]
 
 
@@ -171,7 +174,7 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
         measured(store, replace(request, checkpoint_every_s=1e9)) for request in requests
     ]
     for request in requests:
-        store.delete(domain.manifest_name(request.id))
+        store.delete(layout.DOMAIN_GAPS.manifest(request.id))
     save, saved, leaving = checkpoints.Checkpoints.save, [], threading.Event()
     monkeypatch.setattr(checkpoints, "leaving", leaving)
 
@@ -192,15 +195,17 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
             outcome = jobs.run(store, request)
             leaving.clear()
             assert (outcome["status"], outcome["lost"]) == ("retry", True)
-        # Where `equigrid gc` knows them by the job.
-        assert any(store.list(f"checkpoints/{request.id}"))
+        assert any(
+            store.list(f"checkpoints/{request.id}")
+        )  # where `equigrid gc` knows them by the job
     saved.clear()
     monkeypatch.setattr(
         checkpoints.Checkpoints, "save", lambda self, step, state: saved.append((self.prefix, step))
     )
     assert [measured(store, request) for request in requests] == undisturbed
-    # Nothing is repeated, and neither job takes the other's state.
-    rest = range(STEPS // 2 + 1, STEPS + 1)
+    rest = range(
+        STEPS // 2 + 1, STEPS + 1
+    )  # nothing is repeated, and neither job takes the other's state
     assert saved == [(f"checkpoints/{request.id}", step) for request in requests for step in rest]
     assert not list(store.list("checkpoints"))
 
@@ -208,8 +213,8 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
 def test_what_is_too_large_for_a_device_is_streamed_and_its_patches_are_not(
     planned, spec, monkeypatch
 ):
-    monkeypatch.setattr(planner, "RESIDENT_BYTES", 200 * 64 - 1)
-    monkeypatch.setattr(planner, "WINDOW_BYTES", 3 * 512 * 64)
+    monkeypatch.setattr(grid_facts, "RESIDENT_BYTES", 200 * 64 - 1)
+    monkeypatch.setattr(grid_facts, "WINDOW_BYTES", 3 * 512 * 64)
     spec["blocks"] = [{"n_base": [60], "syn": {"edm": 1}}]
     right = r"domain_gap.recipe: 200 images are streamed, and so are not measured; give the recipe a normalisation"
     with pytest.raises(UserError, match=right):
@@ -219,8 +224,9 @@ def test_what_is_too_large_for_a_device_is_streamed_and_its_patches_are_not(
     spec["domain_gap"]["recipe"]["normalisation"] = {"mean": [0.3], "std": [0.4]}
     _, the_plan = planned(spec)
     whole, patches = (job.payload for job in the_plan.of_kind("domain"))
-    assert whole["stream"] == {"window": 3}
-    assert "stream" not in patches
+    assert whole.stream == Stream(window=3)
+    assert whole.identity()["stream"] == {"window": 3}
+    assert "stream" not in patches.identity()
 
 
 def test_zero_shot_leaves_no_domain_gap_to_measure(spec):
@@ -239,13 +245,13 @@ def test_a_perfect_pool_is_nearer_than_a_bad_one(planned, request_of, spec):
     store, the_plan = planned(spec)
     run_all(store, the_plan, request_of)
     (job,) = the_plan.of_kind("quality")
-    bad = store.get_json(quality.manifest_name(job.id))
+    bad = store.get_json(layout.QUALITY.manifest(job.id))
     request = request_of(store, the_plan, job)
-    everything = {**job.payload, "subset": {"n": 1200, "subset_seed": None}}
+    everything = replace(job.payload, subset=Subset(n=1200, subset_seed=None))
     assert (
         jobs.run(store, replace(request, payload=everything, syn=request.train))["status"] == "ok"
     )
-    good = store.get_json(quality.manifest_name(job.id))
+    good = store.get_json(layout.QUALITY.manifest(job.id))
     assert good["feature_distance"] < bad["feature_distance"] / 5
     assert good["neighbour_distance"] == 0
     assert good["memorised"] > 0.9
@@ -264,9 +270,9 @@ def test_the_grids_own_classifier_may_be_trained_on_fewer_images(planned, spec):
     _, all_of_them = planned(spec, "a")
     _, few = planned({**spec, "reference_images": 300}, "b")
     (whole,), (small,) = (each.of_kind("reference") for each in (all_of_them, few))
-    assert (whole.payload["real"]["n"], small.payload["real"]["n"]) == (1200, 300)
+    assert (whole.payload.real.n, small.payload.real.n) == (1200, 300)
     assert whole.id != small.id
-    assert {job.payload["reference"] for job in few.of_kind("quality")} == {small.id}
+    assert {job.payload.reference for job in few.of_kind("quality")} == {small.id}
     with pytest.raises(
         UserError,
         match="reference_images: 1,201 is more than there are training images; use at most 1,200",

@@ -15,7 +15,7 @@ from equigrid.grid.jobs.checkpoints import Checkpoints
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, layout, results
 
 
 class Killed(BaseException):
@@ -43,7 +43,7 @@ def output(store: Store, request: jobs.Request):
         columns = ["trial_id", "top1", "top5", "per_class", "confusion", "loss", "steps"]
         return results.read(store).select(columns).to_pylist()
     weights = load_tensors(
-        store.get(store.get_json(jobs.generator.manifest_name(request.id))["weights"])
+        store.get(store.get_json(layout.GENERATORS.manifest(request.id))["weights"])
     )
     return {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
 
@@ -94,9 +94,9 @@ def test_a_generator_that_another_attempt_finished_stays(job_of):
     """On a GPU the second's weights differ: shards of one pool would come from two networks."""
     store, request = job_of("generator", "twice")
     assert jobs.run(store, request)["status"] == "ok"
-    first = store.get_json(jobs.generator.manifest_name(request.id))
+    first = store.get_json(layout.GENERATORS.manifest(request.id))
     assert jobs.run(store, replace(request, attempt=new_attempt()))["status"] == "ok"
-    assert store.get_json(jobs.generator.manifest_name(request.id)) == first
+    assert store.get_json(layout.GENERATORS.manifest(request.id)) == first
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):

@@ -9,9 +9,8 @@ from sklearn.datasets import load_digits
 
 from equigrid.grid import jobs
 from equigrid.grid.errors import UserError
-from equigrid.grid.jobs import zero_shot
 from equigrid.grid.planning.pending import pending
-from equigrid.grid.store import results
+from equigrid.grid.store import layout, results
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay")
 
@@ -75,7 +74,7 @@ def test_unseen_classes_are_learnt_from_the_pool_alone(planned, request_of, spec
         assert outcome["status"] == "ok", outcome
     rows = {row["trial_id"]: row for row in results.read(store).to_pylist()}
     found = {
-        cell.arm: (rows[cell.trial_id], store.get_json(zero_shot.manifest_name(cell.trial_id)))
+        cell.arm: (rows[cell.trial_id], store.get_json(layout.ZERO_SHOT.manifest(cell.trial_id)))
         for cell in the_plan.cells
     }
     (base, base_facts), (syn, syn_facts) = found["base"], found["syn"]

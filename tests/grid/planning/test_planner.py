@@ -67,7 +67,7 @@ def test_pools_of_one_training_are_sampled_each_in_its_own_way(mini):
     the_plan = planned(mini)
     assert kinds(the_plan)["generator"] == 1
     steps = {
-        the_plan.pools[job.payload["pool"]].generator: job.payload["mapping"]["sampler"]["steps"]
+        the_plan.pools[job.payload.pool].generator: job.payload.mapping["sampler"]["steps"]
         for job in the_plan.of_kind("shard")
     }
     assert steps == {"edm": 4, "quick": 2}

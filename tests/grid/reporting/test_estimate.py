@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 import pytest
 
 from equigrid.grid.jobs import shard
-from equigrid.grid.jobs.generator import manifest_name
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import estimate
 from equigrid.grid.spec import load
-from equigrid.grid.store import results
+from equigrid.grid.store import layout, results
 
 
 def line(store, the_plan, kind: str) -> estimate.Line:
@@ -23,7 +22,7 @@ def trained(
     store, job, seconds: float, *, world_size: int = 1, device: str = "A100", values: int = 10
 ) -> None:
     facts = {"train_seconds": seconds, "world_size": world_size, "device": device, "values": values}
-    store.put_json(manifest_name(job.id), facts)
+    store.put_json(layout.GENERATORS.manifest(job.id), facts)
 
 
 def sampled(
@@ -42,7 +41,7 @@ def sampled(
         "device": device,
         "cost": {"sampler_steps": 4},
     }
-    store.put_json(shard.shard_name(pool_id, index), facts)
+    store.put_json(layout.POOLS.manifest(layout.POOLS.job_id(pool_id, index)), facts)
 
 
 def tried(
@@ -121,7 +120,7 @@ def test_an_imported_set_does_not_make_others_free(planned, mini, tmp_path):
     mini["generators"]["made"] = {"kind": "imported", "path": str(tmp_path / "made")}
     mini["blocks"] = [{"n_base": 60, "syn": {"edm": [1], "made": ["10 images"]}}]
     store, the_plan = planned(mini)
-    by_name = {job.payload["name"]: job for job in the_plan.of_kind("generator")}
+    by_name = {job.payload.name: job for job in the_plan.of_kind("generator")}
     by_pool = {pool.generator: pool.id for pool in the_plan.pools.values()}
     trained(store, by_name["made"], 0.1)
     sampled(store, by_pool["made"], 0, 0.1)
@@ -134,7 +133,7 @@ def test_an_imported_set_does_not_make_others_free(planned, mini, tmp_path):
 def test_a_larger_base_is_trained_for_more_steps(planned, mini):
     mini["generators"]["edm"]["training"] = {"total_nimg": 6400, "full_at_images": 120}
     store, the_plan = planned(mini)
-    small, large = sorted(the_plan.of_kind("generator"), key=lambda job: job.payload["subset"]["n"])
+    small, large = sorted(the_plan.of_kind("generator"), key=lambda job: job.payload.subset.n)
     trained(store, small, 10, values=7)
     found = line(store, the_plan, "generator")
     assert (found.todo, found.seconds, found.bytes) == (1, 20, 28)

@@ -12,10 +12,10 @@ from sklearn.datasets import load_digits
 from equigrid.generators import registry
 from equigrid.grid import jobs
 from equigrid.grid.datasets import catalogue, shards
-from equigrid.grid.jobs import zero_shot
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.planning.resolve import GeneratorChoice
 from equigrid.grid.reporting import analysis_bridge, samples
+from equigrid.grid.store import layout
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_zero_shot_trials_reach_the_report(planned, spec, sorted_set, tmp_path):
             "seen_among_all": None,
             "n_train": 40,
         }
-        store.put_json(zero_shot.manifest_name(cell.trial_id), facts)
+        store.put_json(layout.ZERO_SHOT.manifest(cell.trial_id), facts)
     table, analysis = analysis_bridge.fit(store, the_plan)
     path = analysis_bridge.write_report(store, the_plan, table, analysis, tmp_path / "out", None)
     part = path.read_text().split('<section id="zero-shot">')[1].split("</section>")[0]

@@ -15,9 +15,9 @@ from equigrid.grid.datasets import shards
 from equigrid.grid.reporting import analysis_bridge
 from equigrid.grid.running import driver
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, layout
 
-pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_here")]
+pytestmark = pytest.mark.usefixtures("ray_here")
 VAE_STEPS, STEPS = 10, 16
 JUDGE = {"base_channels": 8, "layers": 1, "starts_at_part": 0.5}
 TINY = {
@@ -43,7 +43,7 @@ def weights_of(store: Store, generator_id: str) -> dict[str, np.ndarray]:
     from safetensors.numpy import load as load_tensors
 
     return load_tensors(
-        store.get(store.get_json(jobs.generator.manifest_name(generator_id))["weights"])
+        store.get(store.get_json(layout.GENERATORS.manifest(generator_id))["weights"])
     )
 
 
@@ -72,7 +72,7 @@ def test_a_grid_of_the_dit_killed_between_its_trainings(
     assert summary.jobs == {"generator": 1, "shard": 1, "reference": 1, "trial": 3, "quality": 1}
 
     (job,) = plan.of_kind("generator")
-    manifest = store.get_json(jobs.generator.manifest_name(job.id))
+    manifest = store.get_json(layout.GENERATORS.manifest(job.id))
     cost = manifest["cost"]
     assert (cost["autoencoder_steps"], cost["training_steps"]) == (VAE_STEPS, STEPS)
     made = weights_of(store, job.id)
@@ -93,8 +93,9 @@ def test_a_grid_of_the_dit_killed_between_its_trainings(
     assert jobs.run(undisturbed, request)["status"] == "ok"
     whole = weights_of(undisturbed, job.id)
     assert whole.keys() == made.keys()
-    # Resumed equals uninterrupted.
-    assert all(np.array_equal(whole[name], made[name]) for name in whole)
+    assert all(
+        np.array_equal(whole[name], made[name]) for name in whole
+    )  # resumed equals uninterrupted
 
 
 def _assert_what_is_kept(store: Store, generator_id: str) -> None:
@@ -108,8 +109,9 @@ def _assert_what_is_kept(store: Store, generator_id: str) -> None:
     (newest,) = sorted(name for name in names if "/log-" in name)[-1:]
     rows = pq.read_table(io.BytesIO(store.get(newest))).to_pylist()
     assert rows[-1]["step"] == VAE_STEPS + STEPS
-    # The autoencoder was not trained again.
-    assert {row["stage"] for row in rows} == {"transformer"}
+    assert {row["stage"] for row in rows} == {
+        "transformer"
+    }  # the autoencoder was not trained again
     sheets = sorted(name for name in names if "/sheets/" in name)
     steps = [int(name.rsplit("/", 1)[1].removesuffix(".png")) for name in sheets]
     assert steps and min(steps) > VAE_STEPS  # nothing to see before the transformer
@@ -132,7 +134,7 @@ def _assert_pool(store: Store, plan) -> None:
 
 def _assert_report(store: Store, plan, folder) -> None:
     (job,) = plan.of_kind("quality")
-    row = store.get_json(jobs.quality.manifest_name(job.id))
+    row = store.get_json(layout.QUALITY.manifest(job.id))
     assert row["reconstruction_fid"] is None  # Inception knows nothing of 8×8 digits
     assert row["reconstruction_feature_distance"] > 0
     (generator,) = plan.of_kind("generator")

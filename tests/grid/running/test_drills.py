@@ -9,9 +9,7 @@ import pytest
 
 from equigrid.grid.running import driver
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, lock, results
-
-pytestmark = pytest.mark.long
+from equigrid.grid.store import Store, layout, lock, results
 
 
 def parts(store) -> list[str]:
@@ -105,8 +103,9 @@ def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(
     store = Store(tmp_path / "store", create=True)
     spec = write_spec(mini)
     first = start("run", spec, "--store", store.uri)
-    # Not later: it may be done before the second looks.
-    first.wait_until(lambda: store.exists(lock.lock_name("mini")))
+    first.wait_until(
+        lambda: store.exists(layout.lock("mini"))
+    )  # not later: it may be done before the second looks
     second = start("run", spec, "--store", store.uri)
     assert second.finish() == 2
     assert f"process {first.process.pid} of " in second.text
@@ -135,7 +134,7 @@ def test_a_transient_out_of_memory_is_tried_again_and_a_lasting_one_becomes_a_ro
         "real = jobs.BODIES['trial']\n"
         "def body(store, request):\n"
         f"    flag = pathlib.Path({str(tmp_path / 'once')!r})\n"
-        "    if request.payload['seed'] == 1 or not flag.exists():\n"
+        "    if request.payload.seed == 1 or not flag.exists():\n"
         "        flag.touch()\n"
         "        raise MemoryError('planted')\n"
         "    return real(store, request)\n"

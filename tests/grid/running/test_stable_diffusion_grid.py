@@ -14,7 +14,7 @@ from equigrid.grid.planning.pending import pending
 from equigrid.grid.reporting import analysis_bridge
 from equigrid.grid.running import driver
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, layout, results
 
 NAMES = ("owl", "sea_lion", "fox")
 SHARD = 64  # images of a shard
@@ -59,7 +59,7 @@ def test_what_lies_beside_a_shard_belongs_to_its_images(planned, request_of, spe
 
     bounds = _bounds(store, the_plan)
     made = list(the_plan.of_kind("shard"))
-    assert [job.payload["index"] for job in made] == [0, 1]
+    assert [job.payload.index for job in made] == [0, 1]
     refused = [_assert_shard(store, job, bounds) for job in made]
     assert 0.1 < 1 - 2 * SHARD / (2 * SHARD + sum(refused)) < 0.5  # 0.3 but for two samples' chance
 
@@ -67,9 +67,7 @@ def test_what_lies_beside_a_shard_belongs_to_its_images(planned, request_of, spe
 def _bounds(store: Store, the_plan) -> np.ndarray:
     """Each class's least confidence, (3,): the filter's calibration as the store keeps it."""
     (job,) = the_plan.of_kind("generator")
-    confidence = jobs.weights.read(store, jobs.generator.manifest_name(job.id))[
-        "confidence"
-    ].numpy()
+    confidence = jobs.weights.read(store, layout.GENERATORS.manifest(job.id))["confidence"].numpy()
     return np.sort(confidence, axis=1)[:, DROPPED]
 
 
@@ -84,8 +82,8 @@ def _assert_shard(store: Store, job, bounds: np.ndarray) -> int:
     from equigrid.generators.stable_diffusion.candidates import Candidates, Wanted
     from equigrid.generators.stable_diffusion.sampling import resized
 
-    first, seed = job.payload["index"] * SHARD, job.payload["seed"]
-    manifest = store.get_json(jobs.shard.shard_name(job.payload["pool"], job.payload["index"]))
+    first, seed = job.payload.index * SHARD, job.payload.seed
+    manifest = store.get_json(layout.POOLS.manifest(job.id))
     images, labels = shards.read(store, shards.ref("shard", manifest))
     assert images.shape == (SHARD, 8, 8, 3)
     assert np.array_equal(labels, pools.labels(seed, first, first + SHARD, len(NAMES)))
@@ -95,7 +93,7 @@ def _assert_shard(store: Store, job, bounds: np.ndarray) -> int:
     assert (np.array(columns["confidence"]) >= bounds[labels]).all()
 
     maker = Candidates(
-        config(job.payload["mapping"]),
+        config(job.payload.mapping),
         ("owl", "sea lion", "fox"),
         seed=seed,
         device=torch.device("cpu"),
@@ -113,15 +111,15 @@ def _assert_shard(store: Store, job, bounds: np.ndarray) -> int:
             [kept[i]._replace(attempt=attempt) for attempt in range(refused[i] + 1)]
         )
         assert all(one.confidence < bounds[labels[i]] for one in lost)
-        # Other batches: by rounding.
-        assert made.confidence == pytest.approx(columns["confidence"][i], abs=1e-4)
+        assert made.confidence == pytest.approx(
+            columns["confidence"][i], abs=1e-4
+        )  # other batches: by rounding
         assert (
             abs(resized(made.image[None], images.shape[1:])[0].astype(int) - images[i]).max() <= 1
         )
     return int(refused.sum())
 
 
-@pytest.mark.long
 @pytest.mark.usefixtures("ray_here")
 def test_the_driver_runs_it(spec, tmp_path, quiet):
     spec["blocks"] = [{"n_base": 60, "syn": {"sd": 1}}]

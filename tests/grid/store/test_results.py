@@ -15,7 +15,7 @@ from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import analysis_bridge
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, results
+from equigrid.grid.store import Store, layout, results
 
 
 def row(trial_id: str, attempt: str = "a", status: str = "ok", **changes) -> dict:
@@ -123,14 +123,15 @@ def test_compaction_keeps_every_row_and_removes_sources_only_after_the_grace_per
     assert results.compact(store, now=1001) == 0  # nothing new
     results.write_part(store, row("later"))
     assert results.compact(store, now=1000 + results.GRACE_S) == 21
-    assert names(store, results.PARTS) == {results.part_name("later", "a")}
+    assert names(store, results.PARTS) == {layout.result_part("later", "a")}
     assert rows(store).keys() == before.keys() | {"later"}
     results.write_part(store, row("last"))
     results.compact(store, now=3000 + results.GRACE_S)
     results.write_part(store, row("very last"))
     results.compact(store, now=9000 + results.GRACE_S)
-    # The last generation, and the one whose grace still runs.
-    assert len(names(store, results.TABLES)) == 4
+    assert (
+        len(names(store, results.TABLES)) == 4
+    )  # the last generation, and the one whose grace still runs
     assert len(rows(store)) == 23
 
 
@@ -294,7 +295,7 @@ def test_a_full_generation_is_not_written_again(store, monkeypatch):
 def test_a_result_file_that_was_cut_is_named_and_not_used(store):
     results.write_part(store, row("good"))
     results.write_part(store, row("bad"))
-    name = results.part_name("bad", "a")
+    name = layout.result_part("bad", "a")
     data = store.get(name)
     for damaged in (b"", data[:-50], data[:200] + b"\0" + data[201:]):
         store.put(name, damaged)
@@ -314,7 +315,7 @@ def test_parts_of_an_earlier_layout_are_read_too(store):
 
 def test_other_tools_can_read_a_part(store, tmp_path):
     results.write_part(store, row("t"))
-    table = pq.read_table(store.path(results.part_name("t", "a")))
+    table = pq.read_table(store.path(layout.result_part("t", "a")))
     assert table.schema.metadata[b"schema_version"] == b"1"
     assert table.schema.equals(SCHEMA)
 

@@ -1,0 +1,154 @@
+"""What a grid is, for whatever plans a job of it: sizes, subsets, recipes, all without a store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from equigrid.classifiers import recipes
+from equigrid.classifiers.recipes import Recipe, ResolvedRecipe
+from equigrid.generators.common import pools
+from equigrid.grid.datasets import subsets
+from equigrid.grid.datasets.sources.base import Shape
+from equigrid.grid.errors import UserError
+from equigrid.grid.jobs.job import Stream, Subset
+from equigrid.grid.spec import GridSpec
+
+# A trial's images up to here lie on the device whole; more of them are streamed.
+RESIDENT_BYTES = 4 * 2**30
+WINDOW_BYTES = 2**30  # of a streamed trial's images at hand: 5,440 at 256×256
+
+
+@dataclass(frozen=True)
+class GridFacts:
+    """A spec, and what the world says about it.
+
+    dataset: the fingerprint. source: the dataset's name. ingest: the id of its ingest. recipes: by
+    name; `recipe` is the name of the grid's own. repeated: training images of each class that are
+    copies of others, if there are any. grouped: whether images of one group stay together.
+    """
+
+    spec: GridSpec
+    shape: Shape
+    dataset: str
+    source: str
+    ingest: str
+    recipes: Mapping[str, Recipe]
+    recipe: str
+    domain_recipe: Recipe
+    repeated: tuple[int, ...] = ()
+    grouped: bool = False
+
+    @cached_property
+    def seen(self) -> tuple[int, ...] | None:
+        """The labels whose real images may be trained on, where that is not all of them."""
+        if not self.spec.zero_shot:
+            return None
+        classes = len(self.shape.classes)
+        unseen = self.spec.zero_shot.unseen_labels(self.shape.classes, classes)
+        return tuple(sorted(set(range(classes)) - set(unseen)))
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Different real images of each class that may be trained on, where there are any of the
+        class.
+        """
+        return subsets.counts_left(
+            self._of_seen(self.shape.train_counts) - self._copies, self.held_out
+        )
+
+    @cached_property
+    def n_different(self) -> int:
+        """Different real images that may be trained on."""
+        return int(self.counts.sum())
+
+    @cached_property
+    def n_train(self) -> int:
+        """Real images that may be trained on: only the whole set has those that are copies of
+        others.
+        """
+        return self.n_different + (0 if self.held_out else int(np.sum(self._copies)))
+
+    def check_different(self, n: int, where: str) -> None:
+        """Raises UserError for a number of images that only copies would fill."""
+        if self.n_different < n < self.n_train:
+            have = f"{self.n_different:,} different training images, {self.n_train:,} with copies"
+            right = f"use at most {self.n_different:,}, or all"
+            raise UserError(f"{where}: {n:,}, and {self.source} has {have}; {right}")
+
+    @cached_property
+    def held_out(self) -> int:
+        """Images of the training set that are kept for validation. Raises UserError."""
+        different = self._of_seen(self.shape.train_counts) - self._copies
+        wanted, every = self.spec.validation, int(different.sum())
+        if wanted is None:
+            return 0
+        if wanted.images == "own":
+            if not self.shape.n_val:
+                right = "has no validation split of its own; write a number"
+                raise UserError(f"validation.images: {self.source} {right}")
+            return 0
+        if wanted.images >= every:
+            of = f"of the {every:,} training images of {self.source}"
+            raise UserError(f"validation.images: {wanted.images:,} {of}; leave some")
+        if self.grouped:
+            right = "set val: 0.1 in dataset, and write validation: {images: own}"
+            what = f"{wanted.images:,} images would tear groups of {self.source} apart"
+            raise UserError(f"validation.images: {what}; {right}")
+        return wanted.images
+
+    @cached_property
+    def _copies(self) -> np.ndarray | int:
+        """Of each class that may be trained on, the images that are copies of others."""
+        return self._of_seen(self.repeated) if self.repeated else 0
+
+    def _of_seen(self, counts: tuple[int, ...]) -> np.ndarray:
+        every = np.asarray(counts)
+        return every if self.seen is None else every[list(self.seen)]
+
+    def subset(self, n: int, seed: int) -> Subset:
+        """The first n real images in the order of a subset seed.
+
+        The subset of everything is the same for every seed, and so is all that is made from it.
+        """
+        one_order = not 0 < n < self.n_train
+        return Subset(
+            n=n, subset_seed=None if one_order else seed, held_out=self.held_out, classes=self.seen
+        )
+
+    def drawn(self, n: int) -> int:
+        """Images from a pool's start that hold n to train on: it has all classes, zero-shot takes
+        those unseen.
+        """
+        if self.seen is None:
+            return n
+        classes = len(self.shape.classes)
+        return -(-n // (classes - len(self.seen))) * classes
+
+    def resolved_recipe(
+        self, name: str, *, n_base: int, n_total: int, classifier: str
+    ) -> ResolvedRecipe:
+        """A recipe at a size. Raises UserError."""
+        sizes = {"n_base": n_base, "n_total": n_total, "n_dataset": self.n_train}
+        try:
+            return recipes.resolve(self.recipes[name], **sizes, classifier=classifier)
+        except ValueError as error:
+            raise UserError(f"recipe {name}: {error}") from error
+
+    def stream(self, n_total: int, patch_px: int | None = None) -> Stream | None:
+        """How so many images are read where they are too large for a device; None where they are
+        not. By sizes alone: it changes the order of images, so it is a part of a trial's id, and no
+        device has a say in it.
+
+        patch_px: the side of the square that is kept of each image, where that is not all of it.
+        """
+        shape = self.shape
+        image_bytes = (patch_px**2 if patch_px else shape.height * shape.width) * shape.channels
+        if n_total * image_bytes <= RESIDENT_BYTES:
+            return None
+        return Stream(window=max(1, WINDOW_BYTES // (image_bytes * pools.shard_size(*shape.image))))
+
+    def where(self, n_base: int) -> str:
+        """What stages say after the kind of a job."""
+        return f"{self.source}:n{n_base}"

@@ -1,0 +1,130 @@
+"""What there is to know of a kind of job: one object. `equigrid.grid.jobs.kinds` is their table.
+
+What a failed job blocks needs no rule of its own: whatever needs its output, directly or not.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from equigrid.grid.datasets.sources.base import Shape
+from equigrid.grid.ids import content_id
+from equigrid.grid.jobs.grid_facts import GridFacts
+from equigrid.grid.jobs.job import Job, Payload
+from equigrid.grid.jobs.pool import PlannedPool
+from equigrid.grid.jobs.request import Request
+from equigrid.grid.store import Store
+from equigrid.grid.store.layout import Files
+
+P = TypeVar("P", bound=Payload)
+PART_BYTES = 16_000  # a JSON file, or a result's part before compaction
+
+# What a body may ask for: `train` images with their labels, `syn`, `test`, `val`.
+Reads = frozenset[str]
+NOTHING: Reads = frozenset()
+TRAIN: Reads = frozenset({"train"})
+POOL_AND_TRAIN: Reads = frozenset({"train", "syn"})
+
+
+class Took(NamedTuple):
+    """What a finished job took: seconds of all its workers together per unit of its work, and on
+    which device. bytes: what it wrote.
+    """
+
+    seconds: float
+    device: str
+    bytes: float | None = None
+
+
+Alike = Sequence[Any]
+Finished = Iterator[tuple[Alike, Took]]
+
+
+@dataclass(frozen=True)
+class Cost(Generic[P]):
+    """On what basis the seconds and bytes of a kind's jobs are estimated."""
+
+    finished: "Callable[[JobKind[P], Store, list[Job], Shape], Finished] | None" = None
+    """Of each finished job: what others are like it by, and what it took. None: by the `seconds`
+    and `device` in each manifest.
+    """
+    alike: Callable[[P], Alike] = lambda payload: ("",)
+    """What finished jobs are compared by, the closest first."""
+    work: Callable[[P, Shape], float] = lambda payload, shape: 1
+    """How much there is to do, in units that are alike for all jobs that are alike."""
+    bytes: Callable[[P, Took | None, Shape | None], float | None] = lambda payload, like, shape: (
+        PART_BYTES
+    )
+    """What a job will write, given what one like it took; None where that is not known."""
+
+
+@dataclass(frozen=True)
+class JobKind(Generic[P]):
+    """A kind of job. `name` is in ids and in stores, and never changes.
+
+    words, plural: what people read. payload: see `job`. body: does a job and returns an outcome;
+    None where no slot runs it. outputs: where they lie, the manifest of each written last.
+    """
+
+    name: str
+    payload: type[P]
+    body: Callable[[Store, Request[P]], dict] | None
+    words: str
+    plural: str
+    outputs: Files | None = None
+    wanted: bool = False
+    """Whether a grid is run for it; other kinds are run where one of these needs them."""
+    reads: Callable[[P], Reads] = lambda payload: POOL_AND_TRAIN
+    many_devices: bool = False
+    """Whether a worker group may train it: `execution.workers` in a spec."""
+    shares_device: bool = False
+    """Whether several may share a device, and queue behind one another on a slot. All else has a
+    device for itself.
+    """
+    plan: Callable[[GridFacts, PlannedPool], Iterable[Job]] | None = None
+    """The jobs of this kind for a pool that a grid uses, and all that they need; None for a kind
+    that the planner itself makes jobs of.
+    """
+    id_of: Callable[[P], str] | None = None
+    """The id of a job, where it is no hash of the payload's identity."""
+    done: Callable[[Store, list[Job]], set[str]] | None = None
+    """The ids of the jobs that are done; None: those whose manifest is in the store."""
+    record_failure: Callable[[Store, Request[P], str, datetime, float], dict] | None = None
+    """Writes a failed attempt, with its error, start and seconds, as a row, and returns that; None:
+    a JSON file tells of it.
+    """
+    images: Callable[[dict], float] = lambda outcome: 0
+    """The images that a job handled, by its outcome: for the speed that people see."""
+    cost: Cost[P] = field(default_factory=Cost)
+    kept: bool = False
+    """Whether what it wrote stays though no grid in the store needs it."""
+    leftovers: Mapping[str, str] = field(default_factory=dict)
+    """By a part of their names, the objects beside a manifest of which one alone counts, which the
+    manifest names under this key; the others were left by attempts that came to nothing.
+    """
+
+    def job(self, payload: P, needs: Iterable[str], where: str) -> Job:
+        """The job of a payload. where: the part of its stage after the kind."""
+        by_hash = self.id_of is None
+        job_id = content_id(self.name, payload.identity()) if by_hash else self.id_of(payload)
+        return Job(job_id, self.name, tuple(needs), payload, f"{self.name}:{where}")
+
+    def done_among(self, store: Store, jobs: list[Job]) -> set[str]:
+        """The ids of those of its jobs that are done."""
+        if self.done is not None:
+            return self.done(store, jobs)
+        if self.outputs is None or not jobs:
+            return set()
+        manifests = filter(self.outputs.is_manifest, store.list(self.outputs.root))
+        return {self.outputs.owner(name) for name in manifests} & {job.id for job in jobs}
+
+    def finished(self, store: Store, jobs: list[Job], shape: Shape) -> Finished:
+        """What its finished jobs are like, and what they took."""
+        if self.cost.finished is not None:
+            yield from self.cost.finished(self, store, jobs, shape)
+        elif self.outputs is not None:
+            for job in jobs:
+                if content := store.get_json(self.outputs.manifest(job.id)):
+                    seconds = content["seconds"] / self.cost.work(job.payload, shape)
+                    yield self.cost.alike(job.payload), Took(seconds, content["device"])

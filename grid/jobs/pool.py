@@ -1,0 +1,60 @@
+"""A generator's pool, and what a grid wants of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from equigrid.grid.jobs.job import Identified, Job
+from equigrid.grid.store.layout import POOLS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolIdentity(Identified):
+    """What determines the images of a pool. generator: the id of the training."""
+
+    generator: str
+    sampler: Mapping[str, Any]
+    classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A generator's pool: it has no length, only the shards that some job asked for.
+
+    generator: its name in the spec; several that differ in sampling alone share one training,
+    `generator_id`.
+    """
+
+    id: str
+    generator_id: str
+    shard_size: int
+    generator: str
+
+    def manifest(self, index: int) -> str:
+        return POOLS.manifest(self.shard_id(index))
+
+    def shard_id(self, index: int) -> str:
+        return POOLS.job_id(self.id, index)
+
+
+@dataclass(frozen=True)
+class PlannedPool:
+    """A pool in a plan. training: the job that trains its generator. mapping: the configuration by
+    which it is sampled. capacity: the most images that it can have, where there is a most. n_used:
+    the images that trials use of it.
+    """
+
+    pool: Pool
+    training: Job
+    mapping: Mapping[str, Any]
+    capacity: int | None
+    n_used: int
+
+    def at_most(self, n: int) -> int:
+        """n, or as many as it can have."""
+        return n if self.capacity is None else min(n, self.capacity)
+
+    @property
+    def where(self) -> str:
+        """What stages say after the kind of a job."""
+        return self.training.stage.partition(":")[2]

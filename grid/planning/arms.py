@@ -1,0 +1,117 @@
+"""From a spec's blocks to arms: what is added to which base, in images."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from equigrid.grid.datasets import subsets
+from equigrid.grid.errors import UserError
+from equigrid.grid.jobs.grid_facts import GridFacts
+from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, recipe_name
+from equigrid.grid.spec import Amount, Block
+
+
+class Arm(NamedTuple):
+    """The amounts of one arm at one base size: what is added to `n_base` images."""
+
+    arm: str
+    recipe: str
+    n_base: int
+    nominal: int
+    n_real_added: int = 0
+    n_syn: int = 0
+    n_copies: int = 0
+    generator: GeneratorChoice | None = None
+
+    @property
+    def n_real(self) -> int:
+        return self.n_base + self.n_real_added
+
+    @property
+    def n_total(self) -> int:
+        return self.n_real + self.n_syn + self.n_copies
+
+
+def arms_of(resolved: Resolved, grid: GridFacts) -> list[Arm]:
+    """The arms of all blocks; what blocks have in common is there once. Raises UserError for
+    amounts that the dataset or a generator cannot supply.
+    """
+    found: dict[tuple, Arm] = {}
+    for number, block in enumerate(resolved.spec.blocks):
+        for arm in _arms(block, number, resolved, grid):
+            key = (*arm[:-1], arm.generator and arm.generator.name)
+            found.setdefault(key, arm)
+    return list(found.values())
+
+
+def _arms(block: Block, number: int, resolved: Resolved, grid: GridFacts) -> Iterator[Arm]:
+    where = f"blocks.{number}"
+    own = recipe_name(block.recipe, f"custom {number}") if block.recipe else resolved.recipe_name
+    for size in block.n_base:
+        n = _base_size(size, where, grid)
+        nominal = block.nominal or n
+        if n and block.base:
+            yield Arm("base", own, n, nominal)
+        for amount in block.real:
+            count = _real(amount, n, nominal, f"{where}.real", grid)
+            yield Arm("real", own, n, nominal, n_real_added=count)
+        for name, amounts in block.syn.items():
+            choice, place = resolved.generators[name], f"{where}.syn.{name}"
+            if not n and choice.config.setting == "closed":
+                why = "n_base 0 leaves a closed-set generator nothing to learn from"
+                raise UserError(f"{place}: {why}")
+            for amount in amounts:
+                count = _synthetic(amount, nominal, choice, place, grid)
+                yield Arm("syn", own, n, nominal, n_syn=count, generator=choice)
+        for amount in block.copies:
+            count = _whole(amount.count(nominal, 0), amount, f"{where}.copies")
+            yield Arm("copies", own, n, nominal, n_copies=count)
+
+
+def _base_size(size: int | Literal["all"], where: str, grid: GridFacts) -> int:
+    name, counts = grid.source, grid.counts
+    n = grid.n_train if size == "all" else size
+    if n > grid.n_train:
+        right = f"use at most {grid.n_train:,}, or all"
+        what = f"{n:,} is more than the {grid.n_train:,} training images of {name}"
+        raise UserError(f"{where}.n_base: {what}; {right}")
+    grid.check_different(n, f"{where}.n_base")
+    if n and not counts.all():
+        empty = grid.shape.classes[int(counts.argmin())]
+        what = f"class {empty!r} of {name} has no image to train on"
+        raise UserError(f"{where}: {what}; remove the class")
+    if n and (least := subsets.smallest_complete(counts)) > n:
+        missing = grid.shape.classes[int((subsets.subset_counts(counts, n) == 0).argmax())]
+        what = f"{n:,} leaves class {missing!r} of {name} without an image"
+        raise UserError(f"{where}.n_base: {what}; the smallest base with every class is {least:,}")
+    return n
+
+
+def _real(amount: Amount, n: int, nominal: int, where: str, grid: GridFacts) -> int:
+    left = max(0, grid.n_different - n)
+    count = _whole(amount.count(nominal, left), amount, where)
+    if count > left:
+        what = f"{amount} × {nominal:,} = {count:,}" if amount.images is None else f"{count:,}"
+        more = "more" if grid.n_different == grid.n_train else "more that differ"
+        right = f"{grid.source} has {left:,} {more}: write all for those"
+        raise UserError(f"{where}: {what} real images to add to {n:,}; {right}")
+    return count
+
+
+def _synthetic(
+    amount: Amount, nominal: int, choice: GeneratorChoice, where: str, grid: GridFacts
+) -> int:
+    count = _whole(amount.count(nominal, 0), amount, where)
+    most = choice.config.capacity(grid.shape.classes)
+    if most is not None and grid.drawn(count) > most:
+        classes, seen = len(grid.shape.classes), len(grid.seen or ())
+        balanced = most * (classes - seen) // classes
+        of = "unseen classes" if seen else "classes"
+        have = f"{choice.name} has {balanced:,} that are balanced over the {of}"
+        raise UserError(f"{where}: {count:,} images; {have}")
+    return count
+
+
+def _whole(count: int, amount: Amount, where: str) -> int:
+    if count < 1:
+        raise UserError(f"{where}: {amount} of the base is no whole image; use a larger amount")
+    return count

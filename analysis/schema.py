@@ -10,7 +10,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed")
-ARMS = ("base", "real", "syn", "copies")
+ARMS = ("base", "real", "syn", "copies", "mix")
 SETTINGS = ("closed", "open")
 # (name, type, nullable, meaning). Nullable columns are those that an arm or a failed attempt lacks.
 COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
@@ -30,7 +30,7 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         "arm",
         pa.string(),
         False,
-        "'base', 'real', 'syn' or 'copies': what was added to the base set.",
+        "'base', 'real', 'syn', 'copies', or 'mix' of real and syn: what was added.",
     ),
     (
         "setting",

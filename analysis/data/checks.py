@@ -120,6 +120,9 @@ def describe_cell(row: pd.Series) -> str:
         return f"{text} + {int(row['n_real_added']):,} real"
     if row["arm"] == "syn":
         return f"{text} + {int(row['n_syn']):,} synthetic ({row['generator']})"
+    if row["arm"] == "mix":
+        added = f"{int(row['n_real_added']):,} real + {int(row['n_syn']):,} synthetic"
+        return f"{text} + {added} ({row['generator']})"
     if row["arm"] == "copies":
         return f"{text} + {int(row['n_copies']):,} copies"
     return text

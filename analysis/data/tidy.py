@@ -137,10 +137,8 @@ def _amounts(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _known(arms: pd.Series) -> None:
-    known = {*ARMS, "mix"}
-    unknown = sorted({*arms} - known)
-    if unknown:
-        raise ValueError(f"arm {unknown[0]!r} is unknown; write {', '.join(sorted(known))}")
+    if unknown := sorted({*arms} - {*ARMS}):
+        raise ValueError(f"arm {unknown[0]!r} is unknown; write {', '.join(ARMS)}")
 
 
 def _counts(values: pd.Series, name: str) -> pd.Series:

@@ -71,7 +71,8 @@ def distinct(values: tuple) -> tuple:
     return values
 
 
+OneAmount = Annotated[Amount, BeforeValidator(parsed), PlainSerializer(Amount.as_written)]
 Amounts = Annotated[
-    tuple[Annotated[Amount, BeforeValidator(parsed), PlainSerializer(Amount.as_written)], ...],
+    tuple[OneAmount, ...],
     BeforeValidator(lambda value: distinct(tuple(parsed(item) for item in as_tuple(value)))),
 ]

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid.errors import near
-from equigrid.grid.spec.amounts import Amounts, as_tuple, distinct
+from equigrid.grid.spec.amounts import Amounts, OneAmount, as_tuple, distinct
 from equigrid.grid.spec.trackers import validate_trackers
 from equigrid.payloads import Frozen
 
@@ -29,11 +29,32 @@ def _base_size(value):
 BaseSize = Annotated[int | Literal["all"], BeforeValidator(_base_size)]
 
 
+class Mixed(Frozen):
+    """Real and synthetic images added together: `{real: 1, syn: {edm: 2}}`, one generator each."""
+
+    real: OneAmount
+    syn: dict[str, OneAmount]
+
+    @model_validator(mode="after")
+    def _one_generator(self) -> "Mixed":
+        if len(self.syn) != 1:
+            named = ", ".join(self.syn) or "none"
+            raise ValueError(f"syn: a mix has images of one generator, got {named}")
+        if any(amount.is_rest for amount in self.syn.values()):
+            raise ValueError("syn: all means the real images that are left; write a multiple")
+        return self
+
+    @property
+    def generator(self) -> str:
+        return next(iter(self.syn))
+
+
 class Block(Frozen):
     """A product: each base size with each of the amounts to add, for all classifiers and seeds.
 
     nominal: the base's size in ratios and fits, where a publication rounds it. base: whether the
     base alone is run too, which every comparison with it needs. recipe: in place of the grid's.
+    mixes: pairs of amounts that are added together, the inside of the accuracy surface.
     """
 
     n_base: Annotated[tuple[BaseSize, ...], BeforeValidator(as_tuple), Field(min_length=1)]
@@ -43,6 +64,7 @@ class Block(Frozen):
     real: Amounts = ()
     syn: dict[str, Amounts] = {}
     copies: Amounts = ()
+    mixes: Annotated[tuple[Mixed, ...], BeforeValidator(as_tuple)] = ()
 
     @field_validator("n_base")
     @classmethod
@@ -60,6 +82,7 @@ class Block(Frozen):
                 )
         if 0 in self.n_base:
             adds = [*self.real, *(amount for amounts in self.syn.values() for amount in amounts)]
+            adds += [amount for mix in self.mixes for amount in (mix.real, *mix.syn.values())]
             if self.copies or any(amount.multiple is not None for amount in adds):
                 raise ValueError(
                     "n_base 0 has no multiples and no copies; write amounts as '13000 images'"
@@ -192,21 +215,23 @@ class GridSpec(Frozen):
     @model_validator(mode="after")
     def _generators_exist(self):
         for i, block in enumerate(self.blocks):
-            for name in block.syn:
+            named = [("syn", name) for name in block.syn]
+            named += [(f"mixes.{k}.syn", mix.generator) for k, mix in enumerate(block.mixes)]
+            for place, name in named:
                 if name not in self.generators:
                     known = f"{', '.join(self.generators) or 'none'}{near(name, self.generators)}"
                     raise ValueError(
-                        f"blocks.{i}.syn.{name}: no such generator; generators has: {known}"
+                        f"blocks.{i}.{place}.{name}: no such generator; generators has: {known}"
                     )
         return self
 
     @model_validator(mode="after")
     def _zero_shot_arms(self):
         for i, block in enumerate(self.blocks if self.zero_shot else ()):
-            if block.real or block.copies or self.validation:
+            if block.real or block.copies or block.mixes or self.validation:
                 what = "validation" if self.validation else f"blocks.{i}"
                 raise ValueError(
-                    f"{what}: zero_shot is of synthetic images alone; leave out real, copies, validation"
+                    f"{what}: zero_shot is of synthetic images alone; leave out real, copies, mixes, validation"
                 )
         return self
 

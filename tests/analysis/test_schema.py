@@ -30,7 +30,7 @@ def test_metadata_and_descriptions():
     assert SCHEMA.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode() == b"1"
     assert list(DESCRIPTIONS) == SCHEMA.names
     assert all(field.metadata[b"description"] for field in SCHEMA)
-    assert ARMS == ("base", "real", "syn", "copies")
+    assert ARMS == ("base", "real", "syn", "copies", "mix")
 
 
 def test_rows_become_a_frame_and_wrong_types_do_not():

@@ -55,16 +55,29 @@ def _arms(block: Block, number: int, resolved: Resolved, grid: GridFacts) -> Ite
             count = _real(amount, n, nominal, f"{where}.real", grid)
             yield Arm("real", own, n, nominal, n_real_added=count)
         for name, amounts in block.syn.items():
-            choice, place = resolved.generators[name], f"{where}.syn.{name}"
-            if not n and choice.config.setting == "closed":
-                why = "n_base 0 leaves a closed-set generator nothing to learn from"
-                raise UserError(f"{place}: {why}")
+            place = f"{where}.syn.{name}"
+            choice = _generator(name, n, place, resolved)
             for amount in amounts:
                 count = _synthetic(amount, nominal, choice, place, grid)
                 yield Arm("syn", own, n, nominal, n_syn=count, generator=choice)
         for amount in block.copies:
             count = _whole(amount.count(nominal, 0), amount, f"{where}.copies")
             yield Arm("copies", own, n, nominal, n_copies=count)
+        for i, mix in enumerate(block.mixes):
+            place = f"{where}.mixes.{i}"
+            choice = _generator(mix.generator, n, f"{place}.syn.{mix.generator}", resolved)
+            real = _real(mix.real, n, nominal, f"{place}.real", grid)
+            amount = mix.syn[mix.generator]
+            n_syn = _synthetic(amount, nominal, choice, f"{place}.syn.{mix.generator}", grid)
+            yield Arm("mix", own, n, nominal, n_real_added=real, n_syn=n_syn, generator=choice)
+
+
+def _generator(name: str, n_base: int, where: str, resolved: Resolved) -> GeneratorChoice:
+    choice = resolved.generators[name]
+    if not n_base and choice.config.setting == "closed":
+        why = "n_base 0 leaves a closed-set generator nothing to learn from"
+        raise UserError(f"{where}: {why}")
+    return choice
 
 
 def _base_size(size: int | Literal["all"], where: str, grid: GridFacts) -> int:

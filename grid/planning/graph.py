@@ -34,13 +34,11 @@ class Cell(NamedTuple):
         return self.n_base + self.n_real_added + self.n_syn + self.n_copies
 
     def __str__(self) -> str:
-        if self.arm == "syn":
-            added = f" + {self.n_syn:,} {self.generator} (generator seed {self.generator_seed})"
-        elif self.arm == "base":
-            added = ""
-        else:
-            what = "real" if self.arm == "real" else "copies"
-            added = f" + {self.n_real_added or self.n_copies:,} {what}"
+        added = ""
+        for n, what in ((self.n_real_added, "real"), (self.n_copies, "copies")):
+            added += f" + {n:,} {what}" if n else ""
+        if self.n_syn:
+            added += f" + {self.n_syn:,} {self.generator} (generator seed {self.generator_seed})"
         seeds = f"subset {self.subset_seed}, seed {self.seed}"
         return f"{self.n_base:,} real{added}, {self.classifier}, {seeds}"
 

@@ -32,6 +32,63 @@ def test_cells_and_jobs_of_a_small_grid(mini):
     }
 
 
+def test_a_mix_adds_real_and_synthetic_images_together(mini):
+    """Its generator knows the base alone, so it is that of the synthetic arm; its real images are
+    those of the real arm.
+    """
+    mini["blocks"][0]["mixes"] = [
+        {"real": 1, "syn": {"edm": 2}},
+        {"real": "30 images", "syn": {"edm": 1}},
+    ]
+    the_plan = planned(mini)
+    mixes = [cell for cell in the_plan.cells if cell.arm == "mix"]
+    assert [(c.n_base, c.n_real_added, c.n_syn, c.n_total, c.seed) for c in mixes] == [
+        (n, real, syn, n + real + syn, seed)
+        for n in (60, 120) for real, syn in ((n, 2 * n), (30, n)) for seed in (0, 1)
+    ]  # fmt: skip
+    assert (
+        str(mixes[0])
+        == "60 real + 60 real + 120 edm (generator seed 0), digits-cnn, subset 0, seed 0"
+    )
+    assert kinds(the_plan) == {"ingest": 1, "generator": 2, "shard": 2, "trial": 26}
+    synthetic = next(
+        c for c in the_plan.cells if c.arm == "syn" and (c.n_base, c.n_syn) == (60, 120)
+    )
+    real = next(c for c in the_plan.cells if c.arm == "real" and c.n_base == 60)
+    mixed, of_syn, of_real = (
+        the_plan.jobs[cell.trial_id].payload for cell in (mixes[0], synthetic, real)
+    )
+    assert mixed.syn == of_syn.syn
+    assert mixed.real == of_real.real
+    assert len({cell.trial_id for cell in mixes}) == 8
+
+
+@pytest.mark.parametrize(
+    ("mix", "message"),
+    [
+        (
+            {"real": 1, "syn": {"edm": 1, "other": 1}},
+            "mixes.0.*syn: a mix has images of one generator",
+        ),
+        ({"real": 1, "syn": {}}, "one generator, got none"),
+        ({"real": 1, "syn": {"emd": 1}}, "mixes.0.syn.emd: no such generator.*'edm'"),
+        ({"real": 1, "syn": {"edm": "all"}}, "all means the real images"),
+        ({"real": 0, "syn": {"edm": 1}}, "must be above 0"),
+        ({"real": 1000, "syn": {"edm": 1}}, "mixes.0.real: 1000 × 60 = 60,000 real images to add"),
+        (
+            {"real": 1, "syn": {"edm": 0.001}},
+            "mixes.0.syn.edm: 0.001 of the base is no whole image",
+        ),
+        ({"syn": {"edm": 1}}, "mixes.0.real: is missing"),
+        ({"real": 1, "syn": {"edm": 1}, "copies": 1}, "mixes.0.copies: unknown key"),
+    ],
+)
+def test_a_mix_that_cannot_be_made_is_one_line(mini, mix, message):
+    mini["blocks"][0]["mixes"] = [mix]
+    with pytest.raises(UserError, match=message):
+        planned(mini)
+
+
 def test_each_job_comes_after_what_it_needs(mini):
     seen = set()
     for job in planned(mini).jobs.values():

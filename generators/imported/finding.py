@@ -4,7 +4,9 @@ import os
 import re
 from functools import lru_cache
 
+from equigrid.generators.common import trees
 from equigrid.generators.common.decoding import is_image_name
+from equigrid.generators.common.parquet_files import normal
 from equigrid.generators.imported.listing import Folder, Image, Listing
 from equigrid.generators.imported.parquet import parquet
 
@@ -23,7 +25,7 @@ def listing(
     """
     if kind == "cifake":
         found = _cifake(path, split or "train")
-    elif folders := _class_folders(path, split):
+    elif (folders := _class_folders(path, split)) and not _packed(_root(path, split), folders):
         found = _folders(_root(path, split), folders)
     elif "://" in path or os.path.isdir(os.path.expanduser(path)):
         return parquet(path, split=split, image=image, label=label, rename=dict(rename))
@@ -52,14 +54,28 @@ def _class_folders(path: str, split: str | None) -> list[str]:
     root = _root(path, split)
     if "://" in path or not os.path.isdir(root):
         return []
-    return sorted(
-        entry.name for entry in os.scandir(root) if entry.is_dir() and not _hidden(entry.name)
-    )
+    return [
+        entry.name
+        for entry in trees.entries(root)
+        if trees.is_folder(entry) and not trees.is_hidden(entry.name)
+    ]
+
+
+def _packed(root: str, folders: list[str]) -> bool:
+    """Whether the folder is a cloned repository of Parquet files: `data/train-….parquet` …"""
+    files = (entry for name in folders for entry in trees.walk(os.path.join(root, name)))
+    first = next((entry for entry in files if not trees.is_hidden(entry.name)), None)
+    return first is not None and first.name.lower().endswith(".parquet")
 
 
 def _folders(root: str, names: list[str]) -> tuple[str, list[Image]]:
-    found = ((name, file) for name in names for file in _files(os.path.join(root, name)))
-    return root, [Image(os.path.relpath(file, root), name) for name, file in found]
+    images = []
+    for name in names:
+        found, passed = _files(os.path.join(root, name))
+        if lost := trees.lost_share(len(found), passed):
+            raise ValueError(f"path: {os.path.join(root, name)}: {lost}")
+        images += [Image(os.path.relpath(file, root), normal(name)) for file in found]
+    return root, images
 
 
 def _cifake(path: str, split: str) -> tuple[str, list[Image]]:
@@ -72,7 +88,7 @@ def _cifake(path: str, split: str) -> tuple[str, list[Image]]:
             f"path: {path} has no folder {split}/FAKE; name the folder that Kaggle's CIFAKE unpacks to"
         )
     images = []
-    for file in _files(root):
+    for file in _files(root)[0]:
         matched = _CIFAKE_NAME.fullmatch(os.path.basename(file))
         number = int(matched[1] or 1) if matched else 0
         if not 1 <= number <= len(CIFAR10):
@@ -83,16 +99,13 @@ def _cifake(path: str, split: str) -> tuple[str, list[Image]]:
     return root, images
 
 
-def _files(folder: str) -> list[str]:
-    """Image files below a folder, sorted."""
-    found = []
-    for entry in os.scandir(folder):
-        if entry.is_dir() and not _hidden(entry.name):
-            found += _files(entry.path)
-        elif is_image_name(entry.name):
-            found.append(entry.path)
-    return sorted(found)
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _files(folder: str) -> tuple[list[str], list[str]]:
+    """Image files below a folder, sorted, and the files that are none."""
+    images, passed = [], []
+    for entry in trees.walk(folder):
+        if is_image_name(entry.name):
+            trees.facts_of(entry)  # no pipe, no link to nowhere
+            images.append(entry.path)
+        else:
+            passed.append(entry.path)
+    return sorted(images), passed

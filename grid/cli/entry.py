@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from equigrid import __version__
-from equigrid.grid.cli import answers, grids, listings, storage, streams
+from equigrid.grid.cli import answers, datasets, grids, listings, storage, streams
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 
 COMMANDS: tuple[Callable, ...] = (
@@ -41,6 +41,7 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(datasets.app)
 
 
 @app.callback(invoke_without_command=True)

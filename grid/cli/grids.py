@@ -28,6 +28,7 @@ def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) 
     """Show what would run, what is done already, and what it would take."""
     from equigrid.grid.jobs.kinds import on_slots
     from equigrid.grid.planning import planner as planning
+    from equigrid.grid.planning.remarks import remarks
     from equigrid.grid.planning.resolve import resolve
     from equigrid.grid.reporting import console as screens
     from equigrid.grid.reporting import estimate
@@ -47,6 +48,7 @@ def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) 
         "device_seconds": _sum(line.seconds for line in timed),
         "bytes": _sum(line.bytes for line in lines), "currency": loaded.currency,
         "money": _sum(line.money for line in timed),
+        "remarks": remarks(the_plan.resolved),
     }  # fmt: skip
     seconds = content["device_seconds"]
     content["wall_seconds"] = seconds and seconds / (slots * (gpus or 1))

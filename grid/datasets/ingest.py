@@ -272,10 +272,12 @@ def _write(store: Store, manifest: str, part: Batch, unit: Unit) -> shards.Shard
 
 def _hashes(images: np.ndarray) -> np.ndarray:
     """16 bytes per image: (n,)."""
-    digests = [
-        hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest() for image in images
-    ]
-    return np.frombuffer(b"".join(digests), "V16")
+    return np.frombuffer(b"".join(map(hash_of, images)), "V16")
+
+
+def hash_of(image: np.ndarray) -> bytes:
+    """16 bytes that tell an image's pixels (H, W, C) uint8 from all others of its size."""
+    return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
 
 
 # Of the whole -------------------------------------------------------------------------------------
@@ -344,10 +346,14 @@ def _publish(
 
 
 def _told(src: Source, by_split: dict[str, Split]) -> list[str]:
-    """What decoding passed over in the whole set, a line each."""
     told = Told()
     for part in by_split.values():
         told = told.with_(part.told)
+    return told_of(src, told)
+
+
+def told_of(src: Source, told: Told) -> list[str]:
+    """What decoding passed over in the whole set, a line each."""
     lines = []
     if told.paged:
         what = f"{told.paged:,} images have several pages or frames, such as {told.first}"

@@ -84,6 +84,8 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
     _check_kinds("expected_seconds", spec.expected_seconds, on_slots())
     source = catalogue.source(spec.dataset)
     dataset = catalogue.lookup(store, source.key) if store else None
+    if dataset is None and source.check:
+        source.check()
     shape = dataset.shape if dataset else source.shape
     choices = {name: _generator(name, entry) for name, entry in spec.generators.items()}
     recipe = _named("recipe", lambda: recipes.recipe(spec.recipe))

@@ -49,6 +49,8 @@ def show_plan(content: dict, lines) -> None:
         table.add_row(KINDS[line.kind].words, *row)
     console = screen()
     console.print(table)
+    for remark in content["remarks"]:
+        console.print(remark, highlight=False, soft_wrap=True)
     if content["wall_seconds"]:
         seen = any(line.calibrated for line in lines)
         basis = "from finished jobs in the store" if seen else "from the preset's figures"

@@ -76,6 +76,8 @@ def run(
             resolved = resolved.with_dataset(
                 ingest.with_ray(store, resolved.source, progress.update)
             )
+    for line in resolved.dataset.told:
+        console.print(f"{resolved.source.name}: {line}", highlight=False, soft_wrap=True)
     for warning in resolved.dataset.warnings:
         console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     the_plan = plan(resolved)

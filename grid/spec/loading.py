@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from equigrid.grid.errors import UserError, near
 from equigrid.grid.spec.model import GridSpec
+from equigrid.grid.spec.paths import rooted
 
 PRESETS = Path(__file__).parent / "presets"
 _YAML_BOOL = "tag:yaml.org,2002:bool"
@@ -23,9 +24,12 @@ def presets() -> list[str]:
 
 
 def load(source: str | Path | dict) -> GridSpec:
-    """The spec in a preset (by name), in a YAML file, or in a mapping. Raises UserError."""
+    """The spec in a preset (by name), in a YAML file, or in a mapping. Raises UserError.
+
+    Relative paths in it are relative to the file, of a mapping to the present folder.
+    """
     if isinstance(source, dict):
-        return _validate(source, "spec", {})
+        return _validate(rooted(source, Path.cwd()), "spec", {})
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         path = PRESETS / f"{source}.yaml"
@@ -51,7 +55,7 @@ def load(source: str | Path | dict) -> GridSpec:
         raise UserError(
             f"{source}: a spec is a mapping with name, dataset, recipe, classifiers and blocks"
         )
-    return _validate(data, str(source), _lines(tree))
+    return _validate(rooted(data, path.absolute().parent), str(source), _lines(tree))
 
 
 class _Loader(yaml.SafeLoader):
@@ -110,7 +114,10 @@ def _validate(data: dict, source: str, lines: dict[tuple, int]) -> GridSpec:
     while where and where not in lines:  # the nearest thing that stands in the file
         where = where[:-1]
     line = f":{lines[where]}" if where in lines and where else ""
-    key = ".".join(part for part in path if part not in ("int", "literal['all']"))
+    forms = ("int", "float", "str", "literal['all']")  # of a value that may have several
+    key = ".".join(
+        part for part in path if part not in forms and not part.startswith(("list[", "dict["))
+    )
     raise UserError(f"{source}{line}: {key + ': ' if key else ''}{message}")
 
 

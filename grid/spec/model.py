@@ -11,11 +11,24 @@ from equigrid.grid.spec.amounts import Amounts, OneAmount, as_tuple, distinct
 from equigrid.grid.spec.trackers import validate_trackers
 from equigrid.payloads import Frozen
 
+
+def _seeds(value):
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        several = f"{list(range(value))} for {value} seeds, or " if 1 < value <= 10 else ""
+        raise ValueError(
+            f"{value}: how many, or which? Write {several}[{value}] for the seed {value}"
+        )
+    return as_tuple(value)
+
+
 Seeds = Annotated[
     tuple[Annotated[int, Field(ge=0, strict=True)], ...],
-    BeforeValidator(as_tuple),
+    BeforeValidator(_seeds),
     Field(min_length=1),
 ]
+DatasetOption = (
+    str | int | float | list[str | int | float] | dict[str | int, str] | None
+)  # of a source
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -182,7 +195,7 @@ class GridSpec(Frozen):
     """
 
     name: Name
-    dataset: str | Annotated[dict[str, str | int | list[str] | None], Field(min_length=1)]
+    dataset: str | Annotated[dict[str, DatasetOption], Field(min_length=1)]
     recipe: str | dict
     classifiers: Names
     generators: dict[Name, dict] = {}

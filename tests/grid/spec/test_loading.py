@@ -39,7 +39,7 @@ HEAD = "name: t\ndataset: digits\nrecipe: digits\nclassifiers: [digits-cnn]\ngen
         (HEAD.replace("recipe: digits", "recipe: digit") + BLOCK, "recipe: unknown recipe 'digit'; nearest: digits"),
         (HEAD.replace("dataset: digits", "dataset: digit") + BLOCK, "dataset: 'digit' is not known.*'digits'"),
         (HEAD.replace("kind: edm", "kind: emd") + BLOCK, "generators.edm: .*'emd'.*'edm'"),
-        (HEAD.replace("dataset: digits", "dataset: {npz: no/such.npz}") + BLOCK, "npz: 'no/such.npz' is no file"),
+        (HEAD.replace("dataset: digits", "dataset: {npz: no/such.npz}") + BLOCK, "npz: '/.*/no/such.npz' is no file"),
         ("", "a spec is a mapping with name"),
         ("- 1\n", "a spec is a mapping with name"),
         (HEAD, "blocks: is missing; it is required"),

@@ -1,0 +1,35 @@
+"""What a plan says beside its table: how the dataset was understood, and what defaults cost."""
+
+from equigrid.generators import registry
+from equigrid.grid.planning.resolve import Resolved
+
+
+def remarks(resolved: Resolved) -> list[str]:
+    """A line each."""
+    dataset = resolved.dataset
+    told = dataset.told if dataset else resolved.source.told
+    lines = [f"{resolved.source.name}: {line}" for line in told]
+    lines += [f"warning: {line}" for line in (dataset.warnings if dataset else ())]
+    return lines + [
+        line for name in resolved.generators if (line := _cost_of_defaults(resolved, name))
+    ]
+
+
+def _cost_of_defaults(resolved: Resolved, name: str) -> str | None:
+    """What a generator that is trained without a preset takes: the defaults are a paper's, not a
+    laptop's.
+    """
+    entry, shape = resolved.spec.generators[name], resolved.shape
+    presets = registry.KINDS[entry["kind"]][1]
+    if not shape or not presets or "preset" in entry:
+        return None
+    config = resolved.generators[name].config
+    facts = config.cost_facts(*shape.image, len(shape.classes), shape.n_train)
+    if not facts.get("training_nimg"):
+        return None
+    size = f"{facts['parameters'] / 1e6:,.1f} million parameters"
+    images = f"{facts['training_nimg'] / 1e6:,.1f} million images"
+    return (
+        f"generators.{name}: no preset: by its defaults {size} are trained on {images}, for each base "
+        f"size and seed; presets: {', '.join(presets)}"
+    )

@@ -1,0 +1,49 @@
+"""Relative paths of a spec: relative to the file that names them, and absolute from then on, so that
+every command works from any folder.
+"""
+
+from pathlib import Path
+
+ALWAYS = frozenset(("path", "weights", "classes"))
+"""Keys whose texts are paths."""
+WHERE_THERE = frozenset(
+    ("labels", "pipeline", "language_model", "model", "examples", "backgrounds", "relations",
+     "text_encoder", "inception", "vit")
+)  # fmt: skip
+"""Keys whose texts may be paths, or names on a hub: they are paths where something lies there."""
+
+
+def rooted(data: dict, folder: Path) -> dict:
+    """The mapping of a spec with its relative paths made absolute, from `folder`."""
+    found = dict(data)
+    dataset = found.get("dataset")
+    if isinstance(dataset, dict) and dataset:
+        kind, place = next(iter(dataset.items()))
+        options = {key: _rooted(key, value, folder) for key, value in dataset.items()}
+        found["dataset"] = {**options, kind: _absolute(place, folder)}
+    for part in ("generators", "quality", "zero_shot"):
+        if isinstance(found.get(part), dict):
+            found[part] = _rooted(part, found[part], folder)
+    return found
+
+
+def _rooted(key: object, value: object, folder: Path) -> object:
+    if isinstance(value, dict):
+        return {inner: _rooted(inner, part, folder) for inner, part in value.items()}
+    if key in ALWAYS or (key in WHERE_THERE and _is_there(value, folder)):
+        return _absolute(value, folder)
+    return value
+
+
+def _is_there(value: object, folder: Path) -> bool:
+    try:
+        return isinstance(value, str) and bool(value) and (folder / value).exists()
+    except (OSError, ValueError):  # a name too long, or with a zero in it
+        return False
+
+
+def _absolute(value: object, folder: Path) -> object:
+    """A relative path made absolute; a URI, `~/…`, `$VARIABLE…` and what is no text as it is."""
+    if not isinstance(value, str) or not value or "://" in value or value[0] in "~$/":
+        return value
+    return str(folder / value)

@@ -57,6 +57,7 @@ def walk(folder: str, _above: frozenset = frozenset()) -> Iterator[os.DirEntry]:
     except OSError as error:
         raise BadTree(f"{folder} cannot be read: {error.strerror}") from error
     here = (facts.st_dev, facts.st_ino)
+    _above = _above or _parents(folder)
     if here in _above:
         raise BadTree(f"{folder} is a link to a folder that it lies in; remove the link")
     for entry in found:
@@ -64,6 +65,14 @@ def walk(folder: str, _above: frozenset = frozenset()) -> Iterator[os.DirEntry]:
             yield entry
         elif not is_hidden(entry.name):
             yield from walk(entry.path, _above | {here})
+
+
+def _parents(folder: str) -> frozenset:
+    """What tells the folders above one from all others."""
+    found, path = set(), os.path.abspath(folder)
+    while (path := os.path.dirname(path)) not in found:
+        found.add(path)
+    return frozenset((facts.st_dev, facts.st_ino) for facts in map(os.stat, found))
 
 
 def facts_of(entry: os.DirEntry) -> os.stat_result:

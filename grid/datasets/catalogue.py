@@ -114,7 +114,7 @@ class Dataset:
 def source(spec: str | dict) -> Source:
     """The source that a spec's `dataset` names. Raises UserError."""
     options = {} if isinstance(spec, str) else dict(spec)
-    kind = spec if isinstance(spec, str) else next(iter(spec))
+    kind = _kind(spec)
     if kind in medmnist.REFUSED:
         raise UserError(
             f"dataset: {kind}: {medmnist.REFUSED[kind]}; sets it can take: {', '.join(medmnist.NAMES)}"
@@ -147,6 +147,18 @@ def source(spec: str | dict) -> Source:
     return replace(found, duplicates=copies, shape=shape)
 
 
+def _kind(spec: str | dict) -> str:
+    """The kind of source: the key that is one, wherever it stands, else the first. Raises
+    UserError.
+    """
+    if isinstance(spec, str):
+        return spec
+    kinds = [key for key in spec if key in SOURCES]
+    if len(kinds) > 1:
+        raise UserError(f"dataset: {kinds[0]} and {kinds[1]} are two sets; name one")
+    return kinds[0] if kinds else next(iter(spec))
+
+
 def _named(src: Source, names) -> Source:
     """The source under class names of the user's: a list in the order of the classes, where those
     are numbers in the order of the numbers, or a mapping from class to name.
@@ -173,10 +185,11 @@ def _named(src: Source, names) -> Source:
         raise UserError(
             f"dataset.class_names: {len(set(given))} different names; {src.name} has {wanted} classes"
         )
-    paired = dict(zip(_in_order(src.classes), given)) if listed else names
+    order = _in_order(src.classes) if listed else src.classes
+    paired = dict(zip(order, given)) if listed else names
     new = tuple(normal(paired[old]) for old in src.classes)
     shape = src.shape and replace(src.shape, classes=new)
-    pairs = ", ".join(f"{old} is {paired[old]}" for old in _in_order(src.classes)[:SHOWN])
+    pairs = ", ".join(f"{old} is {paired[old]}" for old in order[:SHOWN])
     told = f"class names: {pairs}{', …' if wanted > SHOWN else ''}"
     return replace(
         src,

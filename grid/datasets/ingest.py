@@ -358,11 +358,11 @@ def told_of(src: Source, told: Told) -> list[str]:
     if told.paged:
         what = f"{told.paged:,} images have several pages or frames, such as {told.first}"
         lines.append(f"{what}: the first of each is taken")
-    if told.high is not None and "range" not in src.state:
-        if told.high - told.low < LEVELS * USED:
-            above = 2 ** max(1, told.high.bit_length()) - 1
-            used = f"{told.low:,} to {told.high:,} of {LEVELS:,} grey levels are used"
-            lines.append(f"{used}: stored nearly black; set range: [0, {above}]")
+    deep = told.high is not None and "range" not in src.state
+    if deep and told.high - told.low < LEVELS * USED:
+        above = 2 ** max(1, told.high.bit_length()) - 1
+        used = f"{told.low:,} to {told.high:,} of {LEVELS:,} grey levels are used"
+        lines.append(f"{used}: stored with hardly any contrast; set range: [0, {above}]")
     return lines
 
 

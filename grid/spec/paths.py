@@ -4,6 +4,8 @@ every command works from any folder.
 
 from pathlib import Path
 
+PLACES = frozenset(("imagefolder", "parquet", "npz", "imagenet", "imagenet100", "imagenet10"))
+"""Kinds of datasets whose place is a path, wherever in the mapping they stand."""
 ALWAYS = frozenset(("path", "weights", "classes"))
 """Keys whose texts are paths."""
 WHERE_THERE = frozenset(
@@ -18,9 +20,13 @@ def rooted(data: dict, folder: Path) -> dict:
     found = dict(data)
     dataset = found.get("dataset")
     if isinstance(dataset, dict) and dataset:
-        kind, place = next(iter(dataset.items()))
-        options = {key: _rooted(key, value, folder) for key, value in dataset.items()}
-        found["dataset"] = {**options, kind: _absolute(place, folder)}
+        kind = next(iter(dataset))
+        found["dataset"] = {
+            key: _absolute(value, folder)
+            if key == kind or key in PLACES
+            else _rooted(key, value, folder)
+            for key, value in dataset.items()
+        }
     for part in ("generators", "quality", "zero_shot"):
         if isinstance(found.get(part), dict):
             found[part] = _rooted(part, found[part], folder)

@@ -255,10 +255,11 @@ def _divided(
         return rows
     train = rows["train"]
     own = [groups[i] for i in train] if wanted else None
-    if own is None and wish.group is None and (paths := _paths(filesystem, columns)):
-        if why := splitting.groups_suspected([paths[i] for i in train], codes[train]):
-            right = "bring a column that says so, and set group: COLUMN"
-            splitting.refuse_suspicion(where, why, right)
+    paths = _paths(filesystem, columns) if wish.group is None else None
+    names_of = [paths[i] for i in train] if paths else []
+    if names_of and (why := splitting.groups_suspected(names_of, codes[train])):
+        right = "bring a column that says so, and set group: COLUMN"
+        splitting.refuse_suspicion(where, why, right)
     divided = splitting.made(where, codes[train], names, wish, own)
     told.append(splitting.summary(divided, wish, own))
     return {

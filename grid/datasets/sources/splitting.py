@@ -156,7 +156,7 @@ def made(
     """
     sides = {"test": wish.test, "val": wish.val}
     split = np.full(len(labels), "train", dtype="<U5")
-    for number, (side, part) in enumerate(sides.items()):
+    for side, part in sides.items():
         if part is None:
             continue
         left = np.flatnonzero(split == "train")

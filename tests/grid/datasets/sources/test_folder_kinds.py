@@ -1,0 +1,524 @@
+"""Folders as people have them: names, formats, links, junk, splits, groups and tables of labels."""
+
+import io
+import os
+import shutil
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image, features
+
+from equigrid.generators.registry import config
+from equigrid.grid.datasets import catalogue, ingest
+from equigrid.grid.errors import UserError
+
+BOTH = [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in "ab" for i in range(3)]
+
+
+def source(folder, **options):
+    return catalogue.source({"imagefolder": str(folder), **options})
+
+
+def refused(folder, message, **options):
+    with pytest.raises(UserError, match=message) as error:
+        source(folder, **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def both(tmp_path, write_tree):
+    return write_tree(tmp_path / "set", BOTH)
+
+
+# Names and formats --------------------------------------------------------------------------------
+
+
+def test_a_class_is_one_in_any_unicode_form(tmp_path, write_tree, store):
+    names = ["train/caf\u00e9/1.png", "train/cafe\u0301/2.png", "train/tea/1.png"]
+    root = write_tree(tmp_path / "set", [*names, "test/cafe\u0301/1.png", "test/tea/1.png"])
+    src = source(root)
+    assert src.classes == ("caf\u00e9", "tea")
+    assert src.shape.train_counts == (2, 1)
+    assert ingest.ingest(store, src).shape == src.shape
+    made = config({"kind": "imported", "path": str(root / "test")})
+    assert made.capacity(("caf\u00e9", "tea")) == 2
+
+
+FORMS = {
+    ".avif": "AVIF",
+    ".jfif": "JPEG",
+    ".tif": "TIFF",
+    ".webp": "WEBP",
+    ".JPE": "JPEG",
+    ".tga": "TGA",
+    ".j2k": "JPEG2000",
+}
+
+
+@pytest.mark.parametrize("ending", FORMS)
+def test_all_that_pillow_decodes_is_an_image(both, encode, painted, ending):
+    if ending == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    (both / "train/a" / f"x y{ending}").write_bytes(encode(painted(9), FORMS[ending]))
+    assert source(both).shape.train_counts == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["0.heic"], "train/a: 1 of 4 files are no images that can be read here, such as 0.heic .ending '.heic'"),
+        (["0.dcm", "1.dcm"], "2 of 5 files .*'.dcm'.; convert them"),
+        (["0007"], "1 of 4 files .*such as 0007 .without an ending.; rename them, e.g. to .png"),
+        (["3.png.bak"], "ending '.bak'"),
+    ],
+)  # fmt: skip
+def test_a_class_that_would_shrink_stops(both, names, message):
+    for name in names:
+        (both / "train/a" / name).write_bytes(b"x")
+    refused(both, message)
+    with pytest.raises(ValueError, match=message.replace("train/a: ", "")):
+        config({"kind": "imported", "path": str(both / "train")}).capacity(("a", "b"))
+
+
+def test_what_desktops_and_servers_leave_is_no_class(both):
+    for name in ("@eaDir", "__MACOSX", ".ipynb_checkpoints", "$RECYCLE.BIN", "#recycle"):
+        (both / "train" / name).mkdir()
+        (both / "train/a" / name).mkdir()
+        (both / "train/a" / name / "0.png").write_bytes(b"a thumbnail")
+    src = source(both)
+    assert src.classes == ("a", "b")
+    assert src.shape.n_train == 6
+    assert config({"kind": "imported", "path": str(both / "train")}).capacity(("a", "b")) == 6
+
+
+# What no reader survives --------------------------------------------------------------------------
+
+
+def circle(root):
+    (root / "train/a/again").symlink_to(root / "train")
+
+
+def pipe(root):
+    os.mkfifo(root / "train/a/9.png")
+
+
+def plug(root):
+    with socket.socket(socket.AF_UNIX) as opened:
+        here = os.getcwd()
+        os.chdir(root / "train/a")  # a socket's path is short
+        try:
+            opened.bind("9.png")
+        finally:
+            os.chdir(here)
+
+
+def link_to_itself(root):
+    (root / "train/a/9.png").symlink_to(root / "train/a/9.png")
+
+
+def class_that_is_a_circle(root):
+    (root / "train/loop").symlink_to(root / "train/loop")
+
+
+def zero_width(root):
+    (root / "train/a\u200b").mkdir()
+
+
+def not_utf8(root):
+    os.mkdir(os.fsencode(root / "train") + b"/\xff\xfe")
+
+
+def blank(root):
+    (root / "train/ ").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (circle, "train/a/again is a link to a folder that it lies in; remove the link"),
+        (pipe, "train/a/9.png is no file .a pipe"),
+        (plug, "train/a/9.png is no file .a pipe, a socket"),
+        (link_to_itself, "train/a/9.png cannot be read: Too many levels"),
+        (class_that_is_a_circle, "train/loop cannot be read: Too many levels"),
+        (zero_width, r"class folder 'a\\u200b'"),
+        (not_utf8, r"class folder '\\udcff\\udcfe'"),
+        (blank, "class folder ' '"),
+    ],
+)
+def test_links_pipes_and_names_that_nobody_can_print(both, spoil, message):
+    spoil(both)
+    refused(both, message)
+
+
+def test_pools_refuse_circles_and_pipes(both):
+    circle(both)
+    pool = {"kind": "imported", "path": str(both / "train")}
+    with pytest.raises(ValueError, match="is a link to a folder that it lies in"):
+        config(pool).capacity(("a", "b"))
+    (both / "train/a/again").unlink()
+    pipe(both)
+    with pytest.raises(ValueError, match="9.png is no file"):
+        config(pool | {"rename": {"x": "y"}}).capacity(("a", "b"))
+
+
+@pytest.mark.parametrize("place", ["x" * 5000, "a\0b", "~nobody-of-this-name/x", 3, ["a"]])
+def test_places_that_are_none(place):
+    with pytest.raises(UserError):
+        source(place) if isinstance(place, str) else catalogue.source({"imagefolder": place})
+
+
+# Class names --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def numbered(tmp_path, write_tree):
+    names = [f"{split}/{k}/0.png" for split in ("train", "test") for k in range(12)]
+    return write_tree(tmp_path / "numbered", [*names, *(f"train/{k}/1.png" for k in range(12))])
+
+
+def test_a_list_of_names_follows_the_numbers(numbered, store):
+    src = source(numbered, class_names=[f"n{i}" for i in range(12)])
+    assert src.classes == tuple(f"n{k}" for k in sorted(range(12), key=str))
+    dataset = ingest.ingest(store, src)
+    assert "2 is n2" in dataset.told[0] and "10 is n10" in dataset.told[0]
+
+
+def test_a_mapping_names_each_class(numbered):
+    names = {k: f"n{k}" for k in range(12)}
+    assert source(numbered, class_names=names).classes[2] == "n10"
+    for change, message in (
+        ({0: "n1"}, "11 different names; numbered has 12 classes"),
+        ({12: "x"}, "'12' is no class; name each of the 12 classes once: 0, 1, 10"),
+        ({0: ""}, "write a list of 12 names"),
+        ({0: 3}, "write a list of 12 names"),
+    ):
+        with pytest.raises(UserError, match=message):
+            source(numbered, class_names=names | change)
+    del names[7]
+    with pytest.raises(UserError, match="'7' is not in the mapping"):
+        source(numbered, class_names=names)
+
+
+def test_numbers_among_words_have_no_order(tmp_path, write_tree):
+    root = write_tree(
+        tmp_path, [f"{s}/{c}/0.png" for s in ("train", "test") for c in ("10", "2", "x")]
+    )
+    refused(
+        root,
+        "classes are numbers .'10'. and words .'x'., which have no order",
+        class_names=list("abc"),
+    )
+    assert source(root, class_names={"10": "a", "2": "b", "x": "c"}).classes == ("a", "b", "c")
+
+
+# Splits and groups --------------------------------------------------------------------------------
+
+
+def test_folders_of_classes_alone(tmp_path, write_tree, store):
+    root = write_tree(tmp_path / "set", [f"{c}/{c}{i:03d}.png" for c in "ab" for i in range(20)])
+    refused(root, "has no folder train; it has a, b; add one, or set test: 0.2")
+    src = source(root, test=0.2)
+    assert (src.shape.train_counts, src.shape.test_counts) == ((16, 16), (4, 4))
+    dataset = ingest.ingest(store, src)
+    assert dataset.shape == src.shape
+    assert source(root, test=0.2).key == src.key
+    other = source(root, test=0.2, split_seed=1)
+    assert ingest.ingest(store, other).fingerprint != dataset.fingerprint
+    shutil.move(root, tmp_path / "moved")
+    moved = ingest.ingest(store, source(tmp_path / "moved", test=0.2))
+    assert moved.fingerprint == dataset.fingerprint
+
+
+def test_train_alone_and_words_for_splits(tmp_path, write_tree):
+    root = write_tree(tmp_path / "set", [f"Training/{c}/{i}.png" for c in "ab" for i in range(10)])
+    assert source(root, test=0.3).shape.test_counts == (3, 3)
+    write_tree(root, [f"Testing/{c}/{i}.png" for c in "ab" for i in range(2)])
+    assert source(root).shape.test_counts == (2, 2)
+    refused(root, "has a folder Testing already; leave test out", test=0.3)
+    (root / "train").mkdir()
+    refused(root, "has Training and train; keep one")
+
+
+PATIENTS = [f"{'ab'[p % 2]}/patient{p:02d}_{i}.png" for p in range(10) for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (PATIENTS, "40 names tell whom they are of, such as"),
+        ([f"{c}/{c}{p}_{i}.png" for c in "ab" for p in range(5) for i in range(3)], "3 names begin with 'a0'"),
+        ([f"{c}/{p}/{i}.png" for c in "ab" for p in range(5) for i in range(3)], "images lie in folders within their class"),
+        ([f"{c}/S{p}-slice{i}.png" for c in "ab" for p in range(5) for i in range(3)], "names begin with 'S0'"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_patients_is_not_split_at_random(tmp_path, write_tree, why, names):
+    root = write_tree(tmp_path / "set", names)
+    refused(root, f"{why}.*a random split leaks them; set group: to a pattern", test=0.2)
+    assert source(root, test=0.2, group="none").shape.n_test >= 6
+
+
+@pytest.mark.parametrize(
+    "stem", ["{i:04d}", "img_{i}", "IMG-{i}", "{c}_{i}", "image{i}", "photo ({i})"]
+)
+def test_plain_numbers_are_no_patients(tmp_path, write_tree, stem):
+    names = [f"{c}/{stem.format(c=c, i=i)}.png" for c in "ab" for i in range(10)]
+    assert source(write_tree(tmp_path / "set", names), test=0.2).shape.n_test == 4
+
+
+def test_patients_stay_whole_and_classes_near_their_part(tmp_path, write_tree, store):
+    root = write_tree(tmp_path / "set", PATIENTS)
+    src = source(root, test=0.2, val=0.2, group=r"(patient\d+)")
+    assert (src.shape.test_counts, src.shape.val_counts) == ((4, 4), (4, 4))
+    tree = src.contents.args[0]
+    patients = {s: {f.name.split("/")[1][:9] for f in files} for s, files in tree.files.items()}
+    assert not any(
+        patients[a] & patients[b] for a, b in (("train", "test"), ("train", "val"), ("val", "test"))
+    )
+    assert (
+        "groups by '(patient\\\\d+)' kept together (groups: 6 train, 2 val, 2 test)"
+        in ingest.ingest(store, src).told[-1]
+    )
+    refused(root, "finds no group in 'a/patient", test=0.2, group=r"person(\d+)")
+    refused(root, "is no regular expression", test=0.2, group="(patient")
+
+
+def test_a_class_of_one_patient_cannot_be_split(tmp_path, write_tree):
+    names = [name for name in PATIENTS if name.startswith("a/")] + [
+        f"b/patient99_{i}.png" for i in range(5)
+    ]
+    root = write_tree(tmp_path / "set", names)
+    refused(
+        root,
+        "class 'b' has images of 1 groups, which cannot be both",
+        test=0.2,
+        group=r"(patient\d+)",
+    )
+
+
+def test_a_given_split_is_checked_for_patients(tmp_path, write_tree):
+    root = write_tree(
+        tmp_path, ["train/a/p1_0.png", "train/b/p2_0.png", "test/a/p1_1.png", "test/b/p3_0.png"]
+    )
+    assert source(root).shape.n_train == 2
+    refused(root, "1 groups, such as 'p1', have images in train and in test", group=r"(p\d+)_")
+
+
+def test_forty_images_are_a_set(tmp_path, write_tree):
+    root = write_tree(tmp_path / "set", [f"{c}/{i} x.png" for c in "abcd" for i in range(10)])
+    assert source(root, test=0.2).shape.train_counts == (8, 8, 8, 8)
+
+
+# A table of labels --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tabled(tmp_path, write_tree):
+    """Twenty images in one folder, and a way to write their table."""
+    root = write_tree(tmp_path / "set", [f"images/{i:02d}.png" for i in range(20)])
+
+    def write(text: str, name: str = "labels.csv"):
+        (root / name).write_text(text)
+        return root
+
+    return write
+
+
+def lines(header: str, row) -> str:
+    return "\n".join([header, *(row(i) for i in range(20))]) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "separator"), [("labels.csv", ","), ("labels.tsv", "\t"), ("labels.csv", ";")]
+)
+def test_a_table_says_which_class_each_image_is_of(
+    tabled, store, name, separator, images_of, painted
+):
+    rows = lines(
+        separator.join(("file", "label")),
+        lambda i: separator.join((f"images/{i:02d}.png", "dog" if i % 2 else "cat")),
+    )
+    src = source(tabled(rows, name), labels=name, test=0.2)
+    assert src.classes == ("cat", "dog")
+    assert (src.shape.train_counts, src.shape.test_counts) == ((8, 8), (2, 2))
+    dataset = ingest.ingest(store, src)
+    first = images_of(store, dataset.train)[0]
+    (i,) = [i for i in range(20) if (painted(77, i) == first).all()]
+    assert catalogue.labels(store, dataset, "train")[0] == i % 2
+
+
+def test_tables_with_splits_groups_and_other_names(tabled):
+    rows = lines(
+        "file_name,kind,part,who",
+        lambda i: f"images/{i:02d},{'xy'[i % 2]},{'train' if i < 14 else 'test'},{i // 2}",
+    )
+    root = tabled(rows)
+    src = source(root, labels="labels.csv", label="kind", split="part", group="who")
+    assert (src.shape.n_train, src.shape.n_test) == (14, 6)
+    assert (
+        "files are column 'file_name', classes column 'kind', splits column 'part', groups column 'who'"
+        in src.told[0]
+    )
+    split_across = rows.replace("images/13,y,train", "images/13,y,test")
+    refused(
+        tabled(split_across),
+        "1 groups, such as '6'",
+        labels="labels.csv",
+        label="kind",
+        split="part",
+        group="who",
+    )
+
+
+def test_a_patient_column_of_a_table_is_not_passed_over(tabled):
+    root = tabled(
+        lines("file,label,patient_id", lambda i: f"images/{i:02d}.png,{'xy'[i % 2]},{i // 4}")
+    )
+    refused(
+        root, "there is a column 'patient_id'.*set group: patient_id", labels="labels.csv", test=0.2
+    )
+    src = source(root, labels="labels.csv", test=0.2, group="patient_id")
+    assert src.shape.n_test == 4 and src.grouped
+
+
+def test_a_parquet_table(tabled):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = tabled("", "unused.csv")
+    columns = {
+        "file": [f"images/{i:02d}.png" for i in range(20)],
+        "label": [i % 2 for i in range(20)],
+    }
+    pq.write_table(pa.table(columns), root / "labels.parquet")
+    assert source(root, labels="labels.parquet", test=0.2).classes == ("0", "1")
+
+
+GOOD = lines("file,label", lambda i: f"images/{i:02d}.png,{'xy'[i % 2]}")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (GOOD, {"labels": "label.csv"}, "there is no file label.csv in .*set"),
+        ("", {}, "labels.csv has no rows"),
+        ("file,label\n", {}, "labels.csv has no rows"),
+        (GOOD.replace("file,label", "a,b"), {}, "has no column of the file; it has a, b; call it 'file'"),
+        (GOOD.replace("file,label", "file,b"), {}, "has no column of the label; it has file, b; call it 'label', or say label: COLUMN"),
+        (GOOD, {"label": "lable"}, "has no column 'lable'; it has file, label; did you mean 'label'"),
+        (GOOD.replace("file,label", "label,label"), {}, "has the column 'label' twice"),
+        (GOOD.replace("images/03.png", "images/33.png"), {}, "labels.csv:5: there is no image 'images/33.png'"),
+        (GOOD.replace("images/03.png", "images/02.png"), {}, "labels.csv:5: images/02.png is in row 4 too"),
+        (GOOD.replace("images/03.png", "../../03.png"), {}, "there is no image"),
+        (GOOD.replace("03.png,y", "03.png,"), {}, "labels.csv:5: no label; fill it in"),
+        (GOOD.replace("03.png,y", "03.png,y,z"), {}, "labels.csv:5: 3 cells, and the first line names 2"),
+        (GOOD.replace("03.png,y", "03.png,y\x07"), {}, r"labels.csv:5: the class 'y\\x07' cannot be printed"),
+        (GOOD, {"test": None}, "labels.csv has no test split; name a column of splits"),
+        (GOOD, {"split": "part"}, "has no column 'part'"),
+        (GOOD, {"group": "who"}, "dataset.group: labels.csv has no column 'who'"),
+        (GOOD.replace("00.png,x", "00.png,z"), {}, "class 'z' has one image, which cannot be both in train and in test"),
+    ],
+)  # fmt: skip
+def test_bad_tables(tabled, text, options, message):
+    refused(tabled(text), message, **{"labels": "labels.csv", "test": 0.2, **options})
+
+
+def test_a_table_that_is_no_text(tabled):
+    root = tabled("")
+    (root / "labels.csv").write_bytes(b"file,label\n\xff\xfe\x00")
+    refused(
+        root,
+        "labels.csv cannot be read: .*write a CSV file in UTF-8",
+        labels="labels.csv",
+        test=0.2,
+    )
+
+
+def test_images_in_no_row_are_told(tabled):
+    src = source(tabled("\n".join(GOOD.split("\n")[:11])), labels="labels.csv", test=0.2)
+    assert "10 image files are in no row of it" in src.told
+    refused(tabled(GOOD), "names a column of a table; say labels: FILE too", label="kind")
+
+
+# Grey levels --------------------------------------------------------------------------------------
+
+
+def deep(path, levels) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(levels, np.uint16)).save(path)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """16-bit files that hold 12 bits: a ramp from 0 to 4095."""
+    ramp = np.linspace(0, 4095, 64).reshape(8, 8)
+    for i, name in enumerate(BOTH):
+        deep(tmp_path / "scans" / name, np.roll(ramp, i))
+    return tmp_path / "scans"
+
+
+def test_twelve_bits_in_sixteen_are_told_and_windowed(scans, store, images_of):
+    dark = ingest.ingest(store, source(scans))
+    assert len(np.unique(images_of(store, dark.train))) < 20
+    assert any(
+        "0 to 4,095 of 65,535 grey levels are used" in line and "set range: [0, 4095]" in line
+        for line in dark.told
+    )
+    good = ingest.ingest(store, source(scans, range=[0, 4095]))
+    found = images_of(store, good.train)
+    assert len(np.unique(found)) == 64
+    assert (found.min(), found.max()) == (0, 255)
+    assert (found == found[..., :1]).all()  # grey stays grey
+    assert not any("grey levels" in line for line in good.told)
+    assert good.fingerprint != dark.fingerprint
+    again = ingest.ingest(store, source(scans))
+    assert again.told == dark.told  # from shards that are there
+
+
+def test_a_window_clips_and_one_channel_stays_one(scans, store, images_of):
+    dataset = ingest.ingest(store, source(scans, range=[1000, 2000], channels=1))
+    assert dataset.shape.image == (8, 8, 1)
+    ramp = np.rint(
+        ((np.linspace(0, 4095, 64).astype(np.uint16).astype(float) - 1000) * 0.255).clip(0, 255)
+    )
+    assert (images_of(store, dataset.train)[0].ravel() == ramp).all()
+
+
+def test_a_window_is_for_grey_images(both, store):
+    with pytest.raises(
+        ValueError, match="range is for grey images, and this is RGB; leave range out"
+    ):
+        ingest.ingest(store, source(both, range=[0, 100], size=8))
+
+
+def test_floating_point_pixels_have_a_range_once_it_is_said(tmp_path, store, images_of):
+    for i, name in enumerate(BOTH):
+        path = tmp_path / name.replace(".png", ".tif")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), i / 12, np.float32)).save(path)
+    with pytest.raises(
+        ValueError,
+        match="floating-point numbers of no known range; save it with 8 or 16 bits, or set range",
+    ):
+        ingest.ingest(store, source(tmp_path, size=8))
+    dataset = ingest.ingest(store, source(tmp_path, range=[0, 1]))
+    assert images_of(store, dataset.train)[3, 0, 0, 0] == round(255 * 3 / 12)
+
+
+def test_stacks_are_told(both, store, painted):
+    pages = [Image.fromarray(painted(50, i)) for i in range(3)]
+    buffer = io.BytesIO()
+    pages[0].save(buffer, "TIFF", save_all=True, append_images=pages[1:])
+    (both / "train/a/9.tiff").write_bytes(buffer.getvalue())
+    told = ingest.ingest(store, source(both)).told
+    assert told == (
+        "1 images have several pages or frames, such as train/a/9.tiff: the first of each is taken",
+    )
+
+
+def test_mixed_sizes_are_found_before_anything_runs(both, encode, painted):
+    source(both).check()
+    (both / "test/b/2.png").write_bytes(encode(painted(1, size=(9, 12))))
+    with pytest.raises(UserError, match="the first is 8×8, test/b/2.png is 9×12 .*; set size"):
+        source(both).check()
+    assert source(both, size=8).check is None

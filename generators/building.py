@@ -14,7 +14,7 @@ def build(model: type[Config], presets: dict[str, dict], mapping: dict) -> Confi
     """
     values = dict(mapping)
     name = values.pop("preset", None)
-    if name is not None and name not in presets:
+    if name is not None and (not isinstance(name, str) or name not in presets):
         raise ValueError(f"preset {name!r} is unknown: {_nearest(str(name), list(presets))}")
     merged = merge(presets[name], values) if name is not None else values
     try:

@@ -44,7 +44,7 @@ def config(mapping: dict) -> GeneratorConfig:
     range.
     """
     kind = mapping.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         near = difflib.get_close_matches(str(kind), KINDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
         raise ValueError(f"generator kind {kind!r} is unknown: {hint}")

@@ -119,7 +119,10 @@ def recipe(name_or_mapping: str | Mapping[str, Any] | Recipe) -> Recipe:
         raise ValueError(f"a recipe is a name or a mapping, got {name_or_mapping!r}")
     mapping = dict(name_or_mapping)
     if "extends" in mapping:
-        inherited = _by_name(mapping.pop("extends")).model_dump(exclude_none=True)
+        extended = mapping.pop("extends")
+        if not isinstance(extended, str):
+            raise ValueError(f"extends is the name of a recipe, got {extended!r}")
+        inherited = _by_name(extended).model_dump(exclude_none=True)
         if any(length in mapping for length in _LENGTHS):
             inherited = {key: value for key, value in inherited.items() if key not in _LENGTHS}
         mapping = inherited | mapping

@@ -26,6 +26,7 @@ COMMANDS: tuple[Callable, ...] = (
     answers.paper,
 )
 DEBUG = "EQUIGRID_DEBUG"
+MOST_CHARACTERS = 2000  # of a line: whatever a user gave may be quoted in it
 # Wrong usage: typer brings its own copy of click, or uses click's, by its version.
 UsageError = typer.BadParameter.__bases__[0]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -69,11 +70,16 @@ def main() -> None:
     own, whose traceback is kept in a file.
     """
     streams.prepare()
-    code = _ended(lambda: app(prog_name="equigrid", standalone_mode=False))
+    code = outcome(sys.argv[1:])
     # What is still to be written may fail too, and the interpreter would say so in its own way.
     if unwritten := _ended(sys.stdout.flush):
         streams.silence(1)
     sys.exit(int(code or unwritten))
+
+
+def outcome(arguments: list[str]) -> ExitCode:
+    """Runs a command; nothing but SystemExit is raised."""
+    return _ended(lambda: app(arguments, prog_name="equigrid", standalone_mode=False))
 
 
 def _ended(action: Callable[[], int | None]) -> ExitCode:
@@ -85,23 +91,36 @@ def _ended(action: Callable[[], int | None]) -> ExitCode:
         return ExitCode.INTERRUPTED
     except Exception as error:
         _debug()
-        if (code := _code_of(error)) is ExitCode.FAULT:
-            _tell_fault(error)
+        told = _cause(error)
+        if (code := _code_of(told)) is ExitCode.FAULT:
+            _tell_fault(told)
         else:
-            _tell(_one_line(error))
+            _tell(_one_line(told))
         return code
 
 
-def _code_of(error: Exception) -> ExitCode:
+def _cause(error: BaseException) -> BaseException:
+    """What a task of Ray's raised, without Ray's word for it, which is a page."""
+    inner = getattr(error, "cause", None)
+    return inner if _is_of_ray(error) and isinstance(inner, BaseException) else error
+
+
+def _is_of_ray(error: BaseException) -> bool:
+    """By name: commands that need no Ray do not import it."""
+    return any(kind.__module__ == "ray.exceptions" for kind in type(error).__mro__)
+
+
+def _code_of(error: BaseException) -> ExitCode:
     if isinstance(error, UserError | UsageError):
         return ExitCode.BAD_INPUT
     # Of the operating system's errors, what is the user's to mend is a UserError by now.
-    if isinstance(error, UnavailableError | OSError | MemoryError):
+    # Ray's, once without their cause: a machine, a process or an object that is lost.
+    if isinstance(error, UnavailableError | OSError | MemoryError) or _is_of_ray(error):
         return ExitCode.UNAVAILABLE
     return ExitCode.FAULT
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
         text = error.format_message().rstrip(".")
@@ -114,7 +133,8 @@ def _one_line(error: Exception) -> str:
             text = f"standard output or a file cannot be written: {error.strerror}"
     else:
         text = str(error)
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
 
 
 def _tell(text: str) -> None:
@@ -130,7 +150,7 @@ def _debug() -> None:
         _tell(traceback.format_exc())
 
 
-def _tell_fault(error: Exception) -> None:
+def _tell_fault(error: BaseException) -> None:
     what = (
         f"a fault of equigrid itself: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     )

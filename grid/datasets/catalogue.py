@@ -25,7 +25,7 @@ from equigrid.grid.datasets.sources.folder import imagefolder
 from equigrid.grid.datasets.sources.imagenet import KINDS as IMAGENET
 from equigrid.grid.datasets.sources.npz import npz
 from equigrid.grid.datasets.sources.parquet import parquet
-from equigrid.grid.errors import UserError, near
+from equigrid.grid.errors import UnavailableError, UserError, near
 from equigrid.grid.store import Store, layout
 
 SOURCES: dict[str, Callable[..., Source]] = {
@@ -112,7 +112,19 @@ class Dataset:
 
 
 def source(spec: str | dict) -> Source:
-    """The source that a spec's `dataset` names. Raises UserError."""
+    """The source that a spec's `dataset` names. Raises UserError, UnavailableError."""
+    try:
+        return _source(spec)
+    except (UserError, UnavailableError):
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise UserError(f"dataset: {where}cannot be read: {error.strerror or error}") from error
+    except RuntimeError as error:  # ~user without a home, folders in folders beyond all depth
+        raise UserError(f"dataset: cannot be read: {error}") from error
+
+
+def _source(spec: str | dict) -> Source:
     options = {} if isinstance(spec, str) else dict(spec)
     kind = _kind(spec)
     if kind in medmnist.REFUSED:
@@ -125,17 +137,17 @@ def source(spec: str | dict) -> Source:
         )
     place, names = options.pop(kind, None), options.pop("class_names", None)
     copies = options.pop("duplicates", "keep")
-    known = [
-        *(name for name in inspect.signature(SOURCES[kind]).parameters if name != "place"),
-        "class_names",
-        "duplicates",
-    ]
+    parameters = inspect.signature(SOURCES[kind]).parameters
+    known = [*(name for name in parameters if name != "place"), "class_names", "duplicates"]
     for name in options:
         if name not in known:
             listed = ", ".join(known)
             raise UserError(
                 f"dataset.{name}: {kind} takes no such option; known: {listed}{near(name, known)}"
             )
+    for name, value in options.items():
+        if parameters[name].annotation == str | None and not isinstance(value, str | None):
+            raise UserError(f"dataset.{name}: {value!r} is no text; write a name or a path")
     options = {name: expanded(value, "dataset") for name, value in options.items()}
     if copies not in DUPLICATES:
         raise UserError(f"dataset.duplicates: {copies!r}; write {', '.join(DUPLICATES)}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 
+MOST = 10**12  # images, and multiples: beyond, it is a slip, and arithmetic would overflow
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -48,15 +50,15 @@ def parsed(value) -> Amount:
     if text:
         value, amount = int(re.sub("[_,]", "", text[1])), "images"
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        value, amount = float(value), "multiple"
+        value, amount = value if value > MOST else float(value), "multiple"
     else:
         raise ValueError(
             f"{value!r} is no amount; write a multiple of n_base (0.5, 2), '13000 images', or all"
         )
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(
-            f"{value:g} is no amount to add; it must be above 0 (the base alone is always run)"
-        )
+    if not 0 < value <= MOST:  # nan is neither
+        shown = f"{value:g}" if value <= MOST else f"more than {MOST:,}"
+        right = "it must be above 0 (the base alone is always run)"
+        raise ValueError(f"{shown} is no amount to add; {right}")
     return Amount(**{amount: value})
 
 

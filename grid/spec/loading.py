@@ -17,6 +17,8 @@ from equigrid.grid.spec.paths import rooted
 
 PRESETS = Path(__file__).parent / "presets"
 _YAML_BOOL = "tag:yaml.org,2002:bool"
+# A spec is some kB. More is another file, or one that unfolds (aliases of aliases) beyond all use.
+MOST_BYTES, MOST_NODES = 2**20, 100_000
 
 
 def presets() -> list[str]:
@@ -38,24 +40,73 @@ def load(source: str | Path | dict) -> GridSpec:
             raise UserError(
                 f"{source}: no such preset, and no .yaml file; presets: {known}{near(source, presets())}"
             )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{source}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
-    try:
-        tree = yaml.compose(text, Loader=_Loader)
-        data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else str(source)
-        raise UserError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    tree, data = _parsed(_text(path, source), source)
     if not isinstance(data, dict):
         raise UserError(
             f"{source}: a spec is a mapping with name, dataset, recipe, classifiers and blocks"
         )
     return _validate(rooted(data, path.absolute().parent), str(source), _lines(tree))
+
+
+def _text(path: Path, source: str | Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UserError(f"{source}: is larger than {MOST_BYTES:,} bytes; a spec is some kB")
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{source}: is no text in UTF-8: {error.reason}") from error
+    except OSError as error:
+        raise UserError(f"{source}: cannot be read: {error.strerror or error}") from error
+
+
+def _parsed(text: str, source: str | Path) -> tuple[yaml.Node, object]:
+    """The YAML's nodes, which know their lines, and its values. Raises UserError."""
+    try:
+        tree = yaml.compose(text, Loader=_Loader)
+        _unfolded(tree, {})
+        return tree, yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else str(source)
+        why = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{where}: not YAML: {why}") from error
+    except RecursionError as error:
+        raise UserError(f"{source}: is nested too deeply; a spec has a few levels") from error
+    except Exception as error:  # PyYAML lets through what its conversions raise: 2020-99-99, !!int x
+        raise UserError(f"{source}: not YAML: a value is not of its type: {error}") from error
+
+
+def _unfolded(node: yaml.Node | None, counts: dict[int, int]) -> int:
+    """How many nodes there are once aliases are replaced by what they stand for. Raises
+    yaml.YAMLError if too many, if one contains itself, or if a key is no scalar.
+
+    counts: of the nodes that were seen, by identity; 0 for those that are being counted.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if known := counts.setdefault(id(node), 0):
+        return known
+    children = node.value
+    if isinstance(node, yaml.MappingNode):
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refused("a key is a word or a number, no list or mapping", key)
+        children = [value for _, value in node.value]
+    total = 1
+    for child in children:
+        if counts.get(id(child)) == 0:
+            raise _refused("an alias stands inside what it stands for", child)
+        total += _unfolded(child, counts)
+        if total > MOST_NODES:
+            raise _refused(f"aliases unfold to more than {MOST_NODES:,} values", child)
+    counts[id(node)] = total
+    return total
+
+
+def _refused(problem: str, node: yaml.Node) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 class _Loader(yaml.SafeLoader):

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
 
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.store.trouble import why
 
 CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S = 5.0, 20.0  # of an object store's server
@@ -106,6 +106,10 @@ def _opening(uri: str):
         yield
     except (ValueError, NotImplementedError) as error:  # an unknown scheme or option
         raise UserError(f"store {uri}: cannot be opened: {why(error)}") from error
+    except OSError:
+        raise
+    except Exception as error:  # what libraries behind a scheme raise, such as hf:// offline
+        raise StoreError(f"store {uri}: cannot be opened: {why(error)}", permanent=False) from error
 
 
 @lru_cache(maxsize=8)

@@ -34,14 +34,19 @@ class Folder:
     """
 
     def __init__(self, path: str):
-        self.root = str(Path(path).expanduser().resolve())
+        try:
+            if not path:
+                raise RuntimeError("an empty path")
+            self.root = str(Path(path).expanduser().resolve())
+        except (RuntimeError, OSError) as error:  # no such user's home, links in a circle
+            raise UserError(f"store {path!r}: is no place: {error}; name a folder") from error
 
     def may_pass(self, error: OSError) -> bool:
         return error.errno in TRANSIENT_ERRNOS
 
     def open(self, create: bool) -> str | None:
         """The store's identity; None if it was never opened to write."""
-        if os.path.isfile(self.root):
+        if os.path.exists(self.root) and not os.path.isdir(self.root):
             raise UserError(f"store {self.root}: is a file; name a folder")
         if create:
             try:

@@ -71,8 +71,13 @@ class Store:
     def _place(self, uri: str, identity: str | None) -> None:
         self._retry_s: float | None = None  # of the environment, at the time
         self._identity, self._identified = identity, identity is None
-        _refuse_credentials(uri)
-        self._files = Folder(uri.removeprefix("file://")) if _is_local(uri) else Bucket(uri)
+        try:
+            _refuse_credentials(uri)
+            self._files = Folder(uri.removeprefix("file://")) if _is_local(uri) else Bucket(uri)
+        except UserError:
+            raise
+        except ValueError as error:  # brackets or a port that are none
+            raise UserError(f"store {uri}: is no address: {error}") from error
         self.uri = self._files.root if _is_local(uri) else uri
 
     def __reduce__(
@@ -238,11 +243,12 @@ def retry_s() -> float:
     """
     text = os.environ.get("EQUIGRID_STORE_RETRY_S", RETRY_S)
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        raise UserError(
-            f"EQUIGRID_STORE_RETRY_S: {text!r}; write seconds, like {RETRY_S:g}"
-        ) from None
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):  # nan is neither
+        raise UserError(f"EQUIGRID_STORE_RETRY_S: {text!r}; write seconds, like {RETRY_S:g}")
+    return seconds
 
 
 def _is_local(uri: str) -> bool:

@@ -72,6 +72,8 @@ class NpzFile(NamedTuple):
 def look_into(path: Path, where: str, classes: int | None = None) -> NpzFile:
     """The file's labels and the shapes of its images. Raises UserError."""
     try:
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"{where} is no .npz file of plain arrays; make it by numpy.savez")
         with np.load(path, allow_pickle=False) as arrays:
             names = arrays.files
             needed = [
@@ -90,7 +92,7 @@ def look_into(path: Path, where: str, classes: int | None = None) -> NpzFile:
         headers = {split: _header(path, split) for split in splits}
     except UserError:
         raise
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of bytes that are no such file, numpy and zipfile raise nearly all
         raise UserError(f"{where} is no .npz file of plain arrays: {error}") from error
     images = {split: _image(*headers[split], where, split) for split in splits}
     for split in splits:

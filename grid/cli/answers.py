@@ -138,8 +138,9 @@ def _only_grid(store: str) -> str:
 
     names = sorted({layout.grid_of(name) for name in open_filled(store).list(layout.GRIDS)})
     if len(names) > 1:
+        known = ", ".join(names)
         raise UserError(
-            f"equiv: store {store} holds several grids: name one of {', '.join(names)}, or give --paper"
+            f"equiv: store {store} holds several grids: name one of {known}, or give --paper"
         )
     return names[0]
 

@@ -33,7 +33,8 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 app = typer.Typer(
     name="equigrid",
-    help="How many synthetic images is one real image worth? Plans, runs and analyses the experiment that says.",
+    help="How many synthetic images is one real image worth? Plans, runs and analyses the"
+    " experiment that says.",
     # \b: lines that click must not fill.
     epilog="\b\nExit codes:\n" + "\n".join(f"{code.value:>5}  {code.meaning}" for code in ExitCode),
     add_completion=False,
@@ -139,8 +140,9 @@ def _one_line(error: BaseException) -> str:
 
 def _tell(text: str) -> None:
     """To standard error. Where that cannot be written either, the exit code is all there is."""
+    printable = text.encode("utf-8", "backslashreplace").decode()  # names of files may be no text
     try:
-        print(f"equigrid: {text}", file=sys.stderr, flush=True)
+        print(f"equigrid: {printable}", file=sys.stderr, flush=True)
     except OSError:
         streams.silence(2)
 
@@ -155,11 +157,9 @@ def _tell_fault(error: BaseException) -> None:
         f"a fault of equigrid itself: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     )
     try:
-        file = tempfile.NamedTemporaryFile(
-            "w", prefix="equigrid-fault-", suffix=".txt", delete=False, encoding="utf-8"
-        )
-        with file:
+        number, name = tempfile.mkstemp(prefix="equigrid-fault-", suffix=".txt")
+        with open(number, "w", encoding="utf-8") as file:
             file.write(f"equigrid {__version__}\n{' '.join(sys.argv)!a}\n{traceback.format_exc()}")
-        _tell(f"{what}; its traceback is in {file.name}: please report it")
+        _tell(f"{what}; its traceback is in {name}: please report it")
     except OSError:
         _tell(f"{what}; {DEBUG}=1 shows its traceback: please report it")

@@ -28,7 +28,7 @@ from equigrid.grid.datasets.sources.base import (
     Told,
     one_line,
 )
-from equigrid.grid.errors import StoreError, UserError
+from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.ids import canonical_json
 from equigrid.grid.store import Store, layout
 
@@ -499,7 +499,7 @@ def with_ray(
         return ingest(store, src, run=partial(_ray_map, src), report=report)
     except (ray.exceptions.RayTaskError, ValueError, OSError) as error:
         cause = getattr(error, "cause", None) or error  # Ray wraps what a task raised
-        if isinstance(cause, StoreError | UserError):
+        if isinstance(cause, UnavailableError | UserError):
             raise cause from error
         if isinstance(cause, ValueError | OSError):
             raise UserError(f"dataset: {one_line(cause)}") from error
@@ -518,7 +518,7 @@ def again(store: Store, src: Source, dataset: dict | str) -> catalogue.Dataset:
     try:
         return ray.get(ray.remote(_ingest_spec).options(**options).remote(store, dataset))
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, StoreError):
+        if isinstance(error.cause, UnavailableError | UserError):
             raise error.cause from error
         raise UserError(f"dataset: {one_line(error.cause)}") from error
 

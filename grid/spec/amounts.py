@@ -1,6 +1,5 @@
 """The amounts of a spec: how many images to add to a base."""
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -56,7 +55,7 @@ def parsed(value) -> Amount:
             f"{value!r} is no amount; write a multiple of n_base (0.5, 2), '13000 images', or all"
         )
     if not 0 < value <= MOST:  # nan is neither
-        shown = f"{value:g}" if value <= MOST else f"more than {MOST:,}"
+        shown = f"more than {MOST:,}" if value > MOST else f"{value:g}"
         right = "it must be above 0 (the base alone is always run)"
         raise ValueError(f"{shown} is no amount to add; {right}")
     return Amount(**{amount: value})

@@ -56,7 +56,7 @@ def _text(path: Path, source: str | Path) -> str:
             raise UserError(f"{source}: is larger than {MOST_BYTES:,} bytes; a spec is some kB")
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{source}: is no text in UTF-8: {error.reason}") from error
+        raise UserError(f"{source}: cannot be read: is no text in UTF-8: {error.reason}") from error
     except OSError as error:
         raise UserError(f"{source}: cannot be read: {error.strerror or error}") from error
 
@@ -74,7 +74,9 @@ def _parsed(text: str, source: str | Path) -> tuple[yaml.Node, object]:
         raise UserError(f"{where}: not YAML: {why}") from error
     except RecursionError as error:
         raise UserError(f"{source}: is nested too deeply; a spec has a few levels") from error
-    except Exception as error:  # PyYAML lets through what its conversions raise: 2020-99-99, !!int x
+    except (
+        Exception
+    ) as error:  # PyYAML lets through what its conversions raise: 2020-99-99, !!int x
         raise UserError(f"{source}: not YAML: a value is not of its type: {error}") from error
 
 

@@ -1,7 +1,9 @@
 """What every source of a dataset says of itself, and the checks that sources share."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from equigrid.grid.datasets import shards
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.ids import content_id
 
 SPLITS = ("train", "val", "test")
@@ -263,6 +265,28 @@ def cache_folder(kind: str, place: str | None, name: str | None = None) -> Path:
         return folder
     root = os.environ.get("EQUIGRID_CACHE") or Path.home() / ".cache" / "equigrid"
     return Path(root).expanduser().absolute() / (name or kind)
+
+
+@contextmanager
+def downloading(name: str, folder: Path, right: str) -> Iterator[None]:
+    """Makes `folder`, for what is downloaded within. right: what to do where that fails.
+
+    Raises UserError if the folder cannot be written, UnavailableError if nothing right comes.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            why = f"{error.strerror}; name one that can by EQUIGRID_CACHE, or {right}"
+            raise UserError(f"dataset: {name}: {folder} cannot be written: {why}") from error
+        raise _not_downloaded(name, error, right) from error
+    except RuntimeError as error:  # another checksum than the publisher's
+        raise _not_downloaded(name, error, right) from error
+
+
+def _not_downloaded(name: str, error: Exception, right: str) -> UnavailableError:
+    return UnavailableError(f"dataset: {name} cannot be downloaded ({one_line(error)}); {right}")
 
 
 def one_line(error: BaseException) -> str:

@@ -12,9 +12,8 @@ from equigrid.grid.datasets.sources.base import (
     Shape,
     Source,
     cache_folder,
-    one_line,
+    downloading,
 )
-from equigrid.grid.errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -35,16 +34,9 @@ def cifar10(place: str | None = None) -> Source:
 def _contents(folder: str) -> Contents:
     from torchvision.datasets import CIFAR10
 
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        CIFAR10(
-            folder, download=True
-        )  # nothing is downloaded where all is there and has the right checksum
-    except (OSError, RuntimeError) as error:
-        right = f"place {ARCHIVE} in {folder}"
-        raise UserError(
-            f"dataset: cifar10 cannot be downloaded ({one_line(error)}); {right}"
-        ) from error
+    with downloading("cifar10", Path(folder), f"place {ARCHIVE} in {folder}"):
+        # Nothing is downloaded where all is there and has the right checksum.
+        CIFAR10(folder, download=True)
     counts = {split: len(_open(folder, split).targets) for split in ("train", "test")}
     read = partial(_read, folder)
     return Contents(

@@ -15,7 +15,7 @@ from equigrid.grid.datasets.sources.base import (
     Source,
     cache_folder,
     checked_size,
-    one_line,
+    downloading,
 )
 from equigrid.grid.errors import UserError
 
@@ -95,7 +95,7 @@ def _look_into(file: Path, classes: int) -> npz.NpzFile:
 
 def _fetch(name: str, size: int, file: Path) -> None:
     """Downloads the file, with a progress bar, unless it is there, and checks its checksum. Raises
-    UserError.
+    UserError, UnavailableError.
     """
     from medmnist import INFO
     from torchvision.datasets.utils import check_md5, download_url
@@ -104,15 +104,9 @@ def _fetch(name: str, size: int, file: Path) -> None:
     md5 = INFO[name][f"MD5{flag}"]
     if not file.exists():
         part = file.with_suffix(".part")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+        with downloading(name, file.parent, f"place {file.name} (MD5 {md5}) in {file.parent}"):
             download_url(INFO[name][f"url{flag}"], str(file.parent), part.name, md5)
             os.replace(part, file)
-        except (OSError, RuntimeError) as error:
-            right = f"place {file.name} (MD5 {md5}) in {file.parent}"
-            raise UserError(
-                f"dataset: {name} cannot be downloaded ({one_line(error)}); {right}"
-            ) from error
     if not check_md5(str(file), md5):
         right = f"medmnist's has {md5}; remove the file to have it downloaded again"
         raise UserError(f"dataset: {file} has another MD5 than it should; {right}")

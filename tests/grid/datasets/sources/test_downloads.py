@@ -18,7 +18,7 @@ from PIL import Image
 
 from equigrid.grid.datasets import catalogue, ingest
 from equigrid.grid.datasets.sources import cifar10, medmnist
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.store import Store
 
 BLOOD = dict(zip(("train", "val", "test"), (24, 8, 16)))
@@ -95,7 +95,7 @@ def test_cifar10_with_a_changed_file_is_not_unpickled(store, cache, small_cifar)
     assert catalogue.source("cifar10").contents().counts == {"train": 100, "test": 20}
     path = cache / "cifar10" / "cifar-10-batches-py" / "data_batch_2"
     path.write_bytes(path.read_bytes()[:-1] + b"?")
-    with pytest.raises(UserError, match="cifar10 cannot be downloaded"):
+    with pytest.raises(UnavailableError, match="cifar10 cannot be downloaded"):
         ingest.ingest(store, catalogue.source("cifar10"))
 
 
@@ -104,7 +104,8 @@ def test_cifar10_without_network_says_which_file_to_place_where(store, cache):
     assert src.shape.train_counts == (5000,) * 10  # planning asks nobody
     assert not cache.exists()
     with pytest.raises(
-        UserError, match=f"cannot be downloaded .*; place cifar-10-python.tar.gz in {cache}/cifar10"
+        UnavailableError,
+        match=f"cannot be downloaded .*; place cifar-10-python.tar.gz in {cache}/cifar10",
     ) as error:
         ingest.ingest(store, src)
     assert "\n" not in str(error.value)
@@ -209,7 +210,9 @@ def test_medmnist_without_network_says_which_file_to_place_where(store, cache):
 
     md5 = INFO["bloodmnist"]["MD5_64"]
     right = rf"place bloodmnist_64.npz \(MD5 {md5}\) in {cache}/medmnist"
-    with pytest.raises(UserError, match=f"bloodmnist cannot be downloaded .*; {right}") as error:
+    with pytest.raises(
+        UnavailableError, match=f"bloodmnist cannot be downloaded .*; {right}"
+    ) as error:
         ingest.ingest(store, catalogue.source("bloodmnist"))
     assert "\n" not in str(error.value)
     write_blood(cache / "medmnist" / "bloodmnist_64.npz")

@@ -76,7 +76,8 @@ def fill(folder: Path) -> None:
             while True:
                 file.write(bytes(4096))
         except OSError as error:
-            assert error.errno == errno.ENOSPC
+            if error.errno != errno.ENOSPC:
+                raise
 
 
 # The codes ----------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from equigrid.grid.running import driver
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store, lock, results
 
-pytestmark = pytest.mark.usefixtures("ray_here")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_here")]
 DASHBOARD = Path(__file__).parents[3] / "deploy/grafana.json"
 RAYS_OWN = {
     "Component",

@@ -481,6 +481,7 @@ def parts(folder: Path) -> int:
     return len(list(folder.glob("results/parts/[!.]*.parquet")))
 
 
+@pytest.mark.long
 @needs_rclone
 def test_a_server_that_dies_in_the_middle_of_a_grid(
     server, proxy, finished_mini, mini, write_spec, start, monkeypatch, outcomes
@@ -508,6 +509,7 @@ def test_a_server_that_dies_in_the_middle_of_a_grid(
         assert not path.is_file() or SECRET.encode() not in path.read_bytes()
 
 
+@pytest.mark.long
 @needs_rclone
 def test_a_server_that_stays_dead_ends_the_run_with_one_line(
     server, proxy, mini, write_spec, start, monkeypatch
@@ -571,6 +573,7 @@ def test_a_full_disk_shows_nothing_half_written(tiny_disk):
     pickle.loads(pickle.dumps(caught.value))
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_in_mid_grid(
     tiny_disk, finished_mini, mini, write_spec, start, outcomes
 ):

@@ -46,6 +46,7 @@ class Settings(BaseModel):
     tuple_bases: dict[
         str, tuple[int, ...]
     ] = {}  # by dataset: nominal base sizes that give tuples; absent: all
+    test_sizes: dict[str, int] = {}  # by dataset: images in the test set, where rows do not tell
     dataset_sizes: dict[str, int] = {}  # by dataset: images in the whole training set, for tau
     level: float = Field(0.95, gt=0.5, lt=1.0)
     replicates: int = Field(1000, ge=0)

@@ -6,15 +6,16 @@ sentences, and what can be computed is computed.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from equigrid.analysis.conclusions.controls import Gain, cell_gains, pooled_gain
 from equigrid.analysis.conclusions.verdict import notes_on, reasons_against
+from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
 from equigrid.analysis.data.cells import BaseData, CurveKey, curve_keys, gather
-from equigrid.analysis.data.checks import Checked, check_table
+from equigrid.analysis.data.checks import FAMILY, Checked, check_table
 from equigrid.analysis.data.estimates import Estimate, finite, percentile_estimate
 from equigrid.analysis.data.missing import missing_cells
 from equigrid.analysis.fitting.curve import FORMS, equivalent_ratio
@@ -101,6 +102,7 @@ class CurveResult:
     drawn_c1: np.ndarray = field(repr=False)
     drawn_c2: np.ndarray = field(repr=False)
     settings: Settings = field(repr=False)
+    worth: SyntheticWorth | None = field(repr=False, default=None)
 
     @property
     def determined(self) -> bool:
@@ -147,6 +149,7 @@ class CurveResult:
             **{name: None if e is None else e.to_json() for name, e in estimates.items()},
             "variants": {name: list(pair) for name, pair in self.variants.items()},
             "narrowing": [n.to_json() for n in self.narrowing], "bases": [b.to_json() for b in self.bases],
+            "worth": self.worth and self.worth.to_json(),
         }  # fmt: skip
 
 
@@ -175,8 +178,30 @@ def analyse(table: pd.DataFrame, *, settings: Settings = DEFAULTS) -> Analysis:
     Raises ValueError only where a column is absent.
     """
     checked = check_table(table, settings.metric)
-    curves = tuple(_analyse_curve(checked, key, settings) for key in curve_keys(checked.frame))
+    worth = _worth(checked, settings)
+    curves = tuple(
+        replace(
+            _analyse_curve(checked, key, settings),
+            worth=worth.get((key.dataset, key.classifier, key.recipe), {}).get(key.generator),
+        )
+        for key in curve_keys(checked.frame)
+    )
     return Analysis(curves, checked.problems, settings, len(table), len(checked.failed))
+
+
+def _worth(checked: Checked, settings: Settings) -> dict[tuple, dict[str, SyntheticWorth]]:
+    """By dataset, classifier and recipe: one model of all generators."""
+    found = {}
+    for family, rows in checked.frame.groupby(FAMILY, sort=True):
+        dataset = family[0]
+        found[family] = synthetic_worth(
+            rows,
+            level=settings.level,
+            draws=settings.replicates,
+            seed=settings.seed,
+            n_test=settings.test_sizes.get(dataset, checked.test_sizes.get(dataset)),
+        )
+    return found
 
 
 def _analyse_curve(checked: Checked, key: CurveKey, settings: Settings) -> CurveResult:

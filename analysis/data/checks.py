@@ -17,12 +17,14 @@ _NO_SEED = -1  # a generator seed in arms that have no generator, so that groupi
 @dataclass(frozen=True)
 class Checked:
     """`frame`: usable rows, one per trial and cell, accuracy in column `accuracy` (percent);
-    `problems`: sentences.
+    `problems`: sentences; `test_sizes`: images in
+    the test set, by dataset, where rows tell.
     """
 
     frame: pd.DataFrame
     problems: tuple[str, ...]
     failed: pd.DataFrame
+    test_sizes: dict[str, int]
 
 
 def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
@@ -52,7 +54,16 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
     frame = _without_fractions(frame, metric, problems)
     frame["generator_seed"] = frame["generator_seed"].fillna(_NO_SEED).astype("int64")
     frame = _without_duplicates(frame, problems)
-    return Checked(frame.reset_index(drop=True), tuple(problems), failed)
+    return Checked(frame.reset_index(drop=True), tuple(problems), failed, _test_sizes(table))
+
+
+def _test_sizes(table: pd.DataFrame) -> dict[str, int]:
+    """Images in the test set, by dataset, as the confusion matrices count them."""
+    if "confusion" not in table:
+        return {}
+    counted = table[table["confusion"].notna()].drop_duplicates("dataset")
+    sizes = {row.dataset: int(sum(row.confusion)) for row in counted.itertuples()}
+    return {dataset: n for dataset, n in sizes.items() if n > 0}
 
 
 def _without_missing(frame: pd.DataFrame, metric: str, problems: list[str]) -> pd.DataFrame:

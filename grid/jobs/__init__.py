@@ -50,7 +50,7 @@ def run(store: Store, request: Request) -> dict:
     started = datetime.now(UTC)
     clock = time.perf_counter()
     try:
-        facts = KINDS[request.kind].body(store, request)
+        facts = KINDS[request.kind].run(store, request)
         return {"id": request.id, "status": OK, "seconds": time.perf_counter() - clock, **facts}
     except (
         Exception

@@ -69,7 +69,7 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
     from equigrid.generators import registry
 
     payload = request.payload
-    config, device = registry.config(payload.mapping), device_of(request)
+    config, device = registry.config(dict(payload.mapping)), device_of(request)
     start = payload.index * payload.size
     columns: dict[str, list] = {}
     reset_peak(device)

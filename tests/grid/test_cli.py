@@ -233,11 +233,3 @@ def test_bad_input_is_exit_code_2_and_one_line(tmp_path, arguments, message):
     last = found.stderr.strip().splitlines()[-1]
     assert re.match(f"equigrid: {message}", last), found.stderr
     assert "Traceback" not in found.stderr
-
-
-def test_a_cluster_that_does_not_answer_is_exit_code_4_and_one_line(tmp_path):
-    found = equigrid("run", "digits", "--address", "127.0.0.1:1", cwd=tmp_path)
-    assert found.returncode == 4, found.stderr
-    last = found.stderr.strip().splitlines()[-1]
-    assert last.startswith("equigrid: --address 127.0.0.1:1: no Ray cluster answers there")
-    assert "Traceback" not in found.stderr

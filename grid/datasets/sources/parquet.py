@@ -24,7 +24,8 @@ from equigrid.grid.datasets.sources.base import (
     class_counts,
     one_line,
 )
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import UnavailableError, UserError
+from equigrid.grid.store.bucket import FINAL_ANSWERS
 
 ROWS = 256  # encoded images held at once
 BUFFER_BYTES = 4 * 2**20  # a column is streamed: a row group may be as large as its file
@@ -65,13 +66,37 @@ def parquet(
     try:
         place = parquet_files.absolute(place)
         return _source(_look_into(place, image, label, split, reading, wish), split, wish)
-    except UserError:
+    except (UserError, UnavailableError):
         raise
     except BadFiles as error:
         at = "" if place in str(error) or "://" in place else f"{place}: "
         raise UserError(f"dataset: parquet: {at}{error}") from error
-    except (OSError, ValueError, pa.ArrowException) as error:  # pyarrow's errors are any of these
-        raise UserError(f"dataset: parquet: {place} cannot be read: {one_line(error)}") from error
+    except Exception as error:
+        if not _is_of_files(place, error):
+            raise
+        raise _trouble(place, "read", error) from error
+
+
+def _is_of_files(place: str, error: Exception) -> bool:
+    """pyarrow's errors are any of these; what a library behind a scheme raises is one of its own,
+    such as that of hf:// without a network.
+    """
+    return "://" in place or isinstance(error, OSError | ValueError | pa.ArrowException)
+
+
+def _trouble(place: str, what: str, error: Exception) -> UserError | UnavailableError:
+    """An address that is wrong or forbidden is the user's to mend; a server that does not answer
+    is not.
+    """
+    text = f"dataset: parquet: {place} cannot be {what}: {one_line(error)}"
+    response = getattr(error, "response", None)
+    final = (
+        "://" not in place
+        or isinstance(error, FileNotFoundError | ValueError | NotImplementedError)
+        or FINAL_ANSWERS.search(str(error))
+        or getattr(response, "status_code", None) in (401, 403, 404)
+    )
+    return UserError(text) if final else UnavailableError(text)
 
 
 class _Table(NamedTuple):
@@ -99,8 +124,10 @@ def _look_into(
         found, others = parquet_files.find(place)
     except BadFiles:
         raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"dataset: parquet: {place} cannot be listed: {one_line(error)}") from error
+    except Exception as error:
+        if not _is_of_files(place, error):
+            raise
+        raise _trouble(place, "listed", error) from error
     if not found:
         names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "") or "nothing"
         raise UserError(f"dataset: parquet: {place} has no train-*.parquet; it has {names}")

@@ -102,6 +102,9 @@ def test_1_failed_cells(mini, recorded, tmp_path):
     [
         (["run"], "Missing argument 'SPEC'; see equigrid run --help"),
         (["rum", "digits"], "No such command 'rum'"),
+        (["dataset"], "name a command; see equigrid dataset --help"),
+        (["dataset", "inspect", "no/such"], "no/such"),
+        (["dataset", "inspect", "/dev/null"], "/dev/null"),
         (["run", "digits", "--slots", "-1"], "Invalid value for '--slots'"),
         (["run", "digits", "--slots", "1e99"], "Invalid value for '--slots'"),
         (["run", "digits", "--max-gpu-hours", "nan"], "--max-gpu-hours"),

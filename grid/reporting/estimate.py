@@ -11,7 +11,7 @@ had it for itself.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median, mode
 
@@ -113,7 +113,7 @@ def _cells_served(plan: Plan) -> dict[str, int]:
     return served
 
 
-def _sum(values: Iterator[float | None]) -> float | None:
+def _sum(values: Iterable[float | None]) -> float | None:
     """The sum; None if one of them is."""
     known = []
     for value in values:

@@ -29,8 +29,9 @@ def rebuilt(
     network = models.build(
         model, classes=classes, height=input_size[0], width=input_size[1], channels=channels
     )
-    # Its statistics are in the weights.
-    module = Classifier(network, [0.0] * channels, [1.0] * channels, input_size)
+    module = Classifier(
+        network, [0.0] * channels, [1.0] * channels, input_size
+    )  # its statistics are in the weights
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

@@ -16,7 +16,7 @@ Artefacts = MutableMapping[str, dict[str, np.ndarray]]
 """Arrays by name, under a name; a plain dict, or the grid's view of its store."""
 
 
-def ignore(*_: object) -> None:
+def ignore(*_) -> None:
     """The default of callbacks: nothing."""
 
 

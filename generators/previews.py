@@ -1,7 +1,6 @@
 """A look at a training in progress: a sample sheet of its weights as they are now."""
 
 import time
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,14 +8,11 @@ from equigrid.generators import registry, sheets
 from equigrid.generators.base_config import GeneratorConfig
 from equigrid.generators.calls import State
 
-if TYPE_CHECKING:
-    import torch
-
 _PREVIEW_ROWS, _PREVIEW_STEPS = 100, 12
 
 
 def preview(
-    state: State, config: GeneratorConfig, *, budget_s: float = 20.0, **options: Any
+    state: State, config: GeneratorConfig, *, budget_s: float = 20.0, **options
 ) -> bytes | None:
     """What a training in progress makes as it stands: a PNG, one row per class.
 
@@ -30,7 +26,7 @@ def preview(
 
 def _sheet_of(
     weights: dict,
-    config: Any,  # of a kind with `sampler` and `compute`
+    config,
     *,
     classes: int,
     shape: tuple[int, int, int],
@@ -38,7 +34,7 @@ def _sheet_of(
     class_names: tuple[str, ...] = (),
     columns: int = 8,
     budget_s: float = 20.0,
-    device: "str | torch.device" = "cpu",
+    device="cpu",
 ) -> bytes:
     """A sheet of the first images of the pool `seed`, up to `columns` per class, of weights as they
     are now.

@@ -27,8 +27,7 @@ def neighbour_sheet(samples: np.ndarray, neighbours: np.ndarray, *, columns: int
     """
     if samples.shape != neighbours.shape:
         raise ValueError(
-            "as many neighbours as samples, of one size: "
-            f"got {samples.shape} and {neighbours.shape}"
+            f"as many neighbours as samples, of one size: got {samples.shape} and {neighbours.shape}"
         )
     firsts = range(0, len(samples), columns)
     rows = [

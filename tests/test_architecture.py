@@ -10,6 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("grid", "generators", "classifiers", "analysis")
@@ -24,6 +25,7 @@ FORBIDDEN = {
     "grid/datasets": {"ray", "torch"},
     "grid/jobs": {"ray"},
     "grid/reporting": {"ray", "torch"},
+    "grid/authoring": {"ray", "torch"},
     "grid/cli": {"ray", "torch"},
 }
 ALLOWED = {
@@ -41,7 +43,7 @@ ALLOWED = {
 FLOORS = {
     "grid": """
         cli
-        gc
+        authoring gc
         running
         reporting
         planning
@@ -215,7 +217,7 @@ def test_the_readme_names_files_that_exist():
 
 def test_the_readme_commands_work(tmp_path):
     """Each `equigrid` line of the README, short of the run itself, beside a store that holds the
-    digits and their spec.
+    digits and their spec, and a folder of photos.
     """
     from equigrid.grid.datasets import ingest
     from equigrid.grid.planning.resolve import resolve
@@ -225,8 +227,13 @@ def test_the_readme_commands_work(tmp_path):
     store, spec = Store(tmp_path / "equigrid-store", create=True), load("digits")
     store.put_json("grids/digits/spec.json", spec.model_dump(mode="json"))
     ingest.ingest(store, resolve(spec, store).source)
+    for i in range(40):
+        photo = tmp_path / "photos" / f"{i % 2}" / f"{i}.png"
+        photo.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((16, 16), i).save(photo)
     lines = re.findall(r"^equigrid ([^#\n]+)", code_blocks("README.md"), flags=re.MULTILINE)
     assert [line.split()[0] for line in lines] == [
+        "init",
         "plan",
         "run",
         "status",
@@ -266,8 +273,9 @@ def test_the_readme_spec_is_a_spec(tmp_path):
     store = Store(tmp_path / "store", create=True)
     resolved = resolve(load(spec), store)
     assert resolved.dataset is None
-    # Two bases; base, 3 real, 3 synthetic, 2 copies; 3 subsets, 3 seeds.
-    assert len(plan(resolved).cells) == 2 * 9 * 9
+    assert (
+        len(plan(resolved).cells) == 2 * 9 * 9
+    )  # two bases; base, 3 real, 3 synthetic, 2 copies; 3 subsets, 3 seeds
 
 
 def test_pins_name_no_address():

@@ -8,7 +8,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,11 +26,14 @@ class ResizedCrop(Frozen):
     original: ClassVar = ("size_px", "scale", "ratio")
 
     size_px: int = Field(224, ge=1)
+    """Side after it."""
     scale: tuple[float, float] = (0.08, 1.0)
+    """Part of the image's area that is cropped."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width to height of the crop."""
 
     @model_validator(mode="after")
-    def _ranges(self) -> Self:
+    def _ranges(self):
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be 0 < low <= high <= 1, got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
@@ -48,17 +51,21 @@ class Augmentation(Frozen):
     )
     flip: bool = Field(False, description="mirror left-right with probability one half")
     resized_crop: ResizedCrop | None = None
+    """A random crop, resized."""
 
     @model_validator(mode="after")
-    def _one_crop(self) -> Self:
+    def _one_crop(self):
         if self.crop_padding_px and self.resized_crop:
             raise ValueError("crop_padding_px and resized_crop exclude each other: choose one crop")
         return self
 
 
 class Constant(Frozen):
+    """The rate stays as it is."""
+
     original: ClassVar = ("kind",)
     kind: Literal["constant"] = "constant"
+    """Names it."""
 
 
 class Multistep(Frozen):
@@ -67,12 +74,15 @@ class Multistep(Frozen):
     original: ClassVar = ("kind", "at", "factor")
 
     kind: Literal["multistep"] = "multistep"
+    """The rate falls in steps."""
     at: tuple[Fraction, ...] = (0.5, 0.75)
+    """Fractions of the training at which it does."""
     factor: float = Field(0.1, gt=0.0, le=1.0)
+    """What it is multiplied by at each."""
 
     @field_validator("at")
     @classmethod
-    def _rising(cls, at: tuple[float, ...]) -> tuple[float, ...]:
+    def _rising(cls, at):
         if not at or any(b <= a for a, b in zip(at, at[1:])):
             raise ValueError(
                 f"at must be rising fractions of the training, e.g. [0.5, 0.75], got {list(at)}"
@@ -86,6 +96,7 @@ class Cosine(Frozen):
     original: ClassVar = ("kind",)
 
     kind: Literal["cosine"] = "cosine"
+    """The rate falls along half a cosine."""
 
 
 Decay = Annotated[Constant | Multistep | Cosine, Field(discriminator="kind")]
@@ -97,10 +108,12 @@ class Normalisation(Frozen):
     original: ClassVar = ("mean", "std")
 
     mean: tuple[float, ...]
+    """Of each channel."""
     std: tuple[Annotated[float, Field(gt=0)], ...]
+    """Of each channel."""
 
     @model_validator(mode="after")
-    def _same_length(self) -> Self:
+    def _same_length(self):
         if len(self.mean) != len(self.std) or not self.mean:
             raise ValueError(
                 f"mean and std need one value per channel, got {len(self.mean)} and {len(self.std)}"
@@ -112,32 +125,42 @@ class BaseRung(Frozen):
     """A named base size as a fraction of the dataset, and the epochs trained there."""
 
     base_fraction: Annotated[float, Field(gt=0.0, le=1.0)]
+    """n_base / n_dataset."""
     epochs: Annotated[int, Field(ge=1)]
+    """Trained there."""
 
 
 class TotalRung(Frozen):
     """From this total amount of images (up to the next rung) train so many steps."""
 
     from_total: Annotated[int, Field(ge=1)]
+    """Images of the mix, up to the next rung."""
     steps: Annotated[int, Field(ge=1)]
+    """Trained there."""
 
 
 class Override(Frozen):
     """What one classifier does otherwise than the recipe's other classifiers."""
 
     batch: Annotated[int, Field(ge=1)] | None = None
+    """Images per step."""
     lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Of all weights."""
     momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """SGD's; AdamW's first beta."""
     warmup: Fraction | None = None
+    """Fraction of the steps on which the rate rises."""
     decay: Decay | None = None
+    """How the rate falls."""
 
 
 class Settings(Frozen):
     """What a recipe and a resolved recipe share."""
 
     # fmt: off
-    original: ClassVar[tuple[str, ...]] = (
+    original: ClassVar = (
         "batch", "lr", "decay", "warmup", "optimizer", "momentum", "nesterov", "weight_decay",
         "label_smoothing", "augmentation", "normalisation",
     )
@@ -145,15 +168,21 @@ class Settings(Frozen):
 
     batch: int = Field(ge=1, description="images per step over all workers together")
     lr: float = Field(gt=0)
+    """Base learning rate."""
     decay: Decay = Multistep()
+    """How the rate falls."""
     warmup: Fraction = Field(
         0.0, description="fraction of the steps on which the rate rises linearly"
     )
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="SGD's; AdamW's first beta")
     nesterov: bool = False
+    """SGD with Nesterov's momentum."""
     weight_decay: float = Field(0.0, ge=0.0)
+    """Of all weights."""
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    """Part of the target that is spread over all classes."""
     augmentation: Augmentation = Augmentation()
     normalisation: Normalisation | None = Field(
         None, description="none: measured on the training images"
@@ -173,14 +202,20 @@ class Recipe(Settings):
     """
 
     epochs: int | None = Field(None, ge=1)
+    """Passes over the mix."""
     steps: int | None = Field(None, ge=1)
+    """Optimizer steps, whatever the mix."""
     epochs_by_base: tuple[BaseRung, ...] | None = Field(None, min_length=1)
+    """The rung nearest, on a log scale, to n_base / n_dataset."""
     steps_by_total: tuple[TotalRung, ...] | None = Field(None, min_length=1)
+    """Steps by the size of the mix."""
     total_max: int | None = Field(None, ge=1)
+    """The largest mix that steps_by_total covers."""
     by_classifier: dict[str, Override] = {}
+    """What one classifier does otherwise."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _one_length(self):
         lengths = ("epochs", "steps", "epochs_by_base", "steps_by_total")
         given = [name for name in lengths if getattr(self, name) is not None]
         if len(given) != 1:
@@ -203,7 +238,7 @@ class Recipe(Settings):
 
     @field_validator("by_classifier")
     @classmethod
-    def _canonical_names(cls, overrides: dict[str, Override]) -> dict[str, Override]:
+    def _canonical_names(cls, overrides):
         return {canonical(name): override for name, override in overrides.items()}
 
 
@@ -221,7 +256,7 @@ class ResolvedRecipe(Settings):
     steps: int | None = None
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _one_length(self):
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("a resolved recipe has either epochs or steps")
         return self
@@ -236,10 +271,7 @@ class ResolvedRecipe(Settings):
 
     def total_steps(self, n_total: int) -> int:
         """Optimizer steps of the whole training on n_total images."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None, "one of both is set"
-        return self.epochs * self.steps_per_epoch(n_total)
+        return self.steps or self.epochs * self.steps_per_epoch(n_total)
 
     def warmup_steps(self, n_total: int) -> int:
         return _at_fraction(self.warmup, self.total_steps(n_total))

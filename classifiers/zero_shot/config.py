@@ -38,6 +38,7 @@ class ZeroShotConfig(Frozen):
     BERT, not which.
     """
     revision: str = "main"
+    """Of the encoder, on its hub."""
     text_width: int = Field(768, ge=1)
     """Of the encoder's features: one of another width is refused."""
     template: str = "a photo of a {c}."
@@ -69,13 +70,14 @@ class ZeroShotConfig(Frozen):
         if not self.unseen:
             labels = list(range(classes - classes // 2, classes))
         else:
-            known: dict[int | str, int] = {label: label for label in range(classes)}
-            known |= {name: label for label, name in enumerate(class_names)}
+            known = {
+                **{label: label for label in range(classes)},
+                **{n: i for i, n in enumerate(class_names)},
+            }
             for one in self.unseen:
                 if one not in known:
                     raise ValueError(
-                        f"unseen: there is no class {one!r}; "
-                        f"name labels 0..{classes - 1} or class names"
+                        f"unseen: there is no class {one!r}; name labels 0..{classes - 1} or class names"
                     )
             labels = sorted({known[one] for one in self.unseen})
         return check_split(labels, classes)
@@ -92,8 +94,7 @@ class ZeroShotConfig(Frozen):
         for name in class_names:
             if _NO_WORD.fullmatch(name):
                 raise ValueError(
-                    f"class name {name!r} says nothing to a text encoder; "
-                    "give the dataset `class_names`"
+                    f"class name {name!r} says nothing to a text encoder; give the dataset `class_names`"
                 )
         return tuple(
             self.template.format(c=" ".join(name.replace("_", " ").split())) for name in class_names
@@ -134,8 +135,7 @@ class ZeroShotConfig(Frozen):
         )
         if width != self.text_width:
             raise ValueError(
-                f"text_encoder: {str(folder)!r} gives features of width {width}; "
-                f"set text_width: {width}"
+                f"text_encoder: {str(folder)!r} gives features of width {width}; set text_width: {width}"
             )
 
     def _encoder(self) -> dict:
@@ -159,8 +159,7 @@ def check_split(unseen: Sequence[int], classes: int) -> tuple[int, ...]:
         or not set(unseen) <= set(range(classes))
     ):
         raise ValueError(
-            f"a split needs two seen and two unseen classes of 0..{classes - 1}, "
-            f"got unseen {list(unseen)}"
+            f"a split needs two seen and two unseen classes of 0..{classes - 1}, got unseen {list(unseen)}"
         )
     return tuple(unseen)
 

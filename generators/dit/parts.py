@@ -1,6 +1,6 @@
 """The parts of a DiT's configuration: networks, trainings, sampler. Free of torch."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,11 +19,14 @@ _FEATURE_LOSSES = ("perceptual", "lpips", "feature_loss")
 class Network(Frozen):
     """Size of the transformer, Peebles and Xie 2023, Table 1."""
 
-    original: ClassVar[tuple[str, ...]] = ("depth", "width", "heads", "patch")
+    original: ClassVar = ("depth", "width", "heads", "patch")
 
     depth: int = Field(28, ge=1)
+    """Transformer blocks."""
     width: int = Field(1152, ge=4)
+    """Of each token."""
     heads: int = Field(16, ge=1)
+    """Of attention."""
     patch: Literal[2, 4, 8] = 2
     """Side of a token, in latent pixels."""
 
@@ -42,13 +45,14 @@ class Schedule(Frozen):
     """A training's budget and learning rate, in optimiser steps."""
 
     # fmt: off
-    original: ClassVar[tuple[str, ...]] = (
+    original: ClassVar = (
         "steps", "full_at_images", "least_steps", "batch", "lr", "lr_rampup_part", "lr_decay_part",
         "betas", "weight_decay",
     )
     # fmt: on
 
     steps: int = Field(400_000, ge=1)
+    """Of the whole training."""
     full_at_images: int | None = Field(None, ge=1)
     """With fewer images than this, steps shrink in proportion; null keeps them."""
     least_steps: int = Field(1, ge=1)
@@ -56,14 +60,17 @@ class Schedule(Frozen):
     batch: int = Field(256, ge=1)
     """Images per step over all devices together."""
     lr: float = Field(1e-4, gt=0)
+    """Learning rate."""
     lr_rampup_part: float = Field(0.0, ge=0, le=1)
     """The part of the steps over which the rate rises linearly from zero."""
     lr_decay_part: float = Field(0.0, ge=0, le=1)
     """The part of the steps, at the end, over which it falls linearly to zero."""
     betas: Betas = (0.9, 0.999)
+    """Of Adam's moments."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's."""
 
-    def for_images(self, n_images: int) -> Self:
+    def for_images(self, n_images: int) -> "Schedule":
         """The schedule that a base of n_images gets, written out."""
         if self.full_at_images is None:
             return self
@@ -77,7 +84,7 @@ class Training(Schedule):
     steps.
     """
 
-    original: ClassVar[tuple[str, ...]] = ("ema_decay", "label_dropout")
+    original: ClassVar = ("ema_decay", "label_dropout")
 
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     """The part of the averaged weights that a step keeps; (1 + n) / (10 + n) after n steps while
@@ -92,9 +99,10 @@ class Discriminator(Frozen):
     trains.
     """
 
-    original: ClassVar[tuple[str, ...]] = ("base_channels", "layers", "starts_at_part", "weight")
+    original: ClassVar = ("base_channels", "layers", "starts_at_part", "weight")
 
     base_channels: int = Field(64, ge=8, multiple_of=8)
+    """Width of the first layer."""
     layers: int = Field(3, ge=1, le=6)
     """Convolutions of stride 2."""
     starts_at_part: float = Field(0.5, ge=0, le=1)
@@ -112,11 +120,13 @@ class VAETraining(Schedule):
     choice.
     """
 
-    original: ClassVar[tuple[str, ...]] = ("steps", "batch", "betas", "kl_weight", "discriminator")
+    original: ClassVar = ("steps", "batch", "betas", "kl_weight", "discriminator")
 
     steps: int = Field(100_000, ge=1)
+    """Of the whole training."""
     batch: int = Field(64, ge=1)
     betas: Betas = (0.5, 0.9)
+    """Of Adam's moments."""
     kl_weight: float = Field(1e-6, ge=0)
     """Of the divergence of an image's latents from a standard normal, beside its L1 loss, both
     summed.
@@ -128,7 +138,7 @@ class VAE(Frozen):
     """The autoencoder, retrained on the base subset."""
 
     # fmt: off
-    original: ClassVar[tuple[str, ...]] = (
+    original: ClassVar = (
         "downsample", "base_channels", "layers_per_block", "latent_channels", "norm_groups",
         "attention", "weights", "training",
     )
@@ -137,9 +147,13 @@ class VAE(Frozen):
     downsample: Literal[1, 2, 4, 8] = 8
     """Pixels per latent pixel in each direction (f)."""
     base_channels: int = Field(128, ge=1)
+    """Width of the first level."""
     layers_per_block: int = Field(2, ge=1)
+    """Residual layers of each level."""
     latent_channels: int = Field(4, ge=1)
+    """Of the latent images."""
     norm_groups: int = Field(32, ge=1)
+    """Of the group norms."""
     attention: bool = True
     """Self-attention in the middle block."""
     weights: str | None = None
@@ -154,9 +168,8 @@ class VAE(Frozen):
         for name in _FEATURE_LOSSES:
             if isinstance(values, dict) and values.get(name):
                 raise ValueError(
-                    f"{name} {values[name]!r} would be a feature loss from a network trained on "
-                    "other images (ImageNet), which opens the closed set; leave it out, "
-                    "L1 and the discriminator are what there is"
+                    f"{name} {values[name]!r} would be a feature loss from a network trained on other images "
+                    "(ImageNet), which opens the closed set; leave it out, L1 and the discriminator are what there is"
                 )
         return values
 
@@ -164,8 +177,7 @@ class VAE(Frozen):
     def _groups_fit(self) -> "VAE":
         if self.base_channels % self.norm_groups:
             raise ValueError(
-                f"base_channels {self.base_channels} must be divisible by "
-                f"norm_groups {self.norm_groups}"
+                f"base_channels {self.base_channels} must be divisible by norm_groups {self.norm_groups}"
             )
         return self
 
@@ -180,7 +192,7 @@ class Sampler(Frozen):
     guidance.
     """
 
-    original: ClassVar[tuple[str, ...]] = ("steps", "guidance", "guidance_channels", "batch")
+    original: ClassVar = ("steps", "guidance", "guidance_channels", "batch")
 
     steps: int = Field(250, ge=1, le=1000)
     """Steps kept of the 1,000 of training."""

@@ -39,15 +39,19 @@ class Network(Frozen):
     # fmt: on
 
     model_channels: int = Field(128, ge=4)
+    """Width of the first level."""
     channel_mult: tuple[int, ...] = (2, 2, 2)
     """Width per level in units of model_channels; each further level halves the resolution."""
     embedding_mult: int = Field(4, ge=1)
+    """Width of the embedding of noise and class, in units of model_channels."""
     num_blocks: int = Field(4, ge=0)
+    """Residual blocks of each level."""
     attn_resolutions: tuple[int, ...] = (16,)
     """Heights, in pixels (in patches where patch is above 1), of the levels with self-attention;
     the middle block always has it.
     """
     dropout: float = Field(0.13, ge=0, lt=1)
+    """In every residual block."""
     patch: int = Field(1, ge=1)
     """Squares of patch x patch pixels enter and leave as channels: 2 makes the network 4 times
     cheaper. Not in the publication, for budgets of a core or two.
@@ -71,6 +75,7 @@ class Augmentation(Frozen):
     original: ClassVar = ("kinds", "probability", "shift_pixels")
 
     kinds: tuple[str, ...] = PUBLISHED_AUGMENTATIONS
+    """Which; each draw is told to the network, so that it does not leak into samples."""
     probability: float = Field(0.12, ge=0, le=1)
     """Of each kind, except x_flip, which is always drawn (Karras et al. 2022, Table 6)."""
     shift_pixels: int = Field(1, ge=1)
@@ -82,8 +87,7 @@ class Augmentation(Frozen):
         for kind in kinds:
             if kind not in AUGMENTATION_LABELS:
                 raise ValueError(
-                    f"{kind!r} is not a kind of augmentation; there are "
-                    f"{', '.join(AUGMENTATION_LABELS)}"
+                    f"{kind!r} is not a kind of augmentation; there are {', '.join(AUGMENTATION_LABELS)}"
                 )
         if len(set(kinds)) != len(kinds):
             raise ValueError(f"{list(kinds)} names a kind twice")
@@ -109,6 +113,7 @@ class Training(Frozen):
     # fmt: on
 
     total_nimg: int = Field(200_000_000, ge=1)
+    """Images that the training sees, with repetitions."""
     full_at_images: int | None = Field(None, ge=1)
     """Of fewer images than this, total_nimg, lr_rampup_nimg and lr_decay_nimg shrink in proportion;
     null keeps them."""
@@ -117,19 +122,29 @@ class Training(Frozen):
     batch: int = Field(512, ge=1)
     """Images per step over all devices together."""
     optimizer: Literal["adam", "adamw"] = "adam"
+    """AdamW decays weights apart from the gradient."""
     lr: float = Field(1e-3, gt=0)
+    """Learning rate."""
     betas: Betas = (0.9, 0.999)
+    """Of Adam's moments."""
     eps: float = Field(1e-8, gt=0)
+    """Of Adam's denominator."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's."""
     lr_rampup_nimg: int = Field(10_000_000, ge=0)
+    """Over the first so many images the rate rises linearly."""
     lr_decay_nimg: int = Field(0, ge=0)
     """Over the last so many images the rate falls linearly to zero; 0, as published, keeps it
     constant.
     """
     ema_halflife_nimg: int = Field(500_000, ge=1)
+    """Half-life of the moving average of the weights, in images; samples are made with the
+    average.
+    """
     ema_rampup_ratio: float | None = Field(0.05, gt=0)
     """The half-life is at most this part of the images seen so far; null for no ramp-up."""
     P_mean: float = -1.2
+    """Mean of ln(sigma)."""
     P_std: float = Field(1.2, gt=0)
     """ln(sigma) ~ N(P_mean, P_std**2), Karras et al. 2022, Table 1."""
     augmentation: Augmentation = Augmentation()
@@ -160,13 +175,19 @@ class Sampler(Frozen):
     steps: int = Field(18, ge=1, le=10_000)
     """Heun steps, the last of them Euler's."""
     sigma_min: float = Field(0.002, gt=0)
+    """The lowest noise level."""
     sigma_max: float = Field(80.0, gt=0)
+    """The highest, where sampling starts."""
     rho: float = Field(7.0, gt=0)
+    """Spacing of the levels between them."""
     S_churn: float = Field(0.0, ge=0)
+    """Noise that is added at each step; 0: none."""
     S_min: float = Field(0.0, ge=0)
+    """The lowest level at which it is added."""
     S_max: float | None = Field(None, gt=0)
     """Noise is added while sigma is in [S_min, S_max]; null for no upper end."""
     S_noise: float = Field(1.0, gt=0)
+    """Its deviation."""
     batch: int = Field(256, ge=1)
     """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a
     pool.
@@ -194,6 +215,7 @@ class EDMConfig(GeneratorConfig):
     original: ClassVar = ("kind", "setting", "weights", "network", "training", "sampler", "compute")
 
     kind: Literal["edm"] = "edm"
+    """Names it."""
     setting: Literal["closed", "open"] = "closed"
     """closed: the generator saw the base subset only; open: it may have seen other data."""
     weights: str | None = None
@@ -216,8 +238,7 @@ class EDMConfig(GeneratorConfig):
         patch = self.network.patch
         if height % patch or width % patch:
             raise ValueError(
-                f"image size {height}x{width} does not divide into patches "
-                f"of {patch}x{patch} pixels"
+                f"image size {height}x{width} does not divide into patches of {patch}x{patch} pixels"
             )
         return layout(
             height=height // patch,

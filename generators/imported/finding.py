@@ -85,8 +85,7 @@ def _cifake(path: str, split: str) -> tuple[str, list[Image]]:
     root = os.path.join(_root(path, None), split, "FAKE")
     if not os.path.isdir(root):
         raise ValueError(
-            f"path: {path} has no folder {split}/FAKE; "
-            "name the folder that Kaggle's CIFAKE unpacks to"
+            f"path: {path} has no folder {split}/FAKE; name the folder that Kaggle's CIFAKE unpacks to"
         )
     images = []
     for file in _files(root)[0]:

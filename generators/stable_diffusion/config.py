@@ -33,14 +33,19 @@ class Captions(Frozen):
     do.
     """
     revision: str = "main"
+    """Of the language model, on its hub."""
     templates: tuple[Template, ...] = ("c", "c,bg", "c,rel")
     """Taken in turn, caption by caption."""
     images_per_caption: int = Field(5, ge=1)
+    """Images that are made from one caption."""
     examples_per_caption: int = Field(3, ge=1)
     """In-context examples, drawn anew for each caption."""
     max_new_tokens: int = Field(60, ge=1)
+    """Length of a caption."""
     temperature: float = Field(0.9, gt=0)
+    """Of the words' distribution."""
     top_p: float = Field(0.95, gt=0, le=1)
+    """Words are drawn from the likeliest that have this probability together."""
     examples: str | None = None
     """A JSON file in place of our examples, of the same form: template -> list of [given,
     caption].
@@ -77,6 +82,7 @@ class Sampler(Frozen):
     original: ClassVar = ("steps", "guidance", "height", "width", "batch")
 
     steps: int = Field(50, ge=1, le=10_000)
+    """Of the scheduler."""
     guidance: float = Field(7.5, ge=0)
     """Classifier-free guidance scale."""
     height: int | None = Field(None, ge=8, multiple_of=8)
@@ -84,6 +90,7 @@ class Sampler(Frozen):
     own size.
     """
     width: int | None = Field(None, ge=8, multiple_of=8)
+    """Side of the images that are made, before they are resized; null: the model's own."""
     batch: int = Field(8, ge=1)
     """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a
     pool.
@@ -103,7 +110,9 @@ class ClipFilter(Frozen):
     model: str
     """A folder or a hub id of a CLIP model with its processor."""
     revision: str = "main"
+    """Of the model, on its hub."""
     prompt: str = "a photo of {a} {c}."
+    """Text of a class: {a} is its article, {c} its name."""
     drop: float = 0.2
     """Part of the images that is dropped."""
     scope: Literal["class", "all"] = "class"
@@ -111,6 +120,7 @@ class ClipFilter(Frozen):
     either way).
     """
     calibration_per_class: int = Field(100, ge=2)
+    """Real images of each class that the threshold is taken from."""
 
     @field_validator("prompt")
     @classmethod
@@ -157,7 +167,9 @@ class StableDiffusionConfig(GeneratorConfig):
     # fmt: on
 
     kind: Literal["stable-diffusion"] = "stable-diffusion"
+    """Names it."""
     setting: Literal["open"] = "open"
+    """closed: the generator saw the base subset only; open: it may have seen other data."""
     pipeline: str
     """A folder with model_index.json, as diffusers saves it, or a hub id."""
     revision: str = "main"
@@ -178,8 +190,7 @@ class StableDiffusionConfig(GeneratorConfig):
     def _open(cls, setting: str) -> str:
         if setting == "closed":
             raise ValueError(
-                "the pipeline was trained on other images than the base subset; "
-                "Stable Diffusion is open"
+                "the pipeline was trained on other images than the base subset; Stable Diffusion is open"
             )
         return setting
 
@@ -193,8 +204,7 @@ class StableDiffusionConfig(GeneratorConfig):
         if (self.prompt is None) == (self.captions is None):
             have = "neither" if self.prompt is None else "both"
             raise ValueError(
-                f"prompts come from either 'prompt' or 'captions', got {have}; "
-                "set one, null the other"
+                f"prompts come from either 'prompt' or 'captions', got {have}; set one, null the other"
             )
         return self
 

@@ -1,7 +1,8 @@
 """Named Stable Diffusion configurations.  None has been run with its real weights here."""
 
-# Tian et al. 2024, whose method the paper takes.
-_CAPTIONS = {"language_model": "meta-llama/Llama-2-7b-hf"}
+_CAPTIONS = {
+    "language_model": "meta-llama/Llama-2-7b-hf"
+}  # Tian et al. 2024, whose method the paper takes
 _CLIP = {"model": "openai/clip-vit-large-patch14"}  # the paper names no CLIP; the choice is ours
 
 PRESETS: dict[str, dict] = {

@@ -59,8 +59,11 @@ def loading(key: str, source: str, wanted: str) -> Iterator[None]:
     """
     try:
         yield
-    # Libraries differ in what they raise for bad files.
-    except (OSError, ValueError, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # libraries differ in what they raise for bad files
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         if Path(source).is_dir():
             raise ValueError(
@@ -85,14 +88,16 @@ def local(key: str, source: str, revision: str) -> str:
     )
 
 
-def fetched(download: Callable[..., str], source: str, *, revision: str, **options: object) -> str:
+def fetched(download: Callable[..., str], source: str, *, revision: str, **options) -> str:
     """The folder that download(source, revision=..., **options) returns: the cache's own if the hub
     does not answer.
 
     Raises OSError with what went wrong at the hub if the cache does not have it either.
     """
     from huggingface_hub import constants, model_info
-    from huggingface_hub.errors import HTTPError  # its timeouts are no OSErrors
+    from huggingface_hub.errors import (
+        HTTPError,  # the HTTP library's own: its timeouts are no OSErrors
+    )
 
     try:
         # Asked first because it takes a time limit: what downloads would wait for an answer for

@@ -56,14 +56,12 @@ def checksum(images: np.ndarray, labels: np.ndarray) -> str:
         shapes = f"{images.dtype} {images.shape}, {labels.dtype} {labels.shape}"
         raise ValueError(f"a shard is uint8 (n, H, W, C) and int64 (n,), not {shapes}")
     digest = hashlib.blake2b(repr(images.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(images).data)
-    digest.update(np.ascontiguousarray(labels).data)
+    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(labels))
     return digest.hexdigest()
 
 
-def write(
-    store: Store, manifest: str, images: np.ndarray, labels: np.ndarray, **facts: object
-) -> ShardRef:
+def write(store: Store, manifest: str, images: np.ndarray, labels: np.ndarray, **facts) -> ShardRef:
     """Writes a shard's data, then its manifest `NAME.json`. `facts` (JSON) are kept in the
     manifest.
     """
@@ -73,9 +71,9 @@ def write(
         data,
         encode({"images": np.ascontiguousarray(images), "labels": np.ascontiguousarray(labels)}),
     )
-    where = {"data": data, "checksum": content, "n": len(labels)}
-    store.put_json(manifest, {**facts, **where, "format": FORMAT_VERSION})
-    return ShardRef(manifest, data, content, len(labels))
+    ref = {"data": data, "checksum": content, "n": len(labels)}
+    store.put_json(manifest, {**facts, **ref, "format": FORMAT_VERSION})
+    return ShardRef(manifest, **ref)
 
 
 def ref(manifest: str, content: dict) -> ShardRef:

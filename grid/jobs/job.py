@@ -24,8 +24,7 @@ class Identified:
     def identity(self) -> dict[str, Any]:
         """What determines the output, as JSON."""
         found: dict[str, Any] = {}
-        kind: type = type(self)
-        for name, before, flat in _determining(kind):
+        for name, before, flat in _determining(type(self)):
             value = getattr(self, name)
             if value != before:
                 found.update(value if flat else {name: _json(value)})

@@ -3,9 +3,7 @@ elsewhere.
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -55,13 +53,11 @@ class Stage:
     @property
     def seconds(self) -> float | None:
         """From the first start to the last success; None before there is one."""
-        if self.started_s is None or self.last_done_s is None:
-            return None
-        return self.last_done_s - self.started_s
+        return self.last_done_s - self.started_s if self.done else None
 
     def left_s(self, now_s: float) -> float | None:
         """Seconds until the stage is done at that rate, from `now_s` on."""
-        if not self.rate or self.last_done_s is None:
+        if not self.rate:
             return None
         return max(0.0, self.left / self.rate - (now_s - self.last_done_s))
 
@@ -71,22 +67,17 @@ class Progress:
     useful.
     """
 
-    def __init__(
-        self,
-        stages: dict[str, Stage],
-        console: Console,
-        clock: Callable[[], float] = time.monotonic,
-    ):
+    def __init__(self, stages: dict[str, Stage], console: Console, clock=time.monotonic):
         self.stages, self.console, self.clock = stages, console, clock
-        self._last_plain_s, self._last_text = -float(PLAIN_EVERY_S), ""
+        self._last_plain_s, self._last_text = -PLAIN_EVERY_S, ""
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._table)
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         if self.console.is_terminal:
             self._live.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         if self.console.is_terminal:
             self._live.refresh()
             self._live.stop()
@@ -125,7 +116,7 @@ class ReadingProgress:
     manager.
     """
 
-    def __init__(self, dataset: str, console: Console, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, dataset: str, console: Console, clock=time.monotonic):
         self.dataset, self.console, self.clock = dataset, console, clock
         self._last_s = clock()
         self._bar = RichProgress(
@@ -133,13 +124,13 @@ class ReadingProgress:
         )
         self._task = self._bar.add_task("ingest", total=None)
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         self.console.print(f"ingesting {self.dataset}", highlight=False)
         if self.console.is_terminal:
             self._bar.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_):
         if self.console.is_terminal:
             self._bar.stop()
 

@@ -20,7 +20,6 @@ MOST_SHARDS = (
 )
 
 Pictures = tuple[np.ndarray, np.ndarray]
-Rows = np.ndarray | slice
 
 
 def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
@@ -47,17 +46,17 @@ def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
     }
 
 
-def _set(
-    found: Pictures | None,
-    generator: str | None = None,
-    setting: str | None = None,
-    base: int | None = None,
-) -> dict | None:
+def _set(found: Pictures | None, generator=None, setting=None, base=None) -> dict | None:
     if found is None:
         return None
     images, labels = found
-    about = {"generator": generator, "setting": setting, "base": base}
-    return {**about, "images": images, "labels": labels}
+    return {
+        "generator": generator,
+        "setting": setting,
+        "base": base,
+        "images": images,
+        "labels": labels,
+    }
 
 
 def _first_pools(plan: Plan, generators: dict[str, str]) -> dict[tuple[str, int | None], Pool]:
@@ -89,7 +88,7 @@ def _sampled(store: Store, pool: Pool, shown: np.ndarray) -> Pictures | None:
     return _gathered(store, _first_shards(store, pool), shown)
 
 
-def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, Rows]]:
+def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, slice]]:
     for index in range(MOST_SHARDS):
         manifest = store.get_json(pool.manifest(index))
         if manifest is None:
@@ -98,7 +97,7 @@ def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, R
 
 
 def _gathered(
-    store: Store, parts: Iterable[tuple[shards.ShardRef, Rows]], shown: np.ndarray
+    store: Store, parts: Iterable[tuple[shards.ShardRef, object]], shown: np.ndarray
 ) -> Pictures | None:
     """PER_CLASS images of each class that is shown, shard by shard until there are enough; None if
     there is none.

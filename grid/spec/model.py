@@ -1,6 +1,6 @@
 """What a user asks for: a grid of blocks over one dataset, validated where it is made."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -26,16 +26,15 @@ Seeds = Annotated[
     BeforeValidator(_seeds),
     Field(min_length=1),
 ]
-# Of a source.
-DatasetOption = str | int | float | list[str | int | float] | dict[str | int, str] | None
+DatasetOption = (
+    str | int | float | list[str | int | float] | dict[str | int, str] | None
+)  # of a source
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
-def _base_size(value: object) -> int | Literal["all"]:
-    if value == "all":
-        return "all"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+def _base_size(value):
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     raise ValueError(f"{value!r} is no base size; write a number of images from 0 up, or all")
 
@@ -47,7 +46,9 @@ class Mixed(Frozen):
     """Real and synthetic images added together: `{real: 1, syn: {edm: 2}}`, one generator each."""
 
     real: OneAmount
+    """Real images to add."""
     syn: dict[str, OneAmount]
+    """Synthetic images to add to them, of one generator."""
 
     @model_validator(mode="after")
     def _one_generator(self) -> "Mixed":
@@ -64,36 +65,38 @@ class Mixed(Frozen):
 
 
 class Block(Frozen):
-    """A product: each base size with each of the amounts to add, for all classifiers and seeds.
-
-    nominal: the base's size in ratios and fits, where a publication rounds it. base: whether the
-    base alone is run too, which every comparison with it needs. recipe: in place of the grid's.
-    mixes: pairs of amounts that are added together, the inside of the accuracy surface.
-    """
+    """A product: each base size with each of the amounts to add, for all classifiers and seeds."""
 
     n_base: Annotated[tuple[BaseSize, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    """Real images that a base holds; `all` is the whole training set. 0: synthetic images alone."""
     nominal: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """The base's size in ratios and fits, where a publication rounds it."""
     base: bool = True
+    """Whether the base alone is run too, which every comparison with it needs."""
     recipe: str | dict | None = None
+    """In place of the grid's."""
     real: Amounts = ()
+    """Real images to add."""
     syn: dict[str, Amounts] = {}
+    """Synthetic images to add, of each generator."""
     copies: Amounts = ()
+    """Images of the base to repeat: the control, class-balanced as synthetic images are."""
     mixes: Annotated[tuple[Mixed, ...], BeforeValidator(as_tuple)] = ()
+    """Pairs of amounts that are added together: the inside of the accuracy surface."""
 
     @field_validator("n_base")
     @classmethod
-    def _each_once(cls, value: tuple) -> tuple:
+    def _each_once(cls, value):
         return distinct(value)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _consistent(self):
         if self.nominal is not None and len(self.n_base) > 1:
             raise ValueError("nominal names one size; give the block one n_base")
         for name, amounts in (*self.syn.items(), ("copies", self.copies)):
             if any(amount.is_rest for amount in amounts):
                 raise ValueError(
-                    f"{name}: all means the real images that are left; "
-                    "write a multiple or '13000 images'"
+                    f"{name}: all means the real images that are left; write a multiple or '13000 images'"
                 )
         if 0 in self.n_base:
             adds = [*self.real, *(amount for amounts in self.syn.values() for amount in amounts)]
@@ -109,29 +112,34 @@ class Workers(Frozen):
     """Devices for one training of each kind."""
 
     generator: Annotated[int, Field(ge=1)] = 1
+    """Devices of a generator's training."""
     trial: Annotated[int, Field(ge=1)] = 1
+    """Devices of a trial."""
 
 
 class Execution(Frozen):
-    """How a grid runs: never part of an id.
-
-    A slot holds `gpus` (1, or a fraction) and `cpus` for its life; `threads` is PyTorch's number of
-    threads in it. On CPU a result is bitwise the same only for equal `threads`. `slots` bounds
-    their number. workers: devices for one training, by kind of job; more than one make a worker
-    group (DistributedDataParallel).
-    """
+    """How a grid runs, in slots that each hold a device: never part of an id."""
 
     cpus: Annotated[float, Field(gt=0)] = 1
+    """That a slot holds for its life."""
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """That a slot holds: 1, a fraction, or 0; auto: one, shared by trials where memory and
+    speed allow.
+    """
     threads: Annotated[int, Field(ge=1)] = 1
+    """PyTorch's in a slot. On CPU a result is bitwise the same only for equal threads."""
     slots: Annotated[int, Field(ge=1)] | None = None
+    """Most at once; null: as many as the machines hold."""
     workers: Workers = Workers()
+    """Devices for one training."""
     retries: Annotated[int, Field(ge=0)] = 3
+    """Of a job that a lost machine or process took with it."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 120
+    """Seconds between a training's checkpoints."""
 
     @field_validator("gpus")
     @classmethod
-    def _whole_or_fraction(cls, value: float | Literal["auto"]) -> float | Literal["auto"]:
+    def _whole_or_fraction(cls, value):
         if value != "auto" and value > 1:
             raise ValueError(
                 f"{value} GPUs for a slot: a slot is one device or a fraction; see workers for more"
@@ -149,35 +157,35 @@ class Execution(Frozen):
 
 
 class Validation(Frozen):
-    """Images that no training and no generator sees, to select by: `val_top1` in the results.
-
-    images: so many of the training set, the same for every seed, or `own`: the split that the
-    dataset brings.
-    """
+    """Images that no training and no generator sees, to select by: `val_top1` in the results."""
 
     original: ClassVar = ("images", "every_epochs")
 
     images: Annotated[int, Field(ge=1, strict=True)] | Literal["own"]
+    """So many of the training set, the same for every seed, or `own`: the split that the
+    dataset brings.
+    """
     every_epochs: Annotated[int, Field(ge=1, strict=True)] = 10
+    """How often a training is measured on them."""
 
 
 class DomainGap(Frozen):
-    """A classifier of real against synthetic images for every pool, on whole images and on patches.
-
-    images: on each side; none: as many as there are on both. patches: sides of squares, in pixels.
-    classifier, recipe: the grid's first and the grid's own where none is named. held_out: the part
-    of each side that is tested on. tsne: images of each side in the t-SNE figure, of those held
-    out.
-    """
+    """A classifier that tells real images from synthetic ones, for every pool."""
 
     original: ClassVar = ("images", "patches", "classifier", "recipe", "held_out", "tsne")
 
     images: Annotated[int, Field(ge=10, strict=True)] | None = None
+    """On each side; null: as many as there are on both."""
     patches: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = ()
+    """Sides of squares, in pixels, that are told apart too."""
     classifier: str | None = None
+    """Null: the grid's first."""
     recipe: str | dict | None = None
+    """Null: the grid's own."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The part of each side that is tested on."""
     tsne: Annotated[int, Field(ge=0, strict=True)] = 0
+    """Images of each side in the t-SNE figure, of those held out."""
 
 
 def _off_is_none(value):
@@ -185,50 +193,68 @@ def _off_is_none(value):
 
 
 class GridSpec(Frozen):
-    """A whole grid. `dataset` is a source's name, or a mapping of its kind to its place, with
-    options after it.
-
-    quality: what is measured of every pool; `off` for nothing. reference_images: of the training
-    set, for the grid's own classifier, in whose features pools are measured and drawn; none: all.
-    zero_shot: trials train on real images of the seen classes, and are tested on the unseen, of
-    which they see synthetic images alone. expected_seconds: of one job of a kind, on the hardware
-    that the preset names, for `plan` until the store has seen some finish. prices: what a
-    device-hour costs, by a part of the device's name (`H200: 3.5`); `default` for all others.
-    """
+    """A whole grid."""
 
     name: Name
+    """The grid's name: in the store, in tables and for commands. Letters, digits, `.`, `_`, `-`."""
     dataset: str | Annotated[dict[str, DatasetOption], Field(min_length=1)]
+    """A source's name, or a mapping of its kind to its place, with options after it."""
     recipe: str | dict
+    """How classifiers train: a name, or a mapping."""
     classifiers: Names
+    """What is trained on every mix."""
     generators: dict[Name, dict] = {}
+    """Sources of synthetic images, by names of your own."""
     subset_seeds: Seeds = (0,)
+    """Which images are the base: one generator is trained for each."""
     seeds: Seeds = (0, 1, 2)
+    """What a trial draws: initial weights, order, augmentation."""
     validation: Validation | None = None
+    """Images to select by, which no training sees."""
     quality: Annotated[QualityConfig | None, BeforeValidator(_off_is_none)] = QualityConfig()
+    """What is measured of every pool; `off` for nothing."""
     domain_gap: DomainGap | None = None
+    """A classifier of real against synthetic images for every pool."""
     reference_images: Annotated[int, Field(ge=1, strict=True)] | None = None
+    """Of the training set, for the grid's own classifier, in whose features pools are measured
+    and drawn; null: all.
+    """
     zero_shot: ZeroShotConfig | None = None
+    """Trials train on real images of the seen classes, and are tested on the unseen, of which
+    they see synthetic images alone.
+    """
     blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
+    """What is run: base sizes, and the amounts to add to them."""
     execution: Execution = Execution()
+    """How it runs; never part of an id."""
     expected_seconds: dict[str, Annotated[float, Field(ge=0)] | None] = {}
+    """Of one job of a kind, on the hardware that the preset names, for `plan` until the store has
+    seen some finish.
+    """
     trackers: dict[str, str] = {}
+    """Where runs are followed: tensorboard, mlflow or wandb, each with its place."""
     prices: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """What a device-hour costs, by a part of the device's name (`H200: 3.5`); `default` for all
+    others.
+    """
     currency: str = "USD"
+    """Of the prices, as tables name it."""
     notes: str = ""
+    """Yours."""
 
     @field_validator("trackers")
     @classmethod
-    def _places(cls, places: dict[str, str]) -> dict[str, str]:
+    def _places(cls, places):
         validate_trackers(places)
         return places
 
     @field_validator("classifiers", "seeds", "subset_seeds")
     @classmethod
-    def _each_once(cls, value: tuple) -> tuple:
+    def _each_once(cls, value):
         return distinct(value)
 
     @model_validator(mode="after")
-    def _generators_exist(self) -> Self:
+    def _generators_exist(self):
         for i, block in enumerate(self.blocks):
             named = [("syn", name) for name in block.syn]
             named += [(f"mixes.{k}.syn", mix.generator) for k, mix in enumerate(block.mixes)]
@@ -241,7 +267,7 @@ class GridSpec(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _zero_shot_arms(self) -> Self:
+    def _zero_shot_arms(self):
         for i, block in enumerate(self.blocks if self.zero_shot else ()):
             if block.real or block.copies or block.mixes or self.validation:
                 what = "validation" if self.validation else f"blocks.{i}"
@@ -251,14 +277,10 @@ class GridSpec(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _domain_gap_within_classes(self) -> Self:
+    def _domain_gap_within_classes(self):
         if self.zero_shot and self.domain_gap:
-            why = (
-                "zero_shot's real images are of the seen classes, its pools of all: "
-                "classes would tell sides apart"
-            )
+            why = "zero_shot's real images are of the seen classes, its pools of all: classes would tell sides apart"
             raise ValueError(
-                f"domain_gap: {why}; leave it out, "
-                "and measure the pools in a grid without zero_shot"
+                f"domain_gap: {why}; leave it out, and measure the pools in a grid without zero_shot"
             )
         return self

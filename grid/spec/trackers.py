@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-# What pip calls them.
-TRACKER_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
+TRACKER_PACKAGES = {
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow-skinny",
+    "wandb": "wandb",
+}  # what pip calls them
 
 
 def validate_trackers(places: Mapping[str, str]) -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-# pytest's importlib mode leaves a test's own folder out.
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(
+    0, str(Path(__file__).parent)
+)  # pytest's importlib mode leaves a test's own folder out
 
 import hosts as test_hosts  # noqa: E402
 from launched import Cluster  # noqa: E402

@@ -68,5 +68,6 @@ def test_what_determines_an_output_changes_its_id(mini):
             "sampler": {"steps": 4},
         }
     }
-    # Only the synthetic arm changes.
-    assert len(trials(generators=longer) & before) == len(before) - 8
+    assert (
+        len(trials(generators=longer) & before) == len(before) - 8
+    )  # only the synthetic arm changes

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,9 +14,6 @@ from equigrid.grid.datasets.sources.base import (
     cache_folder,
     downloading,
 )
-
-if TYPE_CHECKING:
-    from torchvision.datasets import CIFAR10
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -48,7 +44,7 @@ def _contents(folder: str) -> Contents:
     )
 
 
-def _open(folder: str, split: str) -> "CIFAR10":
+def _open(folder: str, split: str):
     from torchvision.datasets import CIFAR10
 
     return CIFAR10(folder, train=split == "train", download=False)

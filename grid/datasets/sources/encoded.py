@@ -47,9 +47,7 @@ class Reading(NamedTuple):
         return pixels, Told(low, high, int(seen.pages > 1))
 
 
-def checked_reading(
-    size: object, levels: object, channels: object, allow_broken: object
-) -> Reading:
+def checked_reading(size, levels, channels, allow_broken) -> Reading:
     """The options of a spec. Raises UserError."""
     return Reading(
         checked_size(size),
@@ -99,9 +97,7 @@ def check_sizes(
     None for one that tells none.
     """
     first = image()
-    if first is None:
-        return
-    for where, found in sizes():
+    for where, found in sizes() if first else ():
         if found and found != first[:2]:
             raise UserError(f"dataset: {several_sizes(first, where, found)}")
 

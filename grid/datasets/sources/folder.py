@@ -95,7 +95,7 @@ class Tree(NamedTuple):
             name, state, self.classes, partial(_contents, self),
             None if self.reading.allow_broken else self.shape(), self.reading.allow_broken,
             class_ids=class_ids, told=self.told, split_here=self.wish.any,
-            grouped=self.wish.wanted_group is not None, check=check,
+            grouped=self.wish.group not in (None, "none"), check=check,
         )  # fmt: skip
 
     @property
@@ -110,7 +110,9 @@ class Tree(NamedTuple):
     def shape(self) -> Shape | None:
         """None if no image decodes: ingest will say so."""
         image = self.image()
-        return image and Shape.of(self.classes, image, self.counts)
+        return image and Shape(
+            self.classes, *image, **{f"{split}_counts": n for split, n in self.counts.items()}
+        )
 
     def image(self) -> tuple[int, int, int] | None:
         try:
@@ -129,7 +131,7 @@ def _unreadable(error: OSError) -> UserError:
     return UserError(f"dataset: {error.filename} cannot be read: {error.strerror}")
 
 
-def root_folder(place: object, kind: str, layout: str) -> Path:
+def root_folder(place, kind: str, layout: str) -> Path:
     """The folder that a spec names. Raises UserError."""
     if not isinstance(place, str) or not place:
         raise UserError(f"dataset: {kind}: name a folder with {layout}")
@@ -160,10 +162,11 @@ def _from_folders(root: Path, reading: encoded.Reading, wish: splitting.Wish) ->
     listed = {split: {name: by_class[split].get(name, []) for name in classes} for split in folders}
     tree = look_into(root, folders, classes, listed, reading=reading)
     names = [file.name for file in tree.files["train"]]
+    wanted = wish.group not in (None, "none")
     groups = None
-    if wish.wanted_group is not None:
+    if wanted:
         groups = {
-            split: splitting.groups_by_pattern([file.name for file in files], wish.wanted_group)
+            split: splitting.groups_by_pattern([file.name for file in files], wish.group)
             for split, files in tree.files.items()
         }
         splitting.check_apart(f"dataset: {root}", groups)
@@ -174,10 +177,10 @@ def _from_folders(root: Path, reading: encoded.Reading, wish: splitting.Wish) ->
     if wish.group is None and (why := splitting.groups_suspected(inside, labels)):
         right = r"set group: to a pattern that finds the group in a name, such as '(patient\d+)'"
         splitting.refuse_suspicion(f"dataset: {root}", why, right)
-    return _divided(tree, wish, None if groups is None else groups["train"])
+    return _divided(tree, wish, groups and groups["train"])
 
 
-def _divided(tree: Tree, wish: splitting.Wish, groups: list[str] | None) -> Tree:
+def _divided(tree: Tree, wish: splitting.Wish, groups) -> Tree:
     """The tree with parts of train held back."""
     train = tree.files["train"]
     labels = np.array([file.label for file in train], np.int64)
@@ -211,7 +214,8 @@ def _splits(root: Path, wish: splitting.Wish) -> dict[str, str]:
         found["test"] = found.pop("val")
     for split, needed in (("train", "train"), ("test", "test or val")):
         if split not in found and (split == "train" or wish.test is None):
-            what = f"{root} has no folder {needed}; it has {', '.join(there[:5]) or 'no folders'}"
+            names = ", ".join(there[:5]) or "no folders"
+            what = f"{root} has no folder {needed}; it has {names}"
             right = "add one, or set test: 0.2 to hold that part of the images back"
             raise UserError(f"dataset: imagefolder: {what}; {right}")
     return {split: found[split] for split in SPLITS if split in found}
@@ -230,8 +234,7 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     for name in folders:
         if not name.isprintable() or not name.strip():
             raise UserError(
-                f"dataset: {folder} has the class folder {name!r}; "
-                "give it a name that can be printed"
+                f"dataset: {folder} has the class folder {name!r}; give it a name that can be printed"
             )
     loose = [e.name for e in found if not trees.is_folder(e) and is_image_name(e.name)]
     if loose or not folders:
@@ -316,7 +319,7 @@ def _of_class(folders: list[Path]) -> tuple[list[os.DirEntry], list[str]]:
     return images, passed
 
 
-def _add(digest: "hashlib.blake2b", relative: str, facts: os.stat_result) -> None:
+def _add(digest, relative: str, facts: os.stat_result) -> None:
     line = f"{relative}\0{facts.st_size}\0{facts.st_mtime_ns}\0"
     digest.update(line.encode(errors="surrogateescape"))
 
@@ -363,9 +366,8 @@ def _from_table(
         labels = np.array([file.label for file in files["train"]], np.int64)
         if wish.group is None:
             if listed.candidates:
-                column = listed.candidates[0]
-                there = f"there is a column {column!r}"
-                splitting.refuse_suspicion(where, there, f"set group: {column}")
+                why = f"there is a column {listed.candidates[0]!r}"
+                splitting.refuse_suspicion(where, why, f"set group: {listed.candidates[0]}")
             names = [file.name for file in files["train"]]
             if why := splitting.groups_suspected(names, labels):
                 splitting.refuse_suspicion(
@@ -376,8 +378,7 @@ def _from_table(
         for name, n in zip(classes, counts):
             if not n and split != "val":
                 raise UserError(
-                    f"{where}: class {name!r} has no image in {split}; "
-                    "each needs some in train and test"
+                    f"{where}: class {name!r} has no image in {split}; each needs some in train and test"
                 )
     return tree
 
@@ -390,8 +391,7 @@ def _contents(tree: Tree) -> Contents:
     if image is None:
         right = "are they images? Without size, one must show the set's"
         raise UserError(
-            f"dataset: {tree.root}: none of the first {encoded.TRIED} "
-            f"images can be decoded; {right}"
+            f"dataset: {tree.root}: none of the first {encoded.TRIED} images can be decoded; {right}"
         )
     counts = {split: len(files) for split, files in tree.files.items()}
     raw = partial(_raw, str(tree.root))

@@ -57,16 +57,12 @@ def rows(
     if wanted is not None and wanted not in columns:
         known = ", ".join(columns)
         raise UserError(f"dataset.group: {path.name} has no column {wanted!r}; it has {known}")
-    found: list[Row] = []
-    seen: dict[str, int] = {}
-    assert file_column is not None
-    assert label_column is not None
-    files = columns[file_column]
+    found, seen = [], {}
     lines = zip(
-        files,
+        columns[file_column],
         columns[label_column],
-        columns[split_column] if split_column else ["train"] * len(files),
-        columns[wanted] if wanted else [""] * len(files),
+        columns[split_column] if split_column else ["train"] * len(columns[file_column]),
+        columns[wanted] if wanted else [""] * len(columns[file_column]),
     )
     for number, (name, text, side, of) in enumerate(lines, start=2):
         at = f"{where}:{number}"
@@ -102,8 +98,8 @@ def _path(root: Path, table: str) -> Path:
         except OSError:
             continue
     raise UserError(
-        f"dataset.labels: there is no file {given} in {root}, nor {given.absolute()}; "
-        "name a CSV or Parquet file with a file and a label a row"
+        f"dataset.labels: there is no file {given} in {root}, nor {given.absolute()}; name a CSV or "
+        "Parquet file with a file and a label a row"
     )
 
 
@@ -172,8 +168,8 @@ def _column(
         if wanted in columns:
             return wanted
         raise UserError(
-            f"dataset.{what}: {where.removeprefix('dataset.labels: ')} has no column {wanted!r}; "
-            f"it has {known}{near(wanted, columns)}"
+            f"dataset.{what}: {where.removeprefix('dataset.labels: ')} has no column {wanted!r}; it has "
+            f"{known}{near(wanted, columns)}"
         )
     for name in usual:
         if found := [column for column in columns if column.lower() == name]:

@@ -23,13 +23,10 @@ from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted
 from equigrid.analysis.report.html import write_report
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        not (shutil.which("chromium") and shutil.which("chromedriver")),
-        reason="chromium is not installed",
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="chromium is not installed",
+)
 TAB = "\ue004"
 
 
@@ -137,8 +134,9 @@ def test_report_is_drawn_without_errors_and_fits_its_width(browser, report, widt
     browser.open(report.as_uri(), width)
     assert browser.errors() == []
     panels = browser.run("return document.querySelectorAll('.panel svg.main-svg').length")
-    # Three base sizes, three interactive figures, plotly draws two svg per panel.
-    assert panels >= 2 * 9
+    assert (
+        panels >= 2 * 9
+    )  # three base sizes, three interactive figures, plotly draws two svg per panel
     assert browser.run("return window.innerWidth") == width
     inside, outside = browser.run(
         "return [document.documentElement.scrollWidth, window.innerWidth]"

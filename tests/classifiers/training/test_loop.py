@@ -247,8 +247,12 @@ def test_resumed_equals_uninterrupted_bitwise(digits, changes):
     states = {}
 
     def keep(step, make_state):
-        # In the first epoch, at an epoch's end, in the middle, after the last step.
-        if step in (1, 3, 11, 25):
+        if step in (
+            1,
+            3,
+            11,
+            25,
+        ):  # in the first epoch, at an epoch's end, in the middle, after the last step
             buffer = io.BytesIO()
             torch.save(make_state(), buffer)
             states[step] = buffer

@@ -21,8 +21,13 @@ from equigrid.grid.store import Store, lock, results
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_here")]
 DASHBOARD = Path(__file__).parents[3] / "deploy/grafana.json"
-# Labels on every metric.
-RAYS_OWN = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId"}
+RAYS_OWN = {
+    "Component",
+    "NodeAddress",
+    "SessionName",
+    "Version",
+    "WorkerId",
+}  # labels on every metric
 
 
 def scrape() -> list[tuple[str, dict[str, str], float]]:

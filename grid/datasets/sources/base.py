@@ -1,6 +1,7 @@
 """What every source of a dataset says of itself, and the checks that sources share."""
 
 import errno
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -196,7 +197,7 @@ def checked_range(levels) -> tuple[float, float] | None:
     if levels is None:
         return None
     numbers = isinstance(levels, list | tuple) and all(type(n) in (int, float) for n in levels)
-    if not numbers or len(levels) != 2 or not levels[0] < levels[1]:
+    if not numbers or len(levels) != 2 or not -math.inf < levels[0] < levels[1] < math.inf:
         raise UserError(
             f"dataset.range: {levels!r}; write the lowest and the highest grey level: [0, 4095]"
         )

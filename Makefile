@@ -5,16 +5,23 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV := uv==0.13.9
 
-.PHONY: demo test lint clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test test-all lint clean
 .DELETE_ON_ERROR:
 
 ## The digits grid, from scratch to figures and a report.
 demo: $(READY)
 	$(BIN)/equigrid run digits
 
-## The tests, two processes at a time; ARGS="-m slow" or ARGS=tests/grid chooses others.
+## Units, contracts, a small grid, a kill drill, two processes at a time: under five minutes on two
+## cores. ARGS="-m gpu" or ARGS=tests/grid chooses others.
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
+
+## These and all others that need no GPU and no network: under twenty minutes.
+test-all: test
+	$(PYTEST) -m "long and not gpu and not network" $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

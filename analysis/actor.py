@@ -43,7 +43,8 @@ class AnalystState:
         self._first: float | None = None  # when the oldest row not yet fitted came
         self._last = 0.0
         self._closed = False
-        self._fits, self._error = 0, None
+        self._fits = 0
+        self._error: str | None = None
         self._thread = threading.Thread(target=self._run, name="analyst-refit", daemon=True)
         self._thread.start()
 

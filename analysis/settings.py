@@ -36,29 +36,25 @@ class Settings(BaseModel):
     # Eq. 11, the criterion that chooses among all 31 subsets of Eq. 10, or one such subset.
     surface: SurfaceRule | Annotated[tuple[Term, ...], Field(min_length=1)] = "eq11"
     epsilon: float = Field(1e-6, gt=0)  # in images, inside the logarithms of Eq. 10
-    ratio_limit: float = Field(
-        100.0, gt=0
-    )  # tuples above this n_syn / n_base are discarded (Appendix A)
+    # Tuples above this n_syn / n_base are discarded (Appendix A).
+    ratio_limit: float = Field(100.0, gt=0)
     form: Form = "paper"
-    real_ratios: dict[
-        str, tuple[float, ...]
-    ] = {}  # by dataset; where absent, each base size's measured ratios
-    tuple_bases: dict[
-        str, tuple[int, ...]
-    ] = {}  # by dataset: nominal base sizes that give tuples; absent: all
-    test_sizes: dict[str, int] = {}  # by dataset: images in the test set, where rows do not tell
+    # By dataset; where absent, each base size's measured ratios.
+    real_ratios: dict[str, tuple[float, ...]] = {}
+    # By dataset: nominal base sizes that give tuples; absent: all.
+    tuple_bases: dict[str, tuple[int, ...]] = {}
+    # By dataset: images in the test set, where rows do not tell.
+    test_sizes: dict[str, int] = {}
     dataset_sizes: dict[str, int] = {}  # by dataset: images in the whole training set, for tau
     level: float = Field(0.95, gt=0.5, lt=1.0)
     replicates: int = Field(1000, ge=0)
     seed: int = Field(0, ge=0)
-    noise: Literal["auto", "residual"] = (
-        "auto"  # "residual": scatter about the surface even where seeds exist
-    )
+    # "residual": scatter about the surface even where seeds exist.
+    noise: Literal["auto", "residual"] = "auto"
     # variants of the fit and what would narrow the intervals: half the time of a small table
     details: bool = True
-    pool_generators: bool = (
-        True  # generator variance pooled over base sizes, relative to their residual variance
-    )
+    # Generator variance pooled over base sizes, relative to their residual variance.
+    pool_generators: bool = True
 
     @field_validator("real_ratios")
     @classmethod

@@ -57,8 +57,8 @@ def machine(device: torch.device) -> dict:
 def headline(report: dict) -> str:
     """`machine` in words."""
     return (
-        f"{report['device']}, {report['threads']} CPU threads, torch {report['torch']}, CUDA {report['cuda']}, "
-        f"{report['date']}; size {report['size']}"
+        f"{report['device']}, {report['threads']} CPU threads, torch {report['torch']}, "
+        f"CUDA {report['cuda']}, {report['date']}; size {report['size']}"
     )
 
 

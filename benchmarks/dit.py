@@ -180,8 +180,8 @@ def table(report: dict) -> str:
     """The figures as Markdown tables; x: times the first row's rate."""
     how = f"{report['microbatch']} at once, checkpointing {'on' if report['checkpointing'] else 'off'}"
     lines = [
-        f"{comparing.headline(report)}, training batch {report['batch']} (equigrid: {how}), sampling batch "
-        f"{report['sampling_batch']}, {report['sampling_steps']} steps"
+        f"{comparing.headline(report)}, training batch {report['batch']} (equigrid: {how}), "
+        f"sampling batch {report['sampling_batch']}, {report['sampling_steps']} steps"
     ]
     headers = {
         "training": "| training | images/s | steps/s | x |",

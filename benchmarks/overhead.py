@@ -83,9 +83,9 @@ def finished_store(folder: Path, seeds: int, *, compacted: bool):
             "shards": ["0" * 32] * 6,
         }
         results.write_part(store, {
-            **labels, **facts, "trial_id": trial_id, "attempt": "a", "status": "ok", "grid": "bench",
-            "dataset": "digits", "fingerprint": "f", "n_total": cell.n_total, "rev": 1, "steps": 300,
-            "seconds": 1.0, "finished_at": now,
+            **labels, **facts, "trial_id": trial_id, "attempt": "a", "status": "ok",
+            "grid": "bench", "dataset": "digits", "fingerprint": "f", "n_total": cell.n_total,
+            "rev": 1, "steps": 300, "seconds": 1.0, "finished_at": now,
         })  # fmt: skip
     if compacted:
         results.compact(store, now=0)  # long ago, so that the next one removes the parts
@@ -143,8 +143,8 @@ def overhead() -> None:
     warm = sorted(summary.trial_overheads_s[8:])  # the first few of each slot import and allocate
     training = summary.training_s / summary.jobs["trial"]
     tell(
-        "overhead", trials=len(warm), median_s=statistics.median(warm), p90_s=warm[int(0.9 * len(warm))],
-        training_mean_s=training, load_average=os.getloadavg()[0],
+        "overhead", trials=len(warm), median_s=statistics.median(warm),
+        p90_s=warm[int(0.9 * len(warm))], training_mean_s=training, load_average=os.getloadavg()[0],
     )  # fmt: skip
 
 

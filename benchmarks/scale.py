@@ -95,8 +95,9 @@ def _sleep(loop, config: dict, **_) -> dict:
     classes = len(request.class_names)
     return {
         "epochs": 1.0, "steps": steps, "images_per_s": 1.0, "top1": 50.0, "top5": 90.0, "loss": 1.0,
-        "per_class": [50.0] * classes, "confusion": [len(arrays)] * classes**2, "training_s": steps / 1000,
-        "device": "none", "peak_device_bytes": None, "device_bytes": None,
+        "per_class": [50.0] * classes, "confusion": [len(arrays)] * classes**2,
+        "training_s": steps / 1000, "device": "none", "peak_device_bytes": None,
+        "device_bytes": None,
     }  # fmt: skip
 
 
@@ -185,7 +186,8 @@ def object_store() -> dict:
     ).store_stats
     return {
         "objects": stats.num_local_objects, "held_mib": stats.object_store_bytes_used / 2**20,
-        "written_mib": stats.cumulative_created_bytes / 2**20, "spilled_mib": stats.spilled_bytes_total / 2**20,
+        "written_mib": stats.cumulative_created_bytes / 2**20,
+        "spilled_mib": stats.spilled_bytes_total / 2**20,
     }  # fmt: skip
 
 
@@ -255,10 +257,8 @@ def measure(
     steady = [row for row in watch.rows if row["slots_cpu_s"]]
     if len(steady) < 3:
         raise SystemExit(f"{done} trials in {summary.seconds:.0f} s: too few to say what one costs")
-    first, last = (
-        steady[len(steady) // 4],
-        steady[-1],
-    )  # once all slots are up and warm, and before they go
+    # Once all slots are up and warm, and before they go.
+    first, last = steady[len(steady) // 4], steady[-1]
     between = max(1, last["trials"] - first["trials"])
     roles = [name.removesuffix("_cpu_s") for name in last if name.endswith("_cpu_s")]
     dataset = the_plan.resolved.dataset

@@ -84,7 +84,8 @@ def measure(store: Store, refs: list[shards.ShardRef], options) -> None:
             mib_per_s = images * SIDE * SIDE * 3 / 2**20 / seconds
             print(f"epoch {epoch}: {images / seconds:,.0f} images/s, {mib_per_s:,.0f} MiB/s")
     print(
-        f"object store at most {watch.peak_mb:,.0f} MiB; spilled {watch.spilled_mb:,.0f} MiB to disk"
+        f"object store at most {watch.peak_mb:,.0f} MiB; "
+        f"spilled {watch.spilled_mb:,.0f} MiB to disk"
     )
     own_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"this process at most {own_mib:,.0f} MiB, shared pages counted")

@@ -98,8 +98,9 @@ def usual_loop(task: Task, seed: int) -> Classifier:
     steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
     gpu = task.device.type == "cuda"
     loader = torch.utils.data.DataLoader(
-        _PilImages(task.images, task.labels, transforms.Compose(steps)), batch_size=task.recipe.batch, shuffle=True,
-        num_workers=os.cpu_count(), pin_memory=gpu, persistent_workers=True,
+        _PilImages(task.images, task.labels, transforms.Compose(steps)),
+        batch_size=task.recipe.batch, shuffle=True, num_workers=os.cpu_count(), pin_memory=gpu,
+        persistent_workers=True,
     )  # fmt: skip
     network, optimizer = _network(task)
     for epoch in range(task.epochs):
@@ -119,10 +120,8 @@ def tuned_loop(task: Task, seed: int) -> Classifier:
     eager.
     """
     torch.manual_seed(seed)
-    pixels, labels = (
-        torch.from_numpy(task.images).to(task.device),
-        torch.from_numpy(task.labels).to(task.device),
-    )
+    pixels = torch.from_numpy(task.images).to(task.device)
+    labels = torch.from_numpy(task.labels).to(task.device)
     mean, std = statistics(pixels)
     data = pixels.permute(0, 3, 1, 2).float().div_(255)
     centre, spread = (
@@ -195,8 +194,8 @@ def ours(task: Task, seed: int) -> Classifier:
 
 def _train(task: Task, seed: int):
     return train(
-        task.images, task.labels, model=task.model, recipe=task.recipe, classes=task.classes, seed=seed,
-        device=task.device,
+        task.images, task.labels, model=task.model, recipe=task.recipe, classes=task.classes,
+        seed=seed, device=task.device,
     )  # fmt: skip
 
 
@@ -265,8 +264,8 @@ def _warm_up(task: Task) -> None:
     """Imports, thread pools and the allocator, on a few images."""
     few = task.recipe.model_copy(update={"epochs": 1})
     train(
-        task.images[:8], task.labels[:8], model=task.model, recipe=few, classes=task.classes, seed=0,
-        device=task.device,
+        task.images[:8], task.labels[:8], model=task.model, recipe=few, classes=task.classes,
+        seed=0, device=task.device,
     )  # fmt: skip
 
 
@@ -419,12 +418,10 @@ def read_digits(limit: int | None) -> tuple[np.ndarray, ...]:
 def make_task(args: argparse.Namespace) -> Task:
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if args.data == "digits":
-        arrays, model, padding, flip = (
-            read_digits(args.images),
-            args.model or "digits-cnn",
-            1,
-            False,
-        )
+        arrays = read_digits(args.images)
+        model = args.model or "digits-cnn"
+        padding = 1
+        flip = False
     else:
         folder = Path(args.data)
         arrays = (
@@ -455,13 +452,16 @@ def print_table(task: Task, rows: list[dict]) -> None:
     peak = matmul_flops(task.device, torch.bfloat16 if bf16 else torch.float32)
     sheet = DATASHEET_FLOPS.get(device_name(task.device))
     print(
-        f"{device_name(task.device)}; {datetime.now(UTC):%Y-%m-%d}; torch {torch.__version__}, python "
-        f"{platform.python_version()}; {task.model}, {len(task.labels)} images of {height}×{width}×{channels}, "
-        f"{task.epochs} epochs of batch {task.recipe.batch}; large product in {'bf16' if bf16 else 'float32'}: "
+        f"{device_name(task.device)}; {datetime.now(UTC):%Y-%m-%d}; torch {torch.__version__}, "
+        f"python {platform.python_version()}; {task.model}, {len(task.labels)} images of "
+        f"{height}×{width}×{channels}, "
+        f"{task.epochs} epochs of batch {task.recipe.batch}; large product in "
+        f"{'bf16' if bf16 else 'float32'}: "
         f"{peak / 1e12:.2f} TFLOP/s" + (f", data sheet {sheet / 1e12:.0f}" if sheet else "") + "\n"
     )
     print(
-        "| loop | s per trial | processor s | trials/h | × usual | × tuned | % of large product | top-1 |"
+        "| loop | s per trial | processor s | trials/h | × usual | × tuned | "
+        "% of large product | top-1 |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:

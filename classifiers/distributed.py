@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import FunctionCtx
 
 
 def world() -> tuple[int, int]:
@@ -47,17 +48,25 @@ class _GlobalBatchNorm(nn.BatchNorm2d):
     CPU path.
     """
 
+    momentum: float
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+    after: nn.Module
+    """What timm's BatchNormAct2d carries: a dropout and an activation."""
+
     @classmethod
     def of(cls, norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:
-        if norm.momentum is None or not norm.track_running_stats or not norm.affine:
+        mean, variance = norm.running_mean, norm.running_var
+        if norm.momentum is None or mean is None or variance is None or not norm.affine:
             raise ValueError(
                 f"cannot compute {norm} over several CPU workers: unusual BatchNorm settings"
             )
         own = cls(norm.num_features, norm.eps, norm.momentum)
         own.weight, own.bias = norm.weight, norm.bias
-        own.running_mean, own.running_var = norm.running_mean, norm.running_var
+        own.running_mean, own.running_var = mean, variance
+        assert norm.num_batches_tracked is not None, "it stands beside running_mean"
         own.num_batches_tracked = norm.num_batches_tracked
-        # timm's BatchNormAct2d carries a dropout and an activation.
         own.after = nn.Sequential(
             *(getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part))
         )
@@ -94,13 +103,13 @@ def _sum_over_workers(values: torch.Tensor) -> torch.Tensor:
 
 class _AllReduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: FunctionCtx, values: torch.Tensor) -> torch.Tensor:
         total = values.clone()
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx, gradient: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> torch.Tensor:
         total = gradient.contiguous().clone()
         dist.all_reduce(total)
         return total

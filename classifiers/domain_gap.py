@@ -90,8 +90,8 @@ def domain_gap(
     order, n_test = rng.generator(seed, "order").permutation(n), round(held_out * n)
     learnt, tested = np.sort(order[n_test:]), np.sort(order[:n_test])
     module = train(
-        _training_mix(sides, learnt, window), model=model, recipe=recipe, classes=2, seed=seed, device=device,
-        resume=resume, checkpoint=checkpoint, speed=speed,
+        _training_mix(sides, learnt, window), model=model, recipe=recipe, classes=2, seed=seed,
+        device=device, resume=resume, checkpoint=checkpoint, speed=speed,
     ).module  # fmt: skip
     hits, counts = _tally(module, sides, tested, classes, device)
     low, high = wilson(int(hits.sum()), 2 * n_test)
@@ -118,7 +118,11 @@ def _percent(hits: np.integer, n: int) -> float:
 
 
 def _checked(
-    real: Sequence[Part], synthetic: Sequence[Part], image_shape, held_out: float, patch_px
+    real: Sequence[Part],
+    synthetic: Sequence[Part],
+    image_shape: tuple[int, int, int],
+    held_out: float,
+    patch_px: int | None,
 ) -> int:
     """The number of images on each side."""
     n, n_synthetic = (sum(len(rows) for _, rows in side) for side in (real, synthetic))
@@ -141,17 +145,18 @@ class _Side:
     """
 
     def __init__(
-        self, domain: int, parts: Sequence[Part], image_shape, patch_px: int | None, seed: int
+        self,
+        domain: int,
+        parts: Sequence[Part],
+        image_shape: tuple[int, int, int],
+        patch_px: int | None,
+        seed: int,
     ):
-        self.domain, self.parts, self.image_shape, self.patch_px = (
-            domain,
-            parts,
-            tuple(image_shape),
-            patch_px,
-        )
-        self.shape = (
-            (patch_px, patch_px, image_shape[2]) if patch_px else self.image_shape
-        )  # of what it gives
+        height, width, channels = image_shape
+        self.domain, self.parts = domain, parts
+        self.image_shape, self.patch_px = (height, width, channels), patch_px
+        # Of what it gives.
+        self.shape = (patch_px, patch_px, channels) if patch_px else self.image_shape
         self.starts = np.cumsum([0, *(len(rows) for _, rows in parts)])
         if patch_px:
             draw = rng.generator(seed, "augmentation", domain)
@@ -217,8 +222,12 @@ def _labelled(fetch: Fetch, domain: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tally(
-    module: nn.Module, sides: Sequence[_Side], numbers: np.ndarray, classes: int, device
-) -> tuple:
+    module: nn.Module,
+    sides: Sequence[_Side],
+    numbers: np.ndarray,
+    classes: int,
+    device: torch.device | str,
+) -> tuple[np.ndarray, np.ndarray]:
     """(hits, images), each (2, classes) int64 by side and original class, among these numbers of
     both sides.
     """

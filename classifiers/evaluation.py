@@ -24,9 +24,10 @@ class Evaluation:
     their F1 scores. auc is the area under the ROC curve of each class against the rest, by the
     predicted probability, averaged over the classes that the set has; nan where it has one class
     only. sensitivity and specificity are the accuracies on class 1 and class 0 of a set of two
-    classes, else nan. top5 counts the true class among the min(5, classes) largest logits. per_class[c] is the top-1
-    accuracy on images of class c, nan where the set has none. confusion is row-major classes ×
-    classes, true class by row, predicted class by column. loss is the mean cross-entropy in nats.
+    classes, else nan. top5 counts the true class among the min(5, classes) largest logits.
+    per_class[c] is the top-1 accuracy on images of class c, nan where the set has none. confusion
+    is row-major classes × classes, true class by row, predicted class by column. loss is the mean
+    cross-entropy in nats.
     """
 
     top1: float
@@ -79,7 +80,7 @@ def evaluate_blocks(
 
 @torch.inference_mode()
 def _evaluate(
-    module: nn.Module, mixes: Iterable[Mix], *, classes: int, device, batch: int
+    module: nn.Module, mixes: Iterable[Mix], *, classes: int, device: torch.device | str, batch: int
 ) -> Evaluation:
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")

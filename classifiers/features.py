@@ -29,9 +29,8 @@ def rebuilt(
     network = models.build(
         model, classes=classes, height=input_size[0], width=input_size[1], channels=channels
     )
-    module = Classifier(
-        network, [0.0] * channels, [1.0] * channels, input_size
-    )  # its statistics are in the weights
+    # Its statistics are in the weights.
+    module = Classifier(network, [0.0] * channels, [1.0] * channels, input_size)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

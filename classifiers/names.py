@@ -61,7 +61,8 @@ def check(name: str, height: int, width: int, channels: int, classes: int) -> No
         )
     if name == "vit_base_patch32_224" and (height % VIT_PATCH_PX or width % VIT_PATCH_PX):
         raise ValueError(
-            f"{name} takes sides that are multiples of {VIT_PATCH_PX} (the paper: 224×224), got {height}×{width}"
+            f"{name} takes sides that are multiples of {VIT_PATCH_PX} (the paper: "
+            f"224×224), got {height}×{width}"
         )
 
 
@@ -83,9 +84,8 @@ def _check_timm(name: str, height: int, width: int, channels: int) -> None:
             f"timm has no model {bare!r}; nearest: {', '.join(f'timm/{n}' for n in near) or 'none'}"
         )
     config = timm.models.get_pretrained_cfg(bare)
-    own = (
-        config.input_size[1:] if config else None
-    )  # None: a model of the user's, registered without one
+    # None: a model of the user's, registered without a size.
+    own = config.input_size[1:] if config else None
     if own == (height, width):
         return
     try:

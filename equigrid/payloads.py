@@ -77,7 +77,8 @@ def _as_before(value: Any) -> dict[Any, Any]:
         return {key: found for key, item in value.items() if (found := _as_before(item))}
     if not isinstance(value, Frozen):
         return {}
-    later, left_out = later_fields(type(value)), {}
+    later = later_fields(type(value))
+    left_out: dict[Any, Any] = {}
     for name in type(value).model_fields:
         own = getattr(value, name)
         if name in later and own == _before(later[name]):

@@ -41,11 +41,12 @@ class Compute(Frozen):
 
 
 class GeneratorConfig(Frozen):
-    """A generator as a spec names it.  A kind that lacks one of these methods cannot be made.
+    """A generator as a spec names it.  A kind that lacks one of these methods cannot be made."""
 
-    Each kind also has the fields `kind` and `setting`: "closed" if it learns from the base subset
-    alone, "open" if it may know other images.
-    """
+    kind: str
+    """Each kind's own name, a literal."""
+    setting: Literal["closed", "open"]
+    """closed if it learns from the base subset alone, open if it may know other images."""
 
     def capacity(self, class_names: tuple[str, ...]) -> int | None:
         """How many images a pool can have; None: as many as are asked for."""

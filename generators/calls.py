@@ -16,7 +16,7 @@ Artefacts = MutableMapping[str, dict[str, np.ndarray]]
 """Arrays by name, under a name; a plain dict, or the grid's view of its store."""
 
 
-def ignore(*_) -> None:
+def ignore(*_: object) -> None:
     """The default of callbacks: nothing."""
 
 

@@ -1,6 +1,7 @@
 """A look at a training in progress: a sample sheet of its weights as they are now."""
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -8,11 +9,14 @@ from equigrid.generators import registry, sheets
 from equigrid.generators.base_config import GeneratorConfig
 from equigrid.generators.calls import State
 
+if TYPE_CHECKING:
+    import torch
+
 _PREVIEW_ROWS, _PREVIEW_STEPS = 100, 12
 
 
 def preview(
-    state: State, config: GeneratorConfig, *, budget_s: float = 20.0, **options
+    state: State, config: GeneratorConfig, *, budget_s: float = 20.0, **options: Any
 ) -> bytes | None:
     """What a training in progress makes as it stands: a PNG, one row per class.
 
@@ -26,7 +30,7 @@ def preview(
 
 def _sheet_of(
     weights: dict,
-    config,
+    config: Any,  # of a kind with `sampler` and `compute`
     *,
     classes: int,
     shape: tuple[int, int, int],
@@ -34,7 +38,7 @@ def _sheet_of(
     class_names: tuple[str, ...] = (),
     columns: int = 8,
     budget_s: float = 20.0,
-    device="cpu",
+    device: "str | torch.device" = "cpu",
 ) -> bytes:
     """A sheet of the first images of the pool `seed`, up to `columns` per class, of weights as they
     are now.

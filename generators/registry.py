@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -79,7 +79,7 @@ _KEEPERS = (
 
 
 def train(
-    images: np.ndarray, labels: np.ndarray, config: GeneratorConfig, **options
+    images: np.ndarray, labels: np.ndarray, config: GeneratorConfig, **options: Any
 ) -> "dict[str, torch.Tensor]":
     """Train the configured generator; what `sample` takes, tensors on the CPU by name.
 
@@ -97,7 +97,7 @@ def train(
 
 
 def sample(
-    weights: "dict[str, torch.Tensor]", config: GeneratorConfig, **options
+    weights: "dict[str, torch.Tensor]", config: GeneratorConfig, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """The images `start` to `stop - 1` of the pool `seed`, (stop - start, H, W, C) uint8, and their
     labels, int64.

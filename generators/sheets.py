@@ -27,7 +27,8 @@ def neighbour_sheet(samples: np.ndarray, neighbours: np.ndarray, *, columns: int
     """
     if samples.shape != neighbours.shape:
         raise ValueError(
-            f"as many neighbours as samples, of one size: got {samples.shape} and {neighbours.shape}"
+            "as many neighbours as samples, of one size: "
+            f"got {samples.shape} and {neighbours.shape}"
         )
     firsts = range(0, len(samples), columns)
     rows = [

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command's process ends with: the one place where the codes and their meanings stand."""
+    """What a command's process ends with, and what that means: stated in this place alone."""
 
     meaning: str
 

@@ -7,12 +7,11 @@ What was written within the last hour stays, since its manifest may be on its wa
 that belongs to a grid that runs.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
 from equigrid.grid.errors import UserError
-from equigrid.grid.jobs.kind import JobKind
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.pending import done_jobs
@@ -112,15 +111,16 @@ class _Needs:
             if layout.dataset_folder(entry.name) not in self.datasets:
                 yield entry.name, NOT_NEEDED
 
-    def of_kind(self, entries: list[Entry], kind: JobKind) -> Iterator[tuple[str, str]]:
-        outputs = kind.outputs
+    def of_kind(
+        self, entries: list[Entry], outputs: layout.Files, leftovers: Mapping[str, str]
+    ) -> Iterator[tuple[str, str]]:
         for entry in entries:
             job_id = outputs.owner(entry.name)
             if job_id not in self.jobs:
                 yield entry.name, NOT_NEEDED
             elif job_id in self.done - self.busy and outputs.is_for_training(entry.name):
                 yield entry.name, TRAINED
-        for part, key in kind.leftovers.items():
+        for part, key in leftovers.items():
             beside = [entry.name for entry in entries if part in entry.name]
             yield from self._leftovers(outputs, beside, key)
 
@@ -173,7 +173,7 @@ def _reasons() -> dict[str, Reasons]:
     replaced ever goes.
     """
     of_kinds = {
-        kind.outputs.root: partial(_Needs.of_kind, kind=kind)
+        kind.outputs.root: partial(_Needs.of_kind, outputs=kind.outputs, leftovers=kind.leftovers)
         for kind in KINDS.values()
         if kind.outputs and not kind.kept
     }
@@ -194,5 +194,5 @@ def _runs(store: Store, the_plan: Plan) -> bool:
 
 def _dataset_folders(the_plan: Plan) -> set[str]:
     source, dataset = the_plan.resolved.source, the_plan.resolved.dataset
-    shards = (*dataset.train, *dataset.val, *dataset.test)
+    shards = (*dataset.train, *dataset.val, *dataset.test) if dataset else ()
     return {source.key, source.shards_key, *(layout.dataset_folder(ref.manifest) for ref in shards)}

@@ -23,7 +23,7 @@ REVISIONS = {
 }
 
 
-def canonical_json(value) -> str:
+def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces. Raises ValueError for NaN and infinities, TypeError for
     odd types.
     """
@@ -40,7 +40,7 @@ def content_id(kind: str, payload: dict) -> str:
     return f"{kind}-{hashlib.blake2b(text.encode(), digest_size=10).hexdigest()}"
 
 
-def seed_of(*parts) -> int:
+def seed_of(*parts: object) -> int:
     """A seed in [0, 2**63) from an id, a purpose and whatever else tells two draws apart."""
     digest = hashlib.blake2b(canonical_json(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -1,15 +1,75 @@
-"""What several rooms' tests load through the real loading code: small pre-trained parts of random
-weights, written to disk as the released ones are laid out, and a hub that does not answer.
+"""The order of the tests; and what several rooms' tests load through the real loading code: small
+pre-trained parts of random weights, written to disk as the released ones are laid out, and a hub
+that does not answer.
 """
 
 import json
 import shutil
 import socket
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+# First what a new machine may lack: a Ray that starts, and what our own imports need.
+FIRST = ("tests/grid/running/test_cluster.py", "tests/test_architecture.py")
+# Files with tests that use one of these come last: they run grids, start hosts, install.
+LAST = {"finished_mini", "start", "hosts", "cluster", "installed", "build_environment"}
 SIDE = 16  # of the images that the small pipelines make
+
+
+# In what order tests run, and what is said of those that do not -----------------------------------
+
+
+def pytest_collection_modifyitems(items):
+    """Whole files in order, since pytest-xdist hands out whole files."""
+    last = {item.path for item in items if LAST & set(item.fixturenames)}
+
+    def rank(item: pytest.Item) -> int:
+        file = item.nodeid.split("::")[0]
+        return FIRST.index(file) if file in FIRST else len(FIRST) + (item.path in last)
+
+    items.sort(key=rank)
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Telling(config))
+
+
+class Telling:
+    """Tells of a failure when it happens, not at the end alone; and what was left out, and why."""
+
+    def __init__(self, config: pytest.Config):
+        self.config, self.left_out = config, Counter()
+        self.reasons = dict(
+            line.split(": ", 1) for line in config.getini("markers") if ": " in line
+        )
+
+    def pytest_deselected(self, items):
+        for item in items:
+            names = [name for name in self.reasons if item.get_closest_marker(name)]
+            self.left_out.update(names[:1])
+
+    def pytest_sessionfinish(self):
+        if hasattr(self.config, "workeroutput"):  # a process of pytest-xdist
+            self.config.workeroutput["left_out"] = dict(self.left_out)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        """Each process has collected all tests, so each says the same."""
+        self.left_out = Counter(getattr(node, "workeroutput", {}).get("left_out", self.left_out))
+
+    def pytest_runtest_logreport(self, report):
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal:
+            terminal.write_line(f"\n{report.nodeid}\n{report.longreprtext[-2_000:]}", red=True)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        for name, number in self.left_out.items():
+            terminalreporter.write_line(f"left out: {number} {name} ({self.reasons[name]})")
+
+
+# Small parts of random weights --------------------------------------------------------------------
 
 
 def clip_tokenizer():

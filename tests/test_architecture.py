@@ -273,9 +273,8 @@ def test_the_readme_spec_is_a_spec(tmp_path):
     store = Store(tmp_path / "store", create=True)
     resolved = resolve(load(spec), store)
     assert resolved.dataset is None
-    assert (
-        len(plan(resolved).cells) == 2 * 9 * 9
-    )  # two bases; base, 3 real, 3 synthetic, 2 copies; 3 subsets, 3 seeds
+    # Two bases; base, 3 real, 3 synthetic, 2 copies; 3 subsets, 3 seeds.
+    assert len(plan(resolved).cells) == 2 * 9 * 9
 
 
 def test_pins_name_no_address():

@@ -56,8 +56,8 @@ class Mix:
             text = f"no mix reaches {self.target:g} %; the highest on this surface is {self.accuracy.text(2)} with {mix}"
         else:
             text = (
-                f"{self.target:g} % is out of reach within {self.budget:,.2f}; the best mix is {mix}, accuracy "
-                f"{self.accuracy.text(2)}"
+                f"{self.target:g} % is out of reach within {self.budget:,.2f}; "
+                f"the best mix is {mix}, accuracy {self.accuracy.text(2)}"
             )
         return [text, *(f"note: {warning}" for warning in self.warnings)]
 
@@ -172,7 +172,8 @@ def _warnings(data, n_real: float, n_syn: float, measured_syn: float) -> tuple[s
     words = []
     if n_real > 0 and n_syn > 0:
         words.append(
-            "real and synthetic images were not added together in any trial: the surface interpolates"
+            "real and synthetic images were not added together in any trial: "
+            "the surface interpolates"
         )
     if n_real > max(data.n_real - data.n_base) * (1 + 1e-9):
         words.append(

@@ -83,8 +83,10 @@ class CurveAnswer:
             return f"on the surface {what} bring no gain that would need synthetic images"
         if self.below_measured is not None:
             return (
-                f"{what} are matched by fewer than {self.below_measured:,.0f} synthetic images, the smallest measured "
-                f"amount (between none and that the surface, which is not measured there, gives {_images(self.n_syn)})"
+                f"{what} are matched by fewer than {self.below_measured:,.0f} synthetic "
+                "images, the smallest measured "
+                "amount (between none and that the surface, which is not measured there, "
+                f"gives {_images(self.n_syn)})"
             )
         doubt = (
             f" ({self.unreachable:.0%} of the redrawn data: no amount does)"
@@ -117,12 +119,14 @@ class CurveAnswer:
                 and self.cost_syn.low > self.cost_real
             )
             lines.append(
-                f"cost: real {self.cost_real:,.2f}, synthetic {self.cost_syn.text(2)}: {cheaper} is cheaper"
+                f"cost: real {self.cost_real:,.2f}, "
+                f"synthetic {self.cost_syn.text(2)}: {cheaper} is cheaper"
                 + ("" if sure else ", but the interval does not exclude the other")
             )
         if self.break_even is not None and self.break_even.value is not None:
             lines.append(
-                f"synthetic images are cheaper below {self.break_even.text(4)} of a real image's price"
+                "synthetic images are cheaper below "
+                f"{self.break_even.text(4)} of a real image's price"
             )
         return lines
 
@@ -237,7 +241,8 @@ def _answer(curve: CurveResult, n_base, n_real, cost_real, cost_syn, target, bud
     if cost_real is not None and (target is not None or budget is not None):
         if base is None:
             warnings.append(
-                f"the cheapest mix needs an accuracy surface at {n_base:,.0f}, which was not measured"
+                "the cheapest mix needs an accuracy surface at "
+                f"{n_base:,.0f}, which was not measured"
             )
         else:
             mix = cheapest_mix(
@@ -296,7 +301,8 @@ def _outside_bases(curve: CurveResult, n_base: float, n_real: float) -> list[str
     words = [f"base {n_base:,.0f} lies between measured base sizes: by Eq. 13"]
     if not min(measured) <= n_base <= max(measured):
         words = [
-            f"base {n_base:,.0f} is outside the measured {min(measured):,.0f} to {max(measured):,.0f}"
+            f"base {n_base:,.0f} is outside the measured "
+            f"{min(measured):,.0f} to {max(measured):,.0f}"
         ]
     if n_real / n_base > max(ratios):
         words.append(

@@ -105,14 +105,17 @@ def harmful_steps(bases: list[BaseData], draws: list[np.ndarray], level: float) 
         )
         if estimate.value < 0 and estimate.bounded and estimate.high < 0:
             sentences.append(
-                f"base {base.n_nominal:,.0f}: more synthetic images do harm from {base.n_syn[before]:,.0f} to "
-                f"{base.n_syn[after]:,.0f}: {estimate.text(2)} points (corrected for {len(steps)} steps)"
+                f"base {base.n_nominal:,.0f}: more synthetic images do harm from "
+                f"{base.n_syn[before]:,.0f} to "
+                f"{base.n_syn[after]:,.0f}: "
+                f"{estimate.text(2)} points (corrected for {len(steps)} steps)"
             )
         elif estimate.value < 0:
             within += 1
     if within:
         sentences.append(
-            f"at {within} of {len(steps)} steps more synthetic images lower the accuracy, within the noise"
+            f"at {within} of {len(steps)} steps more synthetic images lower the "
+            "accuracy, within the noise"
         )
     return sentences
 

@@ -64,7 +64,8 @@ class BaseFit:
         cells = [
             {"arm": str(arm), "n_real": float(r), "n_syn": float(s), "n_copies": float(c), "accuracy": float(m),
              "trials": int(t)}
-            for arm, r, s, c, m, t in zip(data.arm, data.n_real, data.n_syn, data.n_copies, data.mean, data.trials)
+            for arm, r, s, c, m,
+            t in zip(data.arm, data.n_real, data.n_syn, data.n_copies, data.mean, data.trials)
         ]  # fmt: skip
         return {
             "n_base": data.n_base, "n_nominal": data.n_nominal, "terms": list(self.terms),
@@ -115,7 +116,8 @@ class CurveResult:
         if self.determined:
             return (
                 f"{self.key}: n_syn/n_base = {self.c1.value:.3f}^(n_base/{1 / self.tau:,.0f}) x "
-                f"({self.c2.value:.3f}^(n_real/n_base) - 1), c1 {self.c1.text(3)}, c2 {self.c2.text(3)}"
+                f"({self.c2.value:.3f}^(n_real/n_base) - 1), "
+                f"c1 {self.c1.text(3)}, c2 {self.c2.text(3)}"
             )
         return f"{self.key}: undetermined, because " + "; ".join(self.reasons)
 
@@ -125,7 +127,8 @@ class CurveResult:
         """
         if n_base <= 0 or n_real < 0:
             raise ValueError(
-                f"n_base is {n_base} and n_real {n_real}: n_base must be positive, n_real not negative"
+                f"n_base is {n_base} and n_real {n_real}: "
+                "n_base must be positive, n_real not negative"
             )
         if self.c1.value is None:
             return Estimate(None, None, None, self.settings.level)
@@ -141,14 +144,16 @@ class CurveResult:
         optional = ("gain_over_base", "gain_over_copies", "copies_over_base", "real_gain")
         estimates = {name: getattr(self, name) for name in optional}
         return {
-            **self.key.__dict__, "setting": self.setting, "status": self.status, "reasons": list(self.reasons),
-            "notes": list(self.notes), "c1": self.c1.to_json(), "c2": self.c2.to_json(), "tau": self.tau,
-            "n_total_dataset": self.n_total_dataset, "n_total_source": self.n_total_source,
-            "tuples": [t.to_json() for t in self.tuples], "discarded": [t.to_json() for t in self.discarded],
-            "missing": list(self.missing), "gains": [g.to_json() for g in self.gains],
+            **self.key.__dict__, "setting": self.setting, "status": self.status,
+            "reasons": list(self.reasons), "notes": list(self.notes), "c1": self.c1.to_json(),
+            "c2": self.c2.to_json(), "tau": self.tau, "n_total_dataset": self.n_total_dataset,
+            "n_total_source": self.n_total_source, "tuples": [t.to_json() for t in self.tuples],
+            "discarded": [t.to_json() for t in self.discarded], "missing": list(self.missing),
+            "gains": [g.to_json() for g in self.gains],
             **{name: None if e is None else e.to_json() for name, e in estimates.items()},
             "variants": {name: list(pair) for name, pair in self.variants.items()},
-            "narrowing": [n.to_json() for n in self.narrowing], "bases": [b.to_json() for b in self.bases],
+            "narrowing": [n.to_json() for n in self.narrowing],
+            "bases": [b.to_json() for b in self.bases],
             "worth": self.worth and self.worth.to_json(),
         }  # fmt: skip
 
@@ -167,7 +172,8 @@ class Analysis:
         """Plain values."""
         return {
             "curves": [curve.to_json() for curve in self.curves], "problems": list(self.problems),
-            "settings": self.settings.model_dump(mode="json"), "n_rows": self.n_rows, "n_failed": self.n_failed,
+            "settings": self.settings.model_dump(mode="json"), "n_rows": self.n_rows,
+            "n_failed": self.n_failed,
         }  # fmt: skip
 
 
@@ -227,8 +233,8 @@ def _analyse_curve(checked: Checked, key: CurveKey, settings: Settings) -> Curve
     tuples = list_tuples(procedure, point, drawn, n_total)
     used, discarded = tuple(t for t in tuples if t.used), tuple(t for t in tuples if not t.used)
     reasons = reasons_against(
-        generator=key.generator, bases=bases, used=used, discarded=discarded, verified=bool(fit.verified.all()),
-        c1=c1, c2=c2, gains=gains,
+        generator=key.generator, bases=bases, used=used, discarded=discarded,
+        verified=bool(fit.verified.all()), c1=c1, c2=c2, gains=gains,
     )  # fmt: skip
     notes = notes_on(
         bases=bases,

@@ -15,7 +15,8 @@ def curve_paragraph(curve: CurveResult) -> list[str]:
             _worth(curve, base.data.n_nominal) for base in curve.bases if base.surface is not None
         ]
         sentences.append(
-            f"Fitted: n_syn / n_base = c1^(n_base / {1 / curve.tau:,.0f}) (c2^(n_real / n_base) - 1) with c1 = "
+            f"Fitted: n_syn / n_base = c1^(n_base / {1 / curve.tau:,.0f}) "
+            "(c2^(n_real / n_base) - 1) with c1 = "
             f"{curve.c1.text(3)} and c2 = {curve.c2.text(3)} ({curve.c1.level:.0%} intervals)."
         )
     else:

@@ -53,8 +53,9 @@ class Planted:
     def without_noise(self) -> "Planted":
         """The same surfaces, measured exactly once."""
         return Planted(
-            self.surfaces, self.real, self.syn, self.copies, subset_seeds=1, seeds=1, subset_sd=0.0, generator_sd=0.0,
-            generator_tilt_sd=0.0, trial_sd=0.0, dataset=self.dataset, n_total=self.n_total,
+            self.surfaces, self.real, self.syn, self.copies, subset_seeds=1, seeds=1, subset_sd=0.0,
+            generator_sd=0.0, generator_tilt_sd=0.0, trial_sd=0.0, dataset=self.dataset,
+            n_total=self.n_total,
         )  # fmt: skip
 
     def truth(self, **changes) -> tuple[float, float]:
@@ -110,12 +111,14 @@ class Planted:
     def _row(self, n_base, arm, real, syn, copies, subset_seed, seed, top1) -> dict:
         has_generator = arm == "syn"
         return {
-            "trial_id": f"{n_base}-{arm}-{real}-{syn}-{copies}-{subset_seed}-{seed}", "attempt": "1", "status": "ok",
-            "grid": "planted", "dataset": self.dataset, "fingerprint": "planted", "arm": arm,
-            "setting": "closed" if has_generator else None, "generator": "planted" if has_generator else None,
-            "classifier": "planted", "recipe": "planted", "n_total": n_base + real + syn + copies, "n_base": n_base,
-            "n_nominal": n_base, "n_real_added": real, "n_syn": syn, "n_copies": copies, "subset_seed": subset_seed,
-            "generator_seed": 0 if has_generator else None, "seed": seed, "rev": 1, "top1": top1,
+            "trial_id": f"{n_base}-{arm}-{real}-{syn}-{copies}-{subset_seed}-{seed}",
+            "attempt": "1", "status": "ok", "grid": "planted", "dataset": self.dataset,
+            "fingerprint": "planted", "arm": arm, "setting": "closed" if has_generator else None,
+            "generator": "planted" if has_generator else None, "classifier": "planted",
+            "recipe": "planted", "n_total": n_base + real + syn + copies, "n_base": n_base,
+            "n_nominal": n_base, "n_real_added": real, "n_syn": syn, "n_copies": copies,
+            "subset_seed": subset_seed, "generator_seed": 0 if has_generator else None,
+            "seed": seed, "rev": 1, "top1": top1,
         }  # fmt: skip
 
 

@@ -29,7 +29,8 @@ def reasons_against(
         )
     if any(base.noise.model == NONE for base in bases):
         reasons.append(
-            "the noise cannot be estimated: nothing is repeated, and there are too few cells for a residual"
+            "the noise cannot be estimated: nothing is repeated, "
+            "and there are too few cells for a residual"
         )
     else:
         reasons += _gain_reasons(gains)
@@ -72,7 +73,8 @@ def _fit_reasons(used, discarded, verified: bool, c1: Estimate, c2: Estimate) ->
     sizes = len({t.n_base for t in used})
     if discarded and not used and {t.why_not for t in discarded} == {WHY[NEVER]}:
         return [
-            "the surface never reaches real data's accuracy, whatever the number of synthetic images"
+            "the surface never reaches real data's accuracy, "
+            "whatever the number of synthetic images"
         ]
     if sizes < 2:
         return [f"usable tuples exist at {_sizes(sizes)} and c1 needs two"]
@@ -108,8 +110,8 @@ def notes_on(
     copies = gains["gain_over_copies"]
     if copies is not None and not (copies.bounded and copies.low > 0):
         notes.append(
-            f"over as many copies of the base images the synthetic ones gain {copies.text(2)} points: what they bring "
-            "cannot be told from more optimiser steps"
+            f"over as many copies of the base images the synthetic ones gain {copies.text(2)} "
+            "points: what they bring cannot be told from more optimiser steps"
         )
     notes += harmful_steps([base.data for base in bases], draws, level)
     notes += _lack_of_fit(bases)
@@ -134,7 +136,8 @@ def _lack_of_fit(bases) -> list[str]:
         error = base.noise.sd / base.noise.count.mean() ** 0.5
         if base.residual_sd > _NOISY * error:
             words.append(
-                f"base {base.data.n_nominal:,.0f}: the surface misses the cell means by {base.residual_sd:.2f} points, "
+                f"base {base.data.n_nominal:,.0f}: the surface misses the cell means by "
+                f"{base.residual_sd:.2f} points, "
                 f"their noise is {error:.2f}: the intervals do not contain that"
             )
     return words
@@ -153,6 +156,7 @@ def _misfit(used, c1: Estimate, c2: Estimate, tau: float) -> list[str]:
         return []
     t = used[worst]
     return [
-        f"Eq. 13 is a poor description here: at base {t.n_base:,.0f} and {t.real_ratio:g} times as many real images it "
+        "Eq. 13 is a poor description here: "
+        f"at base {t.n_base:,.0f} and {t.real_ratio:g} times as many real images it "
         f"gives {fitted[worst]:.2g} where the surface gives {t.syn_ratio.value:.2g}"
     ]

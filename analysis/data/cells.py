@@ -20,7 +20,8 @@ class CurveKey:
     generator: str  # '' where there are no synthetic rows
 
     def __str__(self) -> str:
-        return f"{self.dataset} / {self.classifier} / {self.recipe} / {self.generator or 'no generator'}"
+        names = (self.dataset, self.classifier, self.recipe, self.generator or "no generator")
+        return " / ".join(names)
 
     def rows_of(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows of the curve: its generator's and those that have none."""
@@ -92,17 +93,18 @@ def curve_keys(frame: pd.DataFrame) -> list[CurveKey]:
     keys = []
     for family, rows in frame.groupby(FAMILY, sort=True):
         generators = sorted(set(rows["generator"]) - {NO_GENERATOR}) or [NO_GENERATOR]
-        keys += [CurveKey(*family, generator) for generator in generators]
+        dataset, classifier, recipe = map(str, family)
+        keys += [CurveKey(dataset, classifier, recipe, generator) for generator in generators]
     return keys
 
 
 def gather(frame: pd.DataFrame, key: CurveKey) -> list[BaseData]:
     """The base sizes of one curve, ascending. `frame` is `Checked.frame`."""
     rows = key.rows_of(frame)
-    return [_base_data(n_nominal, part) for n_nominal, part in rows.groupby("n_nominal", sort=True)]
+    return [_base_data(part) for _, part in rows.groupby("n_nominal", sort=True)]
 
 
-def _base_data(n_nominal: float, rows: pd.DataFrame) -> BaseData:
+def _base_data(rows: pd.DataFrame) -> BaseData:
     cluster_by = _cluster_column(rows)
     rows = rows.assign(n_real=rows["n_base"] + rows["n_real_added"])
     rows = rows.drop_duplicates([*_CELL, "trial_id"]).sort_values(_CELL, kind="stable")
@@ -119,7 +121,7 @@ def _base_data(n_nominal: float, rows: pd.DataFrame) -> BaseData:
     trial_ids = rows["trial_id"].to_numpy()
     return BaseData(
         n_base=float(rows["n_base"].mean()),
-        n_nominal=float(n_nominal),
+        n_nominal=float(rows["n_nominal"].iloc[0]),
         arm=first["arm"].to_numpy(dtype=str),
         n_real=first["n_real"].to_numpy(dtype=float),
         n_syn=first["n_syn"].to_numpy(dtype=float),

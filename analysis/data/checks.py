@@ -34,7 +34,8 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
     absent = [name for name in _NEEDED if name not in table.columns]
     if absent:
         raise ValueError(
-            f"the table lacks the columns {absent}; equigrid.analysis.schema.SCHEMA names all of them"
+            f"the table lacks the columns {absent}; "
+            "equigrid.analysis.schema.SCHEMA names all of them"
         )
     table = table.reset_index(drop=True)  # concatenated tables repeat their labels
     problems: list[str] = []
@@ -71,8 +72,8 @@ def _without_missing(frame: pd.DataFrame, metric: str, problems: list[str]) -> p
         missing = frame[name].isna()
         if missing.any():
             problems.append(
-                f"{int(missing.sum())} rows have no {name}: without it they can be neither paired nor counted as "
-                "repetitions, so they are left out"
+                f"{int(missing.sum())} rows have no {name}: without it they can be neither paired "
+                "nor counted as repetitions, so they are left out"
             )
             frame = frame[~missing]
     missing = frame["accuracy"].isna()
@@ -86,7 +87,8 @@ def _without_impossible(frame: pd.DataFrame, metric: str, problems: list[str]) -
     if wrong.any():
         first = frame[wrong].iloc[0]
         problems.append(
-            f"{int(wrong.sum())} rows have a {metric} outside 0 to 100 (first: {first['accuracy']:g} in trial "
+            f"{int(wrong.sum())} rows have a {metric} outside 0 to 100 (first: "
+            f"{first['accuracy']:g} in trial "
             f"{first['trial_id']}): accuracies are in percent; those rows are left out"
         )
     return frame[~wrong]
@@ -117,9 +119,10 @@ def _without_duplicates(frame: pd.DataFrame, problems: list[str]) -> pd.DataFram
     if again.any():
         first = frame[again].iloc[0]
         problems.append(
-            f"{int(again.sum())} cells occur more than once with the same seeds but another trial_id (first: trial "
-            f"{first['trial_id']}, {describe_cell(first)}): the first of each is used. Two revisions or two versions "
-            "of the dataset in one table would do this"
+            f"{int(again.sum())} cells occur more than once with the same seeds but "
+            "another trial_id (first: trial "
+            f"{first['trial_id']}, {describe_cell(first)}): the first of each is used. Two "
+            "revisions or two versions of the dataset in one table would do this"
         )
     return frame[~again]
 

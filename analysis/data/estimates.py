@@ -19,13 +19,29 @@ class Estimate:
     level: float
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high); None where an end is open."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def bounded(self) -> bool:
         """Whether both ends of the interval exist."""
-        return self.low is not None and self.high is not None
+        return self.interval is not None
+
+    @property
+    def bar(self) -> tuple[float, float]:
+        """Lengths of an error bar below and above the value; 0 where there is no interval."""
+        if self.value is None or self.interval is None:
+            return 0.0, 0.0
+        low, high = self.interval
+        return self.value - low, high - self.value
 
     def excludes(self, value: float) -> bool:
         """Whether `value` lies outside a bounded interval."""
-        return self.bounded and not self.low <= value <= self.high
+        if self.interval is None:
+            return False
+        low, high = self.interval
+        return not low <= value <= high
 
     def to_json(self) -> dict:
         """Plain values."""

@@ -27,7 +27,7 @@ def metric_values(table: pd.DataFrame, metric: str) -> pd.Series:
         return values
     column, work_out = source
     missing = values.isna() & table[column].notna()
-    values[missing] = [work_out(items) for items in table.loc[missing, column]]
+    values.loc[missing] = np.array([work_out(items) for items in table.loc[missing, column]])
     return values
 
 

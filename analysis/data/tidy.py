@@ -5,8 +5,9 @@ Needed are the accuracy, the base size, and what was added: an amount in `n_real
 all seeds, are taken where they are given. Rows that nothing tells apart are repetitions.
 """
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -72,7 +73,7 @@ def tidy(frame: pd.DataFrame, metric: str = "top1") -> pd.DataFrame:
         frame[name] = frame.get(name, pd.Series(default, frame.index)).fillna(default).astype(str)
     frame["generator"] = _generators(frame)
     frame = _seeds(frame)
-    filled = {
+    filled: dict[str, Any] = {
         "n_nominal": frame["n_base"],
         "n_total": frame[["n_base", *AMOUNTS.values()]].sum(axis=1),
         "status": "ok",
@@ -95,7 +96,7 @@ def tidy(frame: pd.DataFrame, metric: str = "top1") -> pd.DataFrame:
 def _renamed(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Under the schema's names: case, spaces and common other names do not matter."""
     plain = {column: str(column).strip().lower().replace(" ", "_") for column in frame.columns}
-    found = {}
+    found: dict[Hashable, str] = {}
     for column, name in plain.items():
         known = next((own for own, others in ALIASES.items() if name in others), name)
         known = metric if known == "top1" and metric not in plain.values() else known

@@ -26,6 +26,7 @@ from equigrid.analysis.figures.style import (
     FONT,
     GENERATOR_LOOKS,
     REAL_LOOK,
+    Handle,
     empty_figure,
     legend_below,
     panels,
@@ -87,10 +88,11 @@ def accuracy_curves(
     (Fig. 13).
     """
     means = cell_means(table, metric=metric, level=level)
-    if family is None and len(means):
+    if family is None:
+        if means.empty:
+            return empty_figure("No finished trials to draw.")
         family = families(means)[0]
-    if family is not None:
-        means = means[(means[["dataset", "classifier", "recipe"]] == list(family)).all(axis=1)]
+    means = means[(means[["dataset", "classifier", "recipe"]] == list(family)).all(axis=1)]
     if means.empty:
         return empty_figure("No finished trials to draw.")
     if fixed_synthetic(means):
@@ -98,14 +100,10 @@ def accuracy_curves(
     sizes = sorted(means["n_nominal"].unique())
     with mpl.rc_context(FONT):
         figure, grid = panels(len(sizes))
-        handles: dict[str, object] = {}
+        handles: dict[str, Handle] = {}
+        generators = sorted(set(means["generator"]) - {""})
         for axes, size in zip(grid, sizes):
-            _accuracy_panel(
-                axes,
-                means[means["n_nominal"] == size],
-                sorted(set(means["generator"]) - {""}),
-                handles,
-            )
+            _accuracy_panel(axes, means[means["n_nominal"] == size], generators, handles)
             axes.set_title(f"base {size:,.0f} images")
         for axes in grid:
             axes.set_xlabel("added images / base images")
@@ -122,12 +120,13 @@ def _real_added_to_synthetic(
     with mpl.rc_context(FONT):
         figure = Figure(figsize=(4.6, 3.2), layout="constrained")
         axes = figure.add_subplot()
-        for name, (colour, marker, line) in zip(
-            sorted(set(means["generator"])), GENERATOR_LOOKS * len(means)
-        ):
+        looks = zip(sorted(set(means["generator"])), GENERATOR_LOOKS * len(means))
+        for name, (colour, marker, line) in looks:
             rows = means[means["generator"] == name].sort_values("n_base")
-            axes.errorbar(rows["n_base"], rows["mean"], yerr=_error_bars(rows), color=colour, marker=marker,
-                          linestyle=line, capsize=2, label=f"with {rows['n_syn'].iloc[0]:,.0f} of {name}")  # fmt: skip
+            axes.errorbar(
+                rows["n_base"], rows["mean"], yerr=_error_bars(rows), color=colour, marker=marker,
+                linestyle=line, capsize=2, label=f"with {rows['n_syn'].iloc[0]:,.0f} of {name}",
+            )  # fmt: skip
         smallest = means.loc[means["n_base"] > 0, "n_base"].min()
         axes.set_xscale("symlog", linthresh=smallest)
         sizes = sorted(means["n_base"].unique())
@@ -141,7 +140,9 @@ def _real_added_to_synthetic(
     return figure
 
 
-def _accuracy_panel(axes: Axes, means: pd.DataFrame, generators: list[str], handles: dict) -> None:
+def _accuracy_panel(
+    axes: Axes, means: pd.DataFrame, generators: list[str], handles: dict[str, Handle]
+) -> None:
     base = means[means["arm"] == "base"]
     looks = {name: GENERATOR_LOOKS[i % len(GENERATOR_LOOKS)] for i, name in enumerate(generators)}
     series = [
@@ -155,8 +156,8 @@ def _accuracy_panel(axes: Axes, means: pd.DataFrame, generators: list[str], hand
             continue
         rows = pd.concat([base, rows]).sort_values("scale")
         drawn = axes.errorbar(
-            rows["scale"], rows["mean"], yerr=_error_bars(rows), label=label, color=colour, marker=marker,
-            linestyle=line, markersize=4.5, linewidth=1.3, capsize=2, elinewidth=0.9,
+            rows["scale"], rows["mean"], yerr=_error_bars(rows), label=label, color=colour,
+            marker=marker, linestyle=line, markersize=4.5, linewidth=1.3, capsize=2, elinewidth=0.9,
         )  # fmt: skip
         handles.setdefault(label, drawn)
     if len(base):

@@ -12,9 +12,14 @@ from matplotlib.lines import Line2D
 
 from equigrid.analysis.conclusions.equivalence import Analysis, BaseFit, CurveResult
 from equigrid.analysis.conclusions.ratio import ImprovementRatio
+from equigrid.analysis.data.cells import BaseData
+from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.figures.style import (
+    BLACK,
     FONT,
     GENERATOR_LOOKS,
+    REAL_LOOK,
+    Handle,
     empty_figure,
     legend_below,
     panels,
@@ -22,13 +27,14 @@ from equigrid.analysis.figures.style import (
     tidy,
 )
 from equigrid.analysis.fitting.curve import equivalent_ratio
+from equigrid.analysis.fitting.surface import Surfaces
 
 _BAND_POINTS = 60
 _MEASURES = {
     "fid": "FID (lower is better)", "inception_score": "Inception Score (higher is better)",
     "feature_distance": "distance in the grid's features (lower is better)",
 }  # fmt: skip
-_HALO = [effects.withStroke(linewidth=2.2, foreground="white")]
+_HALO: list[effects.AbstractPathEffect] = [effects.withStroke(linewidth=2.2, foreground="white")]
 
 
 def equivalence_contours(curve: CurveResult) -> Figure:
@@ -37,46 +43,45 @@ def equivalence_contours(curve: CurveResult) -> Figure:
     Each line joins mixes of equal fitted accuracy. Dots: measured cells. Only the two axes are
     measured; between them the surface interpolates.
     """
-    bases = [base for base in curve.bases if base.surface is not None]
-    if not bases:
+    fitted = [(base.data, base.surface) for base in curve.bases if base.surface is not None]
+    if not fitted:
         return empty_figure(f"No accuracy surface for {curve.key}:\n" + "\n".join(curve.reasons))
     with mpl.rc_context(FONT):
-        figure, grid = panels(len(bases))
-        for axes, base in zip(grid, bases):
-            _contour_panel(axes, base)
+        figure, grid = panels(len(fitted))
+        for axes, (data, surface) in zip(grid, fitted):
+            _contour_panel(axes, data, surface)
         for axes in grid:
             axes.set_xlabel("added real / base images")
         figure.supylabel("added synthetic / base", fontsize=9)
-        title = f"Mixes of equal top-1 accuracy (%): {curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}"
-        figure.suptitle(title, fontsize=10.5)
+        figure.suptitle(f"Mixes of equal top-1 accuracy (%): {_named(curve)}", fontsize=10.5)
     return figure
 
 
-def _contour_panel(axes: Axes, base: BaseFit) -> None:
-    data = base.data
+def _named(curve: CurveResult) -> str:
+    return f"{curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}"
+
+
+def _contour_panel(axes: Axes, data: BaseData, surface: Surfaces) -> None:
     real = np.linspace(0, (data.n_real - data.n_base).max(), 161)
     syn = np.linspace(0, data.n_syn.max(), 161)
     grid_real, grid_syn = np.meshgrid(real, syn)
     # Between no synthetic image and the smallest measured amount the surface is epsilon's; drawn
     # from one image on.
-    surface = base.surface.accuracy(
+    heights = surface.accuracy(
         (data.n_base + grid_real).ravel()[:, None], np.maximum(grid_syn, 1.0).ravel()[:, None]
     )[:, 0].reshape(grid_real.shape)
-    levels = _levels(data.mean[data.in_surface], surface)
+    levels = _levels(data.mean[data.in_surface], heights)
     x, y = grid_real / data.n_nominal, grid_syn / data.n_nominal
-    filled = axes.contourf(x, y, surface, levels, cmap="viridis", extend="both")
-    lines = axes.contour(x, y, surface, levels, colors="black", linewidths=0.7)
-    places = _on_diagonal(surface, x, y, levels)
-    for label in (
-        axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=places)
-        if places
-        else []
-    ):
-        label.set_path_effects(_HALO)
+    filled = axes.contourf(x, y, heights, levels, cmap="viridis", extend="both")
+    lines = axes.contour(x, y, heights, levels, colors="black", linewidths=0.7)
+    if places := _on_diagonal(heights, x, y, levels):
+        labels = axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=places)
+        for label in labels:
+            label.set_path_effects(_HALO)
     cells = data.in_surface
     axes.scatter(
-        (data.n_real[cells] - data.n_base) / data.n_nominal, data.n_syn[cells] / data.n_nominal, s=16,
-        color="white", edgecolor="black", linewidth=0.8, zorder=5, clip_on=False,
+        (data.n_real[cells] - data.n_base) / data.n_nominal, data.n_syn[cells] / data.n_nominal,
+        s=16, color="white", edgecolor="black", linewidth=0.8, zorder=5, clip_on=False,
     )  # fmt: skip
     axes.figure.colorbar(filled, ax=axes, format="%g", ticks=levels[::2])
     axes.set_title(f"base {data.n_nominal:,.0f} images")
@@ -125,28 +130,27 @@ def equivalence_curves(curve: CurveResult) -> Figure:
         return empty_figure(f"No equivalence for {curve.key}:\n" + "\n".join(curve.reasons))
     with mpl.rc_context(FONT):
         figure, grid = panels(len(bases))
-        handles: dict[str, object] = {}
+        handles: dict[str, Handle] = {}
         for axes, base in zip(grid, bases):
             _equivalence_panel(axes, curve, base.data.n_nominal, handles)
             axes.set_title(f"base {base.data.n_nominal:,.0f} images")
         for axes in grid:
             axes.set_xlabel("added real / base images")
         figure.supylabel("equivalent synthetic / base", fontsize=9)
-        title = (
-            f"{curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}: {curve.status}"
-        )
-        figure.suptitle(title, fontsize=10.5)
+        figure.suptitle(f"{_named(curve)}: {curve.status}", fontsize=10.5)
         legend_below(figure, handles.values(), handles.keys())
     return figure
 
 
-def _equivalence_panel(axes: Axes, curve: CurveResult, n_base: float, handles: dict) -> None:
+def _equivalence_panel(
+    axes: Axes, curve: CurveResult, n_base: float, handles: dict[str, Handle]
+) -> None:
     colour, marker, _ = GENERATOR_LOOKS[0]
     tuples = [t for t in curve.tuples if t.n_base == n_base]
     top = max((t.real_ratio for t in tuples), default=1.0)
     x = np.linspace(0, top * 1.08, _BAND_POINTS)
-    heights = [t.syn_ratio.value for t in tuples]
-    if curve.c1.value is not None:
+    heights = [value for t in tuples if (value := t.syn_ratio.value) is not None]
+    if curve.c1.value is not None and curve.c2.value is not None:
         y = equivalent_ratio(curve.c1.value, curve.c2.value, curve.tau * n_base, x)
         heights.append(float(y[-1]))
         (line,) = axes.plot(x, y, color=colour, linestyle="-" if curve.determined else "--")
@@ -159,14 +163,14 @@ def _equivalence_panel(axes: Axes, curve: CurveResult, n_base: float, handles: d
     for t in tuples:
         face = "white" if t.extrapolated else colour
         value = t.syn_ratio.value
+        assert value is not None, "tuples that are used have a value"
         bars = [[value - (t.syn_ratio.low or 0.0)], [(t.syn_ratio.high or value) - value]]
         point = axes.errorbar(
-            t.real_ratio, value, yerr=np.maximum(bars, 0), marker=marker, color=colour, markerfacecolor=face,
-            markersize=5, capsize=2, linestyle="none", elinewidth=0.9,
+            t.real_ratio, value, yerr=np.maximum(bars, 0), marker=marker, color=colour,
+            markerfacecolor=face, markersize=5, capsize=2, linestyle="none", elinewidth=0.9,
         )  # fmt: skip
-        handles.setdefault(
-            "solved, extrapolated" if t.extrapolated else "solved on the surface", point
-        )
+        how = "solved, extrapolated" if t.extrapolated else "solved on the surface"
+        handles.setdefault(how, point)
     (same,) = axes.plot(x, x, color="#555555", linewidth=0.8, linestyle=":")
     handles.setdefault("one for one", same)
     if heights:
@@ -188,7 +192,7 @@ def improvement_ratio_figure(ratios: list[ImprovementRatio]) -> Figure:
     groups = sorted({(r.dataset, r.classifier, r.closed, r.open) for r in drawable})
     with mpl.rc_context(FONT):
         figure, grid = panels(len(groups))
-        handles: dict[str, object] = {}
+        handles: dict[str, Handle] = {}
         for axes, group in zip(grid, groups):
             own = [r for r in drawable if (r.dataset, r.classifier, r.closed, r.open) == group]
             _ratio_panel(axes, sorted(own, key=lambda r: r.n_base), handles)
@@ -199,33 +203,26 @@ def improvement_ratio_figure(ratios: list[ImprovementRatio]) -> Figure:
     return figure
 
 
-def _ratio_panel(axes: Axes, ratios: list[ImprovementRatio], handles: dict) -> None:
+def _ratio_panel(axes: Axes, ratios: list[ImprovementRatio], handles: dict[str, Handle]) -> None:
     colour, marker, line = GENERATOR_LOOKS[0]
-    axes.plot(
-        [r.n_base for r in ratios],
-        [r.ratio.value for r in ratios],
-        color=colour,
-        linestyle=line,
-        linewidth=1.3,
-    )
-    for r in ratios:
-        bars = (
-            [[r.ratio.value - r.ratio.low], [r.ratio.high - r.ratio.value]]
-            if r.ratio.bounded
-            else None
-        )
-        face = colour if r.ratio.bounded else "white"
-        point = axes.errorbar(r.n_base, r.ratio.value, yerr=bars, color=colour, marker=marker, linestyle="none",
-                              capsize=2, markerfacecolor=face)  # fmt: skip
+    known = [(r, r.ratio.value) for r in ratios if r.ratio.value is not None]
+    sizes, values = [r.n_base for r, _ in known], [value for _, value in known]
+    axes.plot(sizes, values, color=colour, linestyle=line, linewidth=1.3)
+    for r, value in known:
+        bars = np.array(r.ratio.bar)[:, None] if r.ratio.bounded else None
+        point = axes.errorbar(
+            r.n_base, value, yerr=bars, color=colour, marker=marker, linestyle="none", capsize=2,
+            markerfacecolor=colour if r.ratio.bounded else "white",
+        )  # fmt: skip
         handles.setdefault("with interval" if r.ratio.bounded else "interval not bounded", point)
         label = axes.annotate(
-            f"{r.ratio.value:.2f}", (r.n_base, r.ratio.value), textcoords="offset points", xytext=(-5, 6), ha="right",
-            fontsize=8, zorder=6,
+            f"{value:.2f}", (r.n_base, value), textcoords="offset points", xytext=(-5, 6),
+            ha="right", fontsize=8, zorder=6,
         )  # fmt: skip
         label.set_path_effects(_HALO)
     axes.axhline(1.0, color="#555555", linewidth=0.8, linestyle=":")
     axes.set_xscale("log")
-    axes.set_xticks([r.n_base for r in ratios], [thousands(r.n_base) for r in ratios], fontsize=8)
+    axes.set_xticks(sizes, [thousands(size) for size in sizes], fontsize=8)
     axes.minorticks_off()
     axes.margins(x=0.18, y=0.12)
     axes.set_xlabel("base images")
@@ -236,37 +233,35 @@ def fit_residuals(curve: CurveResult) -> Figure:
     """Measured less fitted accuracy of every cell, one panel per base size; the grey band is one
     standard error of a cell's mean.
     """
-    bases = [base for base in curve.bases if base.surface is not None]
-    if not bases:
+    fitted = [(base, base.surface) for base in curve.bases if base.surface is not None]
+    if not fitted:
         return empty_figure(f"No accuracy surface for {curve.key}.")
     with mpl.rc_context(FONT):
-        figure, grid = panels(len(bases))
-        handles: dict[str, object] = {}
-        for axes, base in zip(grid, bases):
-            _residual_panel(axes, base, handles)
+        figure, grid = panels(len(fitted))
+        handles: dict[str, Handle] = {}
+        for axes, (base, surface) in zip(grid, fitted):
+            _residual_panel(axes, base, surface, handles)
         for axes in grid:
             axes.set_xlabel("fitted accuracy (%)")
         figure.supylabel("measured - fitted (points)", fontsize=9)
-        figure.suptitle(
-            f"Residuals: {curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}",
-            fontsize=10.5,
-        )
+        figure.suptitle(f"Residuals: {_named(curve)}", fontsize=10.5)
         legend_below(figure, handles.values(), handles.keys())
     return figure
 
 
-def _residual_panel(axes: Axes, base: BaseFit, handles: dict) -> None:
+def _residual_panel(
+    axes: Axes, base: BaseFit, surface: Surfaces, handles: dict[str, Handle]
+) -> None:
     data = base.data
     error = base.noise.sd / np.sqrt(base.noise.count.mean())
     if np.isfinite(error):
-        handles.setdefault(
-            "one standard error", axes.axhspan(-error, error, color="#DDDDDD", zorder=0)
-        )
+        band = axes.axhspan(-error, error, color="#DDDDDD", zorder=0)
+        handles.setdefault("one standard error", band)
     axes.axhline(0.0, color="#555555", linewidth=0.8)
-    for arm, (colour, marker, _) in (("base", ("#000000", "o", "")), ("real", ("#009E73", "o", "")),
-                                     ("syn", GENERATOR_LOOKS[0])):  # fmt: skip
+    looks = {"base": (BLACK, "o", ""), "real": REAL_LOOK, "syn": GENERATOR_LOOKS[0]}
+    for arm, (colour, marker, _) in looks.items():
         cells = data.arm == arm
-        fitted = base.surface.accuracy(data.n_real[cells, None], data.n_syn[cells, None])[:, 0]
+        fitted = surface.accuracy(data.n_real[cells, None], data.n_syn[cells, None])[:, 0]
         points = axes.scatter(
             fitted, data.mean[cells] - fitted, color=colour, marker=marker, s=22, zorder=3
         )
@@ -307,25 +302,26 @@ def _quality_points(
     points = []
     for curve in analysis.curves:
         key = curve.key
-        rows = quality[
-            (quality["dataset"] == key.dataset) & (quality["generator"] == key.generator)
-        ]
+        own_set = (quality["dataset"] == key.dataset) & (quality["generator"] == key.generator)
+        rows = quality[own_set]
         for gain in curve.gains:
-            if (
-                gain.arm != "syn"
-                or gain.over != "base"
-                or not np.isclose(gain.scale, scale, rtol=0.005)
-            ):
+            over_base = gain.arm == "syn" and gain.over == "base"
+            if not over_base or not np.isclose(gain.scale, scale, rtol=0.005):
                 continue
             own = rows
             if "n_base" in rows:
-                own = rows[
-                    rows["n_base"].isna() | np.isclose(rows["n_base"].astype(float), gain.n_base)
-                ]
+                same_base = np.isclose(rows["n_base"].astype(float), gain.n_base)
+                own = rows[rows["n_base"].isna() | same_base]
             if len(own):
-                family = (key.dataset, key.classifier, key.recipe)
-                points.append({"family": family, "generator": key.generator, "measure": float(own[measure].mean()),
-                               "gain": gain.gain, "n_base": gain.n_base})  # fmt: skip
+                points.append(
+                    {
+                        "family": (key.dataset, key.classifier, key.recipe),
+                        "generator": key.generator,
+                        "measure": float(own[measure].mean()),
+                        "gain": gain.gain,
+                        "n_base": gain.n_base,
+                    }
+                )
     return points
 
 
@@ -334,13 +330,16 @@ def _quality_panel(axes: Axes, points: list[dict]) -> None:
     colours = {g: GENERATOR_LOOKS[i % len(GENERATOR_LOOKS)][0] for i, g in enumerate(generators)}
     markers = {n: "osD^vPX"[i % 7] for i, n in enumerate(sizes)}
     for p in points:
-        gain = p["gain"]
-        bars = [[gain.value - gain.low], [gain.high - gain.value]] if gain.bounded else None
+        gain: Estimate = p["gain"]
+        bars = np.array(gain.bar)[:, None] if gain.bounded else None
         # Points of one generator share one measured quality: spread by base size, so that intervals
         # stay apart.
         shift = 1 + 0.02 * (sizes.index(p["n_base"]) - (len(sizes) - 1) / 2)
-        axes.errorbar(p["measure"] * shift, gain.value, yerr=bars, color=colours[p["generator"]],
-                      marker=markers[p["n_base"]], markersize=5, linestyle="none", capsize=2)  # fmt: skip
+        axes.errorbar(
+            p["measure"] * shift, np.nan if gain.value is None else gain.value, yerr=bars,
+            color=colours[p["generator"]], marker=markers[p["n_base"]], markersize=5,
+            linestyle="none", capsize=2,
+        )  # fmt: skip
     keys = [Line2D([], [], color=colours[g], linewidth=4) for g in generators]
     keys += [
         Line2D([], [], color="#555555", marker=markers[n], linestyle="none", markersize=5)

@@ -5,6 +5,7 @@ features lie.
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
@@ -29,24 +30,14 @@ def domain_accuracy_figure(rows: list[dict]) -> Figure:
             np.array([[row["low"], row["high"]] for row in rows], dtype=float).T - accuracy
         )
         axes.errorbar(
-            accuracy,
-            at,
-            xerr=errors,
-            fmt="o",
-            color=VERMILION,
-            markersize=5,
-            capsize=2,
+            accuracy, at, xerr=errors, fmt="o", color=VERMILION, markersize=5, capsize=2,
             elinewidth=1,
-        )
+        )  # fmt: skip
         for x, y in zip(accuracy, at):
             axes.annotate(
-                f"{x:.1f}",
-                (x, y),
-                xytext=(0, 4),
-                textcoords="offset points",
-                ha="center",
+                f"{x:.1f}", (x, y), xytext=(0, 4), textcoords="offset points", ha="center",
                 fontsize=8,
-            )
+            )  # fmt: skip
         axes.axvline(50.0, color="#555555", linewidth=0.8, linestyle=":")
         axes.set_yticks(at, names)
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -86,14 +77,13 @@ def _panel(axes: Axes, points: np.ndarray, panels: dict, *, by_class: bool) -> N
     sides = ((REAL, slice(0, n), "o", GREEN), (SYNTHETIC, slice(n, 2 * n), "x", VERMILION))
     for name, side, marker, colour in sides:
         colours = hues[labels[side]] if by_class else [colour] * n
-        axes.scatter(
-            *points[side].T, s=12, c=colours, marker=marker, linewidths=0.8, alpha=0.8, label=name
-        )
+        x, y = points[side].T
+        axes.scatter(x, y, s=12, c=colours, marker=marker, linewidths=0.8, alpha=0.8, label=name)
     axes.set_xticks([])
     axes.set_yticks([])
     legend = axes.legend(loc="best", framealpha=0.8)
     for handle in legend.legend_handles:
-        if by_class:
+        if by_class and isinstance(handle, PathCollection):
             handle.set_color("#333333")
 
 

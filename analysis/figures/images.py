@@ -84,16 +84,15 @@ def class_gain_figure(gains: pd.DataFrame, class_names: list[str] | None = None)
         looks = iter(GENERATOR_LOOKS * len(series))
         for i, (arm, generator) in enumerate(series):
             colour, marker, _ = {"real": REAL_LOOK, "copies": COPIES_LOOK}.get(arm) or next(looks)
-            own = (
-                gains[(gains["arm"] == arm) & (gains["generator"] == generator)]
-                .set_index("class")
-                .loc[shown]
-            )
+            own = gains[(gains["arm"] == arm) & (gains["generator"] == generator)]
+            own = own.set_index("class").loc[shown]
             at = np.arange(len(shown)) + 0.22 * (i - (len(series) - 1) / 2)
             bars = np.nan_to_num(np.stack([own["gain"] - own["low"], own["high"] - own["gain"]]))
             label = f"synthetic: {generator}" if arm == "syn" else arm
-            axes.errorbar(own["gain"], at, xerr=bars, color=colour, marker=marker, markersize=4, linestyle="none",
-                          capsize=1.5, elinewidth=0.8, label=label)  # fmt: skip
+            axes.errorbar(
+                own["gain"], at, xerr=bars, color=colour, marker=marker, markersize=4,
+                linestyle="none", capsize=1.5, elinewidth=0.8, label=label,
+            )  # fmt: skip
         axes.axvline(0.0, color="#555555", linewidth=0.8, linestyle=":")
         axes.set_yticks(range(len(shown)), [names[c] for c in shown])
         axes.set_xlabel("gain over the base (points)")

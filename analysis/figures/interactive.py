@@ -6,19 +6,25 @@ plotly.
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from equigrid.analysis.conclusions.equivalence import BaseFit, CurveResult
+from equigrid.analysis.conclusions.equivalence import CurveResult
+from equigrid.analysis.data.cells import BaseData
 from equigrid.analysis.data.summary import cell_means, fixed_synthetic
 from equigrid.analysis.figures.style import COPIES_LOOK, GENERATOR_LOOKS, REAL_LOOK
 from equigrid.analysis.fitting.curve import equivalent_ratio
+from equigrid.analysis.fitting.surface import Surfaces
 
-_SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross",
-            "x": "x"}  # fmt: skip
+_SYMBOLS = {
+    "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down",
+    "P": "cross", "x": "x",
+}  # fmt: skip
 _GRID = 41
 _LAYOUT = {
-    "template": "none", "height": 370, "margin": {"l": 55, "r": 15, "t": 40, "b": 45}, "hovermode": "closest",
-    "font": {"family": "system-ui, DejaVu Sans, sans-serif", "size": 12},
-    "legend": {"orientation": "h", "y": -0.34, "yanchor": "top", "x": 0}, "paper_bgcolor": "rgba(0,0,0,0)",
+    "template": "none", "height": 370, "margin": {"l": 55, "r": 15, "t": 40, "b": 45},
+    "hovermode": "closest", "font": {"family": "system-ui, DejaVu Sans, sans-serif", "size": 12},
+    "legend": {"orientation": "h", "y": -0.34, "yanchor": "top", "x": 0},
+    "paper_bgcolor": "rgba(0,0,0,0)",
 }  # fmt: skip
 
 
@@ -50,12 +56,18 @@ def _accuracy_traces(means: pd.DataFrame, generators: list[str]) -> list[dict]:
         rows = means[(means["arm"] == arm) & (means["generator"] == generator)]
         if len(rows):
             rows = pd.concat([base, rows]).sort_values("scale")
-            traces.append(_points(rows["scale"], rows["mean"], rows["low"], rows["high"], label, colour, marker,
-                                  dash="dash" if line == "--" else "solid", text=_hover(rows)))  # fmt: skip
+            dash = "dash" if line == "--" else "solid"
+            traces.append(_accuracy_trace(rows, rows["scale"], label, colour, marker, dash))
     if not traces and len(base):
-        traces.append(_points([0.0], base["mean"], base["low"], base["high"], "base", "#000000", "o", dash="solid",
-                              text=_hover(base)))  # fmt: skip
+        traces.append(_accuracy_trace(base, [0.0], "base", "#000000", "o", "solid"))
     return traces
+
+
+def _accuracy_trace(
+    rows: pd.DataFrame, x: ArrayLike, name: str, colour: str, marker: str, dash: str
+) -> dict:
+    y, low, high = rows["mean"], rows["low"], rows["high"]
+    return _points(x, y, low, high, name, colour, marker, dash=dash, text=_hover(rows))
 
 
 def _hover(rows: pd.DataFrame) -> list[str]:
@@ -65,15 +77,30 @@ def _hover(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _points(x, y, low, high, name, colour, marker, *, dash=None, text=None) -> dict:
-    y, low, high = (np.asarray(v, dtype=float) for v in (y, low, high))
+def _points(
+    x: ArrayLike,
+    y: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
+    name: str,
+    colour: str,
+    marker: str,
+    *,
+    dash: str | None = None,
+    text: list[str] | None = None,
+) -> dict:
+    """x, y, and the ends of the intervals: (n,) each, NaN where there is none."""
+    at, lowest, highest = (np.asarray(values, dtype=float) for values in (y, low, high))
     return {
-        "type": "scatter", "mode": "lines+markers" if dash else "markers", "name": name, "x": _plain(x), "y": _plain(y),
-        "text": list(text) if text is not None else None, "hovertemplate": "%{x:.4g}: %{y:.4g}<br>%{text}",
+        "type": "scatter", "mode": "lines+markers" if dash else "markers", "name": name,
+        "x": _plain(x), "y": _plain(at), "text": text,
+        "hovertemplate": "%{x:.4g}: %{y:.4g}<br>%{text}",
         "marker": {"color": colour, "symbol": _SYMBOLS[marker], "size": 8},
         "line": {"color": colour, "dash": dash or "solid"},
-        "error_y": {"type": "data", "symmetric": False, "array": _plain(np.nan_to_num(high - y)),
-                    "arrayminus": _plain(np.nan_to_num(y - low)), "thickness": 1.2, "width": 3},
+        "error_y": {
+            "type": "data", "symmetric": False, "array": _plain(np.nan_to_num(highest - at)),
+            "arrayminus": _plain(np.nan_to_num(at - lowest)), "thickness": 1.2, "width": 3,
+        },
     }  # fmt: skip
 
 
@@ -81,38 +108,34 @@ def contour_panels(curve: CurveResult) -> list[dict]:
     """Fitted accuracy over added real and synthetic images, one panel per base size with a
     surface.
     """
-    return [_contour_panel(base) for base in curve.bases if base.surface is not None]
+    return [
+        _contour_panel(base.data, base.surface) for base in curve.bases if base.surface is not None
+    ]
 
 
-def _contour_panel(base: BaseFit) -> dict:
-    data = base.data
-    real, syn = (
-        np.linspace(0, (data.n_real - data.n_base).max(), _GRID),
-        np.linspace(0, data.n_syn.max(), _GRID),
-    )
+def _contour_panel(data: BaseData, surface: Surfaces) -> dict:
+    real = np.linspace(0, (data.n_real - data.n_base).max(), _GRID)
+    syn = np.linspace(0, data.n_syn.max(), _GRID)
     at = [axis.ravel()[:, None] for axis in np.meshgrid(real, syn)]
-    height = base.surface.accuracy(data.n_base + at[0], np.maximum(at[1], 1.0))[:, 0].reshape(
-        _GRID, _GRID
-    )
+    accuracy = surface.accuracy(data.n_base + at[0], np.maximum(at[1], 1.0))
+    height = accuracy[:, 0].reshape(_GRID, _GRID)
     cells = data.in_surface
-    traces = [
+    traces: list[dict] = [
         {"type": "contour", "x": _plain(real / data.n_nominal), "y": _plain(syn / data.n_nominal),
          "z": [_plain(row) for row in height], "colorscale": "Viridis", "ncontours": 14,
-         "contours": {"showlabels": True, "labelfont": {"color": "white", "size": 11}}, "line": {"width": 0.8},
-         "colorbar": {"thickness": 12, "title": {"text": "%"}}, "name": "fitted",
+         "contours": {"showlabels": True, "labelfont": {"color": "white", "size": 11}},
+         "line": {"width": 0.8}, "colorbar": {"thickness": 12, "title": {"text": "%"}},
+         "name": "fitted",
          "hovertemplate": "real %{x:.3g}, synthetic %{y:.3g}: %{z:.2f} %<extra></extra>"},
         {"type": "scatter", "mode": "markers", "name": "measured",
          "x": _plain((data.n_real[cells] - data.n_base) / data.n_nominal),
          "y": _plain(data.n_syn[cells] / data.n_nominal),
-         "text": [f"{m:.2f} %" for m in data.mean[cells]], "hovertemplate": "%{text}<extra>measured</extra>",
+         "text": [f"{m:.2f} %" for m in data.mean[cells]],
+         "hovertemplate": "%{text}<extra>measured</extra>",
          "marker": {"color": "white", "size": 8, "line": {"color": "black", "width": 1.2}}},
     ]  # fmt: skip
-    panel = _panel(
-        f"base {data.n_nominal:,.0f} images",
-        traces,
-        x="added real / base",
-        y="added synthetic / base",
-    )
+    title = f"base {data.n_nominal:,.0f} images"
+    panel = _panel(title, traces, x="added real / base", y="added synthetic / base")
     panel["layout"]["showlegend"] = False
     return panel
 
@@ -130,31 +153,34 @@ def _equivalence_panel(curve: CurveResult, n_base: float) -> dict:
     colour, marker, _ = GENERATOR_LOOKS[0]
     tuples = [t for t in curve.tuples if t.n_base == n_base]
     x = np.linspace(0, 1.05 * max((t.real_ratio for t in tuples), default=1.0), 41)
-    traces, top = [], [t.syn_ratio.value for t in tuples]
-    if curve.c1.value is not None:
+    traces: list[dict] = []
+    top = [value for t in tuples if (value := t.syn_ratio.value) is not None]
+    if curve.c1.value is not None and curve.c2.value is not None:
         y = equivalent_ratio(curve.c1.value, curve.c2.value, curve.tau * n_base, x)
         top.append(float(y[-1]))
         traces += _band(curve, n_base, x, colour) if curve.determined else []
-        traces.append({"type": "scatter", "mode": "lines", "x": _plain(x), "y": _plain(y),
-                       "name": "Eq. 13" if curve.determined else "Eq. 13 (undetermined)",
-                       "line": {"color": colour, "dash": "solid" if curve.determined else "dash"}})  # fmt: skip
+        name = "Eq. 13" if curve.determined else "Eq. 13 (undetermined)"
+        dash = "solid" if curve.determined else "dash"
+        traces.append({**_line(x, y, {"color": colour, "dash": dash}), "name": name})
     near, far = [t for t in tuples if not t.extrapolated], [t for t in tuples if t.extrapolated]
     for name, chosen, symbol in (
         ("solved", near, "square"),
         ("solved, extrapolated", far, "square-open"),
     ):
         if chosen:
-            ends = [(t.syn_ratio.low, t.syn_ratio.high) for t in chosen]
-            trace = _points(
-                [t.real_ratio for t in chosen], [t.syn_ratio.value for t in chosen],
-                [np.nan if low is None else low for low, _ in ends],
-                [np.nan if high is None else high for _, high in ends],
-                name, colour, marker, text=["; ".join(t.extrapolated) for t in chosen],
-            )  # fmt: skip
+            values, low, high = (
+                np.array([getattr(t.syn_ratio, part) for t in chosen], dtype=float)  # None: NaN
+                for part in ("value", "low", "high")
+            )
+            ratios, why = (
+                [t.real_ratio for t in chosen],
+                ["; ".join(t.extrapolated) for t in chosen],
+            )
+            trace = _points(ratios, values, low, high, name, colour, marker, text=why)
             trace["marker"]["symbol"] = symbol
             traces.append(trace)
-    traces.append({"type": "scatter", "mode": "lines", "x": _plain(x), "y": _plain(x), "name": "one for one",
-                   "line": {"color": "#555555", "dash": "dot", "width": 1}})  # fmt: skip
+    same = _line(x, x, {"color": "#555555", "dash": "dot", "width": 1})
+    traces.append({**same, "name": "one for one"})
     panel = _panel(
         f"base {n_base:,.0f} images", traces, x="added real / base", y="equivalent synthetic / base"
     )
@@ -166,13 +192,20 @@ def _equivalence_panel(curve: CurveResult, n_base: float) -> dict:
 def _band(curve: CurveResult, n_base: float, x: np.ndarray, colour: str) -> list[dict]:
     """Two traces, the second filled down to the first."""
     estimates = [curve.equivalent_ratio(n_base, ratio * n_base) for ratio in x]
-    line = {"type": "scatter", "mode": "lines", "x": _plain(x), "line": {"width": 0, "color": colour},
-            "hoverinfo": "skip", "showlegend": False}  # fmt: skip
-    low, high = ([getattr(e, end) for e in estimates] for end in ("low", "high"))
-    return [
-        {**line, "y": low},
-        {**line, "y": high, "fill": "tonexty", "fillcolor": "rgba(213,94,0,0.18)"},
-    ]
+    quiet = {"hoverinfo": "skip", "showlegend": False}
+    low, high = (
+        {
+            **_line(x, x, {"width": 0, "color": colour}),
+            **quiet,
+            "y": [getattr(e, end) for e in estimates],
+        }
+        for end in ("low", "high")
+    )
+    return [low, {**high, "fill": "tonexty", "fillcolor": "rgba(213,94,0,0.18)"}]
+
+
+def _line(x: ArrayLike, y: ArrayLike, look: dict) -> dict:
+    return {"type": "scatter", "mode": "lines", "x": _plain(x), "y": _plain(y), "line": look}
 
 
 def _panel(title: str, data: list[dict], *, x: str, y: str) -> dict:
@@ -184,8 +217,7 @@ def _panel(title: str, data: list[dict], *, x: str, y: str) -> dict:
     return {"title": title, "data": data, "layout": layout}
 
 
-def _plain(values) -> list[float | None]:
+def _plain(values: ArrayLike) -> list[float | None]:
     """Five significant digits, None for NaN (JSON has none)."""
-    return [
-        None if not np.isfinite(v) else float(f"{v:.5g}") for v in np.asarray(values, dtype=float)
-    ]
+    numbers = np.asarray(values, dtype=float)
+    return [float(f"{v:.5g}") if np.isfinite(v) else None for v in numbers]

@@ -2,20 +2,30 @@
 per series.
 """
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+Handle = Artist | tuple[Artist, ...]
+"""What a legend can show."""
 # Okabe and Ito (2008), "Color Universal Design".
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#7F7F7F",
 )  # fmt: skip
 GENERATOR_LOOKS = (
-    (VERMILION, "s", "-"), (BLUE, "^", "-"), (PURPLE, "D", "-"), (SKY, "v", "-"), (ORANGE, "P", "-"),
+    (VERMILION, "s", "-"), (BLUE, "^", "-"), (PURPLE, "D", "-"), (SKY, "v", "-"),
+    (ORANGE, "P", "-"),
 )  # fmt: skip
 REAL_LOOK = (GREEN, "o", "-")
 COPIES_LOOK = (GREY, "x", "--")
-FONT = {
+FONT: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -46,14 +56,14 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, list(grid[:count])
 
 
-def legend_below(figure: Figure, handles, labels) -> None:
+def legend_below(figure: Figure, handles: Iterable[Handle], labels: Iterable[str]) -> None:
     """One legend under the panels, in as many columns as its figure is wide enough for, four at
     most.
     """
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    renderer, shown, named = FigureCanvasAgg(figure).get_renderer(), list(handles), list(labels)
     for columns in (4, 3, 2, 1):
-        legend = figure.legend(
-            handles, labels, loc="outside lower center", ncols=columns, frameon=False
+        legend = figure.legend(  # type: ignore[call-overload]  # it takes error bars' tuples too
+            shown, named, loc="outside lower center", ncols=columns, frameon=False
         )
         if columns == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
             return

@@ -3,10 +3,12 @@ synthetic images.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from equigrid.analysis.data.estimates import Estimate, student_estimate
@@ -36,7 +38,7 @@ def zero_shot_means(rows: list[dict], level: float = 0.95) -> list[dict]:
         found = {
             name: student_estimate(trials[name].to_numpy(dtype=float), level) for name in MEASURES
         }
-        line = dict(zip(_CELL, cell))
+        line: dict[str, Any] = dict(zip(_CELL, cell))
         ratio = line["n_syn"] / line["n_base"] if line["n_base"] else None
         lines.append({**line, **found, "ratio": ratio, "trials": len(trials)})
     return lines
@@ -59,18 +61,18 @@ def _figure(means: list[dict]) -> Figure:
     with mpl.rc_context(FONT):
         figure, grid = panels(len(MEASURES))
         for axes, (measure, title) in zip(grid, MEASURES.items()):
-            for (n_base, generator), (colour, marker, line) in zip(
-                series, GENERATOR_LOOKS * len(series)
-            ):
-                own = [
-                    m for m in means if m["n_base"] == n_base and m["generator"] in ("", generator)
-                ]
+            looks = zip(series, GENERATOR_LOOKS * len(series))
+            for (n_base, generator), (colour, marker, line) in looks:
+                own = [m for m in means if m["n_base"] == n_base]
+                own = [m for m in own if m["generator"] in ("", generator)]
                 own.sort(key=lambda m: m["n_syn"])
-                values = [m[measure] for m in own]
-                label = f"{n_base:,} real, {generator or 'none synthetic'}"
+                values: list[Estimate] = [m[measure] for m in own]
                 accuracy = [np.nan if value.value is None else value.value for value in values]
-                axes.errorbar([m["ratio"] for m in own], accuracy, yerr=_bars(values), color=colour,
-                              marker=marker, linestyle=line, capsize=2, label=label)  # fmt: skip
+                axes.errorbar(
+                    [m["ratio"] for m in own], accuracy, yerr=np.array([v.bar for v in values]).T,
+                    color=colour, marker=marker, linestyle=line, capsize=2,
+                    label=f"{n_base:,} real, {generator or 'none synthetic'}",
+                )  # fmt: skip
             axes.set_title(title, fontsize=9)
             _ratio_axis(axes, sorted({m["ratio"] for m in means}))
             tidy(axes)
@@ -80,16 +82,10 @@ def _figure(means: list[dict]) -> Figure:
     return figure
 
 
-def _ratio_axis(axes, ratios: list[float]) -> None:
+def _ratio_axis(axes: Axes, ratios: list[float]) -> None:
     """From 0 to the smallest ratio linear, from there on logarithmic."""
     axes.set_xlabel("synthetic / real images")
     if positive := [ratio for ratio in ratios if ratio > 0]:
         axes.set_xscale("symlog", linthresh=positive[0])
     axes.set_xticks(ratios, [f"{ratio:.2g}" for ratio in ratios])
     axes.minorticks_off()
-
-
-def _bars(values: list[Estimate]) -> np.ndarray:
-    """(2, n) lengths below and above; 0 where there is no interval."""
-    return np.array([[v.value - v.low if v.bounded else 0.0 for v in values],
-                     [v.high - v.value if v.bounded else 0.0 for v in values]])  # fmt: skip

@@ -6,6 +6,7 @@ tuned and never combined to reach a published number. `docs/analysis.md` has the
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -168,14 +169,12 @@ def _one_surface(procedure: Procedure) -> tuple[BaseData, ...]:
     size.
     """
     fields = ("arm", "n_real", "n_syn", "n_copies", "mean", "trials")
-    pooled = {
+    pooled: dict[str, Any] = {
         name: np.concatenate([getattr(base, name) for base in procedure.data]) for name in fields
     }
-    keys = tuple(key for base in procedure.data for key in base.trial_keys)
-    return tuple(
-        replace(base, **pooled, table=pooled["mean"][:, None], trial_keys=keys)
-        for base in procedure.data
-    )
+    pooled["table"] = pooled["mean"][:, None]
+    pooled["trial_keys"] = tuple(key for base in procedure.data for key in base.trial_keys)
+    return tuple(replace(base, **pooled) for base in procedure.data)
 
 
 def _measured_ratios(procedure: Procedure) -> Procedure:

@@ -6,7 +6,9 @@ in Image Classification". The tables lie in `analysis/paper/tables/*.csv` with t
 `notes.csv` lists what is printed beside what is used where the paper contradicts itself.
 """
 
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from rich.console import Group, RenderableType
@@ -97,22 +99,22 @@ def _result(row: dict) -> dict:
     }
     names = ("table", "arm", *amounts, "generator")
     return {
-        "trial_id": "-".join(str(row[name]) for name in names), "attempt": "published", "status": "ok",
-        "grid": "paper", "fingerprint": "published",
-        **{name: row[name] for name in ("dataset", "classifier", "recipe", "arm")},
-        **known, "n_total": sum(row[name] for name in amounts), "n_nominal": row["n_base"],
+        "trial_id": "-".join(str(row[name]) for name in names), "attempt": "published",
+        "status": "ok", "grid": "paper", "fingerprint": "published",
+        **{name: row[name] for name in ("dataset", "classifier", "recipe", "arm")}, **known,
+        "n_total": sum(row[name] for name in amounts), "n_nominal": row["n_base"],
         **{name: row[name] for name in amounts}, "n_copies": 0, "subset_seed": 0,
         "generator_seed": 0 if has_generator else None, "seed": 0, "rev": 0,
     }  # fmt: skip
 
 
-def settings(**changes) -> Settings:
+def settings(**changes: Any) -> Settings:
     """The settings of Appendix A for the published datasets; `changes` override single fields."""
     fixed = {"dataset_sizes": DATASET_SIZES, "real_ratios": REAL_RATIOS, "tuple_bases": TUPLE_BASES}
     return Settings(**{**fixed, **changes})
 
 
-def curves(*, as_printed: bool = False, **changes) -> dict[int, CurveResult]:
+def curves(*, as_printed: bool = False, **changes: Any) -> dict[int, CurveResult]:
     """The curve of each published equation whose metric was published, by its number. `changes`:
     fields of Settings.
     """
@@ -123,13 +125,13 @@ def curves(*, as_printed: bool = False, **changes) -> dict[int, CurveResult]:
         for curve in analyse(wanted, settings=settings(**changes)).curves
     }
     names = {
-        int(row.equation): (row.dataset, row.classifier, row.generator)
-        for row in read_table("equations").itertuples()
+        int(row["equation"]): (row["dataset"], row["classifier"], row["generator"])
+        for row in read_table("equations").to_dict("records")
     }
     return {equation: found[name] for equation, name in names.items() if name in found}
 
 
-def refit(*, as_printed: bool = False, **changes) -> list[dict]:
+def refit(*, as_printed: bool = False, **changes: Any) -> list[dict]:
     """The published equations beside the ones fitted from the published tables: one plain mapping
     per equation.
 
@@ -139,20 +141,20 @@ def refit(*, as_printed: bool = False, **changes) -> list[dict]:
     """
     fitted = curves(as_printed=as_printed, **changes)
     return [
-        _row(equation, fitted[equation.equation])
-        for equation in read_table("equations").itertuples()
+        _row(equation, fitted[int(equation["equation"])])
+        for equation in read_table("equations").to_dict("records")
     ]
 
 
-def _row(equation, curve: CurveResult) -> dict:
+def _row(equation: dict[Hashable, Any], curve: CurveResult) -> dict:
     why = [*curve.reasons, *_instability(curve)]
     return {
-        "equation": int(equation.equation),
-        "dataset": equation.dataset,
-        "classifier": equation.classifier,
-        "setting": equation.setting,
-        "generator": equation.generator,
-        "published": [float(equation.c1), float(equation.c2)],
+        "equation": int(equation["equation"]),
+        "dataset": equation["dataset"],
+        "classifier": equation["classifier"],
+        "setting": equation["setting"],
+        "generator": equation["generator"],
+        "published": [float(equation["c1"]), float(equation["c2"])],
         "refit": [curve.c1.value, curve.c2.value],
         "interval": {
             "level": curve.c1.level,
@@ -172,16 +174,17 @@ def _instability(curve: CurveResult) -> list[str]:
     """Why a fitted pair should not be read as a number, in plain words."""
     words = []
     for name, estimate in (("c1", curve.c1), ("c2", curve.c2)):
-        if estimate.bounded and estimate.high > WIDE * estimate.low:
-            words.append(
-                f"the interval of {name} spans a factor of {estimate.high / estimate.low:,.0f}"
-            )
+        if estimate.interval is not None:
+            low, high = estimate.interval
+            if high > WIDE * low:
+                words.append(f"the interval of {name} spans a factor of {high / low:,.0f}")
     for i, name in enumerate(("c1", "c2")):
         values = [curve.variants[form][i] for form in ("paper", "robust", "log", "relative")]
         known = [value for value in values if value is not None]
         if known and max(known) > UNSTABLE * min(known):
             words.append(
-                f"{name} changes by a factor of {max(known) / min(known):,.1f} with the form of the fit"
+                f"{name} changes by a factor of {max(known) / min(known):,.1f} "
+                "with the form of the fit"
             )
     return words
 
@@ -189,25 +192,17 @@ def _instability(curve: CurveResult) -> list[str]:
 def render(rows: list[dict]) -> RenderableType:
     """Published beside re-fitted, for a terminal (`rich`)."""
     view = Table(title="Published and re-fitted (c1, c2)", title_justify="left")
-    for name in (
-        "Eq.",
-        "dataset",
-        "classifier",
-        "set",
-        "published",
-        "re-fitted",
-        "interval c1",
-        "interval c2",
-        "tuples",
-    ):
-        view.add_column(name, justify="right" if name in ("Eq.", "tuples") else "left")
+    texts = ("dataset", "classifier", "set", "published", "re-fitted", "interval c1", "interval c2")
+    for name in ("Eq.", *texts, "tuples"):
+        view.add_column(name, justify="left" if name in texts else "right")
     view.add_column("")
     for row in rows:
         flag = Text("ill-determined", style="yellow") if row["ill_determined"] else Text("")
         view.add_row(
-            str(row["equation"]), row["dataset"], row["classifier"], row["setting"], _pair(row["published"]),
-            _pair(row["refit"]), _ends(row["interval"]["c1"]), _ends(row["interval"]["c2"]),
-            f"{row['tuples']}/{row['tuples'] + row['discarded']}", flag,
+            str(row["equation"]), row["dataset"], row["classifier"], row["setting"],
+            _pair(row["published"]), _pair(row["refit"]), _ends(row["interval"]["c1"]),
+            _ends(row["interval"]["c2"]), f"{row['tuples']}/{row['tuples'] + row['discarded']}",
+            flag,
         )  # fmt: skip
     lines = [
         Text(f"Eq. {row['equation']}: {'; '.join(row['why'])}", style="dim")

@@ -55,20 +55,23 @@ def report_figures(
             yield from _curve_figures(i, curve)
     ratios = improvement_ratios(analysis)
     if ratios:
-        caption = "Improvement ratio (Eq. 7): the gain of closed-set over that of open-set images, at equal amounts."
+        caption = (
+            "Improvement ratio (Eq. 7): the gain of closed-set over that of open-set images, "
+            "at equal amounts."
+        )
         yield "improvement-ratio", caption, improvement_ratio_figure(ratios), []
     yield from _class_figures(table, level, class_names)
 
 
 def _curve_figures(i: int, curve: CurveResult) -> Iterable[tuple[str, str, Figure, list[dict]]]:
     caption = (
-        f"Fitted accuracy for {curve.key}. Lines join mixes of equal accuracy; dots are measured cells, between the "
-        "axes the surface interpolates."
+        f"Fitted accuracy for {curve.key}. Lines join mixes of equal accuracy; "
+        "dots are measured cells, between the axes the surface interpolates."
     )
     yield f"contours-{i}", caption, equivalence_contours(curve), contour_panels(curve)
     caption = (
-        f"How many synthetic images match added real ones, for {curve.key}: {curve.status}. Open symbols rest on "
-        "amounts that were not measured."
+        f"How many synthetic images match added real ones, for {curve.key}: "
+        f"{curve.status}. Open symbols rest on amounts that were not measured."
     )
     yield f"equivalence-{i}", caption, equivalence_curves(curve), equivalence_panels(curve)
     caption = f"What the fitted surface leaves of the measured accuracies, for {curve.key}."
@@ -107,10 +110,12 @@ def measure_figures(
     """
     yield from _quality_figures(analysis, pd.DataFrame(extras.get("quality", [])))
     yield from _domain_figures(extras.get("domain", []))
-    caption = "Zero-shot accuracy against synthetic images of the unseen classes per real image of the seen ones."
-    for i, (classifier, figure) in enumerate(
-        zero_shot_figures(extras.get("zero_shot", []), analysis.settings.level)
-    ):
+    caption = (
+        "Zero-shot accuracy against synthetic images of the unseen classes per real image of the "
+        "seen ones."
+    )
+    zero_shot = zero_shot_figures(extras.get("zero_shot", []), analysis.settings.level)
+    for i, (classifier, figure) in enumerate(zero_shot):
         yield f"zero-shot-{i}", f"{caption} Image encoder {classifier}.", figure, []
 
 
@@ -137,13 +142,17 @@ def _quality_figures(
 def _domain_figures(domain: list[dict]) -> Iterable[tuple[str, str, Figure, list[dict]]]:
     if not domain:
         return
-    caption = "How well a classifier tells real from synthetic images that it has not seen, with 95% intervals."
+    caption = (
+        "How well a classifier tells real from synthetic images that it has not seen, "
+        "with 95% intervals."
+    )
     yield "domain", caption, domain_accuracy_figure(domain), []
     for i, row in enumerate(row for row in domain if row.get("tsne")):
         n, perplexity = row["tsne"]["n"], row["tsne"]["perplexity"]
         caption = (
-            f"t-SNE of {n:,} real and {n:,} synthetic images of {row['pool']}, perplexity {perplexity:g}: the same in "
-            "both panels, and none of them trained the classifier of real against synthetic."
+            f"t-SNE of {n:,} real and {n:,} synthetic images of {row['pool']}, "
+            f"perplexity {perplexity:g}: the same in both panels, and none of them trained the "
+            "classifier of real against synthetic."
         )
         yield f"tsne-{i}", caption, tsne_figure(row["tsne"]), []
 

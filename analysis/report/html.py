@@ -21,8 +21,8 @@ from equigrid.analysis.report.tables import report_tables
 
 _TEMPLATES = Path(__file__).parent / "templates"
 EXTRAS = (
-    "title", "spec", "recipe", "class_names", "versions", "summary", "runs", "failures", "costs", "generators",
-    "quality", "domain", "zero_shot", "sheets", "neighbours",
+    "title", "spec", "recipe", "class_names", "versions", "summary", "runs", "failures", "costs",
+    "generators", "quality", "domain", "zero_shot", "sheets", "neighbours",
 )  # fmt: skip
 _PICTURE_PX = 1600  # the widest that the report carries
 

@@ -16,17 +16,29 @@ _MAX_ROWS = 500  # of a table in the report; the whole one is in the store
 _SURFACES = 3  # listed per base size
 _SOURCES = 8  # listed per curve
 _ZERO_SHOT_INTRO = (
-    "Accuracies on real images: of unseen classes, trained on synthetic images alone or not at all, and of seen ones. "
-    "Means over trainings with their intervals."
+    "Accuracies on real images: of unseen classes, trained on synthetic images alone or not at "
+    "all, and of seen ones. Means over trainings with their intervals."
 )
 _QUALITY_INTRO = (
-    "Against the real training images. Feature distance and diversity are FID and diversity in the features of the "
-    "grid's own classifier; neighbours are the nearest images of the generator's own training set, at a distance in "
-    "grey levels (root mean square)."
+    "Against the real training images. Feature distance and diversity are FID and diversity in the "
+    "features of the grid's own classifier; neighbours are the nearest images of the generator's "
+    "own training set, at a distance in grey levels (root mean square)."
 )
-_GENERATORS_INTRO = "How each makes its images; what the presets say is written out, the rest is in the specification."
+_GENERATORS_INTRO = (
+    "How each makes its images; what the presets say is written out, "
+    "the rest is in the specification."
+)
+_TUPLES_INTRO = (
+    "Synthetic images per base image that reach, on the surface, "
+    "the accuracy of the added real ones."
+)
+_NARROWING_INTRO = (
+    "What makes the intervals of c1 and c2 wide, and how much of their variance one more "
+    "repetition would remove."
+)
 _COST_INTROS = {
-    "sampling pools": "Seconds are medians over a pool's shards: the first of a process loads the models too."
+    "sampling pools": "Seconds are medians over a pool's shards: "
+    "the first of a process loads the models too."
 }
 _OF_REAL = {
     "n_images": "n_real",
@@ -44,10 +56,8 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     yield _table(
         "curves", "Equivalences", [_curve_row(c) for c in analysis.curves], "No curve yet."
     )
-    intro = "Synthetic images per base image that reach, on the surface, the accuracy of the added real ones."
-    yield _table(
-        "tuples", "Equivalent amounts", _tuple_rows(analysis), "No tuple could be solved.", intro
-    )
+    tuples = _tuple_rows(analysis)
+    yield _table("tuples", "Equivalent amounts", tuples, "No tuple could be solved.", _TUPLES_INTRO)
     yield _table("gains", "Gains", _gain_rows(analysis), "No gains can be computed.")
     yield from _comparison_tables(table, analysis, extras.get("recipe"))
     ratios = [_ratio_row(ratio) for ratio in improvement_ratios(analysis)]
@@ -55,38 +65,23 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
         yield _table("ratios", "Improvement ratio", ratios, "")
     intro = f"The best {_SURFACES} of the 31 by AICc at each base size, and Eq. 11."
     yield _table("surfaces", "Accuracy surfaces", _surface_rows(analysis), "No surface.", intro)
-    intro = "What makes the intervals of c1 and c2 wide, and how much of their variance one more repetition would remove."
-    yield _table(
-        "narrowing",
-        "What would narrow the intervals",
-        _narrowing_rows(analysis),
-        "Nothing is fitted.",
-        intro,
-    )
+    sources, title = _narrowing_rows(analysis), "What would narrow the intervals"
+    yield _table("narrowing", title, sources, "Nothing is fitted.", _NARROWING_INTRO)
     missing = [{"curve": str(c.key), "what": text} for c in analysis.curves for text in c.missing]
     yield _table("missing", "Missing cells", missing, "No cell is known to be missing.")
     yield _table("failures", "Failures", list(extras.get("failures", [])), "Nothing failed.")
     if extras.get("generators"):
-        yield _table(
-            "generators", "Generators", _without_empty(extras["generators"]), "", _GENERATORS_INTRO
-        )
+        made = _without_empty(extras["generators"])
+        yield _table("generators", "Generators", made, "", _GENERATORS_INTRO)
     if extras.get("quality"):
-        yield _table(
-            "quality", "Quality of the pools", quality_rows(extras["quality"]), "", _QUALITY_INTRO
-        )
+        pools = quality_rows(extras["quality"])
+        yield _table("quality", "Quality of the pools", pools, "", _QUALITY_INTRO)
     if extras.get("domain"):
-        yield _table(
-            "domain-gap",
-            "Domain gap",
-            [_domain_row(row) for row in extras["domain"]],
-            "",
-            _DOMAIN_INTRO,
-        )
+        told = [_domain_row(row) for row in extras["domain"]]
+        yield _table("domain-gap", "Domain gap", told, "", _DOMAIN_INTRO)
     if extras.get("zero_shot"):
-        rows = [
-            _zero_shot_row(line)
-            for line in zero_shot_means(extras["zero_shot"], analysis.settings.level)
-        ]
+        lines = zero_shot_means(extras["zero_shot"], analysis.settings.level)
+        rows = [_zero_shot_row(line) for line in lines]
         yield _table("zero-shot", "Zero-shot", rows, "", _ZERO_SHOT_INTRO)
     yield from _cost_tables(extras.get("costs", []))
     if extras.get("runs"):
@@ -96,28 +91,34 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
 def _comparison_tables(
     table: pd.DataFrame, analysis: Analysis, recipe: str | None
 ) -> Iterable[dict]:
-    settings = analysis.settings
-    options = {"metric": settings.metric, "level": settings.level}
-    if recipe and (rows := _compared_rows(recipe_gains(table, recipe, **options))):
-        intro = f"All that was trained from one base size, over that base alone with the recipe {recipe}."
+    metric, level = analysis.settings.metric, analysis.settings.level
+    if recipe and (rows := _compared_rows(recipe_gains(table, recipe, metric=metric, level=level))):
+        intro = (
+            "All that was trained from one base size, over that base alone with the recipe "
+            f"{recipe}."
+        )
         yield _table("recipes", "Recipes of one base", rows, "", intro)
-    if rows := _compared_rows(real_gains(table, **options)):
+    if rows := _compared_rows(real_gains(table, metric=metric, level=level)):
         intro = "Synthetic images fixed, real ones varied; gains over the fewest real images."
         yield _table("fixed-synthetic", "Real images beside fixed synthetic ones", rows, "", intro)
 
 
 def _compared_rows(compared: Compared) -> list[dict]:
     return [
-        {"dataset": row.dataset, "classifier": row.classifier, "recipe": row.recipe,
-         "real": int(row.n_base + row.n_real_added), "synthetic": int(row.n_syn), "copies": int(row.n_copies),
-         "generator": row.generator, "accuracy %": f"{row['mean']:.2f}", "interval": _interval(row),
-         "gain, points": "reference" if gain is None else gain.text(2), "trainings": int(row.trials)}
+        {
+            "dataset": row["dataset"], "classifier": row["classifier"], "recipe": row["recipe"],
+            "real": int(row["n_base"] + row["n_real_added"]), "synthetic": int(row["n_syn"]),
+            "copies": int(row["n_copies"]), "generator": row["generator"],
+            "accuracy %": f"{row['mean']:.2f}", "interval": _interval(row["low"], row["high"]),
+            "gain, points": "reference" if gain is None else gain.text(2),
+            "trainings": int(row["trials"]),
+        }
         for row, gain in compared
     ]  # fmt: skip
 
 
-def _interval(row) -> str:
-    return "" if pd.isna(row.low) else f"{row.low:.2f} to {row.high:.2f}"
+def _interval(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"{low:.2f} to {high:.2f}"
 
 
 def quality_rows(quality: list[dict]) -> list[dict]:
@@ -160,18 +161,23 @@ def _zero_shot_row(line: dict) -> dict:
 
 def _domain_row(row: dict) -> dict:
     return {
-        "pool": row["pool"], "what": f"{row['patch_px']} px patches" if row["patch_px"] else "whole images",
-        "accuracy %": f"{row['accuracy']:.2f}", "interval": f"{row['low']:.2f} to {row['high']:.2f}",
-        "on real %": f"{row['real']:.2f}", "on synthetic %": f"{row['synthetic']:.2f}",
-        "class by class %": ", ".join("–" if value is None else f"{value:.0f}" for value in row["per_class"]),
-        "trained on": row["n_train"], "tested on": row["n_test"],
-    }  # fmt: skip
+        "pool": row["pool"],
+        "what": f"{row['patch_px']} px patches" if row["patch_px"] else "whole images",
+        "accuracy %": f"{row['accuracy']:.2f}",
+        "interval": _interval(row["low"], row["high"]),
+        "on real %": f"{row['real']:.2f}",
+        "on synthetic %": f"{row['synthetic']:.2f}",
+        "class by class %": ", ".join(
+            "–" if value is None else f"{value:.0f}" for value in row["per_class"]
+        ),
+        "trained on": row["n_train"],
+        "tested on": row["n_test"],
+    }
 
 
-def _cost_tables(costs) -> Iterable[dict]:
-    if not isinstance(costs, dict):
-        costs = {"Costs": list(costs)}
-    for i, (kind, rows) in enumerate(costs.items()):
+def _cost_tables(costs: dict[str, list[dict]] | list[dict]) -> Iterable[dict]:
+    by_kind = costs if isinstance(costs, dict) else {"Costs": costs}
+    for i, (kind, rows) in enumerate(by_kind.items()):
         title = kind if kind == "Costs" else f"Costs: {kind}"
         yield _table(
             f"costs-{i}", title, list(rows), "No costs recorded.", _COST_INTROS.get(kind, "")
@@ -208,20 +214,25 @@ def _value(value: object) -> dict:
 def _cells_table(table: pd.DataFrame, analysis: Analysis) -> dict:
     means = cell_means(table, metric=analysis.settings.metric, level=analysis.settings.level)
     rows = [
-        {"dataset": r.dataset, "classifier": r.classifier, "base": int(r.n_nominal), "arm": r.arm,
-         "generator": r.generator, "added": int(r.n_real_added + r.n_syn + r.n_copies), "scale": float(r.scale),
-         "accuracy %": f"{r.mean:.2f}", "interval": _interval(r),
-         "trainings": int(r.trials), "subset seeds": int(r.clusters)}
-        for r in means.itertuples()
+        {
+            "dataset": r["dataset"], "classifier": r["classifier"], "base": int(r["n_nominal"]),
+            "arm": r["arm"], "generator": r["generator"],
+            "added": int(r["n_real_added"] + r["n_syn"] + r["n_copies"]),
+            "scale": float(r["scale"]), "accuracy %": f"{r['mean']:.2f}",
+            "interval": _interval(r["low"], r["high"]), "trainings": int(r["trials"]),
+            "subset seeds": int(r["clusters"]),
+        }
+        for r in means.to_dict("records")
     ]  # fmt: skip
     return _table("cells", "Accuracies", rows, "No finished trials.")
 
 
 def _curve_row(curve: CurveResult) -> dict:
     return {
-        "dataset": curve.key.dataset, "classifier": curve.key.classifier, "recipe": curve.key.recipe,
-        "generator": curve.key.generator, "status": curve.status, "c1": curve.c1.text(3), "c2": curve.c2.text(3),
-        "1 / tau": round(1 / curve.tau), "tuples used": len(curve.tuples), "discarded": len(curve.discarded),
+        "dataset": curve.key.dataset, "classifier": curve.key.classifier,
+        "recipe": curve.key.recipe, "generator": curve.key.generator, "status": curve.status,
+        "c1": curve.c1.text(3), "c2": curve.c2.text(3), "1 / tau": round(1 / curve.tau),
+        "tuples used": len(curve.tuples), "discarded": len(curve.discarded),
         **{f"c1, c2 ({name})": _pair(pair) for name, pair in curve.variants.items()},
     }  # fmt: skip
 
@@ -232,25 +243,40 @@ def _pair(pair: tuple) -> str:
 
 def _tuple_rows(analysis: Analysis) -> list[dict]:
     return [
-        {"curve": str(curve.key), "base": int(t.n_base), "real ratio": t.real_ratio,
-         "synthetic ratio": t.syn_ratio.text(2), "used": "yes" if t.used else f"no: {t.why_not}",
-         "beyond what was measured": "; ".join(t.extrapolated)}
-        for curve in analysis.curves for t in (*curve.tuples, *curve.discarded)
-    ]  # fmt: skip
+        {
+            "curve": str(curve.key),
+            "base": int(t.n_base),
+            "real ratio": t.real_ratio,
+            "synthetic ratio": t.syn_ratio.text(2),
+            "used": "yes" if t.used else f"no: {t.why_not}",
+            "beyond what was measured": "; ".join(t.extrapolated),
+        }
+        for curve in analysis.curves
+        for t in (*curve.tuples, *curve.discarded)
+    ]
 
 
 def _gain_rows(analysis: Analysis) -> list[dict]:
     return [
-        {"curve": str(curve.key), "base": int(g.n_base), "arm": g.arm, "scale": g.scale, "over": g.over,
-         "gain, points": g.gain.text(2), "trainings": g.trials}
-        for curve in analysis.curves for g in curve.gains
-    ]  # fmt: skip
+        {
+            "curve": str(curve.key),
+            "base": int(g.n_base),
+            "arm": g.arm,
+            "scale": g.scale,
+            "over": g.over,
+            "gain, points": g.gain.text(2),
+            "trainings": g.trials,
+        }
+        for curve in analysis.curves
+        for g in curve.gains
+    ]
 
 
 def _ratio_row(ratio: ImprovementRatio) -> dict:
     return {
-        "dataset": ratio.dataset, "classifier": ratio.classifier, "closed": ratio.closed, "open": ratio.open,
-        "base": int(ratio.n_base), "scale": ratio.scale, "ratio": ratio.ratio.text(2),
+        "dataset": ratio.dataset, "classifier": ratio.classifier, "closed": ratio.closed,
+        "open": ratio.open, "base": int(ratio.n_base), "scale": ratio.scale,
+        "ratio": ratio.ratio.text(2),
     }  # fmt: skip
 
 
@@ -264,17 +290,30 @@ def _surface_rows(analysis: Analysis) -> list[dict]:
             shown = ranked[:_SURFACES]
             shown += [c for c in ranked if c.terms == EQ11 and c not in shown]
             rows += [
-                {"curve": str(curve.key), "base": int(base.data.n_nominal), "terms": " + ".join(c.terms),
-                 "adjusted R2": c.adjusted_r2, "AICc": c.aicc, "leave-one-out, points": c.loo,
-                 "residual sd, points": c.residual_sd, "used": "yes" if c.terms == base.terms else ""}
+                {
+                    "curve": str(curve.key),
+                    "base": int(base.data.n_nominal),
+                    "terms": " + ".join(c.terms),
+                    "adjusted R2": c.adjusted_r2,
+                    "AICc": c.aicc,
+                    "leave-one-out, points": c.loo,
+                    "residual sd, points": c.residual_sd,
+                    "used": "yes" if c.terms == base.terms else "",
+                }
                 for c in shown
-            ]  # fmt: skip
+            ]
     return rows
 
 
 def _narrowing_rows(analysis: Analysis) -> list[dict]:
     return [
-        {"curve": str(curve.key), "base": int(n.n_base), "source": n.source, "share of variance": f"{n.share:.1%}",
-         "one more removes": f"{n.saves:.1%}"}
-        for curve in analysis.curves for n in curve.narrowing[:_SOURCES]
-    ]  # fmt: skip
+        {
+            "curve": str(curve.key),
+            "base": int(n.n_base),
+            "source": n.source,
+            "share of variance": f"{n.share:.1%}",
+            "one more removes": f"{n.saves:.1%}",
+        }
+        for curve in analysis.curves
+        for n in curve.narrowing[:_SOURCES]
+    ]

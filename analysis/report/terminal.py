@@ -32,7 +32,7 @@ def summary_table(table: pd.DataFrame, analysis: Analysis) -> RenderableType:
     return Group(*parts)
 
 
-def _by_family(table: pd.DataFrame, analysis: Analysis):
+def _by_family(table: pd.DataFrame, analysis: Analysis) -> list[tuple[tuple, pd.DataFrame]]:
     means = cell_means(table, metric=analysis.settings.metric, level=analysis.settings.level)
     return list(means.groupby(["dataset", "classifier", "recipe"], sort=True)) if len(means) else []
 
@@ -45,14 +45,15 @@ def _accuracy_table(means: pd.DataFrame, family: tuple) -> Table:
         arm = f"syn ({row['generator']})" if row["arm"] == "syn" else row["arm"]
         interval = "-" if pd.isna(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}"
         added = int(row["n_real_added"] + row["n_syn"] + row["n_copies"])
-        view.add_row(f"{row['n_nominal']:,.0f}", arm, f"{added:,}", f"{row['scale']:g}", f"{row['mean']:.2f}",
-                     interval, str(row["trials"]))  # fmt: skip
+        size, scale, mean = f"{row['n_nominal']:,.0f}", f"{row['scale']:g}", f"{row['mean']:.2f}"
+        view.add_row(size, arm, f"{added:,}", scale, mean, interval, str(row["trials"]))
     return view
 
 
 def _gain_lines(curve: CurveResult) -> list[str]:
     named: list[tuple[str, Estimate | None]] = [
         ("real over base", curve.real_gain), ("synthetic over base", curve.gain_over_base),
-        ("synthetic over copies", curve.gain_over_copies), ("copies over base", curve.copies_over_base),
+        ("synthetic over copies", curve.gain_over_copies),
+        ("copies over base", curve.copies_over_base),
     ]  # fmt: skip
     return [f"gain of {name}: {gain.text(2)} points" for name, gain in named if gain is not None]

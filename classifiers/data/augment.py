@@ -36,9 +36,8 @@ def _crop_and_flip(padded: torch.Tensor, draws: torch.Tensor, padding: int) -> t
     """Crop, then flip, as one gather of whole pixels."""
     _, full_height, full_width, channels = padded.shape
     height, width = full_height - 2 * padding, full_width - 2 * padding
-    rows = (
-        torch.arange(padding, padding + height, device=padded.device) + draws[:, TOP, None]
-    )  # (B, H)
+    # (B, H)
+    rows = torch.arange(padding, padding + height, device=padded.device) + draws[:, TOP, None]
     columns = torch.arange(width, device=padded.device)
     columns = torch.where(draws[:, FLIP, None] == 1, width - 1 - columns, columns)  # (B, W)
     rows = (draws[:, INDEX, None].long() * full_height + rows) * full_width
@@ -58,9 +57,8 @@ def _resized_crop(images: torch.Tensor, draws: torch.Tensor, size: int) -> torch
     x = _sample_points(draws[:, LEFT], draws[:, WIDTH], size, flip=draws[:, FLIP])
     # grid_sample's unit: -1 and 1 are the outer edges of the image (align_corners=False).
     y, x = (2 * y + 1) / height - 1, (2 * x + 1) / width - 1
-    grid = torch.stack(
-        torch.broadcast_tensors(x[:, None, :], y[:, :, None]), -1
-    )  # (B, S, S, 2) of (x, y)
+    # (B, S, S, 2) of (x, y)
+    grid = torch.stack(torch.broadcast_tensors(x[:, None, :], y[:, :, None]), -1)
     pixels = images.permute(0, 3, 1, 2).float()
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +61,7 @@ class Resident:
         padding = self.recipe.augmentation.crop_padding_px
         return statistics(self.padded[:, padding : padding + height, padding : padding + width])
 
-    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, first: int) -> Generator[Batch, None, None]:
         """The epoch's batches from its zero-based `first` on; the last one may be partial."""
         table = self._draws(epoch)
         for start in range(first * self.recipe.batch, self.n_total, self.recipe.batch):

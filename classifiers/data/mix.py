@@ -129,7 +129,8 @@ def _checked(number: int, part: Part) -> Part:
         )
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"part {number}: labels must be ({len(images)},) integers, got {labels.shape} {labels.dtype}"
+            f"part {number}: labels must be ({len(images)},) integers, "
+            f"got {labels.shape} {labels.dtype}"
         )
     if indices.ndim != 1 or (indices.size and not np.issubdtype(indices.dtype, np.integer)):
         raise ValueError(
@@ -137,6 +138,7 @@ def _checked(number: int, part: Part) -> Part:
         )
     if indices.size and not 0 <= indices.min() <= indices.max() < len(images):
         raise ValueError(
-            f"part {number}: indices must be 0..{len(images) - 1}, got {indices.min()}..{indices.max()}"
+            f"part {number}: indices must be 0..{len(images) - 1}, "
+            f"got {indices.min()}..{indices.max()}"
         )
     return Part(images, labels.astype(np.int64, copy=False), indices.astype(np.int64, copy=False))

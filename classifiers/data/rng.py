@@ -69,12 +69,12 @@ def _resized_crops(
     Where none fits, the whole image, cut to the nearest allowed aspect. The rule of Szegedy et al.
     2015 as torchvision states it.
     """
-    area = rng.uniform(*crop.scale, (n, _RESIZED_CROP_TRIES)) * (height * width)
-    aspect = np.exp(rng.uniform(*np.log(crop.ratio), (n, _RESIZED_CROP_TRIES)))  # width / height
-    tries = np.stack([np.rint(np.sqrt(area / aspect)), np.rint(np.sqrt(area * aspect))], -1).astype(
-        np.int64
-    )
-    fits = ((tries > 0) & (tries <= (height, width))).all(-1)
+    (smallest, largest), (narrowest, widest) = crop.scale, np.log(crop.ratio)
+    area = rng.uniform(smallest, largest, (n, _RESIZED_CROP_TRIES)) * (height * width)
+    aspect = np.exp(rng.uniform(narrowest, widest, (n, _RESIZED_CROP_TRIES)))  # width / height
+    sides = np.stack([np.sqrt(area / aspect), np.sqrt(area * aspect)], -1)
+    tries = np.rint(sides).astype(np.int64)
+    fits: np.ndarray = ((tries > 0) & (tries <= (height, width))).all(-1)
     sizes = tries[np.arange(n), fits.argmax(1)]  # (n, 2)
     sizes[~fits.any(1)] = _central_size(height, width, crop)
     room = np.array([height, width]) - sizes

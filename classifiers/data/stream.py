@@ -13,7 +13,7 @@ import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -113,25 +113,21 @@ class Streamed:
         classes: int,
         device: torch.device,
     ):
-        self.mix, self.recipe, self.seed, self.classes, self.device = (
-            mix,
-            recipe,
-            seed,
-            classes,
-            device,
-        )
+        self.mix, self.recipe, self.seed = mix, recipe, seed
+        self.classes, self.device = classes, device
         self.n_total = mix.n_total
         self.steps_per_epoch = recipe.steps_per_epoch(mix.n_total)
         self.rank, self.workers = distributed.world()
         self.image_shape = mix.image_shape
         self.epoch_draws = functools.lru_cache(maxsize=1)(self._epoch_draws)
 
-    def statistics(self):
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """ValueError: what `Resident` measures, nobody has seen here."""
         raise ValueError(
             "streamed images are not measured: give the recipe a normalisation (mean and std)"
         )
 
-    def batches(self, epoch: int, first: int) -> Iterator[Batch]:
+    def batches(self, epoch: int, first: int) -> Generator[Batch, None, None]:
         """Batches from the epoch's zero-based `first` on. Close it to end its helper thread."""
         ready: queue.Queue = queue.Queue(maxsize=2)
         stop = threading.Event()
@@ -206,7 +202,8 @@ class Streamed:
         images, labels = fetch()
         if images.shape[1:] != self.mix.image_shape or images.dtype != np.uint8:
             raise ValueError(
-                f"shard {part}: expected (M, *{self.mix.image_shape}) uint8, got {images.shape} {images.dtype}"
+                f"shard {part}: expected (M, *{self.mix.image_shape}) uint8, "
+                f"got {images.shape} {images.dtype}"
             )
         check_labels(labels[indices], self.classes)
         return images, labels
@@ -241,7 +238,7 @@ class Streamed:
 
     def _copy_rows(
         self, numbers: np.ndarray, held: dict[int, _Lease], pixels: np.ndarray, targets: np.ndarray
-    ):
+    ) -> None:
         # Image by image: each is a contiguous block, copied with the interpreter's lock released.
         for place, (number, part) in enumerate(zip(numbers, self.mix.part_of(numbers))):
             images, labels = held[part].arrays.result()

@@ -46,7 +46,8 @@ def _network(name: str, classes: int, height: int, width: int, channels: int) ->
 
 def last_layer(network: nn.Module) -> nn.Module:
     """The layer that gives the logits."""
-    return network.get_classifier() if hasattr(network, "get_classifier") else network.head
+    own: Any = network  # timm's networks have a method for it, ours call it `head`
+    return own.get_classifier() if hasattr(own, "get_classifier") else own.head
 
 
 def _replace_head(name: str, network: nn.Module, head: Head) -> None:
@@ -69,7 +70,7 @@ def _replace_head(name: str, network: nn.Module, head: Head) -> None:
 def _timm(name: str, classes: int, height: int, width: int, channels: int) -> nn.Module:
     import timm
 
-    options = {"pretrained": False, "num_classes": classes, "in_chans": channels}
+    options: dict[str, Any] = {"pretrained": False, "num_classes": classes, "in_chans": channels}
     if name == "vit_base_patch32_224":
         options["img_size"] = (height, width)
     return timm.create_model(name.removeprefix("timm/"), **options)

@@ -17,6 +17,9 @@ class Classifier(nn.Module):
     set, the network computes in bfloat16 where autocast allows it; the weights stay float32.
     """
 
+    scale: torch.Tensor
+    shift: torch.Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -29,9 +32,9 @@ class Classifier(nn.Module):
         self.network, self.input_size = network, input_size
         self.bf16 = False
         # As one multiply-add: x·scale + shift = (x / 255 − mean) / std.
-        mean, std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        self.register_buffer("scale", (1 / (255 * std)).float().view(-1, 1, 1))
-        self.register_buffer("shift", (-mean / std).float().view(-1, 1, 1))
+        m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+        self.register_buffer("scale", (1 / (255 * s)).float().view(-1, 1, 1))
+        self.register_buffer("shift", (-m / s).float().view(-1, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         x = pixels.float()

@@ -8,7 +8,7 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -33,7 +33,7 @@ class ResizedCrop(Frozen):
     """Width to height of the crop."""
 
     @model_validator(mode="after")
-    def _ranges(self):
+    def _ranges(self) -> Self:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise ValueError(f"scale must be 0 < low <= high <= 1, got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
@@ -54,7 +54,7 @@ class Augmentation(Frozen):
     """A random crop, resized."""
 
     @model_validator(mode="after")
-    def _one_crop(self):
+    def _one_crop(self) -> Self:
         if self.crop_padding_px and self.resized_crop:
             raise ValueError("crop_padding_px and resized_crop exclude each other: choose one crop")
         return self
@@ -82,7 +82,7 @@ class Multistep(Frozen):
 
     @field_validator("at")
     @classmethod
-    def _rising(cls, at):
+    def _rising(cls, at: tuple[float, ...]) -> tuple[float, ...]:
         if not at or any(b <= a for a, b in zip(at, at[1:])):
             raise ValueError(
                 f"at must be rising fractions of the training, e.g. [0.5, 0.75], got {list(at)}"
@@ -113,7 +113,7 @@ class Normalisation(Frozen):
     """Of each channel."""
 
     @model_validator(mode="after")
-    def _same_length(self):
+    def _same_length(self) -> Self:
         if len(self.mean) != len(self.std) or not self.mean:
             raise ValueError(
                 f"mean and std need one value per channel, got {len(self.mean)} and {len(self.std)}"
@@ -160,7 +160,7 @@ class Settings(Frozen):
     """What a recipe and a resolved recipe share."""
 
     # fmt: off
-    original: ClassVar = (
+    original: ClassVar[tuple[str, ...]] = (
         "batch", "lr", "decay", "warmup", "optimizer", "momentum", "nesterov", "weight_decay",
         "label_smoothing", "augmentation", "normalisation",
     )
@@ -215,7 +215,7 @@ class Recipe(Settings):
     """What one classifier does otherwise."""
 
     @model_validator(mode="after")
-    def _one_length(self):
+    def _one_length(self) -> Self:
         lengths = ("epochs", "steps", "epochs_by_base", "steps_by_total")
         given = [name for name in lengths if getattr(self, name) is not None]
         if len(given) != 1:
@@ -238,7 +238,7 @@ class Recipe(Settings):
 
     @field_validator("by_classifier")
     @classmethod
-    def _canonical_names(cls, overrides):
+    def _canonical_names(cls, overrides: dict[str, Override]) -> dict[str, Override]:
         return {canonical(name): override for name, override in overrides.items()}
 
 
@@ -256,7 +256,7 @@ class ResolvedRecipe(Settings):
     steps: int | None = None
 
     @model_validator(mode="after")
-    def _one_length(self):
+    def _one_length(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("a resolved recipe has either epochs or steps")
         return self
@@ -271,7 +271,10 @@ class ResolvedRecipe(Settings):
 
     def total_steps(self, n_total: int) -> int:
         """Optimizer steps of the whole training on n_total images."""
-        return self.steps or self.epochs * self.steps_per_epoch(n_total)
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None, "one of both is set"
+        return self.epochs * self.steps_per_epoch(n_total)
 
     def warmup_steps(self, n_total: int) -> int:
         return _at_fraction(self.warmup, self.total_steps(n_total))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from equigrid.classifiers.recipes.model import (
     Augmentation,
@@ -140,7 +141,7 @@ def _by_name(name: str) -> Recipe:
 
 
 def _one_line(error: ValidationError) -> str:
-    def text(item):
+    def text(item: ErrorDetails) -> str:
         where = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         return f"{where}: {message} (got {item['input']!r})" if where else message

@@ -52,10 +52,11 @@ def _nearest_rung(rungs: tuple[BaseRung, ...], fraction: float) -> BaseRung:
 
 def _bin(recipe: Recipe, n_total: int) -> int:
     rungs, last = recipe.steps_by_total, recipe.total_max
+    assert rungs is not None, "a recipe has one of the four lengths"
     covered = [rung for rung in rungs if rung.from_total <= n_total]
     if not covered or (last is not None and n_total > last):
         raise ValueError(
-            f"steps_by_total covers {rungs[0].from_total:,} to {f'{last:,}' if last else 'any'} images, "
-            f"got {n_total:,} in all; give a recipe with fixed steps for this size"
+            f"steps_by_total covers {rungs[0].from_total:,} to {f'{last:,}' if last else 'any'} "
+            f"images, got {n_total:,} in all; give a recipe with fixed steps for this size"
         )
     return covered[-1].steps

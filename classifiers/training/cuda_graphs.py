@@ -46,7 +46,7 @@ class GraphedSteps(Steps):
         if self.full_batches <= self.WARM_UP_STEPS:
             return self._branches(batches)
         if self.graph is None:
-            self._capture(batches)
+            self.graph = self._capture(batches)
         for own, batch in zip(self.draws, batches):
             own.copy_(batch.draws)
         self.graph.replay()
@@ -65,8 +65,8 @@ class GraphedSteps(Steps):
             main.wait_stream(stream)
         return losses
 
-    def _capture(self, batches: Sequence[Batch]) -> None:
-        self.graph = torch.cuda.CUDAGraph()
+    def _capture(self, batches: Sequence[Batch]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
         self.draws = [batch.draws.clone() for batch in batches]
         own = [
             Batch(b.padded, b.targets, table, b.n_global) for b, table in zip(batches, self.draws)
@@ -75,8 +75,9 @@ class GraphedSteps(Steps):
         for member in self.members:
             member.drop_gradients()
         stream = torch.cuda.current_stream()
-        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             self.losses = self._branches(own)
+        return graph
 
 
 class WhileRecordable:
@@ -87,7 +88,8 @@ class WhileRecordable:
     """
 
     def __init__(self, steps: GraphedSteps, members: Sequence[Replica]):
-        self.steps, self.members = steps, members
+        self.steps: Steps = steps
+        self.members = members
 
     def __call__(self, batches: Sequence[Batch], number: int, lr: float) -> list[torch.Tensor]:
         """As `Steps`."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from equigrid.classifiers import distributed
 from equigrid.classifiers.compute import Speed
-from equigrid.classifiers.data.batches import Resident
+from equigrid.classifiers.data.batches import Batch, Resident
 from equigrid.classifiers.data.mix import Mix, as_mix, check_labels
 from equigrid.classifiers.data.stream import Streamed, StreamedMix
 from equigrid.classifiers.evaluation import Evaluation
@@ -24,7 +24,7 @@ from equigrid.classifiers.models import Head
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable
 from equigrid.classifiers.training.loss_monitor import LossWatch, NotFinite
-from equigrid.classifiers.training.replica import Replica
+from equigrid.classifiers.training.replica import Feed, Replica
 from equigrid.classifiers.training.step import Steps
 
 __all__ = ["NotFinite", "Trained", "Validation", "train", "train_together"]
@@ -48,7 +48,7 @@ class Validation:
     mix: Mix
     every_epochs: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.every_epochs < 1:
             raise ValueError(f"every_epochs must be at least 1, got {self.every_epochs}")
 
@@ -104,8 +104,9 @@ def train(
     Raises ValueError for a classifier or data that do not fit, and NotFinite, with epoch and step.
     """
     return train_together(
-        images, labels, model=model, recipe=recipe, classes=classes, seeds=[seed], device=device, resume=resume,
-        checkpoint=checkpoint, log=log, validation=validation, speed=speed, head=head,
+        images, labels, model=model, recipe=recipe, classes=classes, seeds=[seed], device=device,
+        resume=resume, checkpoint=checkpoint, log=log, validation=validation, speed=speed,
+        head=head,
     )[0]  # fmt: skip
 
 
@@ -157,7 +158,14 @@ def train_together(
     ]
 
 
-def _feeds(images, labels, recipe, seeds, classes, device) -> list[Resident] | list[Streamed]:
+def _feeds(
+    images: Images,
+    labels: np.ndarray | None,
+    recipe: ResolvedRecipe,
+    seeds: Sequence[int],
+    classes: int,
+    device: torch.device,
+) -> Sequence[Feed]:
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must be one or more, each once, got {list(seeds)}")
     if isinstance(images, StreamedMix):
@@ -175,7 +183,12 @@ class _Loop:
     """All members' training between two steps."""
 
     def __init__(
-        self, members: list[Replica], recipe: ResolvedRecipe, speed: Speed, resume, validation
+        self,
+        members: list[Replica],
+        recipe: ResolvedRecipe,
+        speed: Speed,
+        resume: State | None,
+        validation: Validation | None,
     ):
         self.members, self.validation = members, validation
         self.device, self.n_total = members[0].feed.device, members[0].feed.n_total
@@ -188,9 +201,12 @@ class _Loop:
         graphs = speed.use_graphs(self.device, self.total_steps, self._against_graphs())
         if resume is not None:
             self._load(resume)
-        self.make_step = GraphedSteps(steps) if graphs else Steps(steps)
-        if graphs and speed.graphs is None:
-            self.make_step = WhileRecordable(self.make_step, members)
+        self.make_step: Steps | WhileRecordable
+        if graphs:
+            graphed = GraphedSteps(steps)
+            self.make_step = WhileRecordable(graphed, members) if speed.graphs is None else graphed
+        else:
+            self.make_step = Steps(steps)
 
     def _against_graphs(self) -> str | None:
         """Why this training's steps cannot be replayed, if so."""
@@ -229,24 +245,16 @@ class _Loop:
     def seconds(self) -> float:
         return self.seconds_before + (self.seconds_now or time.perf_counter() - self.started)
 
-    def _open_feeds(self, stack: contextlib.ExitStack) -> list[Iterator]:
+    def _open_feeds(self, stack: contextlib.ExitStack) -> list[Iterator[Batch]]:
         epoch, first = divmod(self.step, self.steps_per_epoch)
         feeds = (member.feed.batches(epoch, first) for member in self.members)
         return [stack.enter_context(contextlib.closing(feed)) for feed in feeds]
 
     def _watch(self, member: Replica, log: Log) -> LossWatch:
-        def report(step, loss):
+        def report(step: int, loss: float) -> None:
             if self.rank == 0:
-                epoch = step // self.steps_per_epoch
-                log(
-                    {
-                        "epoch": epoch,
-                        "step": step,
-                        "loss": loss,
-                        "lr": self.lr[step],
-                        "seed": member.seed,
-                    }
-                )
+                row = {"epoch": step // self.steps_per_epoch, "step": step, "loss": loss}
+                log({**row, "lr": self.lr[step], "seed": member.seed})
 
         reduce = dist.all_reduce if self.workers > 1 else None
         return LossWatch(self.device, self.step, self.steps_per_epoch, reduce=reduce, report=report)
@@ -254,10 +262,8 @@ class _Loop:
     def _validate(self) -> None:
         if self.validation is None:
             return
-        if (
-            self.step % (self.validation.every_epochs * self.steps_per_epoch)
-            and self.step < self.total_steps
-        ):
+        between = self.step % (self.validation.every_epochs * self.steps_per_epoch) != 0
+        if between and self.step < self.total_steps:
             return
         for member in self.members:
             member.validate(self.step, self.validation.mix)
@@ -277,8 +283,9 @@ class _Loop:
         fits = state["n_total"] == self.n_total and len(state["members"]) == len(self.members)
         if not fits or not 0 <= state["step"] <= self.total_steps:
             raise ValueError(
-                f"the checkpoint is of another training: step {state['step']} on {state['n_total']} images, "
-                f"{len(state['members'])} seeds; this one has {self.total_steps} steps on {self.n_total}, "
+                f"the checkpoint is of another training: step {state['step']} on "
+                f"{state['n_total']} images, {len(state['members'])} seeds; "
+                f"this one has {self.total_steps} steps on {self.n_total}, "
                 f"{len(self.members)} seeds"
             )
         self.step, self.seconds_before = state["step"], state["seconds"]

@@ -19,7 +19,7 @@ class NotFinite(FloatingPointError):
         )
         self.loss, self.epoch, self.step = loss, epoch, step
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[NotFinite], tuple[float, int, int]]:
         return NotFinite, (self.loss, self.epoch, self.step)
 
 
@@ -37,7 +37,7 @@ class LossWatch:
         first_step: int,
         steps_per_epoch: int,
         *,
-        reduce: Callable[[torch.Tensor], None] | None = None,
+        reduce: Callable[[torch.Tensor], object] | None = None,
         report: Callable[[int, float], None] | None = None,
     ):
         self.device, self.steps_per_epoch = device, steps_per_epoch

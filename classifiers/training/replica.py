@@ -93,7 +93,7 @@ def _initial(
     module.bf16 = speed.use_bf16(feed.device, min(recipe.batch, feed.n_total) * size[0] * size[1])
     if speed.compile:
         module.network.compile()
-    return module.to(feed.device, memory_format=torch.channels_last)
+    return module.to(feed.device).to(memory_format=torch.channels_last)
 
 
 def _normalisation(recipe: ResolvedRecipe, feed: Feed) -> tuple[list[float], list[float]]:
@@ -108,14 +108,23 @@ def _normalisation(recipe: ResolvedRecipe, feed: Feed) -> tuple[list[float], lis
 
 
 def _optimizer(module: nn.Module, recipe: ResolvedRecipe) -> torch.optim.Optimizer:
-    shared = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adamw":
-        # capturable keeps the step count on a GPU, as a CUDA graph needs.
-        capturable = next(module.parameters()).device.type == "cuda"
-        betas = (recipe.momentum, 0.999)
-        return torch.optim.AdamW(module.parameters(), betas=betas, capturable=capturable, **shared)
+        return torch.optim.AdamW(
+            module.parameters(),
+            lr=recipe.lr,
+            betas=(recipe.momentum, 0.999),
+            weight_decay=recipe.weight_decay,
+            # Keeps the step count on a GPU, as a CUDA graph needs.
+            capturable=next(module.parameters()).device.type == "cuda",
+            fused=True,
+        )
     return torch.optim.SGD(
-        module.parameters(), momentum=recipe.momentum, nesterov=recipe.nesterov, **shared
+        module.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
 
 

@@ -70,14 +70,13 @@ class ZeroShotConfig(Frozen):
         if not self.unseen:
             labels = list(range(classes - classes // 2, classes))
         else:
-            known = {
-                **{label: label for label in range(classes)},
-                **{n: i for i, n in enumerate(class_names)},
-            }
+            known: dict[int | str, int] = {label: label for label in range(classes)}
+            known |= {name: label for label, name in enumerate(class_names)}
             for one in self.unseen:
                 if one not in known:
                     raise ValueError(
-                        f"unseen: there is no class {one!r}; name labels 0..{classes - 1} or class names"
+                        f"unseen: there is no class {one!r}; "
+                        f"name labels 0..{classes - 1} or class names"
                     )
             labels = sorted({known[one] for one in self.unseen})
         return check_split(labels, classes)
@@ -94,7 +93,8 @@ class ZeroShotConfig(Frozen):
         for name in class_names:
             if _NO_WORD.fullmatch(name):
                 raise ValueError(
-                    f"class name {name!r} says nothing to a text encoder; give the dataset `class_names`"
+                    f"class name {name!r} says nothing to a text encoder; "
+                    "give the dataset `class_names`"
                 )
         return tuple(
             self.template.format(c=" ".join(name.replace("_", " ").split())) for name in class_names
@@ -135,7 +135,8 @@ class ZeroShotConfig(Frozen):
         )
         if width != self.text_width:
             raise ValueError(
-                f"text_encoder: {str(folder)!r} gives features of width {width}; set text_width: {width}"
+                f"text_encoder: {str(folder)!r} gives features of width {width}; "
+                f"set text_width: {width}"
             )
 
     def _encoder(self) -> dict:
@@ -159,7 +160,8 @@ def check_split(unseen: Sequence[int], classes: int) -> tuple[int, ...]:
         or not set(unseen) <= set(range(classes))
     ):
         raise ValueError(
-            f"a split needs two seen and two unseen classes of 0..{classes - 1}, got unseen {list(unseen)}"
+            f"a split needs two seen and two unseen classes of 0..{classes - 1}, "
+            f"got unseen {list(unseen)}"
         )
     return tuple(unseen)
 

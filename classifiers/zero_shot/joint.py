@@ -26,6 +26,9 @@ class JointSpace(nn.Module):
     3). The texts are frozen. Logits of classes that are no candidates are -10,000.
     """
 
+    texts: torch.Tensor
+    absent: torch.Tensor
+
     def __init__(
         self,
         width: int,
@@ -39,9 +42,8 @@ class JointSpace(nn.Module):
         super().__init__()
         self.image, self.text = nn.Linear(width, joint), nn.Linear(texts.shape[1], joint)
         self.log_scale_start = -math.log(temperature)
-        self.scale_change = nn.Parameter(
-            torch.zeros(())
-        )  # its change, so that weight decay draws it to the start
+        # The scale's change, so that weight decay draws it to the start.
+        self.scale_change = nn.Parameter(torch.zeros(()))
         self.register_buffer("texts", texts)
         self.register_buffer("absent", torch.ones(len(texts), dtype=torch.bool))
         self.choose(candidates)

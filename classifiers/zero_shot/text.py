@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +30,8 @@ def text_features(
     with torch.inference_mode():
         for text in texts:
             tokens = tokenizer(text, return_tensors="pt", truncation=True).to(device)
-            rows.append(
-                encoder(**tokens).last_hidden_state[0].mean(0).float().cpu()
-            )  # (tokens, width) -> (width,)
+            # (tokens, width) -> (width,)
+            rows.append(encoder(**tokens).last_hidden_state[0].mean(0).float().cpu())
     features = torch.stack(rows).numpy()
     if features.shape[1] != config.text_width:
         raise ValueError(
@@ -41,24 +41,21 @@ def text_features(
     return features
 
 
-def _load(config: ZeroShotConfig):
+def _load(config: ZeroShotConfig) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     source = config.text_encoder
     try:
         folder = source if Path(source).is_dir() else _from_hub(source, config.revision)
         # Safetensors alone, never a pickle; no code of a repository is run.
-        return AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(
-            folder, use_safetensors=True
-        )
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # the libraries differ in what they raise for bad files
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return tokenizer, AutoModel.from_pretrained(folder, use_safetensors=True)
+    # The libraries differ in what they raise for bad files.
+    except (OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         raise ValueError(
-            f"text_encoder {source!r} could not be loaded ({reason}); name a folder with {ENCODER_FILES}, "
+            f"text_encoder {source!r} could not be loaded ({reason}); "
+            f"name a folder with {ENCODER_FILES}, "
             "or download the hub's into the cache that HF_HOME names"
         ) from error
 

@@ -79,7 +79,8 @@ def zero_shot(
         candidates = np.unique(mix.labels()).tolist()
     if recipe.label_smoothing and len(candidates) < classes:
         raise ValueError(
-            f"label_smoothing {recipe.label_smoothing} would teach classes without images: set it to 0"
+            f"label_smoothing {recipe.label_smoothing} would teach classes "
+            "without images: set it to 0"
         )
     texts = torch.tensor(text_features, dtype=torch.float32)
 
@@ -107,7 +108,12 @@ def _classes(text_features: np.ndarray, config: ZeroShotConfig) -> int:
 
 
 def _tested(
-    trained: Trained, test: Mix, unseen: Sequence[int], classes: int, device, n_train: int
+    trained: Trained,
+    test: Mix,
+    unseen: Sequence[int],
+    classes: int,
+    device: torch.device | str,
+    n_train: int,
 ) -> ZeroShot:
     space = next(part for part in trained.module.modules() if isinstance(part, JointSpace))
     everything, seen = range(classes), sorted(set(range(classes)) - set(unseen))

@@ -16,10 +16,8 @@ SHARD_FORMAT = 1
 
 _SHARD_BYTES = 12 * 2**20  # 4,096 images of 32x32x3
 _SHARD_IMAGES = (64, 4096)
-_TINY_BYTES, _TINY_SHARD = (
-    1024,
-    512,
-)  # 8x8 sets have some hundred images: shards of 4,096 would be waste
+# 8x8 sets have some hundred images: shards of 4,096 would be waste
+_TINY_BYTES, _TINY_SHARD = 1024, 512
 
 
 def labels(seed: int, start: int, stop: int, classes: int) -> np.ndarray:

@@ -1,15 +1,16 @@
 """Weights by name: read from files, compared, copied."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
-    Weights = dict[str, torch.Tensor]
+    Weights = Mapping[str, torch.Tensor]
 
 
-def read(path: str) -> "Weights":
+def read(path: str) -> "dict[str, torch.Tensor]":
     """A state dict from a safetensors file; ValueError if there is none or it is no such file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -35,7 +36,7 @@ def check_names(what: str, wanted: "Weights", given: "Weights") -> None:
             raise ValueError(f"{what}: {name} is not in the configured network")
 
 
-def copied(weights: "Weights") -> "Weights":
+def copied(weights: "Weights") -> "dict[str, torch.Tensor]":
     """Copies on the CPU."""
     return {
         name: value.detach().to("cpu", copy=True).contiguous() for name, value in weights.items()

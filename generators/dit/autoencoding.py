@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
 from equigrid.generators.common.pixels import to_float, to_uint8
@@ -47,7 +47,7 @@ class Autoencoding(nn.Module):
         )
 
 
-class AutoencoderTrainer(DiTTrainer):
+class AutoencoderTrainer(DiTTrainer[Pair]):
     """Rombach et al. 2022, Appendix G, without the loss in a pre-trained network's features.
 
     Per image: |x - x'| summed over its values, plus kl_weight times the divergence of its latents
@@ -61,7 +61,7 @@ class AutoencoderTrainer(DiTTrainer):
     def __init__(self, images: np.ndarray, config: DiTConfig, *, seed: int, device: torch.device):
         training = config.vae.training
         super().__init__(training, config.compute, seed=seed_of(seed, "autoencoder"), device=device)
-        self.images, self.flips = images, config.flips
+        self.training, self.images, self.flips = training, images, config.flips
         side, channels = images.shape[1], images.shape[3]
         self.latent_shape = (config.vae.latent_channels, *[side // config.vae.downsample] * 2)
         self.starts_at = round(training.discriminator.starts_at_part * training.steps)
@@ -99,14 +99,14 @@ class AutoencoderTrainer(DiTTrainer):
             made, mean, log_variance = learner.forward(*part)
         l1 = (made - part.clean).abs().mean()
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1).mean()
-        loss = l1 + self.schedule.kl_weight * kl / part.clean[0].numel()
+        loss = l1 + self.training.kl_weight * kl / part.clean[0].numel()
         fooled = judged = loss.new_zeros(())
         if adversarial:
             judge.network.requires_grad_(False)
             with self.autocast():
                 fooled = -judge.network(made).float().mean()
             judge.network.requires_grad_(True)
-        learner.backward(share * (loss + self.schedule.discriminator.weight * fooled))
+        learner.backward(share * (loss + self.training.discriminator.weight * fooled))
         if adversarial:
             with self.autocast():
                 real, fake = judge.forward(torch.cat([part.clean, made.detach()])).float().chunk(2)
@@ -139,7 +139,8 @@ class Autoencoder:
         with torch.device("meta"):
             vae = autoencoder(config.vae, side=side, channels=channels, seed=0)
         vae.load_state_dict(weights, strict=True, assign=True)
-        self.vae = vae.to(device).eval().requires_grad_(False)
+        vae.to(device)  # type: ignore[arg-type]  # diffusers' decorator hides what `to` takes
+        self.vae = vae.eval().requires_grad_(False)
         self.device, self.precision = device, precision_of(precision, device, auto="bf16")
 
     def encode(self, images: np.ndarray, *, mirrored: bool = False) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from equigrid.generators.base_config import GeneratorConfig
 from equigrid.generators.dit import released, sizes
-from equigrid.generators.dit.parts import VAE, Compute, Network, Sampler, Training
+from equigrid.generators.dit.parts import VAE, Compute, Network, Sampler, Schedule, Training
 
 
 class DiTConfig(GeneratorConfig):
@@ -55,8 +55,8 @@ class DiTConfig(GeneratorConfig):
             for key, path in named.items():
                 if path is not None:
                     raise ValueError(
-                        f"{key} {path!r} is pre-trained: a closed-set generator learns from the base subset alone; "
-                        "leave it out, or write setting: open"
+                        f"{key} {path!r} is pre-trained: a closed-set generator learns from the "
+                        "base subset alone; leave it out, or write setting: open"
                     )
         if self.setting == "open" and self.weights is None:
             raise ValueError(
@@ -66,7 +66,8 @@ class DiTConfig(GeneratorConfig):
             raise ValueError("class_indices are for released 'weights'")
         if self.sampler.guidance != 1 and self.weights is None and self.training.label_dropout == 0:
             raise ValueError(
-                "guidance needs a label_dropout above 0: without, the network knows no image unlabelled"
+                "guidance needs a label_dropout above 0: without, "
+                "the network knows no image unlabelled"
             )
         return self
 
@@ -79,8 +80,8 @@ class DiTConfig(GeneratorConfig):
         factor = self.vae.downsample * self.network.patch
         if height % factor:
             raise ValueError(
-                f"image size {height}x{width} must be divisible by {factor}: vae.downsample {self.vae.downsample} "
-                f"times network.patch {self.network.patch}"
+                f"image size {height}x{width} must be divisible by {factor}: "
+                f"vae.downsample {self.vae.downsample} times network.patch {self.network.patch}"
             )
         return height // self.vae.downsample
 
@@ -95,22 +96,20 @@ class DiTConfig(GeneratorConfig):
     ) -> None:
         self.latent_side(height, width)
         if self.weights is not None:
-            self._check_released(classes)
+            released.latent_scale(self.weights, self.vae.weights)  # looks for all of the files
+            if self.class_indices is not None and len(self.class_indices) != classes:
+                raise ValueError(
+                    f"class_indices has {len(self.class_indices)} entries, "
+                    f"the dataset {classes} classes"
+                )
             return
         if n_images < 1:
             raise ValueError("a DiT cannot be trained on no images")
         layers = self.vae.training.discriminator.layers
         if height < 3 * 2**layers:
             raise ValueError(
-                f"image size {height}x{width} is too small for vae.training.discriminator.layers {layers}, "
-                f"which need {3 * 2**layers} pixels"
-            )
-
-    def _check_released(self, classes: int) -> None:
-        released.latent_scale(self.weights, self.vae.weights)  # which looks for all of the files
-        if self.class_indices is not None and len(self.class_indices) != classes:
-            raise ValueError(
-                f"class_indices has {len(self.class_indices)} entries, the dataset {classes} classes"
+                f"image size {height}x{width} is too small for vae.training.discriminator.layers "
+                f"{layers}, which need {3 * 2**layers} pixels"
             )
 
     def for_images(self, n_images: int) -> "DiTConfig":
@@ -139,7 +138,11 @@ class DiTConfig(GeneratorConfig):
         }
         if self.weights is None and n_images is not None:
             chosen = self.for_images(n_images)
-            for name, of in (("training", chosen.training), ("autoencoder", chosen.vae.training)):
+            stages: dict[str, Schedule] = {
+                "training": chosen.training,
+                "autoencoder": chosen.vae.training,
+            }
+            for name, of in stages.items():
                 facts |= {
                     f"{name}_batch": of.batch,
                     f"{name}_steps": of.steps,

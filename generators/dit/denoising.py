@@ -25,7 +25,7 @@ class Noised(NamedTuple):
     """(n,) int64; the number of classes where the label is dropped."""
 
 
-class TransformerTrainer(DiTTrainer):
+class TransformerTrainer(DiTTrainer[Noised]):
     """Peebles and Xie 2023, Section 4, with the hybrid loss of improved DDPM."""
 
     COLUMNS = ("loss", "mse", "vb")
@@ -43,7 +43,7 @@ class TransformerTrainer(DiTTrainer):
         training = config.training
         super().__init__(training, config.compute, seed=seed_of(seed, "transformer"), device=device)
         self.latents, self.labels, self.classes = latents, labels, classes
-        self.flips, self.label_dropout = config.flips, training.label_dropout
+        self.training, self.flips = training, config.flips
         self.diffusion = diffusion()
         channels, side = config.vae.latent_channels, latents.moments.shape[-1]
         network = transformer(config.network, side=side, channels=channels, classes=classes)
@@ -57,7 +57,7 @@ class TransformerTrainer(DiTTrainer):
         chosen = torch.from_numpy(order(len(self.labels), self.seed, self.step * n, n))
         few = torch.Generator().manual_seed(seed_of(self.seed, "training", self.step))
         mirrored = torch.rand(n, generator=few) < (0.5 if self.flips else 0.0)
-        dropped = torch.rand(n, generator=few) < self.label_dropout
+        dropped = torch.rand(n, generator=few) < self.training.label_dropout
         t = torch.randint(0, TRAIN_STEPS, (n,), generator=few)
         labels = torch.where(dropped, self.classes, self.labels[chosen])
         many = torch.Generator(self.device).manual_seed(
@@ -83,4 +83,4 @@ class TransformerTrainer(DiTTrainer):
         return share * torch.stack([mse + vb, mse, vb]).detach()
 
     def rates(self) -> tuple[float, float]:
-        return super().rates()[0], ema_decay(self.schedule, self.step)
+        return super().rates()[0], ema_decay(self.training, self.step)

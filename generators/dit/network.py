@@ -3,10 +3,12 @@ discriminator.
 """
 
 import math
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiTTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.embeddings import PatchEmbed
+from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 from torch import nn
 
 from equigrid.generators.dit.parts import VAE, Discriminator, Network
@@ -67,18 +69,19 @@ def initialise(network: DiTTransformer2DModel, generator: torch.Generator) -> No
         if isinstance(layer, nn.Linear):
             gain = math.sqrt(0.5) if name.split(".")[-1] in _QKV else 1.0
             nn.init.xavier_uniform_(layer.weight, gain, generator)
-            nn.init.zeros_(layer.bias)
-    patches = network.pos_embed.proj
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    patches: Any = network.pos_embed.proj
     nn.init.xavier_uniform_(patches.weight.view(len(patches.weight), -1), generator=generator)
     nn.init.zeros_(patches.bias)
-    embedding = network.transformer_blocks[0].norm1.emb
-    steps = embedding.timestep_embedder
-    for layer in (embedding.class_embedder.embedding_table, steps.linear_1, steps.linear_2):
-        nn.init.normal_(layer.weight, std=0.02, generator=generator)
-    zeros = [block.norm1.linear for block in network.transformer_blocks]
-    for layer in (*zeros, network.proj_out_1, network.proj_out_2):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    blocks: Any = network.transformer_blocks
+    embedding, steps = blocks[0].norm1.emb, blocks[0].norm1.emb.timestep_embedder
+    for table in (embedding.class_embedder.embedding_table, steps.linear_1, steps.linear_2):
+        nn.init.normal_(table.weight, std=0.02, generator=generator)
+    zeros = [block.norm1.linear for block in blocks]
+    for gate in (*zeros, network.proj_out_1, network.proj_out_2):
+        nn.init.zeros_(gate.weight)
+        nn.init.zeros_(gate.bias)
 
 
 def autoencoder(vae: VAE, *, side: int, channels: int, seed: int) -> AutoencoderKL:

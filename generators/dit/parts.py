@@ -1,6 +1,6 @@
 """The parts of a DiT's configuration: networks, trainings, sampler. Free of torch."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,7 @@ _FEATURE_LOSSES = ("perceptual", "lpips", "feature_loss")
 class Network(Frozen):
     """Size of the transformer, Peebles and Xie 2023, Table 1."""
 
-    original: ClassVar = ("depth", "width", "heads", "patch")
+    original: ClassVar[tuple[str, ...]] = ("depth", "width", "heads", "patch")
 
     depth: int = Field(28, ge=1)
     """Transformer blocks."""
@@ -45,7 +45,7 @@ class Schedule(Frozen):
     """A training's budget and learning rate, in optimiser steps."""
 
     # fmt: off
-    original: ClassVar = (
+    original: ClassVar[tuple[str, ...]] = (
         "steps", "full_at_images", "least_steps", "batch", "lr", "lr_rampup_part", "lr_decay_part",
         "betas", "weight_decay",
     )
@@ -70,7 +70,7 @@ class Schedule(Frozen):
     weight_decay: float = Field(0.0, ge=0)
     """AdamW's."""
 
-    def for_images(self, n_images: int) -> "Schedule":
+    def for_images(self, n_images: int) -> Self:
         """The schedule that a base of n_images gets, written out."""
         if self.full_at_images is None:
             return self
@@ -84,7 +84,7 @@ class Training(Schedule):
     steps.
     """
 
-    original: ClassVar = ("ema_decay", "label_dropout")
+    original: ClassVar[tuple[str, ...]] = ("ema_decay", "label_dropout")
 
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     """The part of the averaged weights that a step keeps; (1 + n) / (10 + n) after n steps while
@@ -99,7 +99,7 @@ class Discriminator(Frozen):
     trains.
     """
 
-    original: ClassVar = ("base_channels", "layers", "starts_at_part", "weight")
+    original: ClassVar[tuple[str, ...]] = ("base_channels", "layers", "starts_at_part", "weight")
 
     base_channels: int = Field(64, ge=8, multiple_of=8)
     """Width of the first layer."""
@@ -120,7 +120,7 @@ class VAETraining(Schedule):
     choice.
     """
 
-    original: ClassVar = ("steps", "batch", "betas", "kl_weight", "discriminator")
+    original: ClassVar[tuple[str, ...]] = ("steps", "batch", "betas", "kl_weight", "discriminator")
 
     steps: int = Field(100_000, ge=1)
     """Of the whole training."""
@@ -138,7 +138,7 @@ class VAE(Frozen):
     """The autoencoder, retrained on the base subset."""
 
     # fmt: off
-    original: ClassVar = (
+    original: ClassVar[tuple[str, ...]] = (
         "downsample", "base_channels", "layers_per_block", "latent_channels", "norm_groups",
         "attention", "weights", "training",
     )
@@ -168,8 +168,9 @@ class VAE(Frozen):
         for name in _FEATURE_LOSSES:
             if isinstance(values, dict) and values.get(name):
                 raise ValueError(
-                    f"{name} {values[name]!r} would be a feature loss from a network trained on other images "
-                    "(ImageNet), which opens the closed set; leave it out, L1 and the discriminator are what there is"
+                    f"{name} {values[name]!r} would be a feature loss from a network trained on "
+                    "other images (ImageNet), which opens the closed set; leave it out, "
+                    "L1 and the discriminator are what there is"
                 )
         return values
 
@@ -177,7 +178,8 @@ class VAE(Frozen):
     def _groups_fit(self) -> "VAE":
         if self.base_channels % self.norm_groups:
             raise ValueError(
-                f"base_channels {self.base_channels} must be divisible by norm_groups {self.norm_groups}"
+                f"base_channels {self.base_channels} must be divisible by "
+                f"norm_groups {self.norm_groups}"
             )
         return self
 
@@ -192,7 +194,7 @@ class Sampler(Frozen):
     guidance.
     """
 
-    original: ClassVar = ("steps", "guidance", "guidance_channels", "batch")
+    original: ClassVar[tuple[str, ...]] = ("steps", "guidance", "guidance_channels", "batch")
 
     steps: int = Field(250, ge=1, le=1000)
     """Steps kept of the 1,000 of training."""

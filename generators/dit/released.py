@@ -33,7 +33,8 @@ def files(weights: str, vae_weights: str | None) -> dict[str, Path]:
     for path in found.values():
         if not path.is_file():
             raise ValueError(
-                f"weights: there is no file {str(path)!r}; docs/dit.md says how to convert a released one"
+                f"weights: there is no file {str(path)!r}; "
+                "docs/dit.md says how to convert a released one"
             )
     return found
 
@@ -52,6 +53,8 @@ def latent_scale(weights: str, vae_weights: str | None) -> float:
     path = files(weights, vae_weights)["vae_config"]
     scale = json.loads(path.read_text()).get("scaling_factor")
     if not isinstance(scale, int | float) or scale <= 0:
-        right = "write the positive factor that the latents were scaled by (0.18215 in DiT-XL/2 as released)"
-        raise ValueError(f"{path}: scaling_factor {scale!r}; {right}")
+        raise ValueError(
+            f"{path}: scaling_factor {scale!r}; write the positive factor that the latents were "
+            "scaled by (0.18215 in DiT-XL/2 as released)"
+        )
     return float(scale)

@@ -4,6 +4,7 @@ noise per image.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,8 +72,10 @@ class Painter:
         self.config, self.device, self.side = config, device, config.latent_side(*shape[:2])
         self.precision = precision_of(config.compute.sampling_precision, device, auto="fp16")
         network = loaded(part_of(weights, "dit"), config, side=self.side)
-        self.unlabelled = network.config.num_embeds_ada_norm
-        self.forward = network = network.to(device).eval().requires_grad_(False)
+        self.unlabelled = int(network.config["num_embeds_ada_norm"])
+        network.to(device)  # type: ignore[arg-type]  # diffusers' decorator hides what `to` takes
+        network.eval().requires_grad_(False)
+        self.forward: Callable[..., Any] = network
         if compiles_sampling(config.compute, device, sum(p.numel() for p in network.parameters())):
             self.forward = kept.compiled(network, (config, self.unlabelled, self.side, device))
         self.coder = _coder(weights, config, shape, device)
@@ -105,7 +108,8 @@ class Painter:
             if self.config.sampler.guidance == 1:
                 return evaluate(x, t, labels)
             made = evaluate(torch.cat([x, x]), torch.cat([t, t]), both)
-            return guide(*made.chunk(2), self.config.sampler)
+            labelled, unlabelled = made.chunk(2)
+            return guide(labelled, unlabelled, self.config.sampler)
 
         return denoise
 

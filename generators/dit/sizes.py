@@ -12,13 +12,10 @@ def transformer(network: Network, *, channels: int, classes: int) -> int:
     """
     width, patch = network.width, network.patch**2 * channels
     embedding = _linear(_FREQUENCIES, width) + _linear(width, width) + (classes + 1) * width
-    attention, mlp = (
-        4 * _linear(width, width),
-        _linear(width, 4 * width) + _linear(4 * width, width),
-    )
-    block = (
-        _linear(width, 6 * width) + attention + mlp
-    )  # the first: shifts, scales and gates of the block's parts
+    attention = 4 * _linear(width, width)
+    mlp = _linear(width, 4 * width) + _linear(4 * width, width)
+    # The first: shifts, scales and gates of the block's parts.
+    block = _linear(width, 6 * width) + attention + mlp
     last = _linear(width, 2 * width) + _linear(width, 2 * patch)
     return _linear(patch, width) + embedding + network.depth * block + last
 

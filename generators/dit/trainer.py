@@ -8,10 +8,10 @@ from torch import nn
 from equigrid.generators.dit.parts import Compute, Schedule
 from equigrid.generators.dit.schedules import learning_rate
 from equigrid.generators.trainer.learner import Learner
-from equigrid.generators.trainer.trainer import Trainer
+from equigrid.generators.trainer.trainer import Batch, Trainer
 
 
-class DiTTrainer(Trainer):
+class DiTTrainer(Trainer[Batch]):
     """A stage of the training, by a schedule; without averages unless `rates` says otherwise."""
 
     def __init__(self, schedule: Schedule, compute: Compute, *, seed: int, device: torch.device):

@@ -46,8 +46,14 @@ def train(
         vae, resume = first.weights(), None
         del first  # and with it the discriminator and the optimisers' moments
     latents = Latents(images, config, vae, call.artefacts, device=device)
-    options = {"classes": call.classes, "seed": call.seed, "device": device}
-    second = TransformerTrainer(latents, torch.from_numpy(labels), config, **options)
+    second = TransformerTrainer(
+        latents,
+        torch.from_numpy(labels),
+        config,
+        classes=call.classes,
+        seed=call.seed,
+        device=device,
+    )
     _begin(training_log, TRANSFORMER, second, resume, before=before)
     if resume is None:
         measured = latents.measured

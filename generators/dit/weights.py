@@ -5,7 +5,8 @@ Names begin with `dit.` (the averaged transformer), `vae.` (the autoencoder) or 
 """
 
 import torch
-from diffusers import AutoencoderKL, DiTTransformer2DModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
 
 from equigrid.generators.common.weights import check_names, read
 from equigrid.generators.dit import released
@@ -61,13 +62,15 @@ def from_files(
     """The released weights that a configuration names, float32, checked against the configured
     networks.
     """
+    assert config.weights is not None
     files = released.files(config.weights, config.vae.weights)
     dit = _one_embedding(read(str(files["transformer"])))
     known = classes_of(dit)
     for index in config.class_indices or (classes - 1,):
         if not 0 <= index < known:
             raise ValueError(
-                f"class {index} is not one of the network's {known}; class_indices says which to take"
+                f"class {index} is not one of the network's {known}; "
+                "class_indices says which to take"
             )
     loaded(dit, config, side=config.latent_side(*shape[:2]))
     with torch.device("meta"):
@@ -78,11 +81,8 @@ def from_files(
     )
     vae = {name: value.float().contiguous() for name, value in model.state_dict().items()}
     check_names("autoencoder", wanted, vae)
-    return joined(
-        dit=dit,
-        vae=vae,
-        measured={"scale": torch.tensor(released.latent_scale(config.weights, config.vae.weights))},
-    )
+    scale = torch.tensor(released.latent_scale(config.weights, config.vae.weights))
+    return joined(dit=dit, vae=vae, measured={"scale": scale})
 
 
 def _one_embedding(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ the number of workers.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -129,9 +130,8 @@ def apply(images: torch.Tensor, drawn: Drawn) -> torch.Tensor:
         images = torch.where(drawn.flip_y.to(device)[:, None, None, None], images.flip(2), images)
     if drawn.shift.any():
         images = _shifted(images, drawn.shift)
-    moved = (
-        ((drawn.inverse - torch.eye(3)).abs() > 1e-6).any(dim=2).any(dim=1)
-    )  # by more than rounding
+    # By more than rounding.
+    moved = ((drawn.inverse - torch.eye(3)).abs() > 1e-6).any(dim=2).any(dim=1)
     if moved.any():
         warped = _warped(images, drawn.inverse)
         images = torch.where(moved.to(device)[:, None, None, None], warped, images)
@@ -166,9 +166,8 @@ def _shifted(images: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     columns = torch.arange(width) + most - shift[:, :1]  # (n, W)
     image = torch.arange(n)[:, None, None]
     place = [index.to(images.device) for index in (image, rows[:, :, None], columns[:, None, :])]
-    return padded.permute(0, 2, 3, 1)[tuple(place)].permute(
-        0, 3, 1, 2
-    )  # (n, H, W, C) -> (n, C, H, W)
+    # (n, H, W, C) -> (n, C, H, W)
+    return padded.permute(0, 2, 3, 1)[tuple(place)].permute(0, 3, 1, 2)
 
 
 def _warped(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
@@ -192,9 +191,8 @@ def _warped(images: torch.Tensor, inverse: torch.Tensor) -> torch.Tensor:
     y = (torch.arange(2 * height + len(SYM6) - 2) - _SYM6_CENTRE) / 2 - (height - 1) / 2
     x = (torch.arange(2 * width + len(SYM6) - 2) - _SYM6_CENTRE) / 2 - (width - 1) / 2
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-    points = torch.stack([grid_x, grid_y, torch.ones_like(grid_x)], dim=2).to(
-        device
-    )  # (2H + 10, 2W + 10, 3)
+    # (2H + 10, 2W + 10, 3)
+    points = torch.stack([grid_x, grid_y, torch.ones_like(grid_x)], dim=2).to(device)
     source = torch.einsum("nij,hwj->nhwi", inverse[:, :2].to(device), points)
     centre = torch.tensor([(width - 1) / 2 + pad_x, (height - 1) / 2 + pad_y], device=device)
     index = 2 * (source + centre) + _SYM6_CENTRE
@@ -207,7 +205,9 @@ def _margin(furthest: float, side: int) -> int:
     return min(max(math.ceil(furthest - (side - 1) / 2) + _SYM6_REACH, 0), side - 1)
 
 
-def _resample(convolve, images: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
+def _resample(
+    convolve: Callable[..., torch.Tensor], images: torch.Tensor, taps: torch.Tensor
+) -> torch.Tensor:
     """Along both axes by a factor of 2: `convolve` is F.conv2d (down) or its adjoint (up)."""
     channels = images.shape[1]
     rows = taps.view(1, 1, -1, 1).repeat(channels, 1, 1, 1)

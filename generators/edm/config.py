@@ -87,7 +87,8 @@ class Augmentation(Frozen):
         for kind in kinds:
             if kind not in AUGMENTATION_LABELS:
                 raise ValueError(
-                    f"{kind!r} is not a kind of augmentation; there are {', '.join(AUGMENTATION_LABELS)}"
+                    f"{kind!r} is not a kind of augmentation; there are "
+                    f"{', '.join(AUGMENTATION_LABELS)}"
                 )
         if len(set(kinds)) != len(kinds):
             raise ValueError(f"{list(kinds)} names a kind twice")
@@ -238,7 +239,8 @@ class EDMConfig(GeneratorConfig):
         patch = self.network.patch
         if height % patch or width % patch:
             raise ValueError(
-                f"image size {height}x{width} does not divide into patches of {patch}x{patch} pixels"
+                f"image size {height}x{width} does not divide into patches "
+                f"of {patch}x{patch} pixels"
             )
         return layout(
             height=height // patch,

@@ -58,8 +58,8 @@ def layout(
     factor = 2 ** (levels - 1)
     if height % factor or width % factor or min(height, width) < 8:
         raise ValueError(
-            f"image size {height}x{width}: an EDM network of {levels} levels takes heights and widths from 8 up "
-            f"that are divisible by {factor}"
+            f"image size {height}x{width}: an EDM network of {levels} levels takes heights and "
+            f"widths from 8 up that are divisible by {factor}"
         )
     heights = [height >> level for level in range(levels)]
     for resolution in attn_resolutions:
@@ -127,9 +127,8 @@ def parameters(
     embedding = blocks.width * embedding_mult
     count = _linear(classes, blocks.width) + augment_labels * blocks.width
     count += _linear(blocks.width, embedding) + _linear(embedding, embedding)
-    count += _linear(
-        9 * image_channels, blocks.width
-    )  # a 3x3 convolution is a linear map of 9 pixels
+    # A 3x3 convolution is a linear map of 9 pixels.
+    count += _linear(9 * image_channels, blocks.width)
     count += 2 * blocks.width_out + _linear(9 * blocks.width_out, image_channels)
     return count + sum(
         _block_parameters(block, embedding) for block in (*blocks.encoder, *blocks.decoder)
@@ -159,6 +158,6 @@ def _linear(inputs: int, outputs: int) -> int:
 def _check_groups(channels: int) -> None:
     if channels < 4 or channels % groups(channels):
         raise ValueError(
-            f"a block of {channels} channels cannot be normalised in {max(groups(channels), 1)} groups: "
-            "choose model_channels divisible by 4, and by 32 from 128 on"
+            f"a block of {channels} channels cannot be normalised in {max(groups(channels), 1)} "
+            "groups: choose model_channels divisible by 4, and by 32 from 128 on"
         )

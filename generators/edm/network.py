@@ -124,9 +124,8 @@ class UNet(nn.Module):
                 x = torch.cat([x, skips.pop()], dim=1)
             x = self.dec[block.name](x, embedding, fold(dropout_keys, depth))
         x = F.silu(self.dec[f"{self.layout.head}_norm"](x))
-        return F.pixel_shuffle(
-            self.dec[f"{self.layout.head}_conv"](x), self.patch
-        )  # (N, C, patch * H, patch * W)
+        # (N, C, patch * H, patch * W)
+        return F.pixel_shuffle(self.dec[f"{self.layout.head}_conv"](x), self.patch)
 
     def embed(
         self, c_noise: torch.Tensor, labels: torch.Tensor, augment: torch.Tensor | None
@@ -201,9 +200,8 @@ def attention(qkv: torch.Tensor) -> torch.Tensor:
     Query, key and value alternate along the channels: q0 k0 v0 q1 k1 v1 ...
     """
     n, channels, height, width = qkv.shape
-    parts = qkv.reshape(n, 1, channels // 3, 3, height * width).permute(
-        3, 0, 1, 4, 2
-    )  # (3, N, 1, HW, C)
+    # (3, N, 1, HW, C)
+    parts = qkv.reshape(n, 1, channels // 3, 3, height * width).permute(3, 0, 1, 4, 2)
     q, k, v = parts.contiguous()  # fused kernels want a pixel's channels side by side in memory
     out = F.scaled_dot_product_attention(q, k, v)  # (N, 1, HW, C), scaled by 1 / sqrt(C)
     return out.mT.reshape(n, channels // 3, height, width)

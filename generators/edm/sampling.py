@@ -53,11 +53,8 @@ def ready(
     network = network_for(config, shape=shape, classes=classes)
     load(network, weights)
     precision = precision_of(config.compute.sampling_precision, device, auto=SAMPLING_PRECISION)
-    return (
-        network.to(device, memory_format=memory_format(precision, device))
-        .eval()
-        .requires_grad_(False)
-    )
+    network.to(device).to(memory_format=memory_format(precision, device))
+    return network.eval().requires_grad_(False)
 
 
 def evaluator(
@@ -74,7 +71,8 @@ def evaluator(
     Compiled, with CUDA graphs, where `compiles_sampling` says so; then what it returns holds until
     its next call.
     """
-    forward = network = ready(weights, config, classes=classes, shape=shape, device=device)
+    network = ready(weights, config, classes=classes, shape=shape, device=device)
+    forward: Callable[..., torch.Tensor] = network
     if compiles_sampling(config.compute, device, sum(p.numel() for p in network.parameters())):
         forward = kept.compiled(
             network, (config, classes, shape, device), graphs=device.type == "cuda"

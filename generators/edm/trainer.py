@@ -15,7 +15,7 @@ from equigrid.generators.trainer.learner import Learner
 from equigrid.generators.trainer.trainer import Trainer
 
 
-class DenoiserTrainer(Trainer):
+class DenoiserTrainer(Trainer[Batch]):
     """Karras et al. 2022: the denoiser, trained at random noise levels, and its average."""
 
     COLUMNS = ("loss",)
@@ -39,16 +39,14 @@ class DenoiserTrainer(Trainer):
             device=device,
         )
         self.config = config
-        self.images, self.labels = (
-            torch.tensor(images, device=device),
-            torch.tensor(labels, device=device),
-        )
-        network = network_for(config, shape=images.shape[1:], classes=classes).to_empty(
-            device="cpu"
-        )
+        self.images = torch.tensor(images, device=device)
+        self.labels = torch.tensor(labels, device=device)
+        height, width, channels = images.shape[1:]
+        network = network_for(config, shape=(height, width, channels), classes=classes)
+        network.to_empty(device="cpu")
         initialise(network, torch.Generator().manual_seed(seed_of(seed, "initial weights")))
         self.layout = memory_format(self.precision, device)
-        network.to(device, memory_format=self.layout)
+        network.to(device).to(memory_format=self.layout)
         self.learner = Learner(
             network,
             _optimizer(network, training),

@@ -61,6 +61,7 @@ def from_file(
     config: "EDMConfig", *, shape: tuple[int, int, int], classes: int
 ) -> "dict[str, torch.Tensor]":
     """The weights that config.weights names, float32, checked against the configured network."""
+    assert config.weights is not None
     network = network_for(config, shape=shape, classes=classes)
     load(network, read(config.weights))
     return {name: value.contiguous() for name, value in network.state_dict().items()}

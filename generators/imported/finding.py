@@ -23,15 +23,6 @@ def listing(
     """The images of the set at `path`; ValueError, one line, if there is none or it has another
     form.
     """
-    try:
-        return _listing(kind, path, split, image, label, rename)
-    except trees.BadTree as error:
-        raise ValueError(f"path: {error}") from error
-
-
-def _listing(
-    kind: str, path: str, split: str | None, image: str | None, label: str | None, rename: tuple
-) -> Listing:
     if kind == "cifake":
         found = _cifake(path, split or "train")
     elif (folders := _class_folders(path, split)) and not _packed(_root(path, split), folders):
@@ -94,7 +85,8 @@ def _cifake(path: str, split: str) -> tuple[str, list[Image]]:
     root = os.path.join(_root(path, None), split, "FAKE")
     if not os.path.isdir(root):
         raise ValueError(
-            f"path: {path} has no folder {split}/FAKE; name the folder that Kaggle's CIFAKE unpacks to"
+            f"path: {path} has no folder {split}/FAKE; "
+            "name the folder that Kaggle's CIFAKE unpacks to"
         )
     images = []
     for file in _files(root)[0]:

@@ -49,9 +49,9 @@ class Listing(ABC):
         """
 
     @abstractmethod
-    def read(self, places: list[str]) -> Iterator[tuple[int, bytes]]:
-        """(position in `places`, encoded bytes), in whatever order is cheap; ValueError for a place
-        that is gone.
+    def read(self, places: list[str]) -> Iterator[tuple[int, bytes | None]]:
+        """(position in `places`, encoded bytes or None where there are none), in whatever order is
+        cheap; ValueError for a place that is gone.
         """
 
 
@@ -65,7 +65,7 @@ class Folder(Listing):
             stamps.append((image.place, image.label, facts.st_size, facts.st_mtime_ns))
         return _digest(self.root, tuple(stamps))
 
-    def read(self, places: list[str]) -> Iterator[tuple[int, bytes]]:
+    def read(self, places: list[str]) -> Iterator[tuple[int, bytes | None]]:
         for i, place in enumerate(places):
             try:
                 yield i, Path(self.root, place).read_bytes()
@@ -78,9 +78,8 @@ class Folder(Listing):
 @lru_cache(maxsize=8)  # a plan asks more than once; by size and time, so that a change is seen
 def _digest(root: str, stamps: tuple[tuple[str, str, int, int], ...]) -> str:
     whole = hashlib.blake2b(digest_size=16)
-    with ThreadPoolExecutor(
-        _HASHING_THREADS
-    ) as threads:  # reading and hashing release the interpreter's lock
+    # Threads, because reading and hashing release the interpreter's lock.
+    with ThreadPoolExecutor(_HASHING_THREADS) as threads:
         digests = threads.map(
             lambda stamp: content_of(os.path.join(root, stamp[0])), stamps, chunksize=256
         )

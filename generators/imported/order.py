@@ -33,8 +33,10 @@ def by_class(listing: Listing, class_names: tuple[str, ...]) -> list[np.ndarray]
     found = [np.flatnonzero(classes == k) for k in range(len(names))]
     for name, positions in zip(names, found):
         if not len(positions):
-            raise ValueError(f"class {name!r} of the dataset has no image in {listing.root}; it has classes "
-                             f"{_some(listing.labels)}")  # fmt: skip
+            raise ValueError(
+                f"class {name!r} of the dataset has no image in {listing.root}; "
+                f"it has classes {_some(listing.labels)}"
+            )
     return found
 
 
@@ -51,9 +53,8 @@ def accepted(listing: Listing, class_names: tuple[str, ...], seed: int) -> np.nd
     wholes and then within themselves, so that neighbours in the pool are read together.
     """
     groups = np.array([image.group for image in listing.images])
-    rank = permutation(
-        seed, "imported groups", 0, int(groups.max()) + 1
-    )  # the same for all classes
+    # The same for all classes.
+    rank = permutation(seed, "imported groups", 0, int(groups.max()) + 1)
     columns = []
     for label, positions in enumerate(by_class(listing, class_names)):
         shuffled = positions[permutation(seed, "imported order", label, len(positions))]

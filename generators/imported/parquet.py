@@ -100,7 +100,7 @@ class ParquetListing(Listing):
         whole.update("\0".join(image.label for image in self.images).encode())
         return whole.hexdigest()
 
-    def read(self, places: list[str]) -> Iterator[tuple[int, bytes]]:
+    def read(self, places: list[str]) -> Iterator[tuple[int, bytes | None]]:
         wanted: dict[str, dict[int, int]] = {}
         for i, place in enumerate(places):
             name, _, row = place.rpartition("#")

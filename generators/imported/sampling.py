@@ -44,7 +44,8 @@ def sample(
     for i, data in listing.read(places):
         if digest_of(data) != digests.ravel()[positions[i]]:
             raise ValueError(
-                f"path: {places[i]} in {listing.root} is not the image it was when the pool was made"
+                f"path: {places[i]} in {listing.root} is not the image it "
+                "was when the pool was made"
             )
         try:
             images[i] = fitted(decode(data), shape)

@@ -28,7 +28,8 @@ def train(
     the encoded bytes.  They hold no path: a set that was moved serves.  Raises ValueError for a set
     whose classes are not the dataset's.
     """
-    config.check(*images.shape[1:], call.classes, len(images), call.class_names)
+    height, width, channels = images.shape[1:]
+    config.check(height, width, channels, call.classes, len(images), call.class_names)
     listing = config.listing()
     order = accepted(listing, call.class_names or tuple(map(str, range(call.classes))), call.seed)
     places = [listing.images[i].place for i in order.ravel()]
@@ -46,9 +47,7 @@ def digest_of(data: bytes | None) -> int:
 
 def _digests(listing: Listing, places: list[str]) -> np.ndarray:
     found = np.zeros(len(places), np.int64)
-    order = sorted(
-        range(len(places)), key=places.__getitem__
-    )  # neighbours in a file are read together
+    order = sorted(range(len(places)), key=places.__getitem__)  # neighbours are read together
     for first in range(0, len(order), _READ_AT_ONCE):
         some = order[first : first + _READ_AT_ONCE]
         for i, data in listing.read([places[j] for j in some]):

@@ -51,7 +51,7 @@ class QualityConfig(Frozen):
         for none.
         """
         sensible = min(height, width) >= LEAST_SIDE and channels == 3
-        chosen = {"auto": sensible, "off": False}
+        chosen: dict[str, bool | str] = {"auto": sensible, "off": False}
         return {
             name: chosen.get(value, value)
             for name, value in (("inception", self.inception), ("vit", self.vit))
@@ -62,12 +62,12 @@ class QualityConfig(Frozen):
         SHA-256.
         """
         names = {"inception": INCEPTION, "vit": VIT}
-        identities = {}
+        identities: dict[str, dict[str, str] | str | None] = {}
         for name, wanted in self.networks(height, width, channels).items():
-            is_path = isinstance(wanted, str)
-            identities[name] = (
-                {"sha256": sha256(wanted, name)} if is_path else (names[name] if wanted else None)
-            )
+            if isinstance(wanted, str):
+                identities[name] = {"sha256": sha256(wanted, name)}
+            else:
+                identities[name] = names[name] if wanted else None
         return {
             **identities,
             "features": self.features,

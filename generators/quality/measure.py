@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from equigrid.generators.quality.statistics import (
     psnr_db,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+N = TypeVar("N")
 Part = tuple[np.ndarray, np.ndarray]
 """Images (n, H, W, C) uint8 and labels (n,) int64: a shard."""
 Parts = Callable[[], Iterable[Part]]
@@ -25,10 +30,10 @@ Features = Callable[[np.ndarray], np.ndarray]
 """Images (n, H, W, C) uint8 -> features (n, d)."""
 
 COLUMNS = (
-    "n_images", "n_real", "fid", "inception_score", "inception_score_std", "diversity", "diversity_real",
-    "feature_distance", "feature_diversity", "feature_diversity_real",
-    "neighbour_distance", "neighbour_distance_real", "memorised",
-    "reconstruction_psnr_db", "reconstruction_fid", "reconstruction_feature_distance", "note",
+    "n_images", "n_real", "fid", "inception_score", "inception_score_std", "diversity",
+    "diversity_real", "feature_distance", "feature_diversity", "feature_diversity_real",
+    "neighbour_distance", "neighbour_distance_real", "memorised", "reconstruction_psnr_db",
+    "reconstruction_fid", "reconstruction_feature_distance", "note",
 )  # fmt: skip
 
 _DISTANCES = {"fid": "inception", "feature_distance": "features"}
@@ -59,27 +64,41 @@ class Summary:
     n: int = 0
     inception: Moments = field(default_factory=Moments)
     features: Moments = field(default_factory=Moments)
-    diversity: Diversity | None = None
-    feature_diversity: Diversity | None = None
     score: InceptionScore | None = None
+
+    def __post_init__(self) -> None:
+        self.diversity, self.feature_diversity = Diversity(self.classes), Diversity(self.classes)
 
 
 def load_networks(
-    *, inception: str | bool = False, vit: str | bool = False, features=None, device: str = "cpu"
+    *,
+    inception: str | bool = False,
+    vit: str | bool = False,
+    features: Features | None = None,
+    device: "str | torch.device" = "cpu",
 ) -> Networks:
     """The networks asked for: True for a download, a path for a file; those not to be had become
     messages.
     """
     from equigrid.generators.quality.networks import Inception, NetworkMissing, ViT
 
-    found, missing = {}, []
-    for name, make, wanted in (("inception", Inception, inception), ("vit", ViT, vit)):
-        if wanted:
-            try:
-                found[name] = make(weights=None if wanted is True else wanted, device=device)
-            except NetworkMissing as error:
-                missing.append(str(error))
-    return Networks(**found, features=features, missing=tuple(missing))
+    missing: list[str] = []
+
+    def had(make: Callable[..., N], wanted: str | bool) -> N | None:
+        if not wanted:
+            return None
+        try:
+            return make(weights=None if wanted is True else wanted, device=device)
+        except NetworkMissing as error:
+            missing.append(str(error))
+            return None
+
+    return Networks(
+        inception=had(Inception, inception),
+        vit=had(ViT, vit),
+        features=features,
+        missing=tuple(missing),
+    )
 
 
 def summarise(
@@ -93,7 +112,7 @@ def summarise(
     """Running statistics over all parts; with `total`, the number of images, also the Inception
     Score.
     """
-    summary = Summary(classes, diversity=Diversity(classes), feature_diversity=Diversity(classes))
+    summary = Summary(classes)
     if networks.inception and total is not None:
         summary.score = InceptionScore(total)
     for images, labels in parts:
@@ -128,29 +147,30 @@ class Reference:
     feature_diversity: float | None = None
 
     def to_npz(self) -> bytes:
-        arrays = {}
-        for name in ("inception", "features"):
-            if gaussian := getattr(self, name):
-                arrays |= {f"{name}_mean": gaussian.mean, f"{name}_covariance": gaussian.covariance}
         numbers = {
             "n": self.n,
             "diversity": self.diversity,
             "feature_diversity": self.feature_diversity,
         }
+        arrays = {"numbers": np.frombuffer(json.dumps(numbers).encode(), np.uint8)}
+        for name in ("inception", "features"):
+            if gaussian := getattr(self, name):
+                arrays |= {f"{name}_mean": gaussian.mean, f"{name}_covariance": gaussian.covariance}
         file = io.BytesIO()
-        np.savez(file, numbers=np.frombuffer(json.dumps(numbers).encode(), np.uint8), **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # not `allow_pickle`, as mypy fears
         return file.getvalue()
 
     @staticmethod
     def from_npz(content: bytes) -> "Reference":
         with np.load(io.BytesIO(content)) as arrays:
             numbers = json.loads(arrays["numbers"].tobytes())
-            names = [name for name in ("inception", "features") if f"{name}_mean" in arrays.files]
-            found = {
-                name: Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_covariance"])
-                for name in names
-            }
-        return Reference(**numbers, **found)
+            inception, features = (
+                Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_covariance"])
+                if f"{name}_mean" in arrays.files
+                else None
+                for name in ("inception", "features")
+            )
+        return Reference(**numbers, inception=inception, features=features)
 
 
 def measured(real: Iterable[Part], networks: Networks, *, classes: int) -> Reference:
@@ -206,7 +226,7 @@ def quality(
             notes.append(
                 f"the real images were measured without {name}: measure them again for {column}"
             )
-    if networks.inception:
+    if fake.score is not None:
         row["inception_score"], row["inception_score_std"] = fake.score.score()
     if networks.vit:
         row["diversity"] = fake.diversity.score()
@@ -241,18 +261,14 @@ def reconstruction(
             yield made, labels
 
     used = replace(networks, vit=None)
-    seen, real = (
-        summarise(returned(), used, classes=classes),
-        measured(base(), used, classes=classes),
-    )
-    found = {
-        "psnr_db": psnr_db(float(np.concatenate(errors).mean())),
-        **_distances(seen, real, used),
-    }
+    seen = summarise(returned(), used, classes=classes)
+    real = measured(base(), used, classes=classes)
+    found = _distances(seen, real, used)
+    found["psnr_db"] = psnr_db(float(np.concatenate(errors).mean()))
     return {f"reconstruction_{name}": value for name, value in found.items()}
 
 
-def _distances(seen: Summary, real: Reference, networks: Networks) -> dict:
+def _distances(seen: Summary, real: Reference, networks: Networks) -> dict[str, float]:
     """Of a set to the real images, in the features of each network that both were measured with."""
     return {
         column: frechet_distance(getattr(seen, name).gaussian(), getattr(real, name))

@@ -52,16 +52,13 @@ def nearest(samples: np.ndarray, training: Iterable[np.ndarray]) -> Neighbours:
         every = _flat(part)
         fresh = _first_occurrences(every, different)
         others, numbers = every[fresh], seen + fresh
-        squares = (
-            (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T
-        )  # (n, m)
+        # (n, m)
+        squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T
         candidates = np.concatenate([best, squares], axis=1)
         numbers = np.concatenate([where, np.broadcast_to(numbers, squares.shape)], axis=1)
         order = np.argsort(candidates, axis=1, kind="stable")[:, :2]
-        best, where = (
-            np.take_along_axis(candidates, order, 1),
-            np.take_along_axis(numbers, order, 1),
-        )
+        best = np.take_along_axis(candidates, order, 1)
+        where = np.take_along_axis(numbers, order, 1)
         seen += len(every)
     if len(different) < 2:
         what = f"got {seen}, {len(different)} of them different"

@@ -9,6 +9,7 @@ so.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -34,7 +35,7 @@ class Inception:
         download.
         """
         self.device = torch.device(device)
-        network = _inception()
+        network: Any = _inception()  # torchvision's and pytorch-fid's layers have no types
         _load(network, _state_dict(weights) if weights else _downloaded())
         self.network = network.to(self.device).eval().requires_grad_(False)
 
@@ -74,6 +75,7 @@ class ViT:
         import timm
 
         self.device = torch.device(device)
+        network: Any  # a module that also has timm's forward_features and forward_head
         try:
             network = timm.create_model(name, pretrained=weights is None)
         except (OSError, RuntimeError) as error:  # what the hub raises without a network
@@ -132,8 +134,8 @@ def _downloaded() -> dict[str, torch.Tensor]:
         )
     except (URLError, OSError) as error:
         raise NetworkMissing(
-            f"pytorch-fid's Inception weights could not be downloaded ({_first(error)}); give the path of the file "
-            f"{FID_WEIGHTS_URL.rsplit('/', 1)[-1]}"
+            f"pytorch-fid's Inception weights could not be downloaded ({_first(error)}); "
+            f"give the path of the file {FID_WEIGHTS_URL.rsplit('/', 1)[-1]}"
         ) from error
 
 

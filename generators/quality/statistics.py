@@ -9,13 +9,15 @@ import numpy as np
 class Moments:
     """Mean and covariance of features that come in parts."""
 
-    def __init__(self):
-        self.count, self._sum, self._products = 0, None, None
+    def __init__(self) -> None:
+        self.count = 0
+        # (d,) and (d, d), once d is known
+        self._sum, self._products = np.zeros(0), np.zeros((0, 0))
 
     def add(self, features: np.ndarray) -> None:
         """features: (n, d), any float."""
         features = np.asarray(features, np.float64)
-        if self._sum is None:
+        if self.count == 0:
             self._sum = np.zeros(features.shape[1])
             self._products = np.zeros((features.shape[1],) * 2)
         self.count += len(features)
@@ -76,11 +78,9 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
 
 def psnr_db(squared_error: float) -> float:
     """Peak signal-to-noise ratio of pixel values from 0 to 255 with this mean squared error, in
-    decibels.
+    decibels; at most 148, as a perfect copy has no finite one.
     """
-    return float(
-        10 * np.log10(255**2 / max(squared_error, 1e-10))
-    )  # a perfect copy has no finite ratio
+    return float(10 * np.log10(255**2 / max(squared_error, 1e-10)))
 
 
 class InceptionScore:
@@ -95,7 +95,7 @@ class InceptionScore:
             raise ValueError(f"{splits} splits need at least as many images, got {total}")
         self.total, self.splits, self.seen = total, splits, 0
         self._counts = np.zeros(splits)
-        self._sums = None  # (splits, k) of p
+        self._sums = np.zeros((splits, 0))  # (splits, k) of p, once k is known
         self._entropies = np.zeros(splits)  # of sum p log p
 
     def add(self, probabilities: np.ndarray) -> None:
@@ -103,7 +103,7 @@ class InceptionScore:
         p = np.asarray(probabilities, np.float64)
         if self.seen + len(p) > self.total:
             raise ValueError(f"more images than the {self.total} announced")
-        if self._sums is None:
+        if self.seen == 0:
             self._sums = np.zeros((self.splits, p.shape[1]))
         split = (np.arange(self.seen, self.seen + len(p)) * self.splits) // self.total
         plogp = (p * np.log(p.clip(1e-300))).sum(axis=1)
@@ -132,12 +132,13 @@ class Diversity:
     def __init__(self, classes: int):
         self.classes = classes
         self._counts = np.zeros(classes, np.int64)
-        self._means = self._squares = None  # Welford's running mean and sum of squared differences
+        # Welford's running mean and sum of squared differences, (classes, d) once d is known
+        self._means, self._squares = np.zeros((classes, 0)), np.zeros((classes, 0))
 
     def add(self, features: np.ndarray, labels: np.ndarray) -> None:
         """features: (n, d); labels: (n,) integers in [0, classes)."""
         features = np.asarray(features, np.float64)
-        if self._means is None:
+        if not self._counts.any():
             self._means = np.zeros((self.classes, features.shape[1]))
             self._squares = np.zeros_like(self._means)
         for label in np.unique(labels):

@@ -5,7 +5,7 @@ depend on the seed, i and attempt alone.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -57,10 +57,12 @@ class Candidates:
         self.batch = config.sampler.batch
         self.pipeline = models.pipeline(config, device)
         self.size = _size(self.pipeline, config)
-        self.captioner = config.captions and Captioner(
-            config.captions, names, seed=seed, device=device
-        )
-        self.scorer = config.clip_filter and Scorer(config.clip_filter, names, device)
+        self.captioner: Captioner | None = None
+        if config.captions is not None:
+            self.captioner = Captioner(config.captions, names, seed=seed, device=device)
+        self.scorer: Scorer | None = None
+        if config.clip_filter is not None:
+            self.scorer = Scorer(config.clip_filter, names, device)
 
     def make(self, wanted: Sequence[Wanted]) -> Iterator[Candidate]:
         """The candidates, in order, `batch` at once; half as many from where the memory does not
@@ -75,9 +77,8 @@ class Candidates:
                 if len(part) == 1:
                     raise
                 made = None
-            if (
-                made is None
-            ):  # outside the handler, whose exception holds the failed batch's tensors
+            # Outside the handler, whose exception holds the failed batch's tensors.
+            if made is None:
                 self.batch = -(-len(part) // 2)
                 torch.cuda.empty_cache()
                 continue
@@ -102,20 +103,20 @@ class Candidates:
             width=self.size[1],
             num_inference_steps=self.config.sampler.steps,
             guidance_scale=self.config.sampler.guidance,
-            generator=[
-                torch.Generator().manual_seed(seed) for seed in seeds
-            ],  # the CPU's, on every device
+            # the CPU's, on every device
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="pt",
         )
         return made.images.float().cpu()
 
     def _prompt(self, wanted: Wanted) -> dict:
         if self.captioner is None:
+            assert self.config.prompt is not None, "there is a prompt where there are no captions"
             return {"prompt": prompts.prompt(self.config.prompt, self.names[wanted.label])}
         # Each run of `classes` images holds each class once (pools.labels): so many of its class
         # came before.
         before = wanted.number // len(self.names)
-        number = before // self.config.captions.images_per_caption
+        number = before // self.captioner.config.images_per_caption
         text = self.captioner.caption(wanted.label, number, wanted.attempt)
         return {
             "prompt": text,
@@ -124,7 +125,7 @@ class Candidates:
         }
 
 
-def _size(pipeline, config: StableDiffusionConfig) -> tuple[int | None, int | None]:
+def _size(pipeline: Any, config: StableDiffusionConfig) -> tuple[int | None, int | None]:
     """(height, width) to ask for, None for the pipeline's own; ValueError if its autoencoder cannot
     take it.
     """

@@ -45,7 +45,8 @@ class Captioner:
             if text:
                 return text
         raise ValueError(
-            f"captions.language_model writes nothing for class {self.names[label]!r} in {_TRIES} draws"
+            "captions.language_model writes nothing for class "
+            f"{self.names[label]!r} in {_TRIES} draws"
         )
 
     def prompt(self, label: int, number: int, attempt: int) -> str:

@@ -190,7 +190,8 @@ class StableDiffusionConfig(GeneratorConfig):
     def _open(cls, setting: str) -> str:
         if setting == "closed":
             raise ValueError(
-                "the pipeline was trained on other images than the base subset; Stable Diffusion is open"
+                "the pipeline was trained on other images than the base subset; "
+                "Stable Diffusion is open"
             )
         return setting
 
@@ -204,7 +205,8 @@ class StableDiffusionConfig(GeneratorConfig):
         if (self.prompt is None) == (self.captions is None):
             have = "neither" if self.prompt is None else "both"
             raise ValueError(
-                f"prompts come from either 'prompt' or 'captions', got {have}; set one, null the other"
+                f"prompts come from either 'prompt' or 'captions', got {have}; "
+                "set one, null the other"
             )
         return self
 

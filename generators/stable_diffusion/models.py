@@ -18,22 +18,18 @@ from equigrid.generators.trainer.devices import precision_of
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CALLED_WITH = {
-    "prompt",
-    "height",
-    "width",
-    "num_inference_steps",
-    "guidance_scale",
-    "generator",
+    "prompt", "height", "width", "num_inference_steps", "guidance_scale", "generator",
     "output_type",
-}
+}  # fmt: skip
 
 
 class _Kept:
     """A loader that keeps its last result."""
 
-    def __init__(self, load: Callable):
+    def __init__(self, load: Callable[..., Any]):
         self.load = load
-        self.release()
+        self.key: tuple[Any, ...] | None = None
+        self.value: Any = None
 
     def __call__(self, *key: Any) -> Any:
         if key != self.key:
@@ -75,6 +71,7 @@ def release() -> None:
 
 def _load_pipeline(source: str, revision: str, precision: str, device: str) -> Any:
     import diffusers
+    from diffusers.models.modeling_utils import ModelMixin
 
     with sources.loading("pipeline", source, "model_index.json and safetensors weights"):
         folder = source
@@ -82,9 +79,8 @@ def _load_pipeline(source: str, revision: str, precision: str, device: str) -> A
             # Of a repository's many variants, this fetches what the pipeline needs.
             download = diffusers.DiffusionPipeline.download
             folder = sources.fetched(download, source, revision=revision, use_safetensors=True)
-        name = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8")).get(
-            "_class_name"
-        )
+        index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
+        name = index.get("_class_name")
         made_by = getattr(diffusers, str(name), None)
         if made_by is None or _CALLED_WITH - set(signature(made_by.__call__).parameters):
             raise ValueError(
@@ -100,8 +96,8 @@ def _load_pipeline(source: str, revision: str, precision: str, device: str) -> A
         # Without accelerate, diffusers leaves some parts (Stable Diffusion 3's transformer) as
         # their files have them. Text encoders keep what transformers gave them: T5 needs some
         # layers in float32.
-        if isinstance(part, diffusers.ModelMixin):
-            part.to(_DTYPES[precision])
+        if isinstance(part, ModelMixin):
+            part.to(_DTYPES[precision])  # type: ignore[arg-type]  # diffusers' decorator hides what `to` takes
     made.set_progress_bar_config(disable=True)
     return made.to(device)
 
@@ -118,7 +114,8 @@ def _load_language_model(source: str, revision: str, device: str) -> tuple[Any, 
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=_DTYPES[precision], use_safetensors=True
         )
-    return tokenizer, model.to(device).eval()
+    model.to(device)  # type: ignore[arg-type]  # transformers' decorator hides what `to` takes
+    return tokenizer, model.eval()
 
 
 def _load_clip(source: str, revision: str, device: str) -> tuple[Any, Any]:
@@ -130,11 +127,10 @@ def _load_clip(source: str, revision: str, device: str) -> tuple[Any, Any]:
         folder = sources.local("clip_filter.model", source, revision)
         processor = CLIPProcessor.from_pretrained(folder)
         model = CLIPModel.from_pretrained(folder, use_safetensors=True)
-    return processor, model.to(device).eval()
+    model.to(device)  # type: ignore[arg-type]  # transformers' decorator hides what `to` takes
+    return processor, model.eval()
 
 
-_pipelines, _language_models, _clips = (
-    _Kept(_load_pipeline),
-    _Kept(_load_language_model),
-    _Kept(_load_clip),
-)
+_pipelines = _Kept(_load_pipeline)
+_language_models = _Kept(_load_language_model)
+_clips = _Kept(_load_clip)

@@ -1,8 +1,7 @@
 """Named Stable Diffusion configurations.  None has been run with its real weights here."""
 
-_CAPTIONS = {
-    "language_model": "meta-llama/Llama-2-7b-hf"
-}  # Tian et al. 2024, whose method the paper takes
+# Tian et al. 2024, whose method the paper takes.
+_CAPTIONS = {"language_model": "meta-llama/Llama-2-7b-hf"}
 _CLIP = {"model": "openai/clip-vit-large-patch14"}  # the paper names no CLIP; the choice is ours
 
 PRESETS: dict[str, dict] = {

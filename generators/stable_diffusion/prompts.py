@@ -54,6 +54,7 @@ def names(class_names: tuple[str, ...], rename: dict[str, str], classes: int) ->
     for given, name in zip(class_names, made):
         if _NUMBER.fullmatch(name) or _WORDNET.fullmatch(name):
             raise ValueError(
-                f"class name {given!r} is no word to prompt with; give the dataset `class_names`, or `rename` it"
+                f"class name {given!r} is no word to prompt with; "
+                "give the dataset `class_names`, or `rename` it"
             )
     return made

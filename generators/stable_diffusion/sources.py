@@ -59,11 +59,8 @@ def loading(key: str, source: str, wanted: str) -> Iterator[None]:
     """
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # libraries differ in what they raise for bad files
+    # Libraries differ in what they raise for bad files.
+    except (OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
         if Path(source).is_dir():
             raise ValueError(
@@ -88,16 +85,14 @@ def local(key: str, source: str, revision: str) -> str:
     )
 
 
-def fetched(download: Callable[..., str], source: str, *, revision: str, **options) -> str:
+def fetched(download: Callable[..., str], source: str, *, revision: str, **options: object) -> str:
     """The folder that download(source, revision=..., **options) returns: the cache's own if the hub
     does not answer.
 
     Raises OSError with what went wrong at the hub if the cache does not have it either.
     """
     from huggingface_hub import constants, model_info
-    from huggingface_hub.errors import (
-        HTTPError,  # the HTTP library's own: its timeouts are no OSErrors
-    )
+    from huggingface_hub.errors import HTTPError  # its timeouts are no OSErrors
 
     try:
         # Asked first because it takes a time limit: what downloads would wait for an answer for

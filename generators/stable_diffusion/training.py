@@ -82,6 +82,7 @@ def _step(
     own = range(min(first + rank * batch, stop), min(first + (rank + 1) * batch, stop))
     made = torch.zeros(stop - first, device=device)
     for number, one in zip(own, candidates.make([Wanted(i, int(labels[i]), 0) for i in own])):
+        assert one.confidence is not None, "only a filter is calibrated"
         made[number - first] = one.confidence
     if world > 1:
         dist.all_reduce(made)  # each place is one rank's, and zero elsewhere

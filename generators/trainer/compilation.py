@@ -1,6 +1,7 @@
 """When a network is compiled, and the one that stays compiled between two calls for samples."""
 
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,10 +38,14 @@ def _compiles(compute: Compute, device: torch.device, *, pays: bool) -> bool:
 class Kept:
     """The network that was compiled last for sampling, kept for the next call in this process."""
 
-    def __init__(self):
-        self.key = self.network = self.forward = None
+    def __init__(self) -> None:
+        self.key: Hashable | None = None
+        self._held: tuple[nn.Module, Callable[..., Any]] | None = None
+        """The network, and the same compiled."""
 
-    def compiled(self, network: nn.Module, key: Hashable, *, graphs: bool = False) -> Callable:
+    def compiled(
+        self, network: nn.Module, key: Hashable, *, graphs: bool = False
+    ) -> Callable[..., Any]:
         """What `network` computes, compiled; it is the caller's no longer, and may become what is
         kept.
 
@@ -48,24 +53,27 @@ class Kept:
         compilation serves shard after shard of pool after pool.  key: all else that decides what is
         computed, device and image size included.  graphs: replay CUDA graphs.
         """
-        if key == self.key:
+        if self._held is not None and key == self.key:
+            held, serving = self._held
             with torch.no_grad():  # in place: a CUDA graph reads from these very tensors
-                torch._foreach_copy_(list(self.network.parameters()), list(network.parameters()))
-            return self.forward
+                torch._foreach_copy_(list(held.parameters()), list(network.parameters()))
+            return serving
         self.release()  # first, so that two never share the memory
         for p in network.parameters():
             p.data = p.data.clone()  # to be written to; until now it may be the caller's own tensor
         # deterministic: kernels are not chosen by timing them, so that processes on equal devices
         # agree bitwise.
-        options = {"deterministic": True, "triton.cudagraphs": graphs}
-        self.key, self.network, self.forward = key, network, torch.compile(network, options=options)
-        return self.forward
+        forward: Callable[..., Any] = torch.compile(
+            network, options={"deterministic": True, "triton.cudagraphs": graphs}
+        )
+        self.key, self._held = key, (network, forward)
+        return forward
 
     def release(self) -> None:
         """Let it go, with its graphs and their memory."""
-        if self.key is None:
+        if self._held is None:
             return
-        self.key = self.network = self.forward = None
+        self.key = self._held = None
         torch.compiler.reset()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

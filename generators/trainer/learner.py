@@ -1,7 +1,9 @@
 """A network with its optimiser and, where one is wanted, the average of its weights."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,17 +38,20 @@ class Learner:
         )
         self.alone = False
         """Whether to pass the network itself, without telling the other ranks."""
-        self._forward = torch.compile(network) if compiled else network
+        self._forward: Callable[..., Any] = torch.compile(network) if compiled else network
+        self._parallel: DistributedDataParallel | None = None
         if group()[1] > 1:
-            self._forward = DistributedDataParallel(self._forward, broadcast_buffers=False)
+            self._parallel = DistributedDataParallel(self._forward, broadcast_buffers=False)
+            self._forward = self._parallel
 
     @property
-    def forward(self) -> nn.Module:
+    def forward(self) -> Callable[..., Any]:
+        """What the network computes, whatever that takes and returns."""
         return self.network if self.alone else self._forward
 
     def unsynced(self) -> AbstractContextManager:
         """Within it gradients stay on this rank, to be added to."""
-        return self._forward.no_sync() if group()[1] > 1 else nullcontext()
+        return nullcontext() if self._parallel is None else self._parallel.no_sync()
 
     def backward(self, loss: torch.Tensor) -> None:
         self.scaler.scale(loss).backward()

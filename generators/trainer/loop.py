@@ -46,6 +46,7 @@ def check_data(
         raise ValueError(f"images are (N, H, W, C) uint8, got {images.shape} {images.dtype}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise ValueError(f"labels are ({len(images)},) int64, got {labels.shape} {labels.dtype}")
-    config.check(*images.shape[1:], classes, len(images))
+    height, width, channels = images.shape[1:]
+    config.check(height, width, channels, classes, len(images))
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(f"labels lie in 0..{classes - 1}, got {labels.min()}..{labels.max()}")

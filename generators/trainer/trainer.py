@@ -5,18 +5,25 @@ memory.
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from equigrid.generators.base_config import Compute
 from equigrid.generators.trainer.devices import autocast, group, own_part, precision_of
 from equigrid.generators.trainer.learner import Learner
 
+Batch = TypeVar("Batch", bound=NamedTuple)
 
-class Trainer(ABC):
+
+class Checkpointable(Protocol):
+    """A network that can compute its activations twice in place of keeping them."""
+
+    def enable_gradient_checkpointing(self) -> None: ...
+
+
+class Trainer(ABC, Generic[Batch]):
     """A training, or a part of one: `advance` takes its steps, `step` counts them.
 
     A subclass sets `learners`, and `checkpointed` to the network whose activations may be computed
@@ -38,13 +45,8 @@ class Trainer(ABC):
         """batch: of all ranks together.  gradient_checkpointing: on, off, or auto: where memory
         asks for it.
         """
-        self.steps, self.batch_size, self.seed, self.device, self.step = (
-            steps,
-            batch,
-            seed,
-            device,
-            0,
-        )
+        self.steps, self.batch_size, self.seed, self.device = steps, batch, seed, device
+        self.step = 0
         self.precision = precision_of(compute.training_precision, device, auto="bf16")
         self.part = own_part(batch)
         local = self.part.stop - self.part.start
@@ -53,16 +55,16 @@ class Trainer(ABC):
         self.asked_for = self.microbatch, gradient_checkpointing == "on"
         """`microbatch` and `checkpointing` as configured; less where memory does not suffice."""
         self.learners: dict[str, Learner] = {}
-        self.checkpointed: nn.Module | None = None
+        self.checkpointed: Checkpointable | None = None
 
     @abstractmethod
-    def batch(self) -> NamedTuple:
+    def batch(self) -> Batch:
         """This rank's images of the next global batch: a tuple of tensors of equal length, or
         None.
         """
 
     @abstractmethod
-    def losses_of(self, part: NamedTuple, share: float, *, full: bool = False) -> torch.Tensor:
+    def losses_of(self, part: Batch, share: float, *, full: bool = False) -> torch.Tensor:
         """Add the gradients of `share` times the mean loss of some images; share times the losses,
         (len(COLUMNS),).
 
@@ -111,7 +113,7 @@ class Trainer(ABC):
     def autocast(self) -> AbstractContextManager:
         return autocast(self.precision, self.device)
 
-    def _batch_beside(self) -> NamedTuple:
+    def _batch_beside(self) -> Batch:
         """`batch`, on a CUDA device made on a stream of its own.
 
         A batch's many small draws are copied from the host, and each copy waits for its stream: on
@@ -125,22 +127,19 @@ class Trainer(ABC):
         stream.wait_stream(self._side_stream)
         for values in batch:
             if values is not None:
-                values.record_stream(
-                    stream
-                )  # else its memory might go to a later batch while this step reads it
+                # else its memory might go to a later batch while this step reads it
+                values.record_stream(stream)
         return batch
 
     @cached_property
     def _side_stream(self) -> torch.cuda.Stream:
-        stream = torch.cuda.Stream(
-            self.device, priority=-1
-        )  # small work that a step waits for: ahead of large
-        stream.wait_stream(
-            torch.cuda.current_stream(self.device)
-        )  # which may still be putting the images there
+        # Small work that a step waits for goes ahead of large.
+        stream = torch.cuda.Stream(self.device, priority=-1)
+        # The current stream may still be putting the images there.
+        stream.wait_stream(torch.cuda.current_stream(self.device))
         return stream
 
-    def _gradients(self, batch: NamedTuple) -> torch.Tensor:
+    def _gradients(self, batch: Batch) -> torch.Tensor:
         """Gradients of the mean over the global batch, part by part; each loss's mean over this
         rank's images.
         """
@@ -179,6 +178,7 @@ class Trainer(ABC):
             self.microbatch = -(-self.microbatch // 2)
 
     def _checkpoint(self) -> None:
+        assert self.checkpointed is not None, "gradient_checkpointing needs a network for it"
         self.checkpointed.enable_gradient_checkpointing()
         self.checkpointing = True
 
@@ -206,7 +206,7 @@ class Trainer(ABC):
         self._forget_gradients()
         del moments
 
-    def _fits(self, part: NamedTuple) -> bool:
+    def _fits(self, part: Batch) -> bool:
         try:
             self.losses_of(part, 1.0, full=True)
         except torch.OutOfMemoryError:
@@ -214,6 +214,6 @@ class Trainer(ABC):
         return True
 
 
-def sliced(batch: NamedTuple, part: slice) -> NamedTuple:
+def sliced(batch: Batch, part: slice) -> Batch:
     """Some images of a batch."""
-    return type(batch)(*(values if values is None else values[part] for values in batch))
+    return batch._make(values if values is None else values[part] for values in batch)

@@ -47,7 +47,7 @@ class TrainingLog:
     ):
         """columns: losses and measures of all stages, so that every row has all of them."""
         self.log, self.columns = log, columns
-        self.trainer: Trainer | None = None
+        self._trainer: Trainer | None = None
         self.saved: int | None = None if resume is None else resume["step"]
         """Steps done in the last state that was saved, or gone on from."""
 
@@ -55,13 +55,19 @@ class TrainingLog:
         """name: the column `stage` of its rows, where there are several stages; before: steps of
         earlier ones.
         """
-        self.trainer, self.before = trainer, before
+        self._trainer, self.before = trainer, before
         self.name = {} if name is None else {"stage": name}
         self.unseen: list[torch.Tensor] = []
         self.seen: list[list[float]] = []
         self.room = trainer.asked_for
         self.since = time.perf_counter()
         self._note_memory()
+
+    @property
+    def trainer(self) -> Trainer:
+        """The one whose steps are logged now: from `begin` to `end`."""
+        assert self._trainer is not None, "begin comes first"
+        return self._trainer
 
     @property
     def step(self) -> int:
@@ -106,7 +112,7 @@ class TrainingLog:
         self.check_finite()
         if self.seen:
             self.row()
-        self.trainer = None
+        self._trainer = None
 
     def _note_memory(self) -> None:
         room = self.trainer.microbatch, self.trainer.checkpointing
@@ -120,6 +126,7 @@ class TrainingLog:
         trainer, now = self.trainer, time.perf_counter()
         means = dict(zip(trainer.COLUMNS, np.mean(self.seen, axis=0).tolist())) if self.seen else {}
         cuda = trainer.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(trainer.device) if cuda else None
         learner = next(iter(trainer.learners.values()))
         self.log(
             {
@@ -130,9 +137,7 @@ class TrainingLog:
                 "lr": float(learner.optimizer.param_groups[0]["lr"]),
                 "microbatch": trainer.microbatch,
                 "images_per_s": len(self.seen) * trainer.batch_size / (now - self.since),
-                "peak_device_bytes": torch.cuda.max_memory_allocated(trainer.device)
-                if cuda
-                else None,
+                "peak_device_bytes": peak,
                 "event": event,
             }
         )

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ COMMANDS: tuple[Callable, ...] = (
 DEBUG = "EQUIGRID_DEBUG"
 MOST_CHARACTERS = 2000  # of a line: whatever a user gave may be quoted in it
 # Wrong usage: typer brings its own copy of click, or uses click's, by its version.
-UsageError = typer.BadParameter.__bases__[0]
+UsageError: Any = typer.BadParameter.__bases__[0]
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 app = typer.Typer(
@@ -88,7 +88,7 @@ def outcome(arguments: list[str]) -> ExitCode:
 def _ended(action: Callable[[], int | None]) -> ExitCode:
     """How `action` ends; whatever is raised in it is told in one line."""
     try:
-        return ExitCode(action() or 0)
+        return ExitCode(action() or 0)  # type: ignore[call-arg]  # of a member, its value is all
     except (KeyboardInterrupt, typer.Abort):
         _tell("interrupted")
         return ExitCode.INTERRUPTED
@@ -123,11 +123,13 @@ def _code_of(error: BaseException) -> ExitCode:
     return ExitCode.FAULT
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: Any) -> str:
     if isinstance(error, UsageError):
         context = getattr(error, "ctx", None)
-        text = error.format_message().rstrip(".")
-        return f"{text}; see {context.command_path} --help" if context else text
+        see = f"see {context.command_path} --help" if context else "see equigrid --help"
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help, a page
+            return f"name a command; {see}"
+        return f"{error.format_message().rstrip('.')}; {see}"
     if isinstance(error, MemoryError):
         text = f"not enough memory: {error}" if str(error) else "not enough memory"
     elif isinstance(error, OSError) and not isinstance(error, UnavailableError):

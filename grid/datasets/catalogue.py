@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -99,11 +99,13 @@ class Dataset:
                 first, second = pair.split("_")
                 total = self.label_refs[second].n
                 lines.append(
-                    f"{self.name}: {n:,} of {total:,} {second} images are in {first} too, pixel by pixel"
+                    f"{self.name}: {n:,} of {total:,} {second} images are in "
+                    f"{first} too, pixel by pixel"
                 )
         if self.broken:
             lines.append(
-                f"{self.name}: {len(self.broken):,} broken images are left out, such as {self.broken[0]}"
+                f"{self.name}: {len(self.broken):,} broken images are left out, "
+                f"such as {self.broken[0]}"
             )
         if self.skipped:
             lines.append(
@@ -130,7 +132,8 @@ def _source(spec: str | dict) -> Source:
     kind = _kind(spec)
     if kind in medmnist.REFUSED:
         raise UserError(
-            f"dataset: {kind}: {medmnist.REFUSED[kind]}; sets it can take: {', '.join(medmnist.NAMES)}"
+            f"dataset: {kind}: {medmnist.REFUSED[kind]}; sets it can take: "
+            f"{', '.join(medmnist.NAMES)}"
         )
     if kind not in SOURCES:
         raise UserError(
@@ -177,18 +180,18 @@ def _named(src: Source, names) -> Source:
     are numbers in the order of the numbers, or a mapping from class to name.
     """
     wanted = len(src.classes)
-    listed = isinstance(names, list)
-    given = names if listed else list(names.values()) if isinstance(names, dict) else None
+    by_class = {normal(str(k)): v for k, v in names.items()} if isinstance(names, dict) else None
+    given = list(names.values()) if isinstance(names, dict) else names
+    given = given if isinstance(given, list) else None
     if given is None or not all(isinstance(name, str) and name.strip() for name in given):
         raise UserError(
             f"dataset.class_names: {names!r}; write a list of {wanted} names, in the order of the "
             "labels, or a mapping from each class to its name"
         )
-    if not listed:
-        names = {normal(str(old)): new for old, new in names.items()}
+    if by_class is not None:
         for has, lacks, what in (
-            (src.classes, names, "is not in the mapping"),
-            (names, src.classes, "is no class"),
+            (src.classes, by_class, "is not in the mapping"),
+            (by_class, src.classes, "is no class"),
         ):
             if missing := [name for name in has if name not in lacks]:
                 shown = ", ".join(src.classes[:5]) + (", …" if wanted > 5 else "")
@@ -196,10 +199,11 @@ def _named(src: Source, names) -> Source:
                 raise UserError(f"dataset.class_names: {missing[0]!r} {what}; {right}")
     if len(given) != wanted or len(set(map(normal, given))) != wanted:
         raise UserError(
-            f"dataset.class_names: {len(set(given))} different names; {src.name} has {wanted} classes"
+            f"dataset.class_names: {len(set(given))} different names; "
+            f"{src.name} has {wanted} classes"
         )
-    order = _in_order(src.classes) if listed else src.classes
-    paired = dict(zip(order, given)) if listed else names
+    order = _in_order(src.classes) if by_class is None else list(src.classes)
+    paired = dict(zip(order, given)) if by_class is None else by_class
     new = tuple(normal(paired[old]) for old in src.classes)
     shape = src.shape and replace(src.shape, classes=new)
     pairs = ", ".join(f"{old} is {paired[old]}" for old in order[:SHOWN])
@@ -223,27 +227,21 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
     if len(numbers) < len(classes):
         other = next(name for name in classes if name not in numbers)
         raise UserError(
-            f"dataset.class_names: classes are numbers ({numbers[0]!r}) and words ({other!r}), which have "
-            "no order; write a mapping from each class to its name"
+            f"dataset.class_names: classes are numbers ({numbers[0]!r}) and words ({other!r}), "
+            "which have no order; write a mapping from each class to its name"
         )
-    ordered = sorted(classes, key=int)
-    for one, other in pairwise(ordered):
-        if int(one) == int(other):
-            raise UserError(
-                f"dataset.class_names: the classes {one!r} and {other!r} are one number; write a "
-                "mapping from each class to its name"
-            )
-    return ordered
+    return sorted(classes, key=lambda name: (int(name), name))
 
 
-def expanded(value, where: str):
+def expanded(value: Any, where: str) -> Any:
     """A text with its $VARIABLES filled in; anything else as it is. Raises UserError for a variable
     that is not set.
     """
     filled = os.path.expandvars(value) if isinstance(value, str) else value
     if isinstance(filled, str) and (unset := re.search(r"\$\{?(\w+)", filled)):
         raise UserError(
-            f"{where}: the environment variable {unset[1]} is not set; set it to what the spec needs there"
+            f"{where}: the environment variable {unset[1]} is not set; "
+            "set it to what the spec needs there"
         )
     return filled
 
@@ -254,18 +252,20 @@ def lookup(store: Store, key: str) -> Dataset | None:
     content = store.get_json(name)
     if content is None:
         return None
-    shape = Shape(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in content["shape"].items()}
-    )
+    facts: dict[str, Any] = {
+        name: tuple(fact) if isinstance(fact, list) else fact
+        for name, fact in content["shape"].items()
+    }
+    shape = Shape(**facts)
     refs = {
         split: tuple(shards.ShardRef(**item) for item in content.get(split, ())) for split in SPLITS
     }
     return Dataset(
-        content["name"], content["fingerprint"], shape, refs["train"], refs["test"], name, refs["val"],
-        {split: LabelsRef(**item) for split, item in content["labels"].items()},
-        tuple(content["broken"]), content["duplicates"], tuple(content["skipped"]), tuple(content["class_ids"]),
-        tuple(content["told"]), tuple(content["repeated"]), tuple(content["repeated_counts"]),
-        content["grouped"],
+        content["name"], content["fingerprint"], shape, refs["train"], refs["test"], name,
+        refs["val"], {split: LabelsRef(**item) for split, item in content["labels"].items()},
+        tuple(content["broken"]), content["duplicates"], tuple(content["skipped"]),
+        tuple(content["class_ids"]), tuple(content["told"]), tuple(content["repeated"]),
+        tuple(content["repeated_counts"]), content["grouped"],
     )  # fmt: skip
 
 

@@ -146,7 +146,9 @@ def _units(
             )  # fmt: skip
 
 
-def _reported(outcomes: Iterable[Outcome], total: int, report) -> Iterator[Outcome]:
+def _reported(
+    outcomes: Iterable[Outcome], total: int, report: Callable[[int, int], None] | None
+) -> Iterator[Outcome]:
     done = 0
     for outcome in outcomes:
         done += outcome.unit.n
@@ -172,7 +174,9 @@ def write_unit(
     there = _written(store, manifests, unit)
     if there is not None:
         return there
-    refs, labels, hashes, found, told = [], [], [], [], Told()
+    refs: list[shards.ShardRef] = []
+    found: list[tuple[int, str]] = []
+    labels, hashes, told = [], [], Told()
     for part in _in_shards(_checked(read(unit.what), name, unit, classes, image, found), size):
         refs.append(_write(store, manifests[len(refs)], part, unit))
         told = told.with_(part.told)
@@ -262,7 +266,7 @@ def _joined(batches: Iterable[Batch]) -> Batch:
 
 def _write(store: Store, manifest: str, part: Batch, unit: Unit) -> shards.ShardRef:
     before = store.get_json(manifest)
-    facts = {"places": [unit.start, unit.stop]}
+    facts: dict[str, list] = {"places": [unit.start, unit.stop]}
     facts |= {"told": list(part.told)} if part.told != Told() else {}
     ref = shards.write(store, manifest, part.images, part.labels, **facts)
     if before and before["data"] != ref.data:
@@ -328,13 +332,14 @@ def _publish(
     refs = {split: part.refs for split, part in by_split.items()}
     labels = {split: part.labels for split, part in by_split.items()}
     shape = _shape(src, contents, labels)
+    label_refs = {split: _write_labels(store, src, split, own) for split, own in labels.items()}
     repeated = repeats(by_split["train"].hashes)
     counts = np.bincount(labels["train"][repeated], minlength=len(src.classes))
     told = [*src.told, *_told(src, by_split), *_left_out(copies)]
     content = {
         "name": src.name, "fingerprint": _fingerprint(shape, refs, len(repeated)),
         "shape": shape.facts(), **{split: [asdict(ref) for ref in refs[split]] for split in refs},
-        "labels": {split: asdict(_write_labels(store, src, split, labels[split])) for split in labels},
+        "labels": {split: asdict(ref) for split, ref in label_refs.items()},
         "broken": [f"{split}: {text}" for (split, _), text in sorted(broken.items())],
         "duplicates": duplicates({split: part.hashes for split, part in by_split.items()}, labels),
         "skipped": list(contents.skipped), "class_ids": list(src.class_ids), "told": told,
@@ -342,7 +347,9 @@ def _publish(
         "repeated": repeated.tolist(), "repeated_counts": counts.tolist(), "grouped": src.grouped,
     }  # fmt: skip
     store.put_json(layout.dataset(src.key), content)
-    return catalogue.lookup(store, src.key)
+    found = catalogue.lookup(store, src.key)
+    assert found is not None, "it was written just now"
+    return found
 
 
 def _told(src: Source, by_split: dict[str, Split]) -> list[str]:
@@ -381,12 +388,11 @@ def _shape(src: Source, contents: Contents, labels: dict[str, np.ndarray]) -> Sh
         if not counts[split].all():
             name = src.classes[int(counts[split].argmin())]
             raise ValueError(
-                f"{src.name}: class {name!r} has no image in {split}; each needs some in train and test"
+                f"{src.name}: class {name!r} has no image in {split}; "
+                "each needs some in train and test"
             )
-    by_split = {
-        f"{split}_counts": tuple(int(n) for n in values) for split, values in counts.items()
-    }
-    return Shape(src.classes, *contents.image, **by_split)
+    by_split = {split: tuple(int(n) for n in values) for split, values in counts.items()}
+    return Shape.of(src.classes, contents.image, by_split)
 
 
 def _fingerprint(shape: Shape, refs: dict[str, list[shards.ShardRef]], repeated: int) -> str:
@@ -560,7 +566,8 @@ def _ray_map(src: Source, function: Callable, units: list[Unit]) -> Iterator[Out
     if not cpus:  # a head node that takes no tasks: they are waited for here alone, a few at a time
         options["num_cpus"], cpus = 0, os.cpu_count()
     task = ray.remote(_call).options(**options)
-    waiting, running = deque(units), []
+    waiting = deque(units)
+    running: list[ray.ObjectRef] = []
     try:
         while waiting or running:
             while waiting and len(running) < 2 * cpus:

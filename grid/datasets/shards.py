@@ -56,12 +56,14 @@ def checksum(images: np.ndarray, labels: np.ndarray) -> str:
         shapes = f"{images.dtype} {images.shape}, {labels.dtype} {labels.shape}"
         raise ValueError(f"a shard is uint8 (n, H, W, C) and int64 (n,), not {shapes}")
     digest = hashlib.blake2b(repr(images.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(images))
-    digest.update(np.ascontiguousarray(labels))
+    digest.update(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()
 
 
-def write(store: Store, manifest: str, images: np.ndarray, labels: np.ndarray, **facts) -> ShardRef:
+def write(
+    store: Store, manifest: str, images: np.ndarray, labels: np.ndarray, **facts: object
+) -> ShardRef:
     """Writes a shard's data, then its manifest `NAME.json`. `facts` (JSON) are kept in the
     manifest.
     """
@@ -71,9 +73,9 @@ def write(store: Store, manifest: str, images: np.ndarray, labels: np.ndarray, *
         data,
         encode({"images": np.ascontiguousarray(images), "labels": np.ascontiguousarray(labels)}),
     )
-    ref = {"data": data, "checksum": content, "n": len(labels)}
-    store.put_json(manifest, {**facts, **ref, "format": FORMAT_VERSION})
-    return ShardRef(manifest, **ref)
+    where = {"data": data, "checksum": content, "n": len(labels)}
+    store.put_json(manifest, {**facts, **where, "format": FORMAT_VERSION})
+    return ShardRef(manifest, data, content, len(labels))
 
 
 def ref(manifest: str, content: dict) -> ShardRef:

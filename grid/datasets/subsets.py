@@ -9,6 +9,7 @@ would not nest.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from equigrid.generators.common import pools
 from equigrid.generators.common.rng import permutation, seed_of
@@ -31,24 +32,26 @@ def class_sequence(counts: np.ndarray) -> np.ndarray:
     return classes[np.lexsort((classes, -counts[classes], turn))]
 
 
-def subset_counts(counts, n: int) -> np.ndarray:
+def subset_counts(counts: ArrayLike, n: int) -> np.ndarray:
     """Images of each class in the subset of n: (k,) int64."""
-    return np.bincount(class_sequence(np.asarray(counts))[:n], minlength=len(counts))
+    every = np.asarray(counts)
+    return np.bincount(class_sequence(every)[:n], minlength=len(every))
 
 
-def counts_left(counts, held_out: int) -> np.ndarray:
+def counts_left(counts: ArrayLike, held_out: int) -> np.ndarray:
     """Images of each class that are left when so many are held out for validation: (k,) int64."""
     return np.asarray(counts) - subset_counts(counts, held_out)
 
 
-def smallest_complete(counts) -> int:
+def smallest_complete(counts: ArrayLike) -> int:
     """The smallest n whose subset has an image of every class. Raises ValueError if a class has
     none at all.
     """
-    if not np.all(np.asarray(counts) > 0):
-        raise ValueError(f"class {int(np.argmin(counts))} has no image")
-    sequence = class_sequence(np.asarray(counts))
-    return int(max(np.argmax(sequence == c) for c in range(len(counts)))) + 1
+    every = np.asarray(counts)
+    if not np.all(every > 0):
+        raise ValueError(f"class {int(np.argmin(every))} has no image")
+    sequence = class_sequence(every)
+    return int(max(np.argmax(sequence == c) for c in range(len(every)))) + 1
 
 
 def order(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -72,7 +75,8 @@ def held_out(labels: np.ndarray, n: int, repeated: Sequence[int] = ()) -> np.nda
     different = _without(len(labels), repeated)
     if not 0 <= n < len(different):
         raise ValueError(
-            f"{n} images held out: the dataset has {len(different)}, and some must be left to train on"
+            f"{n} images held out: the dataset has {len(different)}, "
+            "and some must be left to train on"
         )
     return np.sort(different[order(labels[different], HELD_OUT_SEED)[:n]])
 

@@ -50,11 +50,10 @@ def run(store: Store, request: Request) -> dict:
     started = datetime.now(UTC)
     clock = time.perf_counter()
     try:
-        facts = KINDS[request.kind].body(store, request)
+        facts = KINDS[request.kind].run(store, request)
         return {"id": request.id, "status": OK, "seconds": time.perf_counter() - clock, **facts}
-    except (
-        Exception
-    ) as error:  # every failure of a job ends here: it becomes a row, or goes back for another try
+    # Every failure of a job ends here: it becomes a row, or goes back for another try.
+    except Exception as error:
         seconds = time.perf_counter() - clock
         cause = cause_of(error)
         if isinstance(cause, shards.ShardCorrupt):
@@ -72,9 +71,8 @@ def run(store: Store, request: Request) -> dict:
                 **_advice(cause, request),
             }
         text = traceback.format_exc()
-        log.error(
-            "%s %s failed\n%s", request.kind, request.id, text
-        )  # in the slot's log, so in Ray's dashboard
+        # In the slot's log, so in Ray's dashboard.
+        log.error("%s %s failed\n%s", request.kind, request.id, text)
         row = record_failure(store, request, text, started, seconds)
         return {
             "id": request.id,

@@ -20,6 +20,7 @@ from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.spec import DomainGap
 from equigrid.grid.store import Store
 from equigrid.grid.store.layout import DOMAIN_GAPS
 
@@ -52,16 +53,18 @@ def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
     UserError.
     """
     gap = grid.spec.domain_gap
-    for patch_px in (None, *gap.patches) if gap else ():
-        payload, before = _payload(grid, pool, patch_px)
+    if gap is None:
+        return
+    for patch_px in (None, *gap.patches):
+        payload, before = _payload(grid, gap, pool, patch_px)
         yield from before
         yield KIND.job(payload, [grid.ingest, *(job.id for job in before)], pool.where)
 
 
 def _payload(
-    grid: GridFacts, pool: PlannedPool, patch_px: int | None
+    grid: GridFacts, gap: DomainGap, pool: PlannedPool, patch_px: int | None
 ) -> tuple[DomainGapPayload, list[Job]]:
-    gap, shape = grid.spec.domain_gap, grid.shape
+    shape = grid.shape
     n = pool.at_most(gap.images or pool.n_used)
     n = grid.n_train if n >= grid.n_train else min(n, grid.n_different)
     if patch_px is not None and patch_px > min(shape.height, shape.width):

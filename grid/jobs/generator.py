@@ -82,7 +82,7 @@ def _loop(config: dict) -> dict:
     from equigrid.generators import registry
 
     store, request = config["store"], config["request"]
-    device, generator = device_of(request), registry.config(request.payload.mapping)
+    device, generator = device_of(request), registry.config(dict(request.payload.mapping))
     reset_peak(device)
     images, labels = _images(request)
     checkpoints = Checkpoints(
@@ -240,7 +240,7 @@ def _cost_facts(mapping: str, shape: Shape, n_images: int | None) -> dict[str, A
 
 
 def _work(payload: GeneratorPayload, shape: Shape) -> float:
-    n_images = payload.subset and payload.subset.n
+    n_images = payload.subset.n if payload.subset else None
     return cost_facts(payload.mapping, shape, n_images).get("training_steps", 1)
 
 

@@ -16,9 +16,8 @@ from equigrid.grid.jobs.job import Stream, Subset, Synthetic
 from equigrid.grid.jobs.request import Images, Request
 from equigrid.grid.store.layout import split_of
 
-RESIDENT_BYTES = (
-    2 * 2**30
-)  # of a generator's images: more than this lie in a file of the local disk, mapped
+# Of a generator's images: more than this lie in a file of the local disk, mapped.
+RESIDENT_BYTES = 2 * 2**30
 
 
 class Leak(ValueError):
@@ -180,9 +179,8 @@ def gathered(request: Request, wanted: list[Part]) -> tuple[np.ndarray, np.ndarr
 def _room(shape: tuple[int, ...]) -> np.ndarray:
     if np.prod(shape, dtype=np.int64) <= RESIDENT_BYTES:
         return np.empty(shape, np.uint8)
-    with tempfile.TemporaryFile(
-        prefix="equigrid-images-"
-    ) as file:  # without a name: gone with the process
+    # Without a name: gone with the process.
+    with tempfile.TemporaryFile(prefix="equigrid-images-") as file:
         return np.memmap(file, np.uint8, "w+", shape=shape)
 
 

@@ -24,7 +24,8 @@ class Identified:
     def identity(self) -> dict[str, Any]:
         """What determines the output, as JSON."""
         found: dict[str, Any] = {}
-        for name, before, flat in _determining(type(self)):
+        kind: type = type(self)
+        for name, before, flat in _determining(kind):
             value = getattr(self, name)
             if value != before:
                 found.update(value if flat else {name: _json(value)})

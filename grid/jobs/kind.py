@@ -106,9 +106,15 @@ class JobKind(Generic[P]):
 
     def job(self, payload: P, needs: Iterable[str], where: str) -> Job:
         """The job of a payload. where: the part of its stage after the kind."""
-        by_hash = self.id_of is None
-        job_id = content_id(self.name, payload.identity()) if by_hash else self.id_of(payload)
+        own = self.id_of
+        job_id = own(payload) if own else content_id(self.name, payload.identity())
         return Job(job_id, self.name, tuple(needs), payload, f"{self.name}:{where}")
+
+    def run(self, store: Store, request: Request[P]) -> dict:
+        """Does the job; see `body`."""
+        if self.body is None:
+            raise ValueError(f"{request.id}: no slot runs {self.plural}")
+        return self.body(store, request)
 
     def done_among(self, store: Store, jobs: list[Job]) -> set[str]:
         """The ids of those of its jobs that are done."""

@@ -34,4 +34,4 @@ def on_slots() -> dict[str, JobKind[Any]]:
 
 def rank(name: str) -> int:
     """The place of a kind in the order in which they run."""
-    return list(KINDS).index(name)
+    return [*KINDS].index(name)

@@ -69,13 +69,12 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
     from equigrid.generators import registry
 
     payload = request.payload
-    config, device = registry.config(payload.mapping), device_of(request)
+    config, device = registry.config(dict(payload.mapping)), device_of(request)
     start = payload.index * payload.size
     columns: dict[str, list] = {}
     reset_peak(device)
-    weights_here = _weights(
-        store, payload.generator
-    )  # before the clock; what a kind loads by itself, see `cost`
+    # Before the clock; what a kind loads by itself, see `cost`.
+    weights_here = _weights(store, payload.generator)
     clock = time.perf_counter()
     images, labels = registry.sample(
         weights_here, config,

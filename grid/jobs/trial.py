@@ -111,7 +111,7 @@ def run(store: Store, request: Request[TrialPayload]) -> dict:
 def row(request: Request[TrialPayload], started: datetime, seconds: float) -> dict:
     """What a result's row says whether the trial succeeded or not."""
     return {
-        **request.row, "trial_id": request.id, "attempt": request.attempt, "rev": REVISIONS[KIND.name],
+        **(request.row or {}), "trial_id": request.id, "attempt": request.attempt, "rev": REVISIONS[KIND.name],
         "seconds": seconds, "world_size": request.workers, "shards": list(request.hashes),
         "started_at": started, "finished_at": datetime.now(UTC), **provenance(request),
     }  # fmt: skip

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.generators.common import pools
+from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import generator, ingest, kinds, shard, trial
 from equigrid.grid.jobs.generator import GeneratorPayload
@@ -36,8 +37,9 @@ def plan(resolved: Resolved) -> Plan:
     first = _ingest(resolved)
     if resolved.shape is None:
         return Plan(resolved, {first.id: first}, [], {})
-    grid = _facts(resolved, first.id)
-    jobs, cells, used = {first.id: first}, [], {}
+    grid = _facts(resolved, resolved.shape, first.id)
+    jobs, cells = {first.id: first}, []
+    used: dict[str, PlannedPool] = {}
     for found in _places(grid, arms_of(resolved, grid)):
         for job in found.jobs:
             jobs.setdefault(job.id, job)
@@ -47,10 +49,7 @@ def plan(resolved: Resolved) -> Plan:
             used[pool.pool.id] = replace(known, n_used=max(known.n_used, pool.n_used))
     for job in _of_pools(grid, used.values()):
         jobs.setdefault(job.id, job)
-    in_order = {kind: [] for kind in kinds.KINDS}
-    for job in jobs.values():
-        in_order[job.kind].append(job)
-    ordered = {job.id: job for of_kind in in_order.values() for job in of_kind}
+    ordered = {job.id: job for job in sorted(jobs.values(), key=lambda job: kinds.rank(job.kind))}
     return Plan(resolved, ordered, cells, {pool_id: one.pool for pool_id, one in used.items()})
 
 
@@ -60,11 +59,11 @@ def _ingest(resolved: Resolved) -> Job:
     return ingest.KIND.job(payload, [], source.name)
 
 
-def _facts(resolved: Resolved, ingest_id: str) -> GridFacts:
+def _facts(resolved: Resolved, shape: Shape, ingest_id: str) -> GridFacts:
     dataset = resolved.dataset
     return GridFacts(
         spec=resolved.spec,
-        shape=resolved.shape,
+        shape=shape,
         dataset=resolved.fingerprint,
         source=resolved.source.name,
         ingest=ingest_id,
@@ -129,8 +128,8 @@ def _place(
                 n_real_added=arm.n_real_added,
                 n_syn=arm.n_syn,
                 n_copies=arm.n_copies,
-                generator=choice and choice.name,
-                setting=choice and choice.config.setting,
+                generator=choice.name if choice else None,
+                setting=choice.config.setting if choice else None,
                 generator_seed=generator_seed,
                 classifier=payload.classifier,
                 recipe=arm.recipe,
@@ -151,7 +150,7 @@ def _trials(
     syn = Synthetic(pool=pool.pool.id, n=arm.n_syn) if pool else None
     copies = Copies(n=arm.n_copies) if arm.n_copies else None
     stream, zero_shot, classes = grid.stream(arm.n_total), grid.spec.zero_shot, grid.shape.classes
-    split = zero_shot and zero_shot.payload(classes, len(classes))
+    split = zero_shot.payload(classes, len(classes)) if zero_shot else None
     for classifier, recipe in by_classifier.items():
         for seed in grid.spec.seeds:
             yield TrialPayload(

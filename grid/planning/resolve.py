@@ -103,10 +103,8 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
     if shape:
         size = (shape.height, shape.width, shape.channels, len(shape.classes))
         for each in reversed(by_name.values()):
-            seen = (
-                *each.input_size(shape.height, shape.width),
-                *size[2:],
-            )  # what a classifier sees, after the crop
+            # What a classifier sees, after the crop.
+            seen = (*each.input_size(shape.height, shape.width), *size[2:])
             for i, classifier in enumerate(spec.classifiers):
                 _named(f"classifiers.{i}", partial(names.check, classifier, *seen))
         if gap and gap.classifier:

@@ -4,6 +4,7 @@ there.
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,6 +16,10 @@ from equigrid.grid.planning.resolve import GeneratorChoice
 from equigrid.grid.reporting import samples
 from equigrid.grid.reporting.cell_table import cell_table
 from equigrid.grid.store import Store, layout, results
+
+if TYPE_CHECKING:
+    from equigrid.analysis.conclusions.equivalence import Analysis
+    from equigrid.analysis.settings import Settings
 
 
 def read_cells(store: Store, cells: list[Cell], grid: str, dataset: str) -> pd.DataFrame:
@@ -32,7 +37,7 @@ def publish(store: Store, grid: str, name: str, data: bytes) -> None:
     store.put(layout.analysis(grid, name), data)
 
 
-def settings(plan: Plan):
+def settings(plan: Plan) -> "Settings":
     """What the analysis must know of the grid beside its table: the whole training set's size, for
     τ.
     """
@@ -48,18 +53,18 @@ def settings(plan: Plan):
     return Settings(dataset_sizes={resolved.source.name: size} if size else {})
 
 
-def start_analyst(store: Store, plan: Plan):
+def start_analyst(store: Store, plan: Plan) -> Any:
     """The analyst actor of a run: it refits as rows land and publishes the curves."""
     from equigrid.analysis.actor import Analyst
 
     grid, dataset = plan.resolved.spec.name, plan.resolved.source.name
-    reader = partial(
-        read_cells, store, plan.cells, grid, dataset
-    )  # names and cells travel; a source might not
-    return Analyst.remote(reader, partial(publish, store, grid), settings(plan))
+    # Names and cells travel; a source might not.
+    reader = partial(read_cells, store, plan.cells, grid, dataset)
+    actor: Any = Analyst  # what Ray's decorator makes of a class has no types
+    return actor.remote(reader, partial(publish, store, grid), settings(plan))
 
 
-def fit(store: Store, plan: Plan):
+def fit(store: Store, plan: Plan) -> "tuple[pd.DataFrame, Analysis]":
     """The table and its analysis, from the store; the curves are published as the analyst would."""
     import json
 
@@ -67,18 +72,19 @@ def fit(store: Store, plan: Plan):
 
     table = read_table(store, plan)
     analysis = analyse(table, settings=settings(plan))
-    publish(
-        store,
-        plan.resolved.spec.name,
-        "curves.json",
-        json.dumps(analysis.to_json(), allow_nan=False).encode(),
-    )
+    content = json.dumps(analysis.to_json(), allow_nan=False).encode()
+    publish(store, plan.resolved.spec.name, "curves.json", content)
     return table, analysis
 
 
 def write_report(
-    store: Store, plan: Plan, table: pd.DataFrame, analysis, directory: Path, summary: dict | None
-):
+    store: Store,
+    plan: Plan,
+    table: pd.DataFrame,
+    analysis: "Analysis",
+    directory: Path,
+    summary: dict | None,
+) -> Path:
     """Writes the report and its figures into `directory`; returns the report's path."""
     from equigrid.analysis.report.html import write_report as write
 
@@ -173,7 +179,8 @@ def _generator_row(choice: GeneratorChoice) -> dict:
     config = choice.config.model_dump(mode="json")
     sampler = config.get("sampler", {})
     return {
-        "generator": choice.name, "kind": config["kind"], "setting": config["setting"], "model": config.get("pipeline"),
+        "generator": choice.name, "kind": config["kind"], "setting": config["setting"],
+        "model": config.get("pipeline"),
         **{name.replace("_", " "): sampler.get(name) for name in _SAMPLER},
         "prompt": config.get("prompt") or _captions(config.get("captions")),
         "filter": _filter(config.get("clip_filter")),
@@ -208,9 +215,10 @@ def _quality_row(plan: Plan, row: dict) -> dict:
     base = payload.subset and payload.subset.n
     nominal = {cell.n_base: cell.n_nominal for cell in plan.cells}
     return {
-        "dataset": plan.resolved.source.name, "generator": pool.generator, "n_base": base and nominal[base],
-        "setting": plan.resolved.generators[pool.generator].config.setting, **{name: row.get(name) for name in COLUMNS},
-        "seconds": row["seconds"],
+        "dataset": plan.resolved.source.name, "generator": pool.generator,
+        "n_base": base and nominal[base],
+        "setting": plan.resolved.generators[pool.generator].config.setting,
+        **{name: row.get(name) for name in COLUMNS}, "seconds": row["seconds"],
     }  # fmt: skip
 
 

@@ -13,16 +13,14 @@ def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str)
     A trial that several cells share is there once for each of them, under that cell's labels. grid,
     dataset: names.
     """
-    cells = pd.DataFrame(cells, columns=Cell._fields)
-    labels = cells.assign(
-        grid=grid,
-        dataset=dataset,
-        n_total=cells.n_base + cells.n_real_added + cells.n_syn + cells.n_copies,
-    )
-    frame = results.to_pandas(maps_as_pydicts="strict", types_mapper=_nullable_integers.get)
+    named = pd.DataFrame(cells, columns=Cell._fields)
+    added = named["n_real_added"] + named["n_syn"] + named["n_copies"]
+    labels = named.assign(grid=grid, dataset=dataset, n_total=named["n_base"] + added)
+    frame = results.to_pandas(maps_as_pydicts="strict", types_mapper=_nullable)
     outcomes = frame.drop(columns=[c for c in labels.columns if c != "trial_id"])
     joined = labels.merge(outcomes, on="trial_id", how="inner", sort=False)
     return joined[SCHEMA.names].astype({"generator_seed": "Int64"})
 
 
-_nullable_integers = {pa.int64(): pd.Int64Dtype()}
+def _nullable(kind: pa.DataType) -> pd.Int64Dtype | None:
+    return pd.Int64Dtype() if kind == pa.int64() else None

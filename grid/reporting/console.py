@@ -6,6 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.reporting.estimate import Line
+from equigrid.grid.reporting.status import Status
+from equigrid.grid.reporting.summary import Summary
 from equigrid.grid.store.layout import top_folder
 from equigrid.grid.units import duration
 
@@ -20,7 +23,7 @@ def screen() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
-def show_plan(content: dict, lines) -> None:
+def show_plan(content: dict, lines: list[Line]) -> None:
     pending = (
         " (not ingested yet: fingerprint pending)" if content["fingerprint"] == "pending" else ""
     )
@@ -36,14 +39,8 @@ def show_plan(content: dict, lines) -> None:
     for line in lines:
         time = "–" if line.seconds is None else duration(line.seconds)
         size = "–" if line.bytes is None else size_text(line.bytes)
-        row = [
-            f"{line.total:,}",
-            f"{line.done:,}",
-            f"{line.todo:,}",
-            f"{line.shared:,}",
-            time,
-            size,
-        ]
+        counts = [f"{count:,}" for count in (line.total, line.done, line.todo, line.shared)]
+        row = [*counts, time, size]
         if priced:
             row.append("–" if line.money is None else f"{line.money:,.2f}")
         table.add_row(KINDS[line.kind].words, *row)
@@ -75,7 +72,7 @@ def show_plan(content: dict, lines) -> None:
         console.print("nothing to do", highlight=False)
 
 
-def _gpu_hours(content: dict, lines) -> str:
+def _gpu_hours(content: dict, lines: list[Line]) -> str:
     if not content["gpus"]:
         return ""
     packed = content["gpus"] == "auto"  # several trials on one, and their rows do not say how many
@@ -92,7 +89,7 @@ def size_text(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def show_status(found) -> None:
+def show_status(found: Status) -> None:
     table = Table(
         title=f"{found.grid}: {found.cells_done:,} of {found.cells:,} cells have a result"
     )
@@ -101,15 +98,9 @@ def show_status(found) -> None:
     for name in ("jobs", "done", "failed", "left", *live):
         table.add_column(name, justify="right")
     for stage in found.stages:
-        now = _live(found.driver["kinds"].get(stage.kind, {})) if live else ()
-        table.add_row(
-            KINDS[stage.kind].words,
-            f"{stage.total:,}",
-            f"{stage.done:,}",
-            f"{stage.failed:,}",
-            f"{stage.left:,}",
-            *now,
-        )
+        now = _live(found.driver["kinds"].get(stage.kind, {})) if found.driver else ()
+        counts = (stage.total, stage.done, stage.failed, stage.left)
+        table.add_row(KINDS[stage.kind].words, *(f"{count:,}" for count in counts), *now)
     console = screen()
     console.print(table)
     if found.driver:
@@ -138,7 +129,7 @@ def _driver_line(driver: dict) -> str:
     return f"{driver['who']}: {driver['device_s'] / 3600:.2f} device-hours in this run, {shards}"
 
 
-def show_failures(summary, console) -> None:
+def show_failures(summary: Summary, console: Console) -> None:
     if not summary.failures:
         return
     cells = sum(len(failure.cells) for failure in summary.failures)

@@ -11,10 +11,11 @@ had it for itself.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median, mode
 
+from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.jobs.kind import Finished, Took
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Job, Plan
@@ -112,10 +113,14 @@ def _cells_served(plan: Plan) -> dict[str, int]:
     return served
 
 
-def _sum(values: Iterator[float | None]) -> float | None:
+def _sum(values: Iterable[float | None]) -> float | None:
     """The sum; None if one of them is."""
-    values = list(values)
-    return None if None in values else sum(values)
+    known = []
+    for value in values:
+        if value is None:
+            return None
+        known.append(value)
+    return sum(known)
 
 
 class _Speeds:
@@ -125,7 +130,8 @@ class _Speeds:
         self.plan, self.spec = plan, plan.resolved.spec
         self.prices = self.spec.prices
         self.gpus = gpus_of_a_slot(self.spec.execution)
-        self.seen = _typical(_finished(store, plan)) if store and plan.resolved.shape else {}
+        self.shape = plan.resolved.shape
+        self.seen = _typical(_finished(store, plan, self.shape)) if store and self.shape else {}
 
     def like(self, job: Job) -> Took | None:
         """What the finished jobs most like this one took."""
@@ -134,8 +140,9 @@ class _Speeds:
 
     def held_s(self, job: Job) -> float | None:
         """Seconds for which the job's slot or worker group will hold its devices."""
-        if like := self.like(job):
-            work = KINDS[job.kind].cost.work(job.payload, self.plan.resolved.shape)
+        like = self.like(job)
+        if like and self.shape:
+            work = KINDS[job.kind].cost.work(job.payload, self.shape)
             return like.seconds * work / self._workers(job)
         return self.spec.expected_seconds.get(job.kind)
 
@@ -150,17 +157,16 @@ class _Speeds:
 
     def bytes(self, jobs: list[Job]) -> int | None:
         """What these jobs will write to the store; None where nothing is known."""
-        shape = self.plan.resolved.shape
-        found = _sum(KINDS[j.kind].cost.bytes(j.payload, self.like(j), shape) for j in jobs)
+        found = _sum(KINDS[j.kind].cost.bytes(j.payload, self.like(j), self.shape) for j in jobs)
         return None if found is None else round(found)
 
     def _workers(self, job: Job) -> int:
         return self.spec.execution.workers_of(job.kind)
 
 
-def _finished(store: Store, plan: Plan) -> Iterator[tuple[str, Finished]]:
+def _finished(store: Store, plan: Plan, shape: Shape) -> Iterator[tuple[str, Finished]]:
     for name, kind in KINDS.items():
-        yield name, kind.finished(store, list(plan.of_kind(name)), plan.resolved.shape)
+        yield name, kind.finished(store, list(plan.of_kind(name)), shape)
 
 
 def _typical(finished: Iterator[tuple[str, Finished]]) -> dict[tuple, Took]:

@@ -6,7 +6,8 @@ runs of a grid is counters.
 """
 
 import time
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Callable
 
 from ray.util import metrics
 
@@ -34,7 +35,7 @@ class GridMetrics:
     the cluster already, and loaded.
     """
 
-    def __init__(self, grid: str, clock=time.monotonic):
+    def __init__(self, grid: str, clock: Callable[[], float] = time.monotonic):
         self._grid, self._clock, self._told_s = {"grid": grid}, clock, float("-inf")
         both = ("grid", "kind")
         self._jobs = {
@@ -56,8 +57,9 @@ class GridMetrics:
             ),
             "loads": metrics.Counter("equigrid_shard_loads", "Shards loaded.", tag_keys=("grid",)),
         }
-        self.handled: Counter = Counter()  # images, by kind of job
-        self._told: Counter = Counter()  # what Ray's counters stand at
+        self.handled: defaultdict[str, float] = defaultdict(float)  # images, by kind of job
+        # What Ray's counters stand at.
+        self._told: defaultdict[tuple[str, str | None], float] = defaultdict(float)
 
     def images(self, kind: str, count: float) -> None:
         """A job of `kind` is finished that handled so many images; Ray hears of it with the next

@@ -3,7 +3,9 @@ elsewhere.
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -53,11 +55,13 @@ class Stage:
     @property
     def seconds(self) -> float | None:
         """From the first start to the last success; None before there is one."""
-        return self.last_done_s - self.started_s if self.done else None
+        if self.started_s is None or self.last_done_s is None:
+            return None
+        return self.last_done_s - self.started_s
 
     def left_s(self, now_s: float) -> float | None:
         """Seconds until the stage is done at that rate, from `now_s` on."""
-        if not self.rate:
+        if not self.rate or self.last_done_s is None:
             return None
         return max(0.0, self.left / self.rate - (now_s - self.last_done_s))
 
@@ -67,17 +71,22 @@ class Progress:
     useful.
     """
 
-    def __init__(self, stages: dict[str, Stage], console: Console, clock=time.monotonic):
+    def __init__(
+        self,
+        stages: dict[str, Stage],
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.stages, self.console, self.clock = stages, console, clock
-        self._last_plain_s, self._last_text = -PLAIN_EVERY_S, ""
+        self._last_plain_s, self._last_text = -float(PLAIN_EVERY_S), ""
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._table)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self.console.is_terminal:
             self._live.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:
             self._live.refresh()
             self._live.stop()
@@ -116,7 +125,7 @@ class ReadingProgress:
     manager.
     """
 
-    def __init__(self, dataset: str, console: Console, clock=time.monotonic):
+    def __init__(self, dataset: str, console: Console, clock: Callable[[], float] = time.monotonic):
         self.dataset, self.console, self.clock = dataset, console, clock
         self._last_s = clock()
         self._bar = RichProgress(
@@ -124,13 +133,13 @@ class ReadingProgress:
         )
         self._task = self._bar.add_task("ingest", total=None)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.console.print(f"ingesting {self.dataset}", highlight=False)
         if self.console.is_terminal:
             self._bar.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self.console.is_terminal:
             self._bar.stop()
 

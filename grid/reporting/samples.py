@@ -20,6 +20,7 @@ MOST_SHARDS = (
 )
 
 Pictures = tuple[np.ndarray, np.ndarray]
+Rows = np.ndarray | slice
 
 
 def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
@@ -46,17 +47,17 @@ def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
     }
 
 
-def _set(found: Pictures | None, generator=None, setting=None, base=None) -> dict | None:
+def _set(
+    found: Pictures | None,
+    generator: str | None = None,
+    setting: str | None = None,
+    base: int | None = None,
+) -> dict | None:
     if found is None:
         return None
     images, labels = found
-    return {
-        "generator": generator,
-        "setting": setting,
-        "base": base,
-        "images": images,
-        "labels": labels,
-    }
+    about = {"generator": generator, "setting": setting, "base": base}
+    return {**about, "images": images, "labels": labels}
 
 
 def _first_pools(plan: Plan, generators: dict[str, str]) -> dict[tuple[str, int | None], Pool]:
@@ -88,7 +89,7 @@ def _sampled(store: Store, pool: Pool, shown: np.ndarray) -> Pictures | None:
     return _gathered(store, _first_shards(store, pool), shown)
 
 
-def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, slice]]:
+def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, Rows]]:
     for index in range(MOST_SHARDS):
         manifest = store.get_json(pool.manifest(index))
         if manifest is None:
@@ -97,7 +98,7 @@ def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, s
 
 
 def _gathered(
-    store: Store, parts: Iterable[tuple[shards.ShardRef, object]], shown: np.ndarray
+    store: Store, parts: Iterable[tuple[shards.ShardRef, Rows]], shown: np.ndarray
 ) -> Pictures | None:
     """PER_CLASS images of each class that is shown, shard by shard until there are enough; None if
     there is none.

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from equigrid.grid.jobs import trial
 from equigrid.grid.planning.graph import Cell, Plan
@@ -28,8 +29,9 @@ PAUSE_S = 60.0  # before a package that raised is tried again
 FINISH_S = 60.0  # the driver's patience at the end
 ERROR_LENGTH = 5000  # characters of a traceback, its end; MLflow takes no more than 8,000 in a tag
 PARAMS = (
-    "dataset", "fingerprint", "arm", "setting", "generator", "classifier", "recipe", "n_total", "n_base", "n_nominal",
-    "n_real_added", "n_syn", "n_copies", "subset_seed", "generator_seed", "seed", "rev",
+    "dataset", "fingerprint", "arm", "setting", "generator", "classifier", "recipe", "n_total",
+    "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies", "subset_seed", "generator_seed",
+    "seed", "rev",
 )  # fmt: skip
 METRICS = (
     "top1",
@@ -67,7 +69,7 @@ class TrackedRun:
 def tracked_run(row: dict) -> TrackedRun:
     """From a row of the results schema; what is null in it is left out."""
     failed = row["status"] == "failed"
-    words = str(Cell(**{name: row.get(name) for name in Cell._fields}))
+    words = str(Cell._make(row.get(name) for name in Cell._fields))
     return TrackedRun(
         key=f"{row['trial_id']}-{row['attempt']}" if failed else row["trial_id"],
         name=f"{words}: failed" if failed else words,
@@ -143,9 +145,8 @@ def _summaries(run: TrackedRun) -> Iterable:
     )
     yield text_pb("tags", "\n".join(f"    {name}: {value}" for name, value in run.tags.items()))
     if run.error:
-        yield text_pb(
-            "error", "\n".join(f"    {line}" for line in run.error.splitlines())
-        )  # Markdown, verbatim
+        # Markdown, verbatim.
+        yield text_pb("error", "\n".join(f"    {line}" for line in run.error.splitlines()))
     status = api_pb2.STATUS_FAILURE if run.error else api_pb2.STATUS_SUCCESS
     end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=run.finished_s)
     about = metadata.create_summary_metadata(
@@ -222,9 +223,8 @@ class WandB:
         self._wandb, self._grid = wandb, grid
         *entity, self._project = project.split("/", 1)
         self._entity = entity[0] if entity else None
-        self._folder = (
-            Path(wandb.setup().settings.root_dir) / "wandb" / project
-        )  # WANDB_DIR's, else the driver's
+        # WANDB_DIR's, else the driver's.
+        self._folder = Path(wandb.setup().settings.root_dir) / "wandb" / project
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def tracked(self) -> set[str]:
@@ -232,14 +232,15 @@ class WandB:
         return {re.sub(r"^(offline-)?run-\d+_\d+-", "", name) for name in names}
 
     def write(self, run: TrackedRun) -> None:
+        # Nothing of the tracking process: the trial ran elsewhere.
         settings = self._wandb.Settings(
-            silent=True, console="off", x_disable_stats=True, x_disable_meta=True, x_save_requirements=False,
-            disable_git=True, disable_code=True,
-        )  # fmt: skip  # nothing of the tracking process: the trial ran elsewhere
+            silent=True, console="off", x_disable_stats=True, x_disable_meta=True,
+            x_save_requirements=False, disable_git=True, disable_code=True,
+        )  # fmt: skip
         made = self._wandb.init(
-            entity=self._entity, project=self._project, id=run.key, name=run.name[:128], group=self._grid,
-            job_type=str(run.params["arm"]), config={**run.params, **run.tags}, dir=self._folder, resume="allow",
-            reinit="create_new", settings=settings,
+            entity=self._entity, project=self._project, id=run.key, name=run.name[:128],
+            group=self._grid, job_type=str(run.params["arm"]), config={**run.params, **run.tags},
+            dir=self._folder, resume="allow", reinit="create_new", settings=settings,
         )  # fmt: skip
         made.summary.update({**run.metrics, **({"error": run.error} if run.error else {})})
         made.finish(exit_code=1 if run.error else 0)
@@ -248,7 +249,22 @@ class WandB:
         self._wandb.teardown()
 
 
-OPEN: dict[str, Callable] = {"tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB}
+class Tracker(Protocol):
+    """What each of the classes above does."""
+
+    def tracked(self) -> set[str]:
+        """The keys of the runs that are there already."""
+
+    def write(self, run: TrackedRun) -> None: ...
+
+    def close(self) -> None: ...
+
+
+OPEN: dict[str, Callable[[str, str], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+    "wandb": WandB,
+}
 
 
 class _Queue:
@@ -258,14 +274,14 @@ class _Queue:
         self.name, self.place, self.grid = name, place, grid
         self.waiting: deque[TrackedRun] = deque()
         self.known: set[str] = set()
-        self.tracker, self.error, self.pause_until_s, self.count = None, None, float("-inf"), 0
+        self.tracker: Tracker | None = None
+        self.error: str | None = None
+        self.pause_until_s, self.count = float("-inf"), 0
 
     def flush(self, now_s: float) -> None:
         try:
             if self.tracker is None:
-                opened = OPEN[self.name](self.place, self.grid)
-                self.known = opened.tracked()
-                self.tracker = opened
+                self.tracker, self.known = self._opened()
             while self.waiting:
                 run = self.waiting[0]
                 if run.key not in self.known:
@@ -274,13 +290,17 @@ class _Queue:
                     self.count += 1
                 self.waiting.popleft()
             self.error = None
-        except (
-            Exception
-        ) as error:  # whatever a package raises: neither the others nor the grid may suffer from it
+        # Whatever a package raises: neither the others nor the grid may suffer from it.
+        except Exception as error:
             self.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
             log.warning("%s: %s; %d trials wait", self.name, self.error, len(self.waiting))
             self.waiting.rotate(-1)  # should it be one run's fault, the others come first
             self.pause_until_s = now_s + PAUSE_S
+
+    def _opened(self) -> tuple[Tracker, set[str]]:
+        """The tracker, and what it has from before."""
+        opened = OPEN[self.name](self.place, self.grid)
+        return opened, opened.tracked()
 
 
 class Trackers:
@@ -337,7 +357,7 @@ class Trackers:
         }
 
 
-def start(places: Mapping[str, str], store: Store, plan: Plan):
+def start(places: Mapping[str, str], store: Store, plan: Plan) -> Any:
     """The trackers as an actor on the driver's machine, in its folder; catches up first. Raises
     ValueError as `check`.
 
@@ -356,14 +376,15 @@ def start(places: Mapping[str, str], store: Store, plan: Plan):
             super().__init__(places, grid)
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(TrackersActor).remote(
+    made: Any = ray.remote(TrackersActor)  # the types of its handle are Ray's own making
+    actor = made.options(num_cpus=0, scheduling_strategy=here).remote(
         os.getcwd(), plan.resolved.spec.name
     )
     actor.catch_up.remote(store, [job.id for job in plan.of_kind(trial.KIND.name)])
     return actor
 
 
-def finish(actor, timeout_s: float = FINISH_S) -> list[str]:
+def finish(actor: Any, timeout_s: float = FINISH_S) -> list[str]:
     """Waits for the actor to track what it was given, but not for long; a line for each tracker
     that is not done.
     """
@@ -376,7 +397,8 @@ def finish(actor, timeout_s: float = FINISH_S) -> list[str]:
     finally:
         ray.kill(actor)
     return [
-        f"tracker {name}: {state['error']}; {state['waiting']:,} trials are not tracked, the next run tracks them"
+        f"tracker {name}: {state['error']}; {state['waiting']:,} trials are not tracked, "
+        "the next run tracks them"
         for name, state in found.items()
         if state["waiting"]
     ]

@@ -26,42 +26,44 @@ class Amount:
         """Images to add to a base of (nominally) `n_base`, of which `left` are left; multiples are
         rounded.
         """
-        if self.is_rest:
-            return left
-        return self.images if self.images is not None else round(self.multiple * n_base)
+        if self.images is not None:
+            return self.images
+        return left if self.multiple is None else round(self.multiple * n_base)
 
     def as_written(self) -> float | str:
         """The amount as a spec writes it."""
-        if self.is_rest:
-            return "all"
-        return f"{self.images} images" if self.images is not None else self.multiple
+        if self.images is not None:
+            return f"{self.images} images"
+        return "all" if self.multiple is None else self.multiple
 
     def __str__(self) -> str:
-        return f"{self.multiple:g}" if self.multiple is not None else self.as_written()
+        written = self.as_written()
+        return f"{written:g}" if isinstance(written, float) else written
 
 
-def parsed(value) -> Amount:
+def parsed(value: object) -> Amount:
     if isinstance(value, Amount):
         return value
     if value == "all":
         return Amount()
     text = re.fullmatch(r"\s*([\d_,]+)\s*images?\s*", value) if isinstance(value, str) else None
+    number: int | float
     if text:
-        value, amount = int(re.sub("[_,]", "", text[1])), "images"
+        number = int(re.sub("[_,]", "", text[1]))
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        value, amount = value if value > MOST else float(value), "multiple"
+        number = value
     else:
         raise ValueError(
             f"{value!r} is no amount; write a multiple of n_base (0.5, 2), '13000 images', or all"
         )
-    if not 0 < value <= MOST:  # nan is neither
-        shown = f"more than {MOST:,}" if value > MOST else f"{value:g}"
+    if not 0 < number <= MOST:  # nan is neither
+        shown = f"more than {MOST:,}" if number > MOST else f"{number:g}"
         right = "it must be above 0 (the base alone is always run)"
         raise ValueError(f"{shown} is no amount to add; {right}")
-    return Amount(**{amount: value})
+    return Amount(images=int(number)) if text else Amount(multiple=float(number))
 
 
-def as_tuple(value):
+def as_tuple(value: object) -> tuple:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 

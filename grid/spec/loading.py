@@ -6,7 +6,7 @@ would be right.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -38,7 +38,8 @@ def load(source: str | Path | dict) -> GridSpec:
         if str(source) not in presets():
             known = ", ".join(presets())
             raise UserError(
-                f"{source}: no such preset, and no .yaml file; presets: {known}{near(source, presets())}"
+                f"{source}: no such preset, and no .yaml file; presets: "
+                f"{known}{near(source, presets())}"
             )
     tree, data = _parsed(_text(path, source), source)
     if not isinstance(data, dict):
@@ -74,9 +75,8 @@ def _parsed(text: str, source: str | Path) -> tuple[yaml.Node, object]:
         raise UserError(f"{where}: not YAML: {why}") from error
     except RecursionError as error:
         raise UserError(f"{source}: is nested too deeply; a spec has a few levels") from error
-    except (
-        Exception
-    ) as error:  # PyYAML lets through what its conversions raise: 2020-99-99, !!int x
+    # PyYAML lets through what its conversions raise: 2020-99-99, !!int x.
+    except Exception as error:
         raise UserError(f"{source}: not YAML: a value is not of its type: {error}") from error
 
 
@@ -124,7 +124,7 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
             if key.value in seen:
@@ -134,7 +134,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _lines(node, path: tuple = ()) -> dict[tuple, int]:
+def _lines(node: yaml.Node, path: tuple = ()) -> dict[tuple, int]:
     """The line (from 1) of every key and list item, by its path of keys."""
     lines = {path: node.start_mark.line + 1}
     if isinstance(node, yaml.MappingNode):

@@ -1,6 +1,6 @@
 """What a user asks for: a grid of blocks over one dataset, validated where it is made."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -26,15 +26,16 @@ Seeds = Annotated[
     BeforeValidator(_seeds),
     Field(min_length=1),
 ]
-DatasetOption = (
-    str | int | float | list[str | int | float] | dict[str | int, str] | None
-)  # of a source
+# Of a source.
+DatasetOption = str | int | float | list[str | int | float] | dict[str | int, str] | None
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
-def _base_size(value):
-    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+def _base_size(value: object) -> int | Literal["all"]:
+    if value == "all":
+        return "all"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise ValueError(f"{value!r} is no base size; write a number of images from 0 up, or all")
 
@@ -86,17 +87,18 @@ class Block(Frozen):
 
     @field_validator("n_base")
     @classmethod
-    def _each_once(cls, value):
+    def _each_once(cls, value: tuple) -> tuple:
         return distinct(value)
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> Self:
         if self.nominal is not None and len(self.n_base) > 1:
             raise ValueError("nominal names one size; give the block one n_base")
         for name, amounts in (*self.syn.items(), ("copies", self.copies)):
             if any(amount.is_rest for amount in amounts):
                 raise ValueError(
-                    f"{name}: all means the real images that are left; write a multiple or '13000 images'"
+                    f"{name}: all means the real images that are left; "
+                    "write a multiple or '13000 images'"
                 )
         if 0 in self.n_base:
             adds = [*self.real, *(amount for amounts in self.syn.values() for amount in amounts)]
@@ -139,7 +141,7 @@ class Execution(Frozen):
 
     @field_validator("gpus")
     @classmethod
-    def _whole_or_fraction(cls, value):
+    def _whole_or_fraction(cls, value: float | Literal["auto"]) -> float | Literal["auto"]:
         if value != "auto" and value > 1:
             raise ValueError(
                 f"{value} GPUs for a slot: a slot is one device or a fraction; see workers for more"
@@ -244,17 +246,17 @@ class GridSpec(Frozen):
 
     @field_validator("trackers")
     @classmethod
-    def _places(cls, places):
+    def _places(cls, places: dict[str, str]) -> dict[str, str]:
         validate_trackers(places)
         return places
 
     @field_validator("classifiers", "seeds", "subset_seeds")
     @classmethod
-    def _each_once(cls, value):
+    def _each_once(cls, value: tuple) -> tuple:
         return distinct(value)
 
     @model_validator(mode="after")
-    def _generators_exist(self):
+    def _generators_exist(self) -> Self:
         for i, block in enumerate(self.blocks):
             named = [("syn", name) for name in block.syn]
             named += [(f"mixes.{k}.syn", mix.generator) for k, mix in enumerate(block.mixes)]
@@ -267,7 +269,7 @@ class GridSpec(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _zero_shot_arms(self):
+    def _zero_shot_arms(self) -> Self:
         for i, block in enumerate(self.blocks if self.zero_shot else ()):
             if block.real or block.copies or block.mixes or self.validation:
                 what = "validation" if self.validation else f"blocks.{i}"
@@ -277,10 +279,14 @@ class GridSpec(Frozen):
         return self
 
     @model_validator(mode="after")
-    def _domain_gap_within_classes(self):
+    def _domain_gap_within_classes(self) -> Self:
         if self.zero_shot and self.domain_gap:
-            why = "zero_shot's real images are of the seen classes, its pools of all: classes would tell sides apart"
+            why = (
+                "zero_shot's real images are of the seen classes, its pools of all: "
+                "classes would tell sides apart"
+            )
             raise ValueError(
-                f"domain_gap: {why}; leave it out, and measure the pools in a grid without zero_shot"
+                f"domain_gap: {why}; leave it out, "
+                "and measure the pools in a grid without zero_shot"
             )
         return self

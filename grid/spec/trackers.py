@@ -3,11 +3,8 @@
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-TRACKER_PACKAGES = {
-    "tensorboard": "tensorboard",
-    "mlflow": "mlflow-skinny",
-    "wandb": "wandb",
-}  # what pip calls them
+# What pip calls them.
+TRACKER_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
 
 
 def validate_trackers(places: Mapping[str, str]) -> None:

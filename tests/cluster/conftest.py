@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(
-    0, str(Path(__file__).parent)
-)  # pytest's importlib mode leaves a test's own folder out
+# pytest's importlib mode leaves a test's own folder out.
+sys.path.insert(0, str(Path(__file__).parent))
 
 import hosts as test_hosts  # noqa: E402
 from launched import Cluster  # noqa: E402

@@ -210,9 +210,8 @@ class Hosts:
             (self.folder / name / "root/.bashrc").touch()
             hosts = "".join(f"{address} {host}\n" for host, address in self.addresses.items())
             (self.folder / name / "etc/hosts").write_text(f"127.0.0.1 localhost {name}\n{hosts}")
-            (
-                self.folder / name / "etc/resolv.conf"
-            ).touch()  # no name server: look-ups fail at once, not after 10 s
+            # No name server: look-ups fail at once, not after 10 s.
+            (self.folder / name / "etc/resolv.conf").touch()
         private = self.folder / LAPTOP / "root/.ssh/hosts"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", private], check=True)
         for name in self.addresses:

@@ -19,11 +19,9 @@ from equigrid.grid.store import Store, results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-CHECKOUT, CONFIG, TOKEN = (
-    "/root/checkout",
-    "/root/checkout/cluster-local.yaml",
-    "/root/.ray/auth_token",
-)
+CHECKOUT = "/root/checkout"
+CONFIG = "/root/checkout/cluster-local.yaml"
+TOKEN = "/root/.ray/auth_token"
 DASHBOARD = "http://localhost:8265"
 # With the second version the local provider brings up one worker and adds the rest for ever.
 UP = {"RAY_UP_enable_autoscaler_v2": "0"}
@@ -114,9 +112,8 @@ class Cluster:
         status, body = self.ask(f"{DASHBOARD}/nodes?view=summary", self.token)
         assert status == 200, body
         summary = json.loads(body)["data"]["summary"]
-        return {
-            node.get("ip") for node in summary if node["raylet"].get("state") == "ALIVE"
-        }  # one just joined: None
+        # One just joined: None.
+        return {node.get("ip") for node in summary if node["raylet"].get("state") == "ALIVE"}
 
     def ask(
         self, url: str, token: str | None = None, data: str | None = None, *, host: str = LAPTOP

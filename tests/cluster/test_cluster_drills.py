@@ -240,9 +240,8 @@ def drill(undisturbed, shared, tmp_path, request) -> Drill:
     with test_hosts.Hosts(3, tmp_path / "hosts", shared=folders) as made:
         cluster = Cluster(made)
         cluster.prepare()
-        for host in (
-            made.addresses
-        ):  # the digits' shards are so small that Ray would keep them in the driver
+        # The digits' shards are so small that Ray would keep them in the driver.
+        for host in made.addresses:
             with open(made.path(host, "/root/.bashrc"), "a") as file:
                 file.write("export RAY_max_direct_call_object_size=1000\n")
         cluster.up()

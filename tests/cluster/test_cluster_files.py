@@ -39,9 +39,8 @@ WORKER_GROUP = set(
     "groupName idleTimeoutSeconds labels maxReplicas minReplicas numOfHosts rayStartParams replicas resources"
     " scaleStrategy suspend template".split()
 )
-CONTAINER = set(
-    "name image ports env envFrom lifecycle resources volumeMounts".split()
-)  # of the pod API, those used here
+# Of the pod API, those used here.
+CONTAINER = set("name image ports env envFrom lifecycle resources volumeMounts".split())
 
 
 def read(name: str) -> dict:
@@ -139,16 +138,17 @@ def test_setting_up_a_machine_again_changes_nothing(tmp_path):
 def test_what_a_job_carries_is_small(tmp_path):
     for name in (".gitignore", ".rayignore"):
         (tmp_path / name).write_text((REPOSITORY / name).read_text())
+    (tmp_path / "equigrid").mkdir()
+    for name in ("grid", "analysis"):
+        (tmp_path / name).mkdir()
+        (tmp_path / "equigrid" / name).symlink_to(f"../{name}")
     kept = [
-        "grid/running/driver.py",
-        "grid/spec/presets/digits.yaml",
-        "my-grid.yaml",
-        "data/blood.npz",
-        "deploy/environment.sh",
-    ]
+        "equigrid/grid/running/driver.py", "equigrid/grid/spec/presets/digits.yaml", "equigrid/analysis/schema.py",
+        "my-grid.yaml", "data/blood.npz", "deploy/environment.sh",
+    ]  # fmt: skip
     left = [
         ".git/objects/pack", ".venv/lib/torch.so", "equigrid-store/results/part.parquet", "equigrid-out/report.html",
-        "tests/grid/test_x.py", "docs/figures/large.png", "benchmarks/edm.py", "grid/__pycache__/driver.pyc",
+        "tests/grid/test_x.py", "docs/figures/large.png", "benchmarks/edm.py", "equigrid/grid/__pycache__/driver.pyc",
     ]  # fmt: skip
     for name in (*kept, *left):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -156,6 +156,7 @@ def test_what_a_job_carries_is_small(tmp_path):
     package = tmp_path / "package.zip"
     create_package(str(tmp_path), package, include_gitignore=True, excludes=["package.zip"])
     names = {name for name in zipfile.ZipFile(package).namelist() if not name.endswith("/")}
+    # What lies under a link is packed there, and not where the link leads.
     assert names == {*kept, ".gitignore", ".rayignore"}
 
 

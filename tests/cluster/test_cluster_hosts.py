@@ -12,7 +12,10 @@ import hosts as test_hosts
 import pytest
 from hosts import LAPTOP, Hosts, wait_until
 
-pytestmark = pytest.mark.skipif(bool(why := test_hosts.missing()), reason=str(why))
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(bool(why := test_hosts.missing()), reason=str(why)),
+]
 OWNER = """
 import sys, time
 from pathlib import Path

@@ -13,6 +13,8 @@ from launched import BIN, CHECKOUT, DASHBOARD, REPOSITORY, cores, same_columns
 
 from equigrid.grid.store import Store, results
 
+pytestmark = pytest.mark.long
+
 CONNECT = """
 import sys, ray
 ray.init(address=sys.argv[1], logging_level="ERROR")
@@ -51,10 +53,8 @@ def test_nothing_but_metrics_answers_without_the_token(cluster):
         (f"{DASHBOARD}/api/jobs/", None),
         (f"{DASHBOARD}/api/jobs/", job),
         (f"{DASHBOARD}/nodes?view=summary", None),
-        (
-            f"http://{head}:52365/api/job_agent/jobs/",
-            job,
-        ),  # each node's agent, which also starts jobs
+        # Each node's agent, which also starts jobs.
+        (f"http://{head}:52365/api/job_agent/jobs/", job),
         (f"http://{worker}:52365/api/job_agent/jobs/", job),
     ]:
         assert cluster.ask(url, None, data)[0] == 401, url

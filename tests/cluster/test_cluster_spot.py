@@ -34,7 +34,7 @@ def missing() -> str | None:
     return f"no namespaces here: {made.stderr.strip()}" if made.returncode else None
 
 
-pytestmark = pytest.mark.skipif(bool(why := missing()), reason=str(why))
+pytestmark = [pytest.mark.long, pytest.mark.skipif(bool(why := missing()), reason=str(why))]
 
 
 class Metadata(ThreadingHTTPServer):

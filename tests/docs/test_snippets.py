@@ -110,7 +110,11 @@ def test_there_are_settings():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("page", "setting"), settings())
+def first_words(value) -> str:
+    return " ".join(str(value).split())[:40]
+
+
+@pytest.mark.parametrize(("page", "setting"), settings(), ids=first_words)
 def test_settings_load_as_a_spec(page, setting, tmp_path, monkeypatch):
     import inspect
 
@@ -176,7 +180,7 @@ def test_a_wrong_option_would_be_seen():
         test_commands_parse("page", "equigrid rune digits", False)
 
 
-@pytest.mark.parametrize(("page", "number", "text"), snippets("sh"))
+@pytest.mark.parametrize(("page", "number", "text"), snippets("sh"), ids=first_words)
 def test_shell_is_shell(page, number, text):
     text = text.replace("…", "x")
     done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)

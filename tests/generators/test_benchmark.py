@@ -49,10 +49,8 @@ def test_a_baseline_that_does_not_fit_takes_halves_and_says_so(script, monkeypat
     chosen = config(
         {"kind": "edm", "preset": "digits", "network": {"dropout": 0.0}, "training": {"batch": 12}}
     )
-    images, labels = (
-        np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8),
-        np.arange(20) % 10,
-    )
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(20) % 10
 
     def steps(limit: int):
         def short_of_memory(self, part):
@@ -93,7 +91,7 @@ def test_a_baseline_that_does_not_fit_takes_halves_and_says_so(script, monkeypat
     assert "| fp32 eager, 3 images at once in training | 1 |" in script.table(report)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "variants"),
     [

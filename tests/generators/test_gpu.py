@@ -101,9 +101,8 @@ def test_batches_made_on_their_own_stream_are_those_of_the_host(data):
         one, two = on_cuda._batch_beside(), on_cpu.batch()
         for name in ("clean", "sigma", "labels", "augment", "dropout_keys"):
             have, want = getattr(one, name).cpu(), getattr(two, name)
-            assert torch.allclose(have.double(), want.double(), atol=0.01), (
-                name
-            )  # warps are filtered in TF32
+            # Warps are filtered in TF32.
+            assert torch.allclose(have.double(), want.double(), atol=0.01), name
         on_cuda.advance()
 
 

@@ -207,9 +207,8 @@ def plan_of(tmp_path, monkeypatch):
         for wnid in read_list(Path(sources.__file__).with_name(f"{name}.txt")):
             for split in ("train", "val"):
                 write(f"imagenet/{split}/{wnid}/a.JPEG", picture.getvalue())
-    for i in range(
-        10
-    ):  # ten images stand for CIFAKE's 50,000: their content is hashed, not decoded
+    # Ten images stand for CIFAKE's 50,000: their content is hashed, not decoded.
+    for i in range(10):
         write(f"cifake/train/FAKE/{f'1 ({i + 1})' if i else 1}.jpg", b"an image")
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         write(f"bert/{name}", b"{}")

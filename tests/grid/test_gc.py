@@ -121,10 +121,8 @@ def test_what_only_training_needed_goes_once_it_is_done(store, mini):
 
 def test_data_without_a_manifest_stays_while_its_job_is_wanted(store, mini):
     """A generator that died between weights and manifest is trained again from its checkpoint."""
-    generator, shard = (
-        ids(the_plan := record(store, mini), "generator")[0],
-        ids(the_plan, "shard")[0],
-    )
+    generator = ids(the_plan := record(store, mini), "generator")[0]
+    shard = ids(the_plan, "shard")[0]
     store.put(f"generators/{generator}/weights-a.safetensors", b"w")
     store.put(f"generators/{generator}/weights-b.safetensors", b"w")
     store.put(f"pools/{shard}-e0.safetensors", b"d")
@@ -162,9 +160,8 @@ def test_what_no_grid_names_goes_and_what_another_grid_shares_stays(store, mini,
         sizes[name] for name in why
     )
     assert garbage(store) == {}
-    assert {
-        entry.name: entry.bytes for entry in store.entries("results")
-    } == before  # results are never touched
+    # Results are never touched.
+    assert {entry.name: entry.bytes for entry in store.entries("results")} == before
     assert set(ids(small, "generator")) == {name.split("/")[1] for name in store.list("generators")}
 
 

@@ -68,6 +68,5 @@ def test_what_determines_an_output_changes_its_id(mini):
             "sampler": {"steps": 4},
         }
     }
-    assert (
-        len(trials(generators=longer) & before) == len(before) - 8
-    )  # only the synthetic arm changes
+    # Only the synthetic arm changes.
+    assert len(trials(generators=longer) & before) == len(before) - 8

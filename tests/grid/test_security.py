@@ -153,10 +153,8 @@ def unpickling(tree: ast.AST) -> list[str]:
             found += [f"line {node.lineno}: import {name}" for name in wrong]
         if not isinstance(node, ast.Call):
             continue
-        call, options = (
-            ast.unparse(node.func),
-            {word.arg: ast.unparse(word.value) for word in node.keywords},
-        )
+        call = ast.unparse(node.func)
+        options = {word.arg: ast.unparse(word.value) for word in node.keywords}
         unsafe = (
             (call == "torch.load" and options.get("weights_only") != "True")
             or options.get("allow_pickle", "False") != "False"
@@ -235,9 +233,8 @@ def test_checkpoints_and_arrays_of_a_store_run_no_code(store, tmp_path):
     file = io.BytesIO()
     torch.save({"state": Bomb(tmp_path / "owned")}, file)
     store.put(f"checkpoints/t/0000000001-a-{_digest(file.getvalue())}.pt", file.getvalue())
-    with pytest.raises(
-        pickle.UnpicklingError, match="[Ww]eights"
-    ):  # its name says that its bytes are right: it is opened
+    # Its name says that its bytes are right: it is opened.
+    with pytest.raises(pickle.UnpicklingError, match="[Ww]eights"):
         Checkpoints(store, "checkpoints/t", every_s=0).load()
     np.savez(tmp_path / "x.npz", train_images=np.array([Bomb(tmp_path / "owned")], dtype=object))
     with pytest.raises(ValueError):  # noqa: PT011

@@ -9,13 +9,7 @@ import pytest
 # pytest's importlib mode leaves a test's own folder out.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from environments import (  # noqa: E402
-    TINY,
-    Environment,
-    copy_project,
-    make_wheel,
-    plant_users_own,
-)
+from environments import TINY, Environment, copy_project, make_wheel, plant_users_own  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What every source of a dataset says of itself, and the checks that sources share."""
 
 import errno
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +31,17 @@ class Shape:
     train_counts: tuple[int, ...]
     test_counts: tuple[int, ...]
     val_counts: tuple[int, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        classes: tuple[str, ...],
+        image: tuple[int, int, int],
+        counts: dict[str, tuple[int, ...]],
+    ) -> "Shape":
+        """image: (height, width, channels); counts: by split."""
+        val = counts.get("val", ())
+        return cls(classes, *image, counts["train"], counts["test"], val)
 
     @property
     def n_train(self) -> int:
@@ -173,44 +183,56 @@ class Source:
         return {} if self.duplicates == "keep" else {"duplicates": self.duplicates}
 
 
-def checked_size(size) -> int | None:
+def whole(value: object) -> int | None:
+    """The whole number that an option is; None for anything else, true and false among it."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def checked_size(size: object) -> int | None:
     """The option `size`. Raises UserError."""
     least, most = SIZES
-    if size is not None and (type(size) is not int or not least <= size <= most):
+    number = whole(size)
+    if size is not None and (number is None or not least <= number <= most):
         raise UserError(
             f"dataset.size: {size!r} must be a whole number of pixels from {least} to {most}"
         )
-    return size
+    return number
 
 
-def checked_allowance(allow_broken) -> int:
+def checked_allowance(allow_broken: object) -> int:
     """The option `allow_broken`. Raises UserError."""
-    if type(allow_broken) is not int or allow_broken < 0:
+    number = whole(allow_broken)
+    if number is None or number < 0:
         raise UserError(
             f"dataset.allow_broken: {allow_broken!r} must be a whole number of images from 0 up"
         )
-    return allow_broken
+    return number
 
 
-def checked_range(levels) -> tuple[float, float] | None:
+def checked_range(levels: object) -> tuple[float, float] | None:
     """The option `range`: the lowest and the highest grey level. Raises UserError."""
     if levels is None:
         return None
-    numbers = isinstance(levels, list | tuple) and all(type(n) in (int, float) for n in levels)
-    if not numbers or len(levels) != 2 or not -math.inf < levels[0] < levels[1] < math.inf:
+    given = levels if isinstance(levels, list | tuple) else ()
+    if (
+        len(given) != 2
+        or not all(type(n) in (int, float) for n in given)
+        or not given[0] < given[1]
+    ):
         raise UserError(
             f"dataset.range: {levels!r}; write the lowest and the highest grey level: [0, 4095]"
         )
-    return float(levels[0]), float(levels[1])
+    return float(given[0]), float(given[1])
 
 
-def checked_channels(channels) -> int:
+def checked_channels(channels: object) -> int:
     """The option `channels`. Raises UserError."""
-    if channels not in (1, 3) or type(channels) is not int:
+    number = whole(channels)
+    if number not in (1, 3):
         raise UserError(
             f"dataset.channels: {channels!r}; 1 keeps grey images grey, 3 makes all RGB"
         )
-    return channels
+    return number
 
 
 def class_counts(
@@ -261,7 +283,8 @@ def cache_folder(kind: str, place: str | None, name: str | None = None) -> Path:
         folder = Path(place).expanduser().absolute()
         if not folder.is_dir():
             raise UserError(
-                f"dataset: {kind}: {place} is no folder; name one that holds its files, or leave it out"
+                f"dataset: {kind}: {place} is no folder; "
+                "name one that holds its files, or leave it out"
             )
         return folder
     root = os.environ.get("EQUIGRID_CACHE") or Path.home() / ".cache" / "equigrid"

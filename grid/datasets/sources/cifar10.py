@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from equigrid.grid.datasets.sources.base import (
     cache_folder,
     downloading,
 )
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -44,7 +48,7 @@ def _contents(folder: str) -> Contents:
     )
 
 
-def _open(folder: str, split: str):
+def _open(folder: str, split: str) -> "CIFAR10":
     from torchvision.datasets import CIFAR10
 
     return CIFAR10(folder, train=split == "train", download=False)

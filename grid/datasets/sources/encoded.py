@@ -47,7 +47,9 @@ class Reading(NamedTuple):
         return pixels, Told(low, high, int(seen.pages > 1))
 
 
-def checked_reading(size, levels, channels, allow_broken) -> Reading:
+def checked_reading(
+    size: object, levels: object, channels: object, allow_broken: object
+) -> Reading:
     """The options of a spec. Raises UserError."""
     return Reading(
         checked_size(size),
@@ -97,19 +99,11 @@ def check_sizes(
     None for one that tells none.
     """
     first = image()
-    for where, found in sizes() if first else ():
+    if first is None:
+        return
+    for where, found in sizes():
         if found and found != first[:2]:
             raise UserError(f"dataset: {several_sizes(first, where, found)}")
-
-
-def first_failure(some: Iterable[bytes | None], reading: Reading) -> str:
-    """What is wrong with the first of images none of which decodes."""
-    for data in some:
-        try:
-            reading.decode(data)
-        except BrokenImage as error:
-            return str(error)[:120]
-    return "there are none"
 
 
 def image_shape(some: Iterable[bytes | None], reading: Reading) -> tuple[int, int, int] | None:

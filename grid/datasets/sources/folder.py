@@ -95,7 +95,7 @@ class Tree(NamedTuple):
             name, state, self.classes, partial(_contents, self),
             None if self.reading.allow_broken else self.shape(), self.reading.allow_broken,
             class_ids=class_ids, told=self.told, split_here=self.wish.any,
-            grouped=self.wish.group not in (None, "none"), check=check,
+            grouped=self.wish.wanted_group is not None, check=check,
         )  # fmt: skip
 
     @property
@@ -110,9 +110,7 @@ class Tree(NamedTuple):
     def shape(self) -> Shape | None:
         """None if no image decodes: ingest will say so."""
         image = self.image()
-        return image and Shape(
-            self.classes, *image, **{f"{split}_counts": n for split, n in self.counts.items()}
-        )
+        return image and Shape.of(self.classes, image, self.counts)
 
     def image(self) -> tuple[int, int, int] | None:
         try:
@@ -131,7 +129,7 @@ def _unreadable(error: OSError) -> UserError:
     return UserError(f"dataset: {error.filename} cannot be read: {error.strerror}")
 
 
-def root_folder(place, kind: str, layout: str) -> Path:
+def root_folder(place: object, kind: str, layout: str) -> Path:
     """The folder that a spec names. Raises UserError."""
     if not isinstance(place, str) or not place:
         raise UserError(f"dataset: {kind}: name a folder with {layout}")
@@ -162,11 +160,10 @@ def _from_folders(root: Path, reading: encoded.Reading, wish: splitting.Wish) ->
     listed = {split: {name: by_class[split].get(name, []) for name in classes} for split in folders}
     tree = look_into(root, folders, classes, listed, reading=reading)
     names = [file.name for file in tree.files["train"]]
-    wanted = wish.group not in (None, "none")
     groups = None
-    if wanted:
+    if wish.wanted_group is not None:
         groups = {
-            split: splitting.groups_by_pattern([file.name for file in files], wish.group)
+            split: splitting.groups_by_pattern([file.name for file in files], wish.wanted_group)
             for split, files in tree.files.items()
         }
         splitting.check_apart(f"dataset: {root}", groups)
@@ -177,10 +174,10 @@ def _from_folders(root: Path, reading: encoded.Reading, wish: splitting.Wish) ->
     if wish.group is None and (why := splitting.groups_suspected(inside, labels)):
         right = r"set group: to a pattern that finds the group in a name, such as '(patient\d+)'"
         splitting.refuse_suspicion(f"dataset: {root}", why, right)
-    return _divided(tree, wish, groups and groups["train"])
+    return _divided(tree, wish, None if groups is None else groups["train"])
 
 
-def _divided(tree: Tree, wish: splitting.Wish, groups) -> Tree:
+def _divided(tree: Tree, wish: splitting.Wish, groups: list[str] | None) -> Tree:
     """The tree with parts of train held back."""
     train = tree.files["train"]
     labels = np.array([file.label for file in train], np.int64)
@@ -214,12 +211,8 @@ def _splits(root: Path, wish: splitting.Wish) -> dict[str, str]:
         found["test"] = found.pop("val")
     for split, needed in (("train", "train"), ("test", "test or val")):
         if split not in found and (split == "train" or wish.test is None):
-            names = ", ".join(there[:5]) or "no folders"
-            what = f"{root} has no folder {needed}; it has {names}"
+            what = f"{root} has no folder {needed}; it has {', '.join(there[:5]) or 'no folders'}"
             right = "add one, or set test: 0.2 to hold that part of the images back"
-            inside = [name for name in there if (root / name / "train").is_dir()]
-            if split == "train" and inside:
-                right = f"did you mean {root / inside[0]}?"
             raise UserError(f"dataset: imagefolder: {what}; {right}")
     return {split: found[split] for split in SPLITS if split in found}
 
@@ -237,7 +230,8 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     for name in folders:
         if not name.isprintable() or not name.strip():
             raise UserError(
-                f"dataset: {folder} has the class folder {name!r}; give it a name that can be printed"
+                f"dataset: {folder} has the class folder {name!r}; "
+                "give it a name that can be printed"
             )
     loose = [e.name for e in found if not trees.is_folder(e) and is_image_name(e.name)]
     if loose or not folders:
@@ -264,12 +258,9 @@ def _same_classes(
         (train, folder, set(classes) - set(found), found),
     ):
         if missing and (exactly or has == folder):
-            first = min(missing)
-            some = ", ".join(map(repr, sorted(missing)[:3])) + (", …" if len(missing) > 3 else "")
+            some = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
             what = f"class {some} is in {has} and not in {lacks}; both need the same classes"
-            alike = [name for name in others if name.strip().lower() == first.strip().lower()]
-            hint = f"; {alike[0]!r} is another class to us" if alike else near(first, others)
-            raise UserError(f"dataset: {root}: {what}{hint}")
+            raise UserError(f"dataset: {root}: {what}{near(min(missing), others)}")
 
 
 def look_into(
@@ -325,7 +316,7 @@ def _of_class(folders: list[Path]) -> tuple[list[os.DirEntry], list[str]]:
     return images, passed
 
 
-def _add(digest, relative: str, facts: os.stat_result) -> None:
+def _add(digest: "hashlib.blake2b", relative: str, facts: os.stat_result) -> None:
     line = f"{relative}\0{facts.st_size}\0{facts.st_mtime_ns}\0"
     digest.update(line.encode(errors="surrogateescape"))
 
@@ -372,8 +363,9 @@ def _from_table(
         labels = np.array([file.label for file in files["train"]], np.int64)
         if wish.group is None:
             if listed.candidates:
-                why = f"there is a column {listed.candidates[0]!r}"
-                splitting.refuse_suspicion(where, why, f"set group: {listed.candidates[0]}")
+                column = listed.candidates[0]
+                there = f"there is a column {column!r}"
+                splitting.refuse_suspicion(where, there, f"set group: {column}")
             names = [file.name for file in files["train"]]
             if why := splitting.groups_suspected(names, labels):
                 splitting.refuse_suspicion(
@@ -384,7 +376,8 @@ def _from_table(
         for name, n in zip(classes, counts):
             if not n and split != "val":
                 raise UserError(
-                    f"{where}: class {name!r} has no image in {split}; each needs some in train and test"
+                    f"{where}: class {name!r} has no image in {split}; "
+                    "each needs some in train and test"
                 )
     return tree
 
@@ -395,10 +388,11 @@ def _from_table(
 def _contents(tree: Tree) -> Contents:
     image = tree.image()
     if image is None:
-        some = ((tree.root / file.name).read_bytes() for file in tree.files["train"][:1])
-        why = encoded.first_failure(some, tree.reading)
-        what = f"none of the first {encoded.TRIED} images can be decoded ({why})"
-        raise UserError(f"dataset: {tree.root}: {what}; are they images?")
+        right = "are they images? Without size, one must show the set's"
+        raise UserError(
+            f"dataset: {tree.root}: none of the first {encoded.TRIED} "
+            f"images can be decoded; {right}"
+        )
     counts = {split: len(files) for split, files in tree.files.items()}
     raw = partial(_raw, str(tree.root))
     return Contents(

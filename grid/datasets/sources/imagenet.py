@@ -34,7 +34,8 @@ def imagenet(
     for split in ("train", "val"):
         if not (root / split).is_dir():
             raise UserError(
-                f"dataset: {kind}: {root} has no folder {split}; it must have train/WNID/* and val/WNID/*"
+                f"dataset: {kind}: {root} has no folder {split}; "
+                "it must have train/WNID/* and val/WNID/*"
             )
     for split in ("train", "val"):
         absent = sorted(set(names) - set(folder.class_folders(root / split)))

@@ -20,12 +20,13 @@ from equigrid.grid.datasets.sources.base import (
 from equigrid.grid.errors import UserError
 
 NAMES = (
-    "bloodmnist", "breastmnist", "dermamnist", "octmnist", "organamnist", "organcmnist", "organsmnist", "pathmnist",
-    "pneumoniamnist", "retinamnist", "tissuemnist",
+    "bloodmnist", "breastmnist", "dermamnist", "octmnist", "organamnist", "organcmnist",
+    "organsmnist", "pathmnist", "pneumoniamnist", "retinamnist", "tissuemnist",
 )  # fmt: skip
 VOLUMES = ("organ", "nodule", "adrenal", "fracture", "vessel", "synapse")
 REFUSED = {
-    "chestmnist": "its images have several labels each, and equigrid's classifiers tell one class an image",
+    "chestmnist": "its images have several labels each, and equigrid's classifiers tell one class "
+    "an image",
     **{
         f"{organ}mnist3d": "it holds volumes of 28×28×28, and equigrid works on images"
         for organ in VOLUMES
@@ -46,7 +47,8 @@ def medmnist(
     """
     if size not in VERSIONS:
         raise UserError(
-            f"dataset.size: {size!r}; MedMNIST has versions of {', '.join(map(str, VERSIONS))} pixels"
+            f"dataset.size: {size!r}; MedMNIST has versions of "
+            f"{', '.join(map(str, VERSIONS))} pixels"
         )
     resize = 32 if resize is None and size == 64 else _checked_resize(resize)
     facts = _facts()[name]
@@ -62,14 +64,14 @@ def medmnist(
     shape = None
     if "counts" in facts:
         side = resize or size
-        by_split = {f"{split}_counts": tuple(counts) for split, counts in facts["counts"].items()}
-        shape = Shape(classes, side, side, facts["channels"], **by_split)
+        by_split = {split: tuple(counts) for split, counts in facts["counts"].items()}
+        shape = Shape.of(classes, (side, side, facts["channels"]), by_split)
     elif file.is_file():
         shape = _look_into(file, len(classes)).shape(classes, resize)
     return Source(name, state, classes, partial(_contents, name, size, resize, file), shape)
 
 
-def _checked_resize(resize) -> int | None:
+def _checked_resize(resize: object) -> int | None:
     try:
         return checked_size(resize)
     except UserError as error:

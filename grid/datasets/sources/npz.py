@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,8 @@ def npz(place: str | None) -> Source:
     path = Path(place or "").expanduser().absolute()
     if not place or not path.is_file():
         raise UserError(
-            f"dataset: npz: {place!r} is no file; name an .npz with train_images, train_labels, test_…"
+            f"dataset: npz: {place!r} is no file; name an .npz with train_images, "
+            "train_labels, test_…"
         )
     facts = path.stat()
     state = {
@@ -65,8 +66,7 @@ class NpzFile(NamedTuple):
         )
 
     def shape(self, classes: tuple[str, ...], resize: int | None) -> Shape:
-        by_split = {f"{split}_counts": counts for split, counts in self.class_counts.items()}
-        return Shape(classes, *self.contents(resize).image, **by_split)
+        return Shape.of(classes, self.contents(resize).image, self.class_counts)
 
 
 def look_into(path: Path, where: str, classes: int | None = None) -> NpzFile:
@@ -98,7 +98,8 @@ def look_into(path: Path, where: str, classes: int | None = None) -> NpzFile:
     for split in splits:
         if images[split] != images["train"]:
             raise UserError(
-                f"{where}: {split} has images of {images[split]}, train of {images['train']}; resize some"
+                f"{where}: {split} has images of {images[split]}, "
+                f"train of {images['train']}; resize some"
             )
         n = headers[split][0][0]
         if n != len(labels[split]):
@@ -114,7 +115,8 @@ def _labels(labels: np.ndarray, where: str, split: str) -> np.ndarray:
     if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(labels):
         found = f"{labels.dtype} {labels.shape}"
         raise UserError(
-            f"{where}: {split}_labels are {found}; one whole number an image is needed: (N,) or (N, 1)"
+            f"{where}: {split}_labels are {found}; "
+            "one whole number an image is needed: (N,) or (N, 1)"
         )
     return labels.reshape(-1)
 
@@ -124,7 +126,8 @@ def _image(shape: tuple, dtype: np.dtype, where: str, split: str) -> tuple[int, 
         raise UserError(f"{where}: {split}_images are {dtype}; they must be uint8, 0 to 255")
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
         raise UserError(
-            f"{where}: {split}_images are {shape}; they must be (N, H, W) or (N, H, W, C), C being 1 or 3"
+            f"{where}: {split}_images are {shape}; they must be (N, H, W) or (N, H, W, "
+            "C), C being 1 or 3"
         )
     return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
 
@@ -135,14 +138,14 @@ def _header(path: Path, split: str) -> tuple[tuple, np.dtype]:
     return shape, dtype
 
 
-def _read_header(member) -> tuple[tuple, bool, np.dtype]:
+def _read_header(member: IO[bytes]) -> tuple[tuple, bool, np.dtype]:
     """Shape, whether in Fortran's order, and type of the array in a .npy file, which is then read
     up to its data.
     """
     newer = np.lib.format.read_magic(member) >= (2, 0)
-    return (np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0)(
-        member
-    )
+    layout = np.lib.format
+    read = layout.read_array_header_2_0 if newer else layout.read_array_header_1_0
+    return read(member)
 
 
 def _read(path: str, resize: int | None, unit: tuple[str, int, int]) -> Iterator[Batch]:
@@ -165,7 +168,8 @@ def _stream(path: str, split: str) -> Iterator[np.ndarray]:
         image = shape[1:] if len(shape) == 4 else (*shape[1:], 1)
         if fortran and len(shape) > 1:
             raise ValueError(
-                f"{path}: {split}_images are in Fortran's order; save them with numpy.ascontiguousarray"
+                f"{path}: {split}_images are in Fortran's order; "
+                "save them with numpy.ascontiguousarray"
             )
         each = int(np.prod(image))
         step = max(1, CHUNK_BYTES // each)
@@ -174,6 +178,7 @@ def _stream(path: str, split: str) -> Iterator[np.ndarray]:
             data = member.read(n * each)
             if len(data) < n * each:
                 raise ValueError(
-                    f"{path}: {split}_images end after {first + len(data) // each} of {shape[0]} images"
+                    f"{path}: {split}_images end after "
+                    f"{first + len(data) // each} of {shape[0]} images"
                 )
             yield np.frombuffer(data, np.uint8).reshape(n, *image)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from equigrid.generators.common import parquet_files
 from equigrid.generators.common.decoding import header_size
@@ -24,7 +25,8 @@ from equigrid.grid.datasets.sources.base import (
     class_counts,
     one_line,
 )
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import UnavailableError, UserError
+from equigrid.grid.store.bucket import FINAL_ANSWERS
 
 ROWS = 256  # encoded images held at once
 BUFFER_BYTES = 4 * 2**20  # a column is streamed: a row group may be as large as its file
@@ -65,13 +67,37 @@ def parquet(
     try:
         place = parquet_files.absolute(place)
         return _source(_look_into(place, image, label, split, reading, wish), split, wish)
-    except UserError:
+    except (UserError, UnavailableError):
         raise
     except BadFiles as error:
         at = "" if place in str(error) or "://" in place else f"{place}: "
         raise UserError(f"dataset: parquet: {at}{error}") from error
-    except (OSError, ValueError, pa.ArrowException) as error:  # pyarrow's errors are any of these
-        raise UserError(f"dataset: parquet: {place} cannot be read: {one_line(error)}") from error
+    except Exception as error:
+        if not _is_of_files(place, error):
+            raise
+        raise _trouble(place, "read", error) from error
+
+
+def _is_of_files(place: str, error: Exception) -> bool:
+    """pyarrow's errors are any of these; what a library behind a scheme raises is one of its own,
+    such as that of hf:// without a network.
+    """
+    return "://" in place or isinstance(error, OSError | ValueError | pa.ArrowException)
+
+
+def _trouble(place: str, what: str, error: Exception) -> UserError | UnavailableError:
+    """An address that is wrong or forbidden is the user's to mend; a server that does not answer
+    is not.
+    """
+    text = f"dataset: parquet: {place} cannot be {what}: {one_line(error)}"
+    response = getattr(error, "response", None)
+    final = (
+        "://" not in place
+        or isinstance(error, FileNotFoundError | ValueError | NotImplementedError)
+        or FINAL_ANSWERS.search(str(error))
+        or getattr(response, "status_code", None) in (401, 403, 404)
+    )
+    return UserError(text) if final else UnavailableError(text)
 
 
 class _Table(NamedTuple):
@@ -91,7 +117,12 @@ class _Table(NamedTuple):
 
 
 def _look_into(
-    place: str, image, label, split: str | None, reading: encoded.Reading, wish: splitting.Wish
+    place: str,
+    image: str | None,
+    label: str | None,
+    split: str | None,
+    reading: encoded.Reading,
+    wish: splitting.Wish,
 ) -> _Table:
     """Reads every file's schema, and all labels. Raises UserError, BadFiles."""
     try:
@@ -99,11 +130,13 @@ def _look_into(
         found, others = parquet_files.find(place)
     except BadFiles:
         raise
-    except (OSError, ValueError) as error:
-        raise UserError(f"dataset: parquet: {place} cannot be listed: {one_line(error)}") from error
+    except Exception as error:
+        if not _is_of_files(place, error):
+            raise
+        raise _trouble(place, "listed", error) from error
     if not found:
-        names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "") or "nothing"
-        raise UserError(f"dataset: parquet: {place} has no train-*.parquet; it has {names}")
+        there = ", ".join(others[:5]) + (" …" if len(others) > 5 else "") or "nothing"
+        raise UserError(f"dataset: parquet: {place} has no train-*.parquet; it has {there}")
     by_split = _files(place, found, split, wish)
     for files in by_split.values():
         parquet_files.check_files(filesystem, files)
@@ -180,7 +213,7 @@ def _files(
 
 
 def _by_split(
-    filesystem, columns: Columns, column: str | None, sizes: dict[str, int]
+    filesystem: fs.FileSystem, columns: Columns, column: str | None, sizes: dict[str, int]
 ) -> dict[str, np.ndarray]:
     """Rows, counted over all files, of each split: by files, or as the column says."""
     if column is not None:
@@ -204,7 +237,9 @@ def _by_split(
     return rows
 
 
-def _column(filesystem, columns: Columns, name: str, what: str) -> Iterator[tuple[str, list]]:
+def _column(
+    filesystem: fs.FileSystem, columns: Columns, name: str, what: str
+) -> Iterator[tuple[str, list]]:
     """(file, values) of a further column. Raises UserError."""
     for file in columns.files:
         names = columns.schemas[file.name].names
@@ -215,14 +250,15 @@ def _column(filesystem, columns: Columns, name: str, what: str) -> Iterator[tupl
             values = pq.read_table(opened, columns=[name])[name].to_pylist()
         if any(value is None for value in values):
             raise UserError(
-                f"dataset.{what}: {file.name}: {values.count(None)} rows have no {name}; fill them in"
+                f"dataset.{what}: {file.name}: "
+                f"{values.count(None)} rows have no {name}; fill them in"
             )
         yield file.name, values
 
 
 def _divided(
     place: str,
-    filesystem,
+    filesystem: fs.FileSystem,
     columns: Columns,
     wish: splitting.Wish,
     rows: dict[str, np.ndarray],
@@ -230,9 +266,9 @@ def _divided(
     names: tuple[str, ...],
     told: list[str],
 ) -> dict[str, np.ndarray]:
-    """The splits that the user asks for, and the check that no group is in two. Raises UserError."""
+    """The splits that the user asks for, once no group is in two of them. Raises UserError."""
     where = f"dataset: parquet: {place}"
-    wanted = None if wish.group in (None, "none") else wish.group
+    wanted = wish.wanted_group
     candidates = splitting.group_columns(next(iter(columns.schemas.values())).names)
     candidates = [name for name in candidates if name != columns.label]
     if wish.any and wish.group is None and candidates:
@@ -248,8 +284,8 @@ def _divided(
             splitting.check_apart(where, by_split)
         elif both := set(by_split["train"]) & set(by_split.get("test", ())):
             told.append(
-                f"{len(both):,} of the {len(set(by_split['test'])):,} values of {candidates[0]!r} in test "
-                "are in train too: if these are patients, the test is no test of new ones"
+                f"{len(both):,} of the {len(set(by_split['test'])):,} values of {candidates[0]!r} "
+                "in test are in train too: if these are patients, the test is no test of new ones"
             )
     if not wish.any:
         return rows
@@ -269,9 +305,9 @@ def _divided(
     }
 
 
-def _paths(filesystem, columns: Columns) -> list[str] | None:
+def _paths(filesystem: fs.FileSystem, columns: Columns) -> list[str] | None:
     """The paths that a Hugging Face image column remembers, where all rows have one."""
-    found: list[str] = []
+    found: list[str | None] = []
     for file in columns.files:
         kind = columns.schemas[file.name].field(columns.image).type
         if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
@@ -280,7 +316,7 @@ def _paths(filesystem, columns: Columns) -> list[str] | None:
             table = pq.read_table(opened, columns=[f"{columns.image}.path"])
         if not table.num_columns:
             return None
-        found += [cell and cell.get("path") for cell in table.column(0).to_pylist()]
+        found += [(cell or {}).get("path") for cell in table.column(0).to_pylist()]
     return [str(path) for path in found] if all(found) else None
 
 
@@ -296,11 +332,9 @@ def _source(table: _Table, split: str | None, wish: splitting.Wish) -> Source:
     if split is not None:
         state["split"] = split
     shape = None
-    if not table.reading.allow_broken and (
-        image := _image_shape(table)
-    ):  # where none decodes, ingest will say so
-        by_split = {f"{split}_counts": counts for split, counts in table.counts.items()}
-        shape = Shape(table.classes, *image, **by_split)
+    # Where none decodes, ingest will say so.
+    if not table.reading.allow_broken and (image := _image_shape(table)):
+        shape = Shape.of(table.classes, image, table.counts)
     name = table.place.partition("?")[0].rstrip("/").rsplit("/", 1)[-1].removesuffix(".parquet")
     local = "://" not in table.place
     total = sum(file.size for file in table.files)
@@ -310,7 +344,7 @@ def _source(table: _Table, split: str | None, wish: splitting.Wish) -> Source:
     return Source(
         name, state, table.classes, partial(_contents, table), shape, table.reading.allow_broken,
         local=local, told=table.told, split_here=wish.any,
-        grouped=wish.group not in (None, "none"), check=check,
+        grouped=wish.wanted_group is not None, check=check,
     )  # fmt: skip
 
 
@@ -330,13 +364,11 @@ def _image_shape(table: _Table) -> tuple[int, int, int] | None:
 def _contents(table: _Table) -> Contents:
     image = _image_shape(table)
     if image is None:
-        some = (
-            data for _, _, data, _ in _raw(table.place, table.image, _unit(table, "train", 0, 1))
+        right = f"is {table.image!r} the column of images? Without size, one must show the set's"
+        raise UserError(
+            f"dataset: {table.place}: none of the first {encoded.TRIED} "
+            f"images can be decoded; {right}"
         )
-        why = encoded.first_failure(some, table.reading)
-        what = f"none of the first {encoded.TRIED} images can be decoded ({why})"
-        right = f"is {table.image!r} the column of images?"
-        raise UserError(f"dataset: {table.place}: {what}; {right}")
     counts = {split: len(rows) for split, rows in table.rows.items()}
     read = partial(_read, table.place, table.image, table.reading, image)
     raw = partial(_raw, table.place, table.image)

@@ -1,16 +1,16 @@
-"""Splits that an owner asks for or names: a part of the images held back by class, groups (patients)
-on one side, and the refusal of what would put one group on two.
+"""Splits that an owner asks for or names: a part of the images held back by class, groups
+(patients) on one side, and the refusal of what would put one group on two.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from equigrid.generators.common.parquet_files import SPLITS as SPLIT_NAMES
 from equigrid.generators.common.rng import permutation
+from equigrid.grid.datasets.sources.base import whole
 from equigrid.grid.errors import UserError
 
 _GROUP_WORDS = "patient|subject|participant|volunteer|person|donor|animal|mouse|lesion|specimen|pid"
@@ -36,6 +36,11 @@ class Wish(NamedTuple):
     def any(self) -> bool:
         return self.test is not None or self.val is not None
 
+    @property
+    def wanted_group(self) -> str | None:
+        """A column or a pattern; None where none is named, or `none` is."""
+        return None if self.group == "none" else self.group
+
     def state(self) -> dict:
         """What tells one split from another; nothing where none is made."""
         made = {"test": self.test, "val": self.val, "group": self.group}
@@ -43,23 +48,27 @@ class Wish(NamedTuple):
         return {name: value for name, value in made.items() if value is not None}
 
 
-def checked_wish(test, val, split_seed, group) -> Wish:
+def checked_wish(test: object, val: object, split_seed: object, group: object) -> Wish:
     """The options of a spec. Raises UserError."""
-    for name, part in (("test", test), ("val", val)):
-        if part is not None and (type(part) is not float or not 0 < part < 1):
-            raise UserError(
-                f"dataset.{name}: {part!r}; write the part of the images to hold back, such as 0.2"
-            )
-    if (test or 0) + (val or 0) >= 1:
+    of_test, of_val, seed = _part("test", test), _part("val", val), whole(split_seed)
+    if (of_test or 0) + (of_val or 0) >= 1:
         raise UserError(f"dataset: test {test} and val {val} leave nothing to train on; lower them")
-    if type(split_seed) is not int or split_seed < 0:
+    if seed is None or seed < 0:
         raise UserError(f"dataset.split_seed: {split_seed!r}; write a whole number from 0 up")
     if group is not None and (not isinstance(group, str) or not group):
         raise UserError(f"dataset.group: {group!r}; name a column, a pattern, or none")
-    return Wish(test, val, split_seed, group)
+    return Wish(of_test, of_val, seed, group)
 
 
-def split_named(value, where: str) -> str:
+def _part(name: str, part: object) -> float | None:
+    if part is None or (isinstance(part, float) and 0 < part < 1):
+        return part
+    raise UserError(
+        f"dataset.{name}: {part!r}; write the part of the images to hold back, such as 0.2"
+    )
+
+
+def split_named(value: object, where: str) -> str:
     """The split that a cell of a table names. Raises UserError."""
     word = str(value).strip().lower()
     for split, names in SPLIT_NAMES.items():
@@ -105,14 +114,13 @@ def groups_suspected(names: Sequence[str], labels: np.ndarray) -> str | None:
     if (n := sum(bool(_GROUP_IN_NAME.search(name)) for name in names)) > len(names) / 2:
         example = next(name for name in names if _GROUP_IN_NAME.search(name))
         return f"{n:,} names tell whom they are of, such as {example!r}"
+    deep = [name for name in names if name.count("/") > 1]
+    if len({name.rpartition("/")[0] for name in deep}) > 1 and len(deep) > len(names) / 2:
+        return f"images lie in folders within their class, such as {deep[0]!r}"
     for label in np.unique(labels):
         series: dict[str, str] = {}
         counts: dict[str, int] = {}
-        own = [names[i] for i in np.flatnonzero(labels == label)]
-        folders = Counter(name.rpartition("/")[0] for name in own)
-        if len(own) - max(folders.values()) >= len(own) / 2:
-            rarest = min(folders, key=lambda folder: folders[folder])
-            return f"images of a class lie in {len(folders)} folders, such as {rarest!r}"
+        own = [names[i] for i in np.flatnonzero(labels == label).tolist()]
         for name in own:
             stem = name.rpartition("/")[2].rpartition(".")[0]
             if part := _PART_OF_SERIES.fullmatch(stem):
@@ -121,7 +129,7 @@ def groups_suspected(names: Sequence[str], labels: np.ndarray) -> str | None:
         several = {stem: n for stem, n in counts.items() if n > 1}
         enough = sum(several.values()) > len(own) / 2 and len(several) > 1
         if enough and max(several.values()) <= max(2, _LARGEST_SERIES * len(own)):
-            stem = max(several, key=several.get)
+            stem = max(several, key=several.__getitem__)
             return f"{several[stem]} names begin with {stem!r}, such as {series[stem]!r}"
     return None
 
@@ -132,7 +140,7 @@ def refuse_suspicion(where: str, why: str, right: str) -> None:
     raise UserError(f"{where}: {what}; {right}, or group: none if they are not")
 
 
-def check_apart(where: str, groups: dict[str, Sequence[str]]) -> None:
+def check_apart(where: str, groups: Mapping[str, Sequence[str]]) -> None:
     """Raises UserError if a group has images in two splits."""
     splits = list(groups)
     for i, one in enumerate(splits):
@@ -163,11 +171,11 @@ def made(
             continue
         left = np.flatnonzero(split == "train")
         of_rest = part / (1 - (wish.test or 0)) if side == "val" and wish.test else part
-        draw = _of_classes if groups is None else _of_groups
-        chosen = draw(
-            where, labels[left], names, of_rest, wish.seed, side,
-            None if groups is None else np.unique([groups[i] for i in left], return_inverse=True)[1],
-        )  # fmt: skip
+        if groups is None:
+            chosen = _of_classes(where, labels[left], names, of_rest, wish.seed, side)
+        else:
+            _, own = np.unique(np.asarray(groups)[left], return_inverse=True)
+            chosen = _of_groups(where, labels[left], names, of_rest, wish.seed, side, own)
         split[left[chosen]] = side
     return {
         side: places
@@ -176,7 +184,9 @@ def made(
     }
 
 
-def _of_classes(where, labels, names, part, seed, side, _groups) -> np.ndarray:
+def _of_classes(
+    where: str, labels: np.ndarray, names: Sequence[str], part: float, seed: int, side: str
+) -> np.ndarray:
     chosen = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -188,7 +198,15 @@ def _of_classes(where, labels, names, part, seed, side, _groups) -> np.ndarray:
     return np.sort(np.concatenate(chosen))
 
 
-def _of_groups(where, labels, names, part, seed, side, groups) -> np.ndarray:
+def _of_groups(
+    where: str,
+    labels: np.ndarray,
+    names: Sequence[str],
+    part: float,
+    seed: int,
+    side: str,
+    groups: np.ndarray,
+) -> np.ndarray:
     """Whole groups, in a random order, each taken if the classes' numbers come nearer to their part
     by it; then, for a class without any, the group that adds least to the others.
     """
@@ -215,7 +233,7 @@ def _of_groups(where, labels, names, part, seed, side, groups) -> np.ndarray:
         ]
         if not fit:
             n = int((table[:, label] > 0).sum())
-            raise _too_few(where, names[label], side, f"has images of {n} groups")
+            raise _too_few(where, names[int(label)], side, f"has images of {n} groups")
         least = min(fit, key=lambda group: int(table[group].sum()))
         has, taken[least] = has + table[least], True
     return np.flatnonzero(taken[groups])

@@ -71,10 +71,8 @@ def test_intervals_are_welchs_over_trials_of_one_subset():
 
 
 def test_intervals_are_paired_over_subset_seeds():
-    plain, flip = (
-        ((70.0, 71.0), (80.0, 81.0), (90.0, 91.0)),
-        ((74.1, 74.9), (84.2, 85.4), (93.9, 95.1)),
-    )
+    plain = ((70.0, 71.0), (80.0, 81.0), (90.0, 91.0))
+    flip = ((74.1, 74.9), (84.2, 85.4), (93.9, 95.1))
     rows = [
         row(recipe, accuracy, n_base=500, subset_seed=subset, seed=seed)
         for recipe, values in (("plain", plain), ("flip", flip))
@@ -83,9 +81,8 @@ def test_intervals_are_paired_over_subset_seeds():
     ]
     _, (_, gain) = recipe_gains(to_frame(rows), "plain")
     expected = stats.ttest_1samp([4.0, 4.3, 4.0], 0).confidence_interval(0.95)
-    assert (gain.low, gain.high) == pytest.approx(
-        tuple(expected)
-    )  # subsets differ by 20 points, gains by 0.3
+    # Subsets differ by 20 points, gains by 0.3.
+    assert (gain.low, gain.high) == pytest.approx(tuple(expected))
 
 
 def test_table_20_comes_out_as_printed():

@@ -55,9 +55,8 @@ def test_roots_match_a_dense_scan_on_random_surfaces():
 
 
 def test_the_smallest_rising_root_of_three_is_used():
-    s = surface(
-        [0, 2e-4, 0, 1.0, -6.0, 0]
-    )  # rises, falls, rises: stationary at about 210 and 23,800 images
+    # Rises, falls, rises: stationary at about 210 and 23,800 images.
+    s = surface([0, 2e-4, 0, 1.0, -6.0, 0])
     target = 0.9 * s.accuracy(N, 210.0)[0] + 0.1 * s.accuracy(N, 23_800.0)[0]
     found = solve(s, target, limit=np.inf)
     roots = found.roots[0]

@@ -73,9 +73,8 @@ def test_equal_repeats_are_not_certainty() -> None:
     found = arrange(pd.DataFrame(rows))
     noise = noise_model.estimate(found.layout, found.values, n_test=12)
     assert np.sqrt(np.diag(noise.cov[0])).min() > 0.05
-    assert (
-        np.std(noise.draw(2000, np.random.default_rng(0))[0, :, 0]) > 3.0
-    )  # sqrt(.9 × .1 / 12) is 8.7 points
+    # Sqrt(.9 × .1 / 12) is 8.7 points.
+    assert np.std(noise.draw(2000, np.random.default_rng(0))[0, :, 0]) > 3.0
 
 
 def test_a_test_set_shifts_equal_accuracies_alike() -> None:

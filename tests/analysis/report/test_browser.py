@@ -23,10 +23,13 @@ from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted
 from equigrid.analysis.report.html import write_report
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("chromium") and shutil.which("chromedriver")),
-    reason="chromium is not installed",
-)
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        not (shutil.which("chromium") and shutil.which("chromedriver")),
+        reason="chromium is not installed",
+    ),
+]
 TAB = "\ue004"
 
 
@@ -134,9 +137,8 @@ def test_report_is_drawn_without_errors_and_fits_its_width(browser, report, widt
     browser.open(report.as_uri(), width)
     assert browser.errors() == []
     panels = browser.run("return document.querySelectorAll('.panel svg.main-svg').length")
-    assert (
-        panels >= 2 * 9
-    )  # three base sizes, three interactive figures, plotly draws two svg per panel
+    # Three base sizes, three interactive figures, plotly draws two svg per panel.
+    assert panels >= 2 * 9
     assert browser.run("return window.innerWidth") == width
     inside, outside = browser.run(
         "return [document.documentElement.scrollWidth, window.innerWidth]"

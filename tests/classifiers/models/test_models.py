@@ -50,11 +50,8 @@ def test_any_timm_model_by_name():
         ("vit_tiny_patch16_224", (32, 32, 3), "224×224"),
         ("swin_tiny_patch4_window7_224", (64, 64, 3), "224×224"),
         ("inception_v3", (32, 32, 3), "299×299"),  # not fixed, but its last map has no pixel left
-        (
-            "vit_tiny_patch16_224",
-            (224, 224, 1),
-            None,
-        ),  # the size that it sees, as after a resized crop
+        # The size that it sees, as after a resized crop.
+        ("vit_tiny_patch16_224", (224, 224, 1), None),
         ("convnext_atto", (37, 41, 1), None),
         ("mobilenetv3_small_050", (32, 32, 3), None),
         ("xcit_nano_12_p8_224", (64, 64, 3), None),  # fixed by timm's word, but takes it

@@ -247,12 +247,8 @@ def test_resumed_equals_uninterrupted_bitwise(digits, changes):
     states = {}
 
     def keep(step, make_state):
-        if step in (
-            1,
-            3,
-            11,
-            25,
-        ):  # in the first epoch, at an epoch's end, in the middle, after the last step
+        # In the first epoch, at an epoch's end, in the middle, after the last step.
+        if step in (1, 3, 11, 25):
             buffer = io.BytesIO()
             torch.save(make_state(), buffer)
             states[step] = buffer

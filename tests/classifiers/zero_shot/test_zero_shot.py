@@ -290,9 +290,8 @@ class TestTextEncoder:
             text_features(("cat", "owl"), ZeroShotConfig(text_encoder=bert))
         names = ("cat", "dog", "fox", "owl")
         ZeroShotConfig(text_encoder=bert, text_width=16).check(names, 4)
-        with pytest.raises(
-            ValueError, match="features of width 16; set text_width: 16"
-        ):  # before anything is trained
+        # Before anything is trained.
+        with pytest.raises(ValueError, match="features of width 16; set text_width: 16"):
             ZeroShotConfig(text_encoder=bert).check(names, 4)
 
     def test_a_hub_that_never_answers(self, bert, cached):

@@ -179,10 +179,8 @@ class TestCosts:
 
 class TestPayloads:
     def test_batch_and_compute_are_in_neither(self):
-        one, two = (
-            dit(),
-            dit(sampler={"batch": 7}, compute={"microbatch": 3, "gradient_checkpointing": "on"}),
-        )
+        one = dit()
+        two = dit(sampler={"batch": 7}, compute={"microbatch": 3, "gradient_checkpointing": "on"})
         assert one.training_payload() == two.training_payload()
         assert one.sampling_payload() == two.sampling_payload()
 

@@ -80,9 +80,8 @@ class TestPosterior:
         low, middle, high = (chain.log_variance(v * ones, t).flatten() for v in (-1, 0, 1))
         torch.testing.assert_close(high.exp(), chain.betas[t])
         torch.testing.assert_close(low[1:].exp(), chain.posterior_variances[t][1:])
-        assert float(low[0].exp()) == pytest.approx(
-            float(chain.posterior_variances[1])
-        )  # 0 has no logarithm
+        # 0 has no logarithm
+        assert float(low[0].exp()) == pytest.approx(float(chain.posterior_variances[1]))
         torch.testing.assert_close(middle, (low + high) / 2)
 
     @pytest.mark.parametrize("number", [1, 500, 999])
@@ -110,20 +109,16 @@ class TestPosterior:
 class TestLoss:
     def test_divergence_of_gaussians(self):
         a, b, c, d = draws()
-        one, two = (
-            torch.distributions.Normal(a, (0.5 * b).exp()),
-            torch.distributions.Normal(c, (0.5 * d).exp()),
-        )
+        one = torch.distributions.Normal(a, (0.5 * b).exp())
+        two = torch.distributions.Normal(c, (0.5 * d).exp())
         torch.testing.assert_close(
             gaussian_kl(a, b, c, d), torch.distributions.kl_divergence(one, two)
         )
 
     def test_likelihood_of_levels(self):
         levels = torch.linspace(-1, 1, 256, dtype=torch.float64)
-        mean, log_variance = (
-            torch.tensor(0.3, dtype=torch.float64),
-            torch.tensor(-2.0, dtype=torch.float64),
-        )
+        mean = torch.tensor(0.3, dtype=torch.float64)
+        log_variance = torch.tensor(-2.0, dtype=torch.float64)
         mass = discretised_log_likelihood(levels, mean, log_variance).exp()
         assert float(mass.sum()) == pytest.approx(1, abs=1e-9)
         normal = stats.norm(0.3, math.exp(-1))

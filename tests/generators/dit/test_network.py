@@ -54,9 +54,8 @@ def published(w: dict, x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -
     4).
     """
     n, head = len(x), WIDTH // HEADS
-    patches = (
-        x.reshape(n, 4, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, 4, 16)
-    )  # row, column; channel, y, x
+    # Row, column; channel, y, x.
+    patches = x.reshape(n, 4, 2, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, 4, 16)
     tokens = (
         patches @ w["pos_embed.proj.weight"].reshape(WIDTH, 16).T
         + w["pos_embed.proj.bias"]
@@ -139,9 +138,8 @@ def test_output_equals_the_equations():
         torch.testing.assert_close(made, wanted, rtol=1e-3, atol=1e-3)
     norms = [layer for layer in network.modules() if isinstance(layer, torch.nn.LayerNorm)]
     assert {(layer.eps, layer.elementwise_affine) for layer in norms} == {(1e-6, False)}
-    network.transformer_blocks[
-        0
-    ].norm1.emb.time_proj.downscale_freq_shift = 1  # diffusers' own frequencies
+    # diffusers' own frequencies.
+    network.transformer_blocks[0].norm1.emb.time_proj.downscale_freq_shift = 1
     assert (network(x, timestep=t, class_labels=labels).sample - wanted).abs().max() > 0.1
 
 
@@ -177,11 +175,8 @@ class TestInitialisation:
         made = transformer(Network(depth=1, width=192, heads=3), side=8, channels=4, classes=400)
         initialise(made, torch.Generator().manual_seed(0))
         block = made.transformer_blocks[0]
-        for layer in (
-            block.attn1.to_q,
-            block.attn1.to_k,
-            block.attn1.to_v,
-        ):  # one matrix, 3 * 192 high
+        # One matrix, 3 * 192 high.
+        for layer in (block.attn1.to_q, block.attn1.to_k, block.attn1.to_v):
             assert float(layer.weight.detach().abs().max()) == pytest.approx(
                 math.sqrt(6 / (192 + 3 * 192)), rel=0.01
             )

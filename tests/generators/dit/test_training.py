@@ -146,9 +146,8 @@ class TestStep:
         batch = of.batch()
         scale = of.latents.measured["scale"]
         means = of.latents.moments[:, :, :4].float() * scale  # (20, 2, 4, 4, 4)
-        distance = (
-            (batch.clean[:, None, None] - means).square().sum((3, 4, 5)).amin(2)
-        )  # to each image, mirrored or not
+        # To each image, mirrored or not.
+        distance = (batch.clean[:, None, None] - means).square().sum((3, 4, 5)).amin(2)
         nearest = distance.argmin(1)
         assert sorted(nearest.tolist()) == list(range(20))  # an epoch
         assert torch.equal(batch.labels, torch.from_numpy(data()[1])[nearest])
@@ -568,7 +567,7 @@ def test_it_learns_which_class_is_bright():
     assert abs(means[0] - 60) < 20 and abs(means[1] - 190) < 20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_equals_eager(whole):
     made = trained(tiny(compute={"compile": "on"}))
     assert furthest(part_of(made, "dit"), part_of(whole["weights"], "dit")) < 2e-4

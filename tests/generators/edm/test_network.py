@@ -312,9 +312,8 @@ class TestInitialisation:
         net.initialise(made, torch.Generator().manual_seed(0))
         state = made.state_dict()
 
-        def gain(
-            name: str,
-        ) -> float:  # of a Xavier uniform matrix, whose variance is 2 / (fan_in + fan_out)
+        # Of a Xavier uniform matrix, whose variance is 2 / (fan_in + fan_out).
+        def gain(name: str) -> float:
             weight = state[f"model.{name}.weight"]
             fan = weight[0].numel() + weight.numel() // weight.shape[1]
             return float(weight.std() * math.sqrt(fan / 2))

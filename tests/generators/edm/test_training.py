@@ -360,17 +360,15 @@ def test_weights_from_a_file_are_not_trained(tmp_path):
         "setting": "open",
     }
     assert equal(trained(config(given)), weights)
-    nothing = (
-        np.empty((0, 8, 8, 1), np.uint8),
-        np.empty(0, np.int64),
-    )  # as the grid calls it for an open set
+    # As the grid calls it for an open set.
+    nothing = (np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.int64))
     assert equal(train(*nothing, config(given), classes=5, seed=3), weights)
     (tmp_path / "w.safetensors").write_bytes(b"something else")
     with pytest.raises(ValueError, match="is not a safetensors file"):
         trained(config(given))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_equals_eager():
     """One graph without breaks, dropout included; rounding differs where operations are fused."""
     from torch._dynamo.utils import counters
@@ -382,7 +380,7 @@ def test_compiled_equals_eager():
     assert furthest(made, trained(tiny())) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_digits_preset_learns_digits():
     """Samples of a class lie nearer to that class's real mean than to the others', most of the
     time.
@@ -392,10 +390,8 @@ def test_the_digits_preset_learns_digits():
     from equigrid.generators.registry import sample
 
     digits = load_digits()
-    images, labels = (
-        (digits.images / 16 * 255).round().astype(np.uint8)[..., None],
-        digits.target.astype(np.int64),
-    )
+    images = (digits.images / 16 * 255).round().astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int64)
     base = np.concatenate([np.flatnonzero(labels == k)[:20] for k in range(10)])
     chosen, rows = config({"kind": "edm", "preset": "digits"}), []
     weights = train(images[base], labels[base], chosen, classes=10, seed=0, log=rows.append)

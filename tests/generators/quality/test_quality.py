@@ -47,10 +47,8 @@ class TestFrechetDistance:
     def test_equals_pytorch_fid_on_statistics(self):
         from pytorch_fid.fid_score import calculate_frechet_distance
 
-        x, y = (
-            RNG.normal(size=(300, 40)),
-            RNG.normal(size=(200, 40)) @ RNG.normal(size=(40, 40)) + 0.3,
-        )
+        x = RNG.normal(size=(300, 40))
+        y = RNG.normal(size=(200, 40)) @ RNG.normal(size=(40, 40)) + 0.3
         statistics = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in (x, y)]
         have = frechet_distance(*(Gaussian(*s) for s in statistics))
         assert have == pytest.approx(
@@ -240,7 +238,7 @@ class TestInception:
         with pytest.raises(networks.NetworkMissing, match="no file"):
             networks.Inception(str(tmp_path / "none.pth"))
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_fid_equals_the_command_of_pytorch_fid(self, weights, tmp_path):
         """The same PNG files, the same weights, its own command line: equal within 1e-3."""
         from PIL import Image
@@ -430,9 +428,8 @@ def test_vit_features_from_a_file(tmp_path):
     vit = networks.ViT(name, weights=str(tmp_path / "vit.pth"))
     given = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     have = vit(given)
-    x = (
-        torch.from_numpy(given).permute(0, 3, 1, 2) / 255 - 0.5
-    ) / 0.5  # this model's mean and deviation
+    # This model's mean and deviation.
+    x = (torch.from_numpy(given).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     with torch.no_grad():
         want = network.forward_head(network.forward_features(x), pre_logits=True)
     assert have.shape == (2, 192)

@@ -106,10 +106,8 @@ class TestAnswered:
 
         own = Captions(language_model=language_model, temperature=1e-4, max_new_tokens=9)
         have = captions._completed(own, "cpu", "owl =>", 1)
-        tokenizer, model = (
-            AutoTokenizer.from_pretrained(language_model),
-            AutoModelForCausalLM.from_pretrained(language_model),
-        )
+        tokenizer = AutoTokenizer.from_pretrained(language_model)
+        model = AutoModelForCausalLM.from_pretrained(language_model)
         tokens = tokenizer("owl =>", return_tensors="pt")["input_ids"]
         with torch.inference_mode():
             for _ in range(9):

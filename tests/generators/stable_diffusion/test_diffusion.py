@@ -343,9 +343,8 @@ class TestFilter:
         assert np.array_equal(labels, pools.labels(5, 0, len(images), 3))
         assert (np.array(columns["confidence"]) >= bounds[labels]).all()
         refused = np.array(columns["candidate"])
-        assert (
-            0.1 < 1 - len(images) / (len(images) + refused.sum()) < 0.5
-        )  # 0.3 but for two samples' chance
+        # 0.3 but for two samples' chance
+        assert 0.1 < 1 - len(images) / (len(images) + refused.sum()) < 0.5
         maker = Candidates(chosen, prompts.names(NAMES, {}, 3), seed=5, device=torch.device("cpu"))
         for number in np.argsort(-refused)[:6].tolist() + np.flatnonzero(refused == 0)[:2].tolist():
             tries = list(

@@ -102,6 +102,9 @@ def test_1_failed_cells(mini, recorded, tmp_path):
     [
         (["run"], "Missing argument 'SPEC'; see equigrid run --help"),
         (["rum", "digits"], "No such command 'rum'"),
+        (["dataset"], "name a command; see equigrid dataset --help"),
+        (["dataset", "inspect", "no/such"], "no/such"),
+        (["dataset", "inspect", "/dev/null"], "/dev/null"),
         (["run", "digits", "--slots", "-1"], "Invalid value for '--slots'"),
         (["run", "digits", "--slots", "1e99"], "Invalid value for '--slots'"),
         (["run", "digits", "--max-gpu-hours", "nan"], "--max-gpu-hours"),
@@ -346,3 +349,29 @@ def test_help_and_version_answer_at_once(tmp_path):
     for option in ("--help", "--version"):
         found = equigrid(option, cwd=tmp_path, command=[sys.executable, "-c", code, *EQUIGRID])
         assert float(found.stdout) < 0.8
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["hf://datasets/nobody/nothing", "s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1"],
+)  # fmt: skip
+def test_4_images_on_a_server_that_does_not_answer(mini, tmp_path, place):
+    """Asked of a port on which nobody listens: no network is needed, and none is used."""
+    mini["dataset"] = {"parquet": place}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(mini))
+    nobody = {
+        "HF_ENDPOINT": "http://127.0.0.1:1",
+        "NO_PROXY": "127.0.0.1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    found = equigrid("plan", "spec.yaml", cwd=tmp_path, **nobody, **keys)
+    check(found, ExitCode.UNAVAILABLE, "dataset: parquet: .* cannot be listed")
+
+
+def test_2_images_under_an_address_that_is_none(mini, tmp_path):
+    mini["dataset"] = {"parquet": "nonsense://x"}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(mini))
+    check(
+        equigrid("plan", "spec.yaml", cwd=tmp_path), ExitCode.BAD_INPUT, "Unrecognized filesystem"
+    )

@@ -149,9 +149,8 @@ def test_too_many_broken_images_stop_the_ingest_and_keep_what_was_done(tmp_path,
     dataset = ingest.ingest(store, counted(catalogue.source(spec | {"allow_broken": 2}), reads))
     assert dataset.shape.n_train == TRAIN - 2
     assert [start for start, _ in reads] == [512, 1026]
-    assert (
-        catalogue.lookup(store, catalogue.source(spec).key) is None
-    )  # without the permission it is not done
+    # Without the permission it is not done.
+    assert catalogue.lookup(store, catalogue.source(spec).key) is None
 
 
 def test_a_class_that_broken_images_leave_empty(tmp_path, store):

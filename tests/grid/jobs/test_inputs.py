@@ -111,10 +111,8 @@ def test_only_shards_with_a_wanted_image_are_asked_for():
     images = jobs.Images(("a", "b", "c"), (4, 4, 2))
     found = inputs.parts(images, np.array([9, 0, 3, 3, 8]))
     assert [handle for handle, _ in found] == ["a", "c"]
-    assert [rows.tolist() for _, rows in found] == [
-        [0, 3, 3],
-        [1, 0],
-    ]  # the order within a shard stays
+    # The order within a shard stays.
+    assert [rows.tolist() for _, rows in found] == [[0, 3, 3], [1, 0]]
     assert [rows.tolist() for _, rows in inputs.whole(images, 5)] == [[0, 1, 2, 3], [0]]
     with pytest.raises(ValueError, match="11 images wanted, the shards have 10"):
         inputs.whole(images, 11)

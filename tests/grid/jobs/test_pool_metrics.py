@@ -160,9 +160,8 @@ def test_a_domain_job_streamed_with_every_shard_at_hand_is_the_resident_one(
         streamed = measured(store, one)
         assert streamed["n_train"] == resident["n_train"]
         if request.payload.tsne:
-            assert (
-                streamed["tsne"]["domain"] != resident["tsne"]["domain"]
-            )  # one shard at a time is another order
+            # One shard at a time is another order.
+            assert streamed["tsne"]["domain"] != resident["tsne"]["domain"]
             assert streamed["tsne"]["ordinary"] == resident["tsne"]["ordinary"]
 
 
@@ -195,17 +194,15 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
             outcome = jobs.run(store, request)
             leaving.clear()
             assert (outcome["status"], outcome["lost"]) == ("retry", True)
-        assert any(
-            store.list(f"checkpoints/{request.id}")
-        )  # where `equigrid gc` knows them by the job
+        # Where `equigrid gc` knows them by the job.
+        assert any(store.list(f"checkpoints/{request.id}"))
     saved.clear()
     monkeypatch.setattr(
         checkpoints.Checkpoints, "save", lambda self, step, state: saved.append((self.prefix, step))
     )
     assert [measured(store, request) for request in requests] == undisturbed
-    rest = range(
-        STEPS // 2 + 1, STEPS + 1
-    )  # nothing is repeated, and neither job takes the other's state
+    # Nothing is repeated, and neither job takes the other's state.
+    rest = range(STEPS // 2 + 1, STEPS + 1)
     assert saved == [(f"checkpoints/{request.id}", step) for request in requests for step in rest]
     assert not list(store.list("checkpoints"))
 

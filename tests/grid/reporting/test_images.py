@@ -36,10 +36,8 @@ def flat(*levels, dtype=np.uint8) -> np.ndarray:
         (encoded(flat(0, 0, 0, 128)), (127, 127, 127)),  # half clear
         (encoded(flat(0, 0), "LA"), (255, 255, 255)),  # grey and clear
         (encoded(flat(200, 10, 30), "P"), (200, 10, 30)),  # palette
-        (
-            encoded(flat(200, 10, 30), "P", transparency=0),
-            (255, 255, 255),
-        ),  # palette with a clear colour
+        # Palette with a clear colour.
+        (encoded(flat(200, 10, 30), "P", transparency=0), (255, 255, 255)),
         (encoded(flat(0, 0, 0), "1"), (0, 0, 0)),  # one bit
         (encoded(flat(9, 8, 7), format="WEBP", lossless=True), (9, 8, 7)),
         (encoded(flat(9, 8, 7), format="GIF"), (9, 8, 7)),
@@ -91,9 +89,8 @@ def test_size_resizes_the_short_side_and_crops_the_centre():
     assert (decode(encoded(tall), 10) == decode(encoded(wide), 10).transpose(1, 0, 2)).all()
     checks = np.indices((64, 64)).sum(0) % 2 * 255
     small = decode(encoded(checks.astype(np.uint8)), 16)
-    assert (
-        np.abs(small.astype(int) - 127).max() < 40
-    )  # antialiased: a fine check becomes grey, not black or white
+    # Antialiased: a fine check becomes grey, not black or white.
+    assert np.abs(small.astype(int) - 127).max() < 40
     assert decode(encoded(flat(1, 2, 3)), 8).shape == (8, 8, 3)  # a smaller one is enlarged
 
 

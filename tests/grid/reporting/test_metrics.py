@@ -21,13 +21,8 @@ from equigrid.grid.store import Store, lock, results
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_here")]
 DASHBOARD = Path(__file__).parents[3] / "deploy/grafana.json"
-RAYS_OWN = {
-    "Component",
-    "NodeAddress",
-    "SessionName",
-    "Version",
-    "WorkerId",
-}  # labels on every metric
+# Labels on every metric.
+RAYS_OWN = {"Component", "NodeAddress", "SessionName", "Version", "WorkerId"}
 
 
 def scrape() -> list[tuple[str, dict[str, str], float]]:

@@ -70,9 +70,8 @@ def test_plain_lines_where_there_is_no_terminal():
         progress.message("failed: trial x")
     lines = out.getvalue().splitlines()
     assert 5 <= len(lines) <= 8
-    assert all(
-        text.startswith(("trial ", "failed: ")) for text in lines
-    )  # a stage without jobs is not shown
+    # A stage without jobs is not shown.
+    assert all(text.startswith(("trial ", "failed: ")) for text in lines)
     assert "\x1b" not in out.getvalue()
 
 

@@ -62,13 +62,13 @@ def test_a_row_becomes_a_run_in_words():
     run = tracked_run(row(0))
     assert (run.key, run.name, run.error) == ("trial-" + 20 * "0", NAMES[0], None)
     assert run.params["n_syn"] == 120 and run.params["generator"] == "edm"
+    # What is null is left out, and no list is a metric.
     assert run.metrics == {
         "top1": 87.5, "top5": 99.0, "loss": 0.25, "epochs": 5.0, "steps": 15.0, "seconds": 2.5, "images_per_s": 360.0,
-    }  # fmt: skip  # what is null is left out, and no list is a metric
+    }  # fmt: skip
     assert run.finished_s - run.started_s == 3
-    assert (
-        tracked_run(failed(1)).key == f"trial-{1:020x}-attempt1"
-    )  # a success of the same trial may follow
+    # A success of the same trial may follow.
+    assert tracked_run(failed(1)).key == f"trial-{1:020x}-attempt1"
     assert tracked_run(failed(1)).error == TRACEBACK
 
 
@@ -145,9 +145,8 @@ def test_tensorboard_reads_back_what_was_tracked(tmp_path):
     again = track(places, row(0), failed(1))  # as the next run of the grid would
     assert again["tensorboard"]["tracked"] == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    assert (
-        track(places, row(1))["tensorboard"]["tracked"] == 1
-    )  # the trial that failed succeeds after all
+    # The trial that failed succeeds after all.
+    assert track(places, row(1))["tensorboard"]["tracked"] == 1
 
 
 @needs("mlflow", "sqlalchemy", "alembic")

@@ -17,7 +17,7 @@ from equigrid.grid.running import driver
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store, layout
 
-pytestmark = pytest.mark.usefixtures("ray_here")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_here")]
 VAE_STEPS, STEPS = 10, 16
 JUDGE = {"base_channels": 8, "layers": 1, "starts_at_part": 0.5}
 TINY = {
@@ -93,9 +93,8 @@ def test_a_grid_of_the_dit_killed_between_its_trainings(
     assert jobs.run(undisturbed, request)["status"] == "ok"
     whole = weights_of(undisturbed, job.id)
     assert whole.keys() == made.keys()
-    assert all(
-        np.array_equal(whole[name], made[name]) for name in whole
-    )  # resumed equals uninterrupted
+    # Resumed equals uninterrupted.
+    assert all(np.array_equal(whole[name], made[name]) for name in whole)
 
 
 def _assert_what_is_kept(store: Store, generator_id: str) -> None:
@@ -109,9 +108,8 @@ def _assert_what_is_kept(store: Store, generator_id: str) -> None:
     (newest,) = sorted(name for name in names if "/log-" in name)[-1:]
     rows = pq.read_table(io.BytesIO(store.get(newest))).to_pylist()
     assert rows[-1]["step"] == VAE_STEPS + STEPS
-    assert {row["stage"] for row in rows} == {
-        "transformer"
-    }  # the autoencoder was not trained again
+    # The autoencoder was not trained again.
+    assert {row["stage"] for row in rows} == {"transformer"}
     sheets = sorted(name for name in names if "/sheets/" in name)
     steps = [int(name.rsplit("/", 1)[1].removesuffix(".png")) for name in sheets]
     assert steps and min(steps) > VAE_STEPS  # nothing to see before the transformer

@@ -11,6 +11,8 @@ from equigrid.grid.running import driver
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store, layout, lock, results
 
+pytestmark = pytest.mark.long
+
 
 def parts(store) -> list[str]:
     return list(store.list(results.PARTS))
@@ -103,9 +105,8 @@ def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(
     store = Store(tmp_path / "store", create=True)
     spec = write_spec(mini)
     first = start("run", spec, "--store", store.uri)
-    first.wait_until(
-        lambda: store.exists(layout.lock("mini"))
-    )  # not later: it may be done before the second looks
+    # Not later: it may be done before the second looks.
+    first.wait_until(lambda: store.exists(layout.lock("mini")))
     second = start("run", spec, "--store", store.uri)
     assert second.finish() == 2
     assert f"process {first.process.pid} of " in second.text

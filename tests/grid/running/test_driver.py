@@ -76,11 +76,8 @@ def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_pat
     shutil.copytree(finished_mini[0].uri, tmp_path / "grown")
     store = Store(tmp_path / "grown")
     before = files(store, "results/parts", "generators", "pools")
-    mini["blocks"][0]["syn"]["edm"] = [
-        1,
-        2,
-        5,
-    ]  # 5 × 120 = 600: beyond the pool's first shard of 512
+    # 5 × 120 = 600: beyond the pool's first shard of 512
+    mini["blocks"][0]["syn"]["edm"] = [1, 2, 5]
     mini["seeds"] = [0, 1, 2]
     summary, the_plan = run(mini, store, quiet)
     # 9 of the old kind for the new seed, and ratio 5 at two base sizes for three seeds
@@ -97,6 +94,7 @@ def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_pat
         assert counts.max() - counts.min() <= 1
 
 
+@pytest.mark.long
 def test_corrupt_shards_are_made_again_and_never_used(
     finished_mini, mini, tmp_path, quiet, outcomes
 ):
@@ -147,6 +145,7 @@ def test_a_trial_that_raises_is_a_row_and_the_rest_goes_on(mini, store, quiet):
     assert len(parts) == 2  # one per attempt
 
 
+@pytest.mark.long
 def test_a_generator_that_raises_blocks_its_trials_only(mini, store, quiet):
     mini["generators"]["wild"] = {
         "kind": "edm",
@@ -167,6 +166,7 @@ def test_a_generator_that_raises_blocks_its_trials_only(mini, store, quiet):
     assert "Traceback" in found["traceback"]
 
 
+@pytest.mark.long
 def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(
     finished_mini, mini, store, quiet, slot_processes, outcomes
 ):
@@ -195,6 +195,7 @@ def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(
     assert outcomes(store) == outcomes(finished_mini[0])
 
 
+@pytest.mark.long
 def test_one_generator_on_two_workers_equals_one_on_one(
     finished_mini, mini, store, quiet, group_processes
 ):
@@ -307,6 +308,7 @@ def test_only_slots_that_came_up_get_work_and_count_as_held(ray_here, store):
     assert pool.devices_held == 0
 
 
+@pytest.mark.long
 def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_path, monkeypatch):
     """A slot that does not see the store ends it at once; one whose process dies, after some
     tries.
@@ -343,6 +345,7 @@ def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_p
     pool.close()
 
 
+@pytest.mark.long
 def test_trials_share_a_device_but_what_comes_before_and_after_does_not(
     mini, store, quiet, monkeypatch, plant
 ):
@@ -376,6 +379,7 @@ def test_trials_share_a_device_but_what_comes_before_and_after_does_not(
     }
 
 
+@pytest.mark.long
 def test_no_work_waits_for_slots_to_come_or_for_generators(
     finished_mini, mini, store, quiet, outcomes, monkeypatch
 ):
@@ -416,6 +420,7 @@ def test_shards_are_loaded_once_and_mapped_without_a_copy(finished_mini):
     assert cache.handle(ref, "digits") != handles[0]
 
 
+@pytest.mark.long
 def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkeypatch):
     """Submission is windowed: the driver holds two requests a slot however many trials wait."""
     most = 0
@@ -433,6 +438,7 @@ def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkey
     assert 2 < most <= 4
 
 
+@pytest.mark.long
 def test_compactions_never_overlap(mini, store, quiet, monkeypatch):
     """Each reads all loose parts: beside one that is slow, others would do the same work over and
     over.
@@ -458,6 +464,7 @@ def test_compactions_never_overlap(mini, store, quiet, monkeypatch):
     assert all(ended_s <= began_s for (_, ended_s), (began_s, _) in zip(times, times[1:]))
 
 
+@pytest.mark.long
 def test_an_infrastructure_error_is_tried_again_a_bounded_number_of_times(
     mini, store, quiet, monkeypatch
 ):

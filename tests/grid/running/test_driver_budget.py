@@ -12,13 +12,13 @@ from equigrid.grid.spec import load
 from equigrid.grid.store import Store, results
 
 
+@pytest.mark.long
 def test_it_stops_before_the_budget_and_goes_on_to_the_same_table(
     finished_mini, mini, tmp_path, quiet, write_spec, start, outcomes
 ):
     store = Store(tmp_path / "store", create=True)
-    hours = (
-        5 / 3600
-    )  # two slots take longer to load PyTorch, on any machine; the whole grid takes about 19
+    # Two slots take longer to load PyTorch, on any machine; the whole grid takes about 19.
+    hours = 5 / 3600
     summary, the_plan = driver.run(load(mini), store, console=quiet, max_device_hours=hours)
     assert summary.budget_reached
     assert 0 < summary.device_s <= 3600 * hours
@@ -32,6 +32,7 @@ def test_it_stops_before_the_budget_and_goes_on_to_the_same_table(
     assert outcomes(store) == outcomes(finished_mini[0])
 
 
+@pytest.mark.long
 def test_a_job_that_would_not_fit_is_not_begun(finished_mini, mini, tmp_path, quiet):
     """With what jobs took before at hand, nothing is started that would have to be cut off."""
     store = Store(tmp_path / "store", create=True)

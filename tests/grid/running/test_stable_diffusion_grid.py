@@ -111,15 +111,15 @@ def _assert_shard(store: Store, job, bounds: np.ndarray) -> int:
             [kept[i]._replace(attempt=attempt) for attempt in range(refused[i] + 1)]
         )
         assert all(one.confidence < bounds[labels[i]] for one in lost)
-        assert made.confidence == pytest.approx(
-            columns["confidence"][i], abs=1e-4
-        )  # other batches: by rounding
+        # Other batches: by rounding.
+        assert made.confidence == pytest.approx(columns["confidence"][i], abs=1e-4)
         assert (
             abs(resized(made.image[None], images.shape[1:])[0].astype(int) - images[i]).max() <= 1
         )
     return int(refused.sum())
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_here")
 def test_the_driver_runs_it(spec, tmp_path, quiet):
     spec["blocks"] = [{"n_base": 60, "syn": {"sd": 1}}]

@@ -127,10 +127,8 @@ class Proxy:
                     server.request(self.command, self.path, body, headers)
                     answer = server.getresponse()
                     content = answer.read()
-                except (
-                    OSError,
-                    http.client.HTTPException,
-                ):  # the server is dead: so is this, to whoever asks
+                # The server is dead: so is this, to whoever asks.
+                except (OSError, http.client.HTTPException):
                     self.close_connection = True
                     return
                 finally:
@@ -333,11 +331,8 @@ def test_half_an_object_in_a_well_formed_answer_is_never_used(s3, proxy):
     ref = shards.write(s3, "pools/p/00000.json", *content(100))
     proxy.faults.append("short")
     images, labels = content(100)
-    for faults in (
-        ["short"],
-        ["short", "short"],
-        [],
-    ):  # right after another reading, or an error: never in use
+    # Right after another reading, or an error: never in use.
+    for faults in (["short"], ["short", "short"], []):
         proxy.faults.clear()
         proxy.faults.extend(faults)
         try:
@@ -395,9 +390,8 @@ def test_an_interrupt_during_an_upload_leaves_a_whole_object_or_none(s3, monkeyp
             stream.write(data)
 
     monkeypatch.setattr(bucket.Bucket, "_upload", interrupted)
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background leaves it ignored
+    # A shell's background leaves it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             s3.put("x", b"whole")
@@ -515,10 +509,8 @@ def test_a_server_that_stays_dead_ends_the_run_with_one_line(
     server, proxy, mini, write_spec, start, monkeypatch
 ):
     monkeypatch.setenv("EQUIGRID_STORE_RETRY_S", "2")
-    mini["blocks"], mini["seeds"] = (
-        [{"n_base": [60], "real": [1]}],
-        list(range(20)),
-    )  # nothing but trials, many
+    # Nothing but trials, many.
+    mini["blocks"], mini["seeds"] = ([{"n_base": [60], "real": [1]}], list(range(20)))
     folder, spec = server.folder / "bucket/dead", write_spec(mini)
     run = start("run", spec, "--store", "s3://bucket/dead", "--no-dashboard")
     run.wait_until(lambda: parts(folder) >= 2, timeout_s=240)
@@ -528,9 +520,8 @@ def test_a_server_that_stays_dead_ends_the_run_with_one_line(
         assert run.finish(timeout_s=120) == 2, run.text
     finally:
         server.start()
-    assert (
-        time.monotonic() - began < 90
-    )  # as many windows of 2 s as there are retries, and the end of Ray
+    # As many windows of 2 s as there are retries, and the end of Ray.
+    assert time.monotonic() - began < 90
     last = run.err_path.read_text().strip().splitlines()[-1]
     assert last.startswith("equigrid: store s3://bucket/dead: cannot ")
     assert "Traceback" not in run.text

@@ -129,9 +129,8 @@ def test_compaction_keeps_every_row_and_removes_sources_only_after_the_grace_per
     results.compact(store, now=3000 + results.GRACE_S)
     results.write_part(store, row("very last"))
     results.compact(store, now=9000 + results.GRACE_S)
-    assert (
-        len(names(store, results.TABLES)) == 4
-    )  # the last generation, and the one whose grace still runs
+    # The last generation, and the one whose grace still runs.
+    assert len(names(store, results.TABLES)) == 4
     assert len(rows(store)) == 23
 
 

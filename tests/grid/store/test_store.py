@@ -215,9 +215,8 @@ def test_a_process_that_sees_another_folder_says_so_before_it_reads_or_writes(tm
             use(pickle.loads(pickle.dumps(store)))
     if what == "another folder":
         assert not any((tmp_path / "store").iterdir())
-    moved = Store(
-        tmp_path / "elsewhere"
-    )  # a store that was moved is the same one, at another place
+    # A store that was moved is the same one, at another place.
+    moved = Store(tmp_path / "elsewhere")
     assert pickle.loads(pickle.dumps(moved)).get("a/x") == b"1"
 
 

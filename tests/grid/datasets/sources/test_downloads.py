@@ -31,9 +31,8 @@ def cache(tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(
-        urllib.request, "_opener", None
-    )  # urlopen's own memory of proxies must not outlive this test
+    # urlopen's own memory of proxies must not outlive this test.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     return tmp_path / "cache"
 
 

@@ -33,8 +33,8 @@ from equigrid.grid.reporting.progress import Progress, ReadingProgress, Stage
 from equigrid.grid.reporting.summary import Failure, Summary
 from equigrid.grid.running import cluster
 from equigrid.grid.running.cluster import Losses
-from equigrid.grid.running.dispatch import Requests, manifest_of, shards_of
 from equigrid.grid.running.packing import Packing
+from equigrid.grid.running.requests import Requests, manifest_of, shards_of
 from equigrid.grid.running.slots import ShardCache, SlotPool, launch_group
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, results

@@ -28,7 +28,7 @@ from equigrid.grid.datasets import shards
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.grid_facts import WINDOW_BYTES
 from equigrid.grid.running import cluster
-from equigrid.grid.running.slots import ShardCache
+from equigrid.grid.running.shard_cache import ShardCache
 from equigrid.grid.store import Store
 
 SIDE = 256

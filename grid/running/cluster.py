@@ -6,9 +6,9 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from equigrid.grid.errors import ClusterError, StoreError
 from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
+from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store
 
 LOOK_EVERY_S = 5.0  # at the list of nodes
@@ -30,7 +31,9 @@ STARTUP_ENVIRONMENT = {
 
 
 @contextmanager
-def connected(address: str | None, *, dashboard: bool = True, **local_options):
+def connected(
+    address: str | None, *, dashboard: bool = True, **local_options: Any
+) -> Iterator[None]:
     """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own,
     ended with it.
 
@@ -105,6 +108,13 @@ def _answer(ref: ray.ObjectRef) -> str | None:
 
 def alive_nodes() -> list[dict]:
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def gpus_of_a_slot(execution: Execution) -> float:
+    """The GPU or the share of one that a slot holds: `auto` is a whole one if there are any."""
+    if execution.gpus == "auto":
+        return float(ray.cluster_resources().get("GPU", 0) > 0)
+    return execution.gpus
 
 
 class Room:

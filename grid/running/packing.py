@@ -11,6 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 
+from equigrid.grid import jobs
+
 MOST = 8
 WORTH = 1.1  # less is within the noise of one measurement
 ENOUGH = 3  # trials of one classifier at one packing, to compare with the last
@@ -20,16 +22,34 @@ CONTEXT_BYTES = 700 * 2**20  # what a CUDA process holds besides its tensors
 
 @dataclass
 class Packing:
-    """`per_device` is what to use now. Tell it of every finished trial and of every
-    out-of-memory.
-    """
+    """How many trials to a device. Tell it of every finished trial and of every out-of-memory."""
 
-    per_device: int = 1
-    settled: bool = False
-    _peak_bytes: int = 0
+    per_device: int = 1  # what to use now
+    settled: bool = False  # nothing more is tried
+    _peak_bytes: int = 0  # the most that a trial took
     _device_bytes: int = 0
+    # Images per second of single trials, by classifier and by how many shared their device.
     _speeds: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
-    _best: dict[str, float] = field(default_factory=dict)
+    _best: dict[str, float] = field(default_factory=dict)  # of a device as a whole, by classifier
+
+    @property
+    def share(self) -> float:
+        """The part of a device that a trial has."""
+        return 1 / self.per_device
+
+    def learn(self, outcome: dict, share: float) -> None:
+        """Takes in the outcome of any job that ran on a slot with such a share of a device."""
+        if outcome.get("out_of_memory") and share < 1:
+            self.out_of_memory()
+        if outcome["status"] == jobs.OK and outcome.get("device_bytes"):
+            row = outcome["row"]
+            self.finished(
+                classifier=row["classifier"],
+                per_device=round(1 / share),
+                images_per_s=row["images_per_s"],
+                peak_bytes=row["peak_device_bytes"],
+                device_bytes=outcome["device_bytes"],
+            )
 
     def finished(
         self,

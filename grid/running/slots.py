@@ -12,22 +12,23 @@ import os
 import signal
 import sys
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 
 from equigrid.grid import jobs
-from equigrid.grid.datasets import catalogue, shards
-from equigrid.grid.datasets.shards import ShardRef
-from equigrid.grid.errors import ClusterError, StoreError
+from equigrid.grid.errors import ClusterError, StoreError, UserError
 from equigrid.grid.jobs.checkpoints import leaving
+from equigrid.grid.running import cluster
+from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store
 
 log = logging.getLogger("equigrid.slot")
-RELEASE_AFTER_S = (
-    30.0  # what a slot idles before it is let go: about as long as a new one takes to be warm
-)
+# What a slot idles before it is let go: about as long as a new one takes to be warm.
+RELEASE_AFTER_S = 30.0
 MOST_FAILED_STARTS = 5  # one after another, while no slot is up: the cause is not a lost machine
 
 
@@ -36,14 +37,12 @@ class Slot:
     outcome.
     """
 
-    def __init__(self, store: Store, memory_fraction: float | None):
+    def __init__(self, store: Store, memory_fraction: float | None) -> None:
         import torch  # once, while the driver still plans  # noqa: F401
         from ray.train.torch import TorchTrainer  # noqa: F401
 
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-        logging.getLogger("ray.train").setLevel(
-            logging.WARNING
-        )  # a page of start-up text for every trial
+        logging.getLogger("ray.train").setLevel(logging.WARNING)  # else a page for every trial
         self.store, self.busy = store, False
         signal.signal(signal.SIGTERM, self._told_to_leave)
         if memory_fraction and torch.cuda.is_available():
@@ -60,7 +59,7 @@ class Slot:
             "node": ray.get_runtime_context().get_node_id(),
         }
 
-    def _told_to_leave(self, *_) -> None:
+    def _told_to_leave(self, *_: object) -> None:
         """A spot instance's notice: the job's state is saved between two steps, then its attempt
         ends.
         """
@@ -68,8 +67,9 @@ class Slot:
             os._exit(0)
         leaving.set()
 
-    def run(self, request: jobs.Request, cell: str) -> dict:
-        log.info("%s %s: %s", request.kind, request.id, cell)
+    def run(self, request: jobs.Request, title: str) -> dict:
+        """Makes an attempt at a job. title: what the log calls it."""
+        log.info("%s %s: %s", request.kind, request.id, title)
         self.busy = True
         if request.kind != "shard":
             _let_samplers_go()
@@ -100,13 +100,26 @@ def launch_group(store: Store, request: jobs.Request) -> dict:
     return jobs.run(store, request)
 
 
+@dataclass(slots=True)
+class Held:
+    """What the driver knows of a slot that it holds."""
+
+    gpus: float  # the GPU or the share of one that is the slot's; 0: CPU cores
+    idle_since_s: float
+    node: str | None = None  # Ray's name of its machine; None until it has come up
+    requests: list[ray.ObjectRef] = field(default_factory=list)  # the first runs, others wait
+
+    @property
+    def devices(self) -> float:
+        """Devices that it holds; CPU cores count as one."""
+        return self.gpus or 1
+
+
 class SlotPool:
-    """The slots of one run. `capacity` says how many are wanted at most; `room`, how many the
-    present nodes have room for; `limit` is lowered while a worker group needs room.
+    """The slots of one run.
 
     A slot that waits for a node is what an autoscaler sees. It is given no work before it has come
-    up: a machine may never come. gpus: what a new slot holds, and what a slot must hold to be given
-    work; others are let go once idle.
+    up: a machine may never come.
     """
 
     def __init__(
@@ -116,24 +129,20 @@ class SlotPool:
         cpus: float,
         gpus: float,
         threads: int,
-        capacity: Callable[[], int],
-        room: Callable[[], int],
+        most: int | None,
+        room: Callable[[float], int],
         clock: Callable[[], float] = time.monotonic,
-    ):
-        self.store, self.gpus, self.capacity, self.room, self.clock = (
-            store,
-            gpus,
-            capacity,
-            room,
-            clock,
-        )
-        self.limit: int | None = None
-        self._idle_since_s: dict[ray.actor.ActorHandle, float] = {}
-        self._holds: dict[ray.actor.ActorHandle, float] = {}
-        self._coming: dict[ray.ObjectRef, ray.actor.ActorHandle] = {}
-        self._node: dict[ray.actor.ActorHandle, str] = {}  # of those that are up
-        self._failed_starts = 0  # since one came up
-        self.slots: dict[ray.actor.ActorHandle, list[ray.ObjectRef]] = {}
+    ) -> None:
+        """most: slots at once, even beyond the present nodes; None for those that have room there.
+        room: how many slots of so many GPUs the present nodes have room for.
+        """
+        self.slots: dict[ActorHandle, Held] = {}
+        self.gpus = gpus  # what a new slot holds, and what one must hold to be given work
+        self.most = most
+        self.limit: int | None = None  # slots at once while a worker group needs room
+        self._store, self._room, self._clock = store, room, clock
+        self._coming: dict[ray.ObjectRef, ActorHandle] = {}  # by what they will answer
+        self._failed_starts = 0  # since a slot came up
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self._actor = ray.remote(Slot)  # once: each time Ray would export the class anew
         self._options = {
@@ -142,11 +151,93 @@ class SlotPool:
             "runtime_env": {"env_vars": environment},
         }
 
-    def _create(self):
+    @classmethod
+    def of(cls, store: Store, execution: Execution) -> "SlotPool":
+        """The slots that a spec asks for, on the cluster that Ray is connected to."""
+        return cls(
+            store,
+            cpus=execution.cpus,
+            gpus=cluster.gpus_of_a_slot(execution),
+            threads=execution.threads,
+            most=execution.slots,
+            room=cluster.Room(execution.cpus).slots,
+        )
+
+    # How many -------------------------------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int:
+        """Slots that there may be while no worker group needs room."""
+        return self._room(self.gpus) if self.most is None else self.most
+
+    def check_room(self, execution: Execution) -> None:
+        """Raises UserError if the present nodes have no room for the largest worker group. (What
+        the spec's `slots` promises, an autoscaler may bring.)
+        """
+        most = max(execution.workers.model_dump().values())
+        if self.most is None and self.capacity < most:
+            what = "GPUs" if self.gpus else "CPU cores"
+            room = f"the cluster has room for {self.capacity} slots ({what})"
+            raise UserError(f"execution: {room}, {most} are needed at once")
+
+    @property
+    def target(self) -> int:
+        """Slots that there may be now."""
+        return self.capacity if self.limit is None else min(self.limit, self.capacity)
+
+    @property
+    def devices_held(self) -> float:
+        """Devices that the slots hold now; a slot without a GPU counts as one.
+
+        A slot that is coming holds its device while it imports, but none while it waits for a node:
+        Ray does not say which it does, so as many are counted as the present nodes have room for.
+        """
+        up = [held.devices for held in self.slots.values() if held.node]
+        coming = [held.devices for held in self.slots.values() if not held.node]
+        return sum(up) + sum(coming[: max(0, self._room(self.gpus) - len(up))])
+
+    def resize(self, wanted: int) -> None:
+        """Starts slots up to `wanted` and the target; lets idle ones go, those first that are not
+        up: at once beyond the target or with another share of a device than slots have now, and
+        beyond `wanted` when they idled for a while, since a generator about to finish may have work
+        for them.
+        """
+        for slot in [slot for slot in self._idle() if self.slots[slot].gpus != self.gpus]:
+            self.drop(slot)
+        for slot in self._idle()[: max(0, len(self.slots) - self.target)]:
+            self.drop(slot)
+        long = self._clock() - RELEASE_AFTER_S
+        for slot in [slot for slot in self._idle() if self.slots[slot].idle_since_s <= long]:
+            if len(self.slots) > wanted:
+                self.drop(slot)
+        while len(self.slots) < min(wanted, self.target):
+            self._create()
+
+    def _idle(self) -> list[ActorHandle]:
+        """The slots without a request, those first that are not up."""
+        idle = [slot for slot, held in self.slots.items() if not held.requests]
+        return sorted(idle, key=lambda slot: self.slots[slot].node is not None)
+
+    def _create(self) -> None:
         fraction = self.gpus if 0 < self.gpus < 1 else None
-        slot = self._actor.options(num_gpus=self.gpus, **self._options).remote(self.store, fraction)
-        self.slots[slot], self._idle_since_s[slot], self._holds[slot] = [], self.clock(), self.gpus
+        options = {"num_gpus": self.gpus, **self._options}
+        slot: Any = self._actor.options(**options).remote(self._store, fraction)
+        self.slots[slot] = Held(self.gpus, self._clock())
         self._coming[slot.whoami.remote()] = slot
+
+    def drop(self, slot: ActorHandle) -> list[ray.ObjectRef]:
+        """Ends a slot; returns the references of requests it had not finished."""
+        self._coming = {ref: other for ref, other in self._coming.items() if other is not slot}
+        held = self.slots.pop(slot, None)
+        ray.kill(slot)
+        return held.requests if held else []
+
+    def close(self) -> None:
+        """Ends all slots."""
+        for slot in list(self.slots):
+            self.drop(slot)
+
+    # Those that come up ---------------------------------------------------------------------------
 
     @property
     def coming(self) -> list[ray.ObjectRef]:
@@ -160,159 +251,68 @@ class SlotPool:
         Raises StoreError if a slot does not see the store, ClusterError if none comes up and
         MOST_FAILED_STARTS died.
         """
-        come = (
-            ray.wait(self.coming, num_returns=len(self._coming), timeout=0)[0]
-            if self._coming
-            else []
-        )
-        for ref in come:
+        coming = self.coming
+        for ref in ray.wait(coming, num_returns=len(coming), timeout=0)[0] if coming else ():
             slot = self._coming.pop(ref)
             try:
-                self._node[slot] = ray.get(ref)["node"]
-                self._failed_starts, self._idle_since_s[slot] = 0, self.clock()
+                self.slots[slot].node = ray.get(ref)["node"]
             except ray.exceptions.RayError as error:
                 self.drop(slot)
                 self._start_failed(error)
+            else:
+                self.slots[slot].idle_since_s = self._clock()
+                self._failed_starts = 0
 
     def _start_failed(self, error: ray.exceptions.RayError) -> None:
         cause = getattr(error, "cause", None)
         if isinstance(cause, StoreError):
             raise StoreError(str(cause)) from error
         self._failed_starts += 1
-        if self._failed_starts >= MOST_FAILED_STARTS and not self._node:
+        if self._failed_starts >= MOST_FAILED_STARTS and not any(
+            held.node for held in self.slots.values()
+        ):
             raise ClusterError(
                 f"no slot comes up, {MOST_FAILED_STARTS} died on the way: {jobs.one_line(error)}"
             )
 
-    def node_of(self, slot) -> str | None:
-        """The id of the node that a slot lives on, or None if it never came to say so."""
-        return self._node.get(slot)
-
-    @property
-    def devices_held(self) -> float:
-        """Devices that the slots hold now; a slot without a GPU counts as one.
-
-        A slot that is coming holds its device while it imports, but none while it waits for a node:
-        Ray does not say which it does, so as many are counted as the present nodes have room for.
-        """
-        up = [self._holds[slot] or 1 for slot in self._node]
-        coming = [self._holds[slot] or 1 for slot in self._coming.values()]
-        return sum(up) + sum(coming[: max(0, self.room() - len(up))])
-
-    @property
-    def target(self) -> int:
-        return self.capacity() if self.limit is None else min(self.limit, self.capacity())
-
-    def resize(self, wanted: int) -> None:
-        """Starts slots up to `wanted` and the target; lets idle ones go, those first that are not
-        up: at once beyond the target or with another share of a device than slots have now, and
-        beyond `wanted` when they idled for a while, since a generator about to finish may have work
-        for them.
-        """
-        idle = sorted(
-            (slot for slot, busy in self.slots.items() if not busy),
-            key=lambda slot: slot in self._node,
-        )
-        for slot in [slot for slot in idle if self._holds[slot] != self.gpus]:
-            self.drop(slot)
-        idle = [slot for slot in idle if slot in self.slots]
-        for slot in idle[: max(0, len(self.slots) - self.target)]:
-            self.drop(slot)
-        long = self.clock() - RELEASE_AFTER_S
-        for slot in [slot for slot in idle if self._idle_since_s.get(slot, self.clock()) <= long]:
-            if len(self.slots) > wanted:
-                self.drop(slot)
-        while len(self.slots) < min(wanted, self.target):
-            self._create()
+    # Their work -----------------------------------------------------------------------------------
 
     def idle(
         self, depth: int, is_short: Callable[[ray.ObjectRef], bool] = lambda ref: True
-    ) -> ray.actor.ActorHandle | None:
+    ) -> ActorHandle | None:
         """The slot that is up with the fewest requests, if that is fewer than `depth` and all of
         them are short.
         """
-        fit = [
-            slot
-            for slot in self._node
-            if self._holds[slot] == self.gpus and all(map(is_short, self.slots[slot]))
-        ]
-        if not fit or len(self.slots) > self.target:
+        if len(self.slots) > self.target:
             return None
-        slot = min(fit, key=lambda s: len(self.slots[s]))
-        return slot if len(self.slots[slot]) < depth else None
+        fit = [
+            (len(held.requests), slot)
+            for slot, held in self.slots.items()
+            if held.node and held.gpus == self.gpus and all(map(is_short, held.requests))
+        ]
+        busy, slot = min(fit, key=lambda pair: pair[0], default=(depth, None))
+        return slot if busy < depth else None
 
-    def submit(self, slot, request: jobs.Request, stage: str, cell: str) -> ray.ObjectRef:
-        ref = slot.run.options(name=stage).remote(request, cell)
-        self.slots[slot].append(ref)
+    def submit(
+        self, slot: ActorHandle, request: jobs.Request, stage: str, title: str
+    ) -> ray.ObjectRef:
+        """Sends a request. stage, title: what Ray's dashboard and the slot's log call it."""
+        ref: ray.ObjectRef = slot.run.options(name=stage).remote(request, title)
+        self.slots[slot].requests.append(ref)
         return ref
 
-    def done(self, slot, ref: ray.ObjectRef) -> None:
-        if slot in self.slots:
-            self.slots[slot].remove(ref)
-            self._idle_since_s[slot] = self.clock()
+    def node_of(self, slot: ActorHandle) -> str:
+        """Ray's name of the machine of a slot that has come up."""
+        node = self.slots[slot].node
+        assert node, f"{slot} has not come up"
+        return node
 
-    def drop(self, slot) -> list[ray.ObjectRef]:
-        """Ends a slot; returns the references of requests it had not finished."""
-        self._idle_since_s.pop(slot, None)
-        self._holds.pop(slot, None)
-        self._node.pop(slot, None)
-        self._coming = {ref: other for ref, other in self._coming.items() if other is not slot}
-        left = self.slots.pop(slot, [])
-        ray.kill(slot)
-        return left
+    def done(self, slot: ActorHandle, ref: ray.ObjectRef) -> None:
+        """A request has ended."""
+        if held := self.slots.get(slot):
+            held.requests.remove(ref)
+            held.idle_since_s = self._clock()
 
-    def close(self) -> None:
-        for slot in list(self.slots):
-            self.drop(slot)
-
-
-class ShardCache:
-    """Shards in Ray's object store, as values of `load_shard` tasks: loaded once, dropped after the
-    last consumer.
-
-    A task's value, not `ray.put`: Ray copies it to a node once, maps it there without a copy,
-    spills it when the store is full, and makes it again by lineage when its node dies. Loads run in
-    `lanes`, each after the one before.
-    """
-
-    def __init__(self, store: Store, *, lanes: int = 4):
-        self.store, self.loads, self.hits = store, 0, 0
-        self._refs: dict[str, ray.ObjectRef] = {}
-        self._lanes: deque = deque([None] * lanes)
-        # No CPU of its own: the slots hold them all, and loading is waiting for the store. Spread:
-        # a small head must not be where all images pass.
-        self._task = ray.remote(
-            num_cpus=0, max_retries=3, num_returns=2, scheduling_strategy="SPREAD"
-        )(shards.load_in_lane)
-        self._label_task = ray.remote(num_cpus=0, max_retries=3)(catalogue.labels)
-
-    def handle(self, shard: ShardRef, dataset: str) -> ray.ObjectRef:
-        """The reference to a shard's arrays; loading begins with the first call."""
-        if shard.manifest in self._refs:
-            self.hits += 1
-        else:
-            self.loads += 1
-            task = self._task.options(name=f"load_shard:{dataset}")
-            self._refs[shard.manifest], token = task.remote(
-                self.store, shard, self._lanes.popleft()
-            )
-            self._lanes.append(token)
-        return self._refs[shard.manifest]
-
-    def labels(self, dataset: catalogue.Dataset) -> ray.ObjectRef:
-        """The reference to all training labels."""
-        name = f"labels of {dataset.manifest}"
-        if name not in self._refs:
-            task = self._label_task.options(name=f"load_labels:{dataset.name}")
-            self._refs[name] = task.remote(self.store, dataset, "train")
-        return self._refs[name]
-
-    def drop(self, manifest: str) -> None:
-        self._refs.pop(manifest, None)
-
-    def clear(self) -> None:
-        """Drops all: what loading could not reach may be reached by now. The lanes too: a load that
-        died of its process would end all that wait for it.
-        """
-        self._refs.clear()
-        self._lanes = deque([None] * len(self._lanes))
+    def running(self) -> Iterator[ray.ObjectRef]:
+        """The request that each slot works on."""
+        return (held.requests[0] for held in self.slots.values() if held.requests)

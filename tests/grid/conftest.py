@@ -310,7 +310,8 @@ def plant(tmp_path, monkeypatch):
         create = SlotPool._create
 
         def create_planted(self):
-            self._options["runtime_env"]["env_vars"]["PYTHONPATH"] = str(folder)
+            paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+            self._options["runtime_env"]["env_vars"]["PYTHONPATH"] = os.pathsep.join(paths)
             create(self)
 
         monkeypatch.setattr(SlotPool, "_create", create_planted)

@@ -1,7 +1,7 @@
 """The budget by a clock that the tests move: what is used, what is affordable, when a run ends."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equigrid.grid.running.budget import Budget, Cost
@@ -99,6 +99,7 @@ def test_a_run_is_starved_once_nothing_is_under_way_and_the_next_job_costs_too_m
     limit_s=st.floats(1, 1e4),
     steps=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 8)), max_size=300),
 )
+@settings(deadline=None)  # on a busy machine
 def test_a_run_that_heeds_it_never_passes_the_limit(limit_s, steps):
     """A round takes as long as was said, or less; devices come only if the next round has room."""
     clock = Clock()

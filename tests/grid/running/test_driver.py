@@ -4,11 +4,9 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from equigrid.analysis.schema import SCHEMA
 from equigrid.grid import jobs
@@ -17,8 +15,9 @@ from equigrid.grid.planning.pending import pending
 from equigrid.grid.reporting import analysis_bridge
 from equigrid.grid.reporting.status import status
 from equigrid.grid.running import driver
+from equigrid.grid.running.attempts import Attempts
 from equigrid.grid.running.packing import Packing
-from equigrid.grid.running.slots import ShardCache, SlotPool
+from equigrid.grid.running.shard_cache import ShardCache
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store, layout, results
 
@@ -234,118 +233,6 @@ def test_one_generator_on_two_workers_equals_one_on_one(
     assert max(np.abs(two[name] - one[name]).max() for name in one) < 1e-3
 
 
-def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
-    """With several (fake) GPUs no process ever serves two; a replaced slot is another process."""
-    now = [0.0]
-    pool = SlotPool(
-        store, cpus=0.5, gpus=1, threads=1, capacity=lambda: 3, room=lambda: 3, clock=lambda: now[0]
-    )
-    pool.resize(10)
-    assert len(pool.slots) == 3
-    seen = [ray.get([slot.whoami.remote() for slot in pool.slots]) for _ in range(5)]
-    assert all(facts == seen[0] for facts in seen)
-    assert len({facts["pid"] for facts in seen[0]}) == 3
-    assert sorted(gpu for facts in seen[0] for gpu in facts["gpus"]) == [0, 1, 2]
-    pool.drop(next(iter(pool.slots)))
-    pool.resize(10)
-    after = ray.get([slot.whoami.remote() for slot in pool.slots])
-    assert sorted(gpu for facts in after for gpu in facts["gpus"]) == [0, 1, 2]
-    devices: dict[int, set] = {}
-    for facts in [*after, *seen[0]]:
-        devices.setdefault(facts["pid"], set()).update(facts["gpus"])
-    assert len(devices) == 4
-    assert all(len(gpus) == 1 for gpus in devices.values())
-    pool.resize(0)
-    assert len(pool.slots) == 3  # there may be work again in a moment
-    now[0] += 60
-    pool.resize(1)
-    assert len(pool.slots) == 1  # devices are let go when nothing is left for them
-    pool.limit = 0  # a worker group needs room: at once
-    pool.resize(1)
-    assert not pool.slots
-
-
-def test_only_slots_that_came_up_get_work_and_count_as_held(ray_here, store):
-    """Slots beyond the present nodes are what an autoscaler sees; the machines for them may never
-    come.
-    """
-    now, most = [0.0], [5]
-    pool = SlotPool(
-        store,
-        cpus=0.1,
-        gpus=1,
-        threads=1,
-        capacity=lambda: most[0],
-        room=lambda: 3,
-        clock=lambda: now[0],
-    )
-    pool.resize(10)
-    assert len(pool.slots) == 5
-    assert pool.idle(2) is None
-    assert pool.devices_held == 3  # those that import now; two wait for a node
-    while len(pool.coming) > 2:
-        ray.wait(pool.coming, timeout=1)
-        pool.greet()
-    assert pool.devices_held == 3
-    given = []
-    for _ in range(3):
-        given.append(pool.idle(1))
-        pool.slots[given[-1]].append(None)  # a request
-    assert len(set(given)) == 3
-    assert all(pool.node_of(slot) for slot in given)
-    assert pool.idle(1) is None
-    pool.slots[given[0]].clear()
-    now[0] += 60
-    pool.resize(3)  # the slots that wait go before the warm one that idles
-    assert set(pool.slots) == set(given)
-    most[0] = 2
-    pool.resize(3)
-    assert set(pool.slots) == set(given[1:])
-    for slot in given[1:]:
-        pool.slots[slot].clear()
-    pool.close()
-    assert not pool.slots
-    assert pool.devices_held == 0
-
-
-@pytest.mark.long
-def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_path, monkeypatch):
-    """A slot that does not see the store ends it at once; one whose process dies, after some
-    tries.
-    """
-    from equigrid.grid.errors import ClusterError, StoreError
-    from equigrid.grid.running import slots
-
-    def started(**changes) -> SlotPool:
-        pool = SlotPool(store, cpus=0.1, gpus=0, threads=1, capacity=lambda: 1, room=lambda: 1)
-        pool._options |= changes
-        return pool
-
-    def wait(pool: SlotPool) -> None:
-        while True:
-            pool.resize(1)
-            ray.wait(pool.coming, timeout=1)
-            pool.greet()
-
-    pool = started()
-    identity = store.path("identity")
-    text = Path(identity).read_text()
-    Path(identity).write_text("another")
-    with pytest.raises(StoreError, match="another folder on .*use one that all nodes share"):
-        wait(pool)
-    pool.close()
-    Path(identity).write_text(text)
-    monkeypatch.setattr(slots, "MOST_FAILED_STARTS", 2)
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, sys\nif 'default_worker' in ' '.join(sys.orig_argv): sys.modules['torch'] = None\n"
-    )
-    pool = started(runtime_env={"env_vars": {"PYTHONPATH": str(tmp_path)}})
-    with pytest.raises(ClusterError, match="no slot comes up, 2 died on the way: ActorDiedError"):
-        wait(pool)
-    pool.close()
-
-
-@pytest.mark.long
 def test_trials_share_a_device_but_what_comes_before_and_after_does_not(
     mini, store, quiet, monkeypatch, plant
 ):
@@ -357,13 +244,13 @@ def test_trials_share_a_device_but_what_comes_before_and_after_does_not(
         "from equigrid.grid.jobs.provenance import device_of\ndevice_of.__code__ = (lambda request: 'cpu').__code__\n"
     )
     shares: dict[str, set] = {}
-    sent = driver._Run._sent
+    send = Attempts.send_to_slot
 
-    def watch(self, ref, job, request, slot):
-        shares.setdefault(job.kind, set()).add(request.gpus)
-        sent(self, ref, job, request, slot)
+    def watch(self, job, slot, *, gpus):
+        shares.setdefault(job.kind, set()).add(gpus)
+        send(self, job, slot, gpus=gpus)
 
-    monkeypatch.setattr(driver._Run, "_sent", watch)
+    monkeypatch.setattr(Attempts, "send_to_slot", watch)
     monkeypatch.setattr(driver, "Packing", lambda: Packing(per_device=2, settled=True))
     mini["execution"] = {"gpus": "auto"}
     mini["quality"] = {"inception": "off", "vit": "off", "neighbours": False}
@@ -387,15 +274,13 @@ def test_no_work_waits_for_slots_to_come_or_for_generators(
     behind trials only.
     """
     before = []
-    sent = driver._Run._sent
+    send = Attempts.send_to_slot
 
-    def watch(self, ref, job, request, slot):
-        before.extend(
-            self.running[other].job.kind for other in self.pool.slots[slot] if other != ref
-        )
-        sent(self, ref, job, request, slot)
+    def watch(self, job, slot, *, gpus):
+        before.extend(self._under_way[ref].job.kind for ref in self.pool.slots[slot].requests)
+        send(self, job, slot, gpus=gpus)
 
-    monkeypatch.setattr(driver._Run, "_sent", watch)
+    monkeypatch.setattr(Attempts, "send_to_slot", watch)
     mini["execution"]["slots"] = 6
     summary, _ = run(mini, store, quiet)
     assert set(before) == {"trial"}
@@ -404,67 +289,23 @@ def test_no_work_waits_for_slots_to_come_or_for_generators(
     assert outcomes(store) == outcomes(finished_mini[0])
 
 
-def test_shards_are_loaded_once_and_mapped_without_a_copy(finished_mini):
-    store, _, the_plan = finished_mini
-    cache = ShardCache(store)
-    ref = the_plan.resolved.dataset.train[0]
-    handles = [cache.handle(ref, "digits") for _ in range(5)]
-    assert len(set(handles)) == 1
-    assert (cache.loads, cache.hits) == (1, 4)
-    first, second = (ray.get(handles[0])["images"] for _ in range(2))
-    assert not first.flags.writeable
-    assert not first.flags.owndata
-    address = [array.__array_interface__["data"][0] for array in (first, second)]
-    assert address[0] == address[1]  # the same bytes of shared memory
-    cache.drop(ref.manifest)
-    assert cache.handle(ref, "digits") != handles[0]
-
-
-@pytest.mark.long
 def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkeypatch):
     """Submission is windowed: the driver holds two requests a slot however many trials wait."""
     most = 0
-    sent = driver._Run._sent
+    send = Attempts.send_to_slot
 
-    def watch(self, *arguments):
+    def watch(self, job, slot, *, gpus):
         nonlocal most
-        sent(self, *arguments)
-        most = max(most, len(self.running))
+        send(self, job, slot, gpus=gpus)
+        most = max(most, self.on_slots)
 
-    monkeypatch.setattr(driver._Run, "_sent", watch)
+    monkeypatch.setattr(Attempts, "send_to_slot", watch)
     mini["blocks"], mini["seeds"] = [{"n_base": [60], "real": [1]}], list(range(8))
     summary, _ = run(mini, store, quiet)
     assert summary.jobs == {"trial": 16}
     assert 2 < most <= 4
 
 
-@pytest.mark.long
-def test_compactions_never_overlap(mini, store, quiet, monkeypatch):
-    """Each reads all loose parts: beside one that is slow, others would do the same work over and
-    over.
-    """
-
-    def slow() -> tuple[float, float]:
-        began_s = time.time()
-        time.sleep(0.5)
-        return began_s, time.time()
-
-    begun = []
-
-    def compact(self):
-        begun.append(ray.remote(num_cpus=0)(slow).remote())
-        return begun[-1]
-
-    monkeypatch.setattr(driver, "COMPACT_EVERY", 1)
-    monkeypatch.setattr(driver._Run, "_compact", compact)
-    mini["blocks"], mini["seeds"] = [{"n_base": [60], "real": [1]}], list(range(8))
-    summary, _ = run(mini, store, quiet)
-    times = sorted(ray.get(begun))
-    assert 2 <= len(times) <= summary.jobs["trial"]
-    assert all(ended_s <= began_s for (_, ended_s), (began_s, _) in zip(times, times[1:]))
-
-
-@pytest.mark.long
 def test_an_infrastructure_error_is_tried_again_a_bounded_number_of_times(
     mini, store, quiet, monkeypatch
 ):

@@ -1,0 +1,120 @@
+"""The attempts that were sent off and have not come back, on slots and worker groups."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ray
+from ray.actor import ActorHandle
+
+from equigrid.grid import jobs
+from equigrid.grid.planning.planner import Job
+from equigrid.grid.running import cluster
+from equigrid.grid.running.requests import Requests
+from equigrid.grid.running.slots import SlotPool, launch_group
+from equigrid.grid.store import Store
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at one job."""
+
+    job: Job
+    request: jobs.Request
+    slot: ActorHandle | None  # None: a worker group has it
+    nodes: frozenset[str]  # Ray's name of its machine; of a group, of all that it may be on
+
+
+class Attempts:
+    """Sends attempts off, and brings back what came of them."""
+
+    def __init__(self, store: Store, pool: SlotPool, requests: Requests) -> None:
+        self.pool = pool
+        self._store, self._requests = store, requests
+        self._under_way: dict[ray.ObjectRef, Attempt] = {}
+
+    @property
+    def of_group(self) -> Attempt | None:
+        """The attempt that a worker group has; there is one group at a time."""
+        return next((one for one in self._under_way.values() if one.slot is None), None)
+
+    @property
+    def on_slots(self) -> int:
+        """How many attempts slots have: those that run, and those that wait behind them."""
+        return sum(one.slot is not None for one in self._under_way.values())
+
+    @property
+    def devices_held(self) -> float:
+        """Devices that slots and the worker group hold now; a slot without a GPU counts as one."""
+        group = self.of_group
+        return self.pool.devices_held + (group.request.workers if group else 0)
+
+    def at_work(self) -> Counter[str]:
+        """How many jobs of each kind devices work on: the first attempt of each slot, and the
+        group's.
+        """
+        kinds = Counter(self._under_way[ref].job.kind for ref in self.pool.running())
+        if group := self.of_group:
+            kinds[group.job.kind] += 1
+        return kinds
+
+    def free_slot(self, depth: int) -> ActorHandle | None:
+        """A slot with fewer than `depth` attempts, all of them at trials."""
+        return self.pool.idle(depth, lambda ref: self._under_way[ref].job.kind == "trial")
+
+    def send_to_slot(self, job: Job, slot: ActorHandle, *, gpus: float) -> None:
+        """gpus: the slot's, a fraction where several share one."""
+        request = self._requests.make(job, workers=1, gpus=gpus)
+        ref = self.pool.submit(slot, request, job.stage, self._requests.title(job))
+        self._under_way[ref] = Attempt(job, request, slot, frozenset([self.pool.node_of(slot)]))
+
+    def send_to_group(self, job: Job, *, workers: int, gpus: float) -> None:
+        """By a task that holds no device, since the workers hold them. gpus: of each worker."""
+        request = self._requests.make(job, workers=workers, gpus=gpus)
+        task = ray.remote(num_cpus=0, max_retries=0)(launch_group).options(name=job.stage)
+        nodes = frozenset(node["NodeID"] for node in cluster.alive_nodes())
+        ref = task.remote(self._store, request)
+        self._under_way[ref] = Attempt(job, request, None, nodes)
+
+    def ended(self, within_s: float) -> Iterator[tuple[Attempt, dict]]:
+        """The attempts that have ended, with their outcomes. Waits for the first of them, or for a
+        slot that comes up, but not for longer than that.
+        """
+        awaited = [*self._under_way, *self.pool.coming]
+        if not awaited:  # no machine has room for a slot now
+            time.sleep(within_s)
+        elif ray.wait(awaited, num_returns=1, timeout=within_s)[0]:
+            self.pool.greet()
+            yield from self._there()
+
+    def _there(self) -> Iterator[tuple[Attempt, dict]]:
+        """All that have ended: a round of the driver's loop costs more than an outcome."""
+        refs = list(self._under_way)
+        for ref in ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else ():
+            if ref not in self._under_way:
+                continue  # it was given back when its slot went
+            attempt = self._under_way.pop(ref)
+            if attempt.slot is not None:
+                self.pool.done(attempt.slot, ref)
+            yield attempt, _outcome(ref)
+
+    def drop_slot(self, slot: ActorHandle) -> list[Job]:
+        """Ends a slot; these jobs waited on it and had not begun."""
+        return [self._under_way.pop(ref).job for ref in self.pool.drop(slot)]
+
+    def close(self) -> None:
+        """Ends all that runs."""
+        for ref, attempt in self._under_way.items():
+            if attempt.slot is None:
+                ray.cancel(ref, force=True)
+        self.pool.close()
+
+
+def _outcome(ref: ray.ObjectRef) -> dict:
+    """What the job's body returned, or that its process was lost."""
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayError as error:
+        lost = {"fresh_slot": True, "lost_process": True}
+        return {"status": jobs.RETRY, "error": jobs.one_line(error), **lost}

@@ -1,0 +1,133 @@
+"""Which ready job goes next, and where to: a slot, or a worker group that slots make room for."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from ray.actor import ActorHandle
+
+from equigrid.grid.planning.planner import KINDS, Job, Plan
+from equigrid.grid.reporting.estimate import devices_held
+from equigrid.grid.running.attempts import Attempts
+from equigrid.grid.running.budget import Budget, Cost
+from equigrid.grid.running.outputs import Outputs, shards_of
+from equigrid.grid.running.packing import Packing
+from equigrid.grid.running.queue import JobQueue, QueuedJob
+
+DEPTH = 2  # requests a slot holds: one runs, one waits, so that a slot never idles for the driver
+BEFORE_TRIALS = KINDS[1 : KINDS.index("trial")]
+AFTER_TRIALS = KINDS[KINDS.index("trial") + 1 :]
+
+
+def workers_of(the_plan: Plan, job: Job) -> int:
+    """Devices that a job runs on at once; more than one are a worker group."""
+    return getattr(the_plan.resolved.spec.execution.workers, job.kind, 1)
+
+
+def queue_of(the_plan: Plan, todo: Iterable[Job]) -> JobQueue:
+    """A plan as the queue sees it, with these of its jobs to do."""
+    jobs = [
+        QueuedJob(
+            id=job.id,
+            kind=job.kind,
+            rank=KINDS.index(job.kind),
+            needs=job.needs,
+            shards=shards_of(the_plan, job),
+            group=workers_of(the_plan, job) > 1,
+        )
+        for job in the_plan.jobs.values()
+    ]
+    return JobQueue(jobs, [job.id for job in todo], the_plan.resolved.spec.execution.retries)
+
+
+class Dispatcher:
+    """Sends off what is ready, as far as there is room and the budget affords it."""
+
+    def __init__(
+        self,
+        the_plan: Plan,
+        queue: JobQueue,
+        budget: Budget,
+        outputs: Outputs,
+        attempts: Attempts,
+        packing: Packing | None,
+    ) -> None:
+        """packing: None where each slot has a fixed share of a device."""
+        self._plan, self._queue, self._budget = the_plan, queue, budget
+        self._outputs, self._attempts, self._packing = outputs, attempts, packing
+        self._pool = attempts.pool
+        # How long a job likely takes; None where nothing is known of it.
+        self.expected_s: Callable[[Job], float | None] = lambda job: None
+
+    def send(self) -> Iterator[Job]:
+        """Sends what can be sent now; these are the jobs."""
+        yield from self._send_to_group()
+        yield from self._send_to_slots()
+
+    def next_cost(self) -> Cost | None:
+        """What the job that goes next will likely cost; None if none is ready."""
+        job = self._job(self._queue.next_for_slot() or self._queue.next_for_group())
+        return None if job is None else self._cost(job)
+
+    # Worker groups --------------------------------------------------------------------------------
+
+    def _send_to_group(self) -> Iterator[Job]:
+        """Slots make room for one group at a time."""
+        if self._attempts.of_group:
+            return
+        job = self._job(self._queue.next_for_group())
+        if job is None:
+            self._pool.limit = None
+        elif self._budget.affords(self._cost(job)):
+            self._pool.limit = max(0, self._pool.capacity - workers_of(self._plan, job))
+            if len(self._pool.slots) <= self._pool.limit:
+                yield from self._send(job, None)
+
+    # Slots ----------------------------------------------------------------------------------------
+
+    def _send_to_slots(self) -> Iterator[Job]:
+        if self._packing:
+            self._pool.gpus = self._packing.share if self._only_trials_may_run() else 1.0
+        self._pool.resize(self._queue.ready_for_slots + self._attempts.on_slots)
+        while job := self._job(self._queue.next_for_slot()):
+            slot = self._slot_for(job)
+            if slot is None or not self._budget.affords(self._cost(job)):
+                return
+            yield from self._send(job, slot)
+
+    def _only_trials_may_run(self) -> bool:
+        """Several trials share a device, once what comes before them is done and for as long as
+        they are not; all else has the device for itself.
+        """
+        return bool(self._queue.left("trial")) and not any(map(self._queue.left, BEFORE_TRIALS))
+
+    def _slot_for(self, job: Job) -> ActorHandle | None:
+        if job.kind in AFTER_TRIALS and self._packing and self._pool.gpus < 1:
+            return None  # it has a whole device, once the last trials have left it
+        # Trials queue behind trials and nothing else does: behind a generator they would wait while
+        # slots idle.
+        deep = job.kind == "trial" and self._queue.ready_for_slots > len(self._pool.slots)
+        return self._attempts.free_slot(DEPTH if deep else 1)
+
+    # Both -----------------------------------------------------------------------------------------
+
+    def _send(self, job: Job, slot: ActorHandle | None) -> Iterator[Job]:
+        """slot: None for a worker group. Where an input is not there after all, that is made again
+        instead, and the job waits for it.
+        """
+        if absent := self._outputs.absent(job):
+            self._outputs.remake(absent)
+            return
+        workers, gpus = workers_of(self._plan, job), self._pool.gpus
+        if slot is None:  # each worker of a group has a device for itself
+            self._attempts.send_to_group(job, workers=workers, gpus=1 if gpus else 0)
+        else:
+            self._attempts.send_to_slot(job, slot, gpus=gpus)
+        self._budget.begin(job.id, self._cost(job))
+        self._queue.start(job.id)
+        yield job
+
+    def _job(self, job_id: str | None) -> Job | None:
+        return None if job_id is None else self._plan.jobs[job_id]
+
+    def _cost(self, job: Job) -> Cost:
+        devices = devices_held(workers_of(self._plan, job), self._pool.gpus)
+        return Cost(devices, self.expected_s(job))

@@ -1,0 +1,141 @@
+"""Who is told of a run as it goes: terminal, Prometheus, `equigrid status`, analyst, trackers."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from rich.console import Console
+
+from equigrid.grid.planning.planner import KINDS, Job, Plan
+from equigrid.grid.reporting import trackers
+from equigrid.grid.reporting.metrics import GridMetrics
+from equigrid.grid.reporting.progress import Progress, Stage
+from equigrid.grid.running.budget import Budget
+from equigrid.grid.running.queue import JobQueue, State
+from equigrid.grid.running.shard_cache import ShardCache
+from equigrid.grid.store import Store
+from equigrid.grid.store.lock import Lock
+
+
+class Observers:
+    """Keeps what a run has to tell, and tells it once a round. None of them can stop a run.
+
+    stages: the counts of each kind of job, as the terminal shows them.
+    """
+
+    def __init__(
+        self,
+        the_plan: Plan,
+        queue: JobQueue,
+        budget: Budget,
+        cache: ShardCache,
+        console: Console,
+        lock: Lock | None,
+    ) -> None:
+        self._queue, self._budget, self._cache, self._lock = queue, budget, cache, lock
+        self._plan, self._console = the_plan, console
+        self._metrics = GridMetrics(the_plan.resolved.spec.name)
+        self._actors: list = []  # with `add(rows)`: the analyst, and the trackers
+        self._trackers = None
+        self._rows: list[dict] = []  # those that the actors were not told of yet
+        self.stages = {kind: self._stage(kind) for kind in KINDS[1:]}
+        self.progress = Progress(self.stages, console)
+
+    def _stage(self, kind: str) -> Stage:
+        total = sum(1 for _ in self._plan.of_kind(kind))
+        return Stage(total=total, cached=total - self._queue.left(kind))
+
+    def start(self, store: Store, analyst: Callable[[Store, Plan], object] | None) -> None:
+        """Starts the actors that rows are told to."""
+        if analyst:
+            self._actors.append(analyst(store, self._plan))
+        if places := self._plan.resolved.spec.trackers:
+            self._trackers = trackers.start(places, store, self._plan)
+            self._actors.append(self._trackers)
+
+    @property
+    def cached(self) -> Counter[str]:
+        """Jobs that were done before this run, of the kinds that the plan has any of."""
+        return Counter({kind: stage.cached for kind, stage in self.stages.items() if stage.total})
+
+    # Events ---------------------------------------------------------------------------------------
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        self.progress.message(text)
+
+    def began(self, job: Job) -> None:
+        """A job was sent off."""
+        self.stages[job.kind].begin(time.monotonic())
+
+    def succeeded(self, job: Job, outcome: dict) -> None:
+        """A job has its output."""
+        self.stages[job.kind].finish(time.monotonic())
+        if job.kind == "trial":
+            row = outcome["row"]
+            self._rows.append(row)
+            self._metrics.images("trial", row["epochs"] * row["n_total"])
+        if job.kind == "shard":
+            self._metrics.images("shard", outcome["shard"]["n"])
+
+    def failed(self, job: Job, error: str, row: dict | None) -> None:
+        """A job failed for good. row: a trial's, in the results."""
+        self.message(f"failed: {job.stage} {job.id}: {error}")
+        if row:
+            self._rows.append(row)
+
+    def tell(self, at_work: Counter[str]) -> None:
+        """Tells everybody. at_work: how many jobs of each kind devices work on now."""
+        self._tell_actors()
+        self._count(at_work)
+        self._tell_metrics()
+        self.progress.update()
+
+    def close(self, *, interrupted: bool) -> None:
+        """The last that is told."""
+        self._count(Counter())
+        self._tell_metrics(last=True)
+        if self._trackers and not interrupted:
+            self._tell_actors()
+            for line in trackers.finish(self._trackers):
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    # Telling --------------------------------------------------------------------------------------
+
+    def _count(self, at_work: Counter[str]) -> None:
+        """A job that is made again adds to its stage's total: it was counted as done before."""
+        for kind, stage in self.stages.items():
+            stage.running = at_work[kind]
+            stage.failed = self._queue.count(kind, State.FAILED)
+            stage.blocked = self._queue.count(kind, State.BLOCKED)
+            over = stage.cached + stage.done + stage.failed + stage.blocked
+            stage.total = over + self._queue.left(kind)
+
+    def _tell_actors(self) -> None:
+        for actor in self._actors if self._rows else ():
+            actor.add.remote(self._rows)  # nobody waits for it, and its death harms nothing
+        self._rows = []
+
+    def _tell_metrics(self, *, last: bool = False) -> None:
+        self._metrics.update(
+            self.stages,
+            shard_hits=self._cache.hits,
+            shard_loads=self._cache.loads,
+            device_s=self._budget.used_s,
+            last=last,
+        )
+        if self._lock:
+            self._lock.progress = self._how_far()
+
+    def _how_far(self) -> dict:
+        """What `equigrid status` shows of a run besides what is in the store."""
+        now = time.monotonic()
+        kinds = {kind: self._of(kind, now) for kind, stage in self.stages.items() if stage.total}
+        cached = {"shard_hits": self._cache.hits, "shard_loads": self._cache.loads}
+        return {"kinds": kinds, "device_s": self._budget.used_s, **cached}
+
+    def _of(self, kind: str, now_s: float) -> dict:
+        stage = self.stages[kind]
+        speed = self._metrics.handled[kind] / stage.seconds if stage.seconds else None
+        left_s = stage.left_s(now_s)
+        return {"running": stage.running, "images_per_s": speed or None, "left_s": left_s}

@@ -9,7 +9,8 @@ import ray
 from ray.actor import ActorHandle
 
 from equigrid.grid import jobs
-from equigrid.grid.planning.planner import Job
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Job
 from equigrid.grid.running import cluster
 from equigrid.grid.running.requests import Requests
 from equigrid.grid.running.slots import SlotPool, launch_group
@@ -60,8 +61,8 @@ class Attempts:
         return kinds
 
     def free_slot(self, depth: int) -> ActorHandle | None:
-        """A slot with fewer than `depth` attempts, all of them at trials."""
-        return self.pool.idle(depth, lambda ref: self._under_way[ref].job.kind == "trial")
+        """A slot with fewer than `depth` attempts, all of them at jobs that may share a device."""
+        return self.pool.idle(depth, lambda ref: _shares_device(self._under_way[ref].job))
 
     def send_to_slot(self, job: Job, slot: ActorHandle, *, gpus: float) -> None:
         """gpus: the slot's, a fraction where several share one."""
@@ -109,6 +110,10 @@ class Attempts:
             if attempt.slot is None:
                 ray.cancel(ref, force=True)
         self.pool.close()
+
+
+def _shares_device(job: Job) -> bool:
+    return KINDS[job.kind].shares_device
 
 
 def _outcome(ref: ray.ObjectRef) -> dict:

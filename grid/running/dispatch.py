@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from ray.actor import ActorHandle
 
-from equigrid.grid.planning.planner import KINDS, Job, Plan
+from equigrid.grid.jobs.kinds import KINDS, on_slots, rank
+from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.reporting.estimate import devices_held
 from equigrid.grid.running.attempts import Attempts
 from equigrid.grid.running.budget import Budget, Cost
@@ -13,8 +14,8 @@ from equigrid.grid.running.packing import Packing
 from equigrid.grid.running.queue import JobQueue, QueuedJob
 
 DEPTH = 2  # requests a slot holds: one runs, one waits, so that a slot never idles for the driver
-BEFORE_TRIALS = KINDS[1 : KINDS.index("trial")]
-AFTER_TRIALS = KINDS[KINDS.index("trial") + 1 :]
+SHARE = [name for name, kind in on_slots().items() if kind.shares_device]  # trials
+BEFORE = [name for name in on_slots() if rank(name) < min(map(rank, SHARE))]
 
 
 def workers_of(the_plan: Plan, job: Job) -> int:
@@ -28,7 +29,7 @@ def queue_of(the_plan: Plan, todo: Iterable[Job]) -> JobQueue:
         QueuedJob(
             id=job.id,
             kind=job.kind,
-            rank=KINDS.index(job.kind),
+            rank=rank(job.kind),
             needs=job.needs,
             shards=shards_of(the_plan, job),
             group=workers_of(the_plan, job) > 1,
@@ -85,7 +86,7 @@ class Dispatcher:
 
     def _send_to_slots(self) -> Iterator[Job]:
         if self._packing:
-            self._pool.gpus = self._packing.share if self._only_trials_may_run() else 1.0
+            self._pool.gpus = self._packing.share if self._only_sharers_may_run() else 1.0
         self._pool.resize(self._queue.ready_for_slots + self._attempts.on_slots)
         while job := self._job(self._queue.next_for_slot()):
             slot = self._slot_for(job)
@@ -93,18 +94,20 @@ class Dispatcher:
                 return
             yield from self._send(job, slot)
 
-    def _only_trials_may_run(self) -> bool:
+    def _only_sharers_may_run(self) -> bool:
         """Several trials share a device, once what comes before them is done and for as long as
         they are not; all else has the device for itself.
         """
-        return bool(self._queue.left("trial")) and not any(map(self._queue.left, BEFORE_TRIALS))
+        left = self._queue.left
+        return any(map(left, SHARE)) and not any(map(left, BEFORE))
 
     def _slot_for(self, job: Job) -> ActorHandle | None:
-        if job.kind in AFTER_TRIALS and self._packing and self._pool.gpus < 1:
+        shares = KINDS[job.kind].shares_device
+        if self._packing and self._pool.gpus < 1 and not shares:
             return None  # it has a whole device, once the last trials have left it
         # Trials queue behind trials and nothing else does: behind a generator they would wait while
         # slots idle.
-        deep = job.kind == "trial" and self._queue.ready_for_slots > len(self._pool.slots)
+        deep = shares and self._queue.ready_for_slots > len(self._pool.slots)
         return self._attempts.free_slot(DEPTH if deep else 1)
 
     # Both -----------------------------------------------------------------------------------------

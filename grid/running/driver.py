@@ -18,8 +18,10 @@ from equigrid.grid import jobs
 from equigrid.grid.datasets import ingest
 from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.ids import new_attempt
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.planning.pending import pending
-from equigrid.grid.planning.planner import KINDS, Job, Plan, plan
+from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import estimate, trackers
 from equigrid.grid.reporting.progress import ReadingProgress
@@ -196,7 +198,7 @@ class Driver:
         self.outputs.let_go(job)
         self.observers.succeeded(job, outcome)
         self.summary.jobs[job.kind] += 1
-        if job.kind == "trial":
+        if "training_s" in outcome:  # a trial's
             self.summary.training_s += outcome["training_s"]
             self.summary.trial_overheads_s.append(outcome["seconds"] - outcome["training_s"])
             self.compaction.part_written()

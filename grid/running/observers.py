@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from equigrid.grid.planning.planner import KINDS, Job, Plan
+from equigrid.grid.jobs.kinds import KINDS, on_slots
+from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.reporting import trackers
 from equigrid.grid.reporting.metrics import GridMetrics
 from equigrid.grid.reporting.progress import Progress, Stage
@@ -38,7 +39,7 @@ class Observers:
         self._actors: list = []  # with `add(rows)`: the analyst, and the trackers
         self._trackers = None
         self._rows: list[dict] = []  # those that the actors were not told of yet
-        self.stages = {kind: self._stage(kind) for kind in KINDS[1:]}
+        self.stages = {kind: self._stage(kind) for kind in on_slots()}
         self.progress = Progress(self.stages, console)
 
     def _stage(self, kind: str) -> Stage:
@@ -71,12 +72,9 @@ class Observers:
     def succeeded(self, job: Job, outcome: dict) -> None:
         """A job has its output."""
         self.stages[job.kind].finish(time.monotonic())
-        if job.kind == "trial":
-            row = outcome["row"]
+        self._metrics.images(job.kind, KINDS[job.kind].images(outcome))
+        if row := outcome.get("row"):
             self._rows.append(row)
-            self._metrics.images("trial", row["epochs"] * row["n_total"])
-        if job.kind == "shard":
-            self._metrics.images("shard", outcome["shard"]["n"])
 
     def failed(self, job: Job, error: str, row: dict | None) -> None:
         """A job failed for good. row: a trial's, in the results."""

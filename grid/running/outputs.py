@@ -2,22 +2,17 @@
 
 from equigrid.grid.datasets import ingest, shards
 from equigrid.grid.errors import UserError
-from equigrid.grid.planning.planner import Job, Plan
+from equigrid.grid.jobs import shard
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.running.queue import JobQueue, State
 from equigrid.grid.running.shard_cache import ShardCache
 from equigrid.grid.store import Store, layout
 
-# Where the outputs lie that other jobs take in, by the kind of job that makes them.
-TAKEN_IN = {
-    "shard": layout.POOLS,
-    "generator": layout.GENERATORS,
-    "reference": layout.REFERENCE_CLASSIFIERS,
-}
-
 
 def shards_of(the_plan: Plan, job: Job) -> tuple[str, ...]:
     """Ids of the jobs that make the pools' shards that a job reads."""
-    return tuple(need for need in job.needs if the_plan.jobs[need].kind == "shard")
+    return tuple(need for need in job.needs if the_plan.jobs[need].kind == shard.KIND.name)
 
 
 class Outputs:
@@ -51,7 +46,7 @@ class Outputs:
 
     def made(self, job: Job, outcome: dict) -> None:
         """A job has its output."""
-        if job.kind == "shard":
+        if job.kind == shard.KIND.name:
             self._shards[job.id] = shards.ShardRef(**outcome["shard"])
 
     def let_go(self, job: Job) -> None:
@@ -74,13 +69,15 @@ class Outputs:
         if self._queue.state(job_id) not in (State.DONE, State.FAILED):
             return  # it is to be made anyway
         job = self._plan.jobs[job_id]
-        manifest = TAKEN_IN[job.kind].manifest(job_id)
+        files = KINDS[job.kind].outputs
+        assert files, f"no job takes in what a {job.kind} makes"
+        manifest = files.manifest(job_id)
         self._cache.drop(manifest)
         self._shards.pop(job_id, None)
         self._store.delete(manifest)
         self._queue.remake(job_id)
         for need in job.needs:
-            files = TAKEN_IN.get(self._plan.jobs[need].kind)
+            files = KINDS[self._plan.jobs[need].kind].outputs
             if files and not self._store.exists(files.manifest(need)):
                 self.remake(need)
 
@@ -95,5 +92,5 @@ class Outputs:
 
 def _maker(manifest: str) -> str:
     """The id of the job that writes a manifest."""
-    files = next(files for files in TAKEN_IN.values() if files.is_manifest(manifest))
-    return files.owner(manifest)
+    outputs = (kind.outputs for kind in KINDS.values() if kind.outputs)
+    return next(files.owner(manifest) for files in outputs if files.is_manifest(manifest))

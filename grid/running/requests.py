@@ -9,7 +9,8 @@ from typing import Any
 from equigrid.grid import jobs
 from equigrid.grid.datasets.shards import ShardRef
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.planning.planner import Cell, Job, Plan
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Cell, Job, Plan
 from equigrid.grid.running.outputs import Outputs
 from equigrid.grid.running.shard_cache import ShardCache
 
@@ -26,11 +27,11 @@ class Requests:
         cells = self._cells.get(job.id)
         return f"{self._plan.resolved.spec.name}: {cells[0] if cells else job.stage}"
 
-    def make(self, job: Job, *, workers: int, gpus: float) -> jobs.Request:
+    def make(self, job: Job, *, workers: int, gpus: float) -> jobs.Request[Any]:
         """The next attempt at a job that nothing is absent for. gpus: of each worker."""
         execution, dataset = self._plan.resolved.spec.execution, self._outputs.dataset
         shape = dataset.shape
-        request = jobs.Request(
+        request: jobs.Request[Any] = jobs.Request(
             id=job.id,
             kind=job.kind,
             payload=job.payload,
@@ -43,36 +44,25 @@ class Requests:
             threads=execution.threads,
             checkpoint_every_s=execution.checkpoint_every_s,
         )
-        if job.kind == "shard":
-            return request
-        # An open-set generator sees none of the set's images.
-        if job.kind != "generator" or job.payload["subset"]:
-            request = replace(
-                request,
-                labels=self._cache.labels(dataset),
-                repeated=dataset.repeated,
-                train=self._images(dataset.train),
-            )
-        if job.kind in ("generator", "reference"):
-            return request
-        pools = self._outputs.shards_for(job)
-        request = replace(request, syn=self._images(pools))
-        if job.kind == "trial":
-            return self._for_trial(request, pools, self._cells[job.id][0])
+        reads = KINDS[job.kind].reads(job.payload)
+        given = {
+            "train": dataset.train,
+            "syn": self._outputs.shards_for(job),
+            "test": dataset.test,
+            "val": dataset.val,
+        }
+        images: dict[str, Any] = {
+            name: self._images(refs) for name, refs in given.items() if name in reads
+        }
+        request = replace(request, **images)
+        if "train" in reads:
+            labels = self._cache.labels(dataset)
+            request = replace(request, labels=labels, repeated=dataset.repeated)
+        if cells := self._cells.get(job.id):
+            used = (*given["train"], *given["syn"], *given["test"])
+            hashes = tuple(ref.checksum for ref in used)
+            request = replace(request, hashes=hashes, row=self._labels(cells[0]))
         return request
-
-    def _for_trial(self, request: jobs.Request, pools: list[ShardRef], cell: Cell) -> jobs.Request:
-        validation = self._plan.resolved.spec.validation
-        own = validation and validation.images == "own"
-        dataset = self._outputs.dataset
-        used = (*dataset.train, *pools, *dataset.test)
-        return replace(
-            request,
-            test=self._images(dataset.test),
-            val=self._images(dataset.val) if own else jobs.Images(),
-            hashes=tuple(ref.checksum for ref in used),
-            row=self._labels(cell),
-        )
 
     def _images(self, refs: Sequence[ShardRef]) -> jobs.Images:
         name = self._plan.resolved.source.name

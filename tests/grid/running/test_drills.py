@@ -108,7 +108,7 @@ def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(
     # Not later: it may be done before the second looks.
     first.wait_until(lambda: store.exists(layout.lock("mini")))
     second = start("run", spec, "--store", store.uri)
-    assert second.finish() == 2
+    assert second.finish() == 4
     assert f"process {first.process.pid} of " in second.text
     assert "--takeover" in second.text
     assert "Traceback" not in second.text

@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 import ray
 
 from equigrid.grid.running import compaction, driver
@@ -9,6 +10,7 @@ from equigrid.grid.running.compaction import Compaction
 from equigrid.grid.spec import load
 
 
+@pytest.mark.long
 def test_compactions_never_overlap(ray_here, mini, store, quiet, monkeypatch):
     """Each reads all loose parts: beside one that is slow, others would do the same work over and
     over.

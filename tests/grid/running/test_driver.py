@@ -233,6 +233,7 @@ def test_one_generator_on_two_workers_equals_one_on_one(
     assert max(np.abs(two[name] - one[name]).max() for name in one) < 1e-3
 
 
+@pytest.mark.long
 def test_trials_share_a_device_but_what_comes_before_and_after_does_not(
     mini, store, quiet, monkeypatch, plant
 ):
@@ -289,6 +290,7 @@ def test_no_work_waits_for_slots_to_come_or_for_generators(
     assert outcomes(store) == outcomes(finished_mini[0])
 
 
+@pytest.mark.long
 def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkeypatch):
     """Submission is windowed: the driver holds two requests a slot however many trials wait."""
     most = 0
@@ -306,6 +308,7 @@ def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkey
     assert 2 < most <= 4
 
 
+@pytest.mark.long
 def test_an_infrastructure_error_is_tried_again_a_bounded_number_of_times(
     mini, store, quiet, monkeypatch
 ):

@@ -78,6 +78,7 @@ def test_only_slots_that_came_up_get_work_and_count_as_held(ray_here, store):
     assert pool.devices_held == 0
 
 
+@pytest.mark.long
 def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_path, monkeypatch):
     """A slot that does not see the store ends it at once; one whose process dies, after some
     tries.

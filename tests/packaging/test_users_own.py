@@ -3,10 +3,15 @@ the current folder, on PYTHONPATH, beside the spec, in Ray's working directory; 
 copy where the working directory is a checkout.
 """
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
+import socket
 import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -14,14 +19,7 @@ from environments import ROOMS, TINY, USERS_OWN, Recorder, copy_project, plant_u
 
 from equigrid.grid.store import Store, results
 
-# A Ray of its own with a dashboard, which takes jobs, until its input ends.
-HEAD = """
-import sys, ray
-found = ray.init(address="local", include_dashboard=True, dashboard_port=0, num_cpus=2,
-                 log_to_driver=False, _temp_dir=sys.argv[1])
-print("http://" + found.dashboard_url, flush=True)
-sys.stdin.read()
-"""
+NOT_YET = ("No available agent", "Connection refused")  # what Ray says while its head comes up
 
 
 def rows(store: Path) -> list[dict]:
@@ -70,34 +68,66 @@ def assert_from(recorder: Recorder, folder: Path) -> None:
         assert all(path.is_relative_to(folder) for path in found.values()), found
 
 
+def free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
+        ]
+        return [one.getsockname()[1] for one in sockets]
+
+
 @pytest.fixture(scope="module")
 def ray_jobs(installed, tmp_path_factory):
     """Submits a working directory to a local Ray, whose workers have the wheel installed; returns
     the job's log.
     """
-    # Sockets lie under it, whose names must be short.
-    folder = Path(tmp_path_factory.mktemp("r"))
-    with open(folder / "head.txt", "w") as log:
+    ray = ["python", "-m", "ray.scripts.scripts"]
+    # Beside any other Ray of this machine, whose ports are taken; sockets need a short path.
+    ports = dict(
+        zip(
+            ("dashboard-port", "dashboard-agent-listen-port", "ray-client-server-port"),
+            free_ports(3),
+        )
+    )
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    log = tmp_path_factory.mktemp("head") / "log.txt"
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    start = [
+        *ray, "start", "--head", "--block", "--port=0", "--num-cpus=2", "--disable-usage-stats",
+        f"--temp-dir={folder}", *(f"--{name}={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+    with open(log, "w") as out:
         head = subprocess.Popen(
-            [installed.bin / "python", "-c", HEAD, folder / "t"], cwd=folder, stderr=log,
-            env=installed.variables(RAY_USAGE_STATS_ENABLED="0"),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [installed.bin / start[0], *start[1:]], cwd=folder, stdout=out, stderr=out,
+            env=installed.variables(**environment), start_new_session=True,
         )  # fmt: skip
-    try:
-        address = head.stdout.readline().strip()
-        assert address, (folder / "head.txt").read_text()
 
-        def submit(working_dir: Path, *entrypoint) -> str:
-            return installed.run(
-                "python", "-m", "ray.scripts.scripts", "job", "submit", "--address", address,
-                "--working-dir", working_dir, "--", *entrypoint,
-                cwd=working_dir, timeout_s=600,
-            )  # fmt: skip
+    def submit(working_dir: Path, *entrypoint) -> str:
+        command = [
+            *ray,
+            "job",
+            "submit",
+            "--address",
+            f"http://127.0.0.1:{ports['dashboard-port']}",
+        ]
+        end = time.monotonic() + 120
+        while True:
+            try:
+                return installed.run(
+                    *command, "--working-dir", working_dir, "--", *entrypoint,
+                    cwd=working_dir, timeout_s=600, **environment,
+                )  # fmt: skip
+            except AssertionError as error:
+                not_yet = any(text in str(error) for text in NOT_YET)
+                assert head.poll() is None, log.read_text()
+                if not not_yet or time.monotonic() > end:
+                    raise
+                time.sleep(1)
 
-        yield submit
-    finally:
-        head.stdin.close()
-        head.wait(60)
+    yield submit
+    head.terminate()
+    head.wait(60)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.long

@@ -66,6 +66,7 @@ def test_shares_cover_the_batch_once_and_evenly(length, workers):
     assert max(sizes) - min(sizes) <= 1
 
 
+@pytest.mark.long
 def test_two_workers_equal_one_and_resume_bitwise(tmp_path):
     mp.spawn(worker, (free_port(), str(tmp_path)), nprocs=2)
     found = [torch.load(tmp_path / f"modules{rank}.pt", weights_only=True) for rank in range(2)]

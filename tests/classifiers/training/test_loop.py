@@ -197,6 +197,7 @@ def train_beside(number, barrier, images, labels, folder):
     torch.save(weights(trained), f"{folder}/{number}.pt")
 
 
+@pytest.mark.long
 def test_processes_beside_each_other_train_as_alone(digits, tmp_path):
     barrier = mp.get_context("spawn").Barrier(2)
     mp.spawn(train_beside, (barrier, *(array[:70] for array in digits), str(tmp_path)), nprocs=2)

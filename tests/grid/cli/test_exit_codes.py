@@ -128,6 +128,7 @@ def test_2_bad_input(tmp_path, arguments, said):
     assert not (tmp_path / "equigrid-store").exists(), "refused before anything is made"
 
 
+@pytest.mark.long
 def test_3_the_budget(mini, write_spec, tmp_path, start):
     command = start(
         "run",

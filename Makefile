@@ -23,8 +23,11 @@ test: $(READY)
 test-all: test
 	$(PYTEST) -m "long and not gpu and not network" $(ARGS)
 
+## The linter, the formatter, and the types of the package.
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Compiled bytecode: without it every Ray worker would compile PyTorch anew at its start.
 $(READY): requirements.txt pyproject.toml

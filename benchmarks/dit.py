@@ -43,7 +43,9 @@ REDUCED = {
 SIZES = {
     "full": {
         "side": 256, "images": 256, "steps": 10, "rounds": 3,
-        "spec": {"preset": "dit-xl2", "training": {"batch": 32}, "sampler": {"steps": 25, "batch": 32}},
+        "spec": {
+            "preset": "dit-xl2", "training": {"batch": 32}, "sampler": {"steps": 25, "batch": 32},
+        },
     },
     "small": {
         "side": 32, "images": 64, "steps": 2, "rounds": 5,
@@ -178,7 +180,8 @@ def plain_sampler(
 
 def table(report: dict) -> str:
     """The figures as Markdown tables; x: times the first row's rate."""
-    how = f"{report['microbatch']} at once, checkpointing {'on' if report['checkpointing'] else 'off'}"
+    checkpointing = "on" if report["checkpointing"] else "off"
+    how = f"{report['microbatch']} at once, checkpointing {checkpointing}"
     lines = [
         f"{comparing.headline(report)}, training batch {report['batch']} (equigrid: {how}), "
         f"sampling batch {report['sampling_batch']}, {report['sampling_steps']} steps"

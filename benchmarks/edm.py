@@ -45,14 +45,17 @@ REDUCED = {
 }
 SIZES = {
     "full": {
-        "side": 32, "sampling_batch": 512, "shard": pools.shard_size(32, 32, 3), "steps": 10, "rounds": 3,
-        "spec": {"preset": "cifar10"},
+        "side": 32, "sampling_batch": 512, "shard": pools.shard_size(32, 32, 3), "steps": 10,
+        "rounds": 3, "spec": {"preset": "cifar10"},
     },
     "small": {
         "side": 32, "sampling_batch": 16, "shard": 16, "steps": 3, "rounds": 5,
         "spec": {"network": REDUCED, "training": {"batch": 32}, "sampler": {"steps": 6}},
     },
-    "tiny": {"side": 8, "sampling_batch": 4, "shard": 4, "steps": 1, "rounds": 1, "spec": {"preset": "digits"}},
+    "tiny": {
+        "side": 8, "sampling_batch": 4, "shard": 4, "steps": 1, "rounds": 1,
+        "spec": {"preset": "digits"},
+    },
 }  # fmt: skip
 """shard: images that one call of "equigrid" samples; a whole shard takes a CPU too long."""
 

@@ -160,9 +160,10 @@ spec = json.loads(sys.argv[1])
 rss = lambda: int(open('/proc/self/statm').read().split()[1]) * 4096 / 2**20
 with tempfile.TemporaryDirectory() as scratch, cluster.connected("local", dashboard=False):
     before = rss()
-    summary, _ = driver.run(load(spec), Store(scratch, create=True), console=Console(file=io.StringIO()))
-    found = {"trials": summary.jobs["trial"], "mib_before": before, "mib_after": rss(), "seconds": summary.seconds}
-    print(json.dumps(found))
+    quiet = Console(file=io.StringIO())
+    summary, _ = driver.run(load(spec), Store(scratch, create=True), console=quiet)
+    memory = {"mib_before": before, "mib_after": rss()}
+    print(json.dumps({"trials": summary.jobs["trial"], **memory, "seconds": summary.seconds}))
 """
     recipe = {"extends": "digits", "steps": 1}
     for seeds in (50, 500):

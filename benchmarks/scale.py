@@ -264,18 +264,24 @@ def measure(
     dataset = the_plan.resolved.dataset
     shard_bytes = sum(store.stat(ref.data).bytes for ref in (*dataset.train, *dataset.test))
     return {
-        "trials": done, "of": trials, "interrupted": summary.interrupted, "failures": len(summary.failures),
-        "retries": summary.retries, "nodes": nodes, "slots": count, "sleep_s": sleep_s, "seconds": summary.seconds,
+        "trials": done, "of": trials, "interrupted": summary.interrupted,
+        "failures": len(summary.failures), "retries": summary.retries, "nodes": nodes,
+        "slots": count, "sleep_s": sleep_s, "seconds": summary.seconds,
         "trials_per_s": done / summary.seconds, "ideal_seconds": done * sleep_s / count,
         "slot_s_per_trial_beyond_sleep": summary.seconds * count / done - sleep_s,
-        "cpu_ms_per_trial": {r: 1000 * (last[f"{r}_cpu_s"] - first[f"{r}_cpu_s"]) / between for r in roles},
+        "cpu_ms_per_trial": {
+            role: 1000 * (last[f"{role}_cpu_s"] - first[f"{role}_cpu_s"]) / between
+            for role in roles
+        },
         "between_trials": [first["trials"], last["trials"]],
         "driver_mib": [round(first["driver_mib"], 1), round(last["driver_mib"], 1)],
         "head_mib": [round(first["head_mib"], 1), round(last["head_mib"], 1)],
         "driver_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "shard_loads": summary.shard_loads, "shard_hits": summary.shard_hits, "dataset_bytes": shard_bytes,
+        "shard_loads": summary.shard_loads, "shard_hits": summary.shard_hits,
+        "dataset_bytes": shard_bytes,
         "object_store": {name: value for name, value in last.items() if name.startswith("store_")},
-        "results": rows, "results_read_s": finished_s, "load_average": os.getloadavg()[0], "cores": os.cpu_count(),
+        "results": rows, "results_read_s": finished_s, "load_average": os.getloadavg()[0],
+        "cores": os.cpu_count(),
     }  # fmt: skip
 
 

@@ -77,7 +77,8 @@ def measure(store: Store, refs: list[shards.ShardRef], options) -> None:
     window = max(1, options.window_mb * 2**20 // shard_bytes)
     mix = StreamedMix(parts, (SIDE, SIDE, 3), window=window)
     feed = Streamed(mix, _recipe(mix.n_total), seed=1, classes=100, device=torch.device("cpu"))
-    text = f"{len(refs)} shards, {mix.n_total:,} images, {mix.n_total * SIDE * SIDE * 3 / 2**20:,.0f} MiB"
+    mib = mix.n_total * SIDE * SIDE * 3 / 2**20
+    text = f"{len(refs)} shards, {mix.n_total:,} images, {mib:,.0f} MiB"
     print(f"{text}; object store {options.store_mb} MiB; window {window} shards")
     with Watch() as watch:
         for epoch, seconds, images in epochs(feed, options.epochs):

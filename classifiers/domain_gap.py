@@ -17,6 +17,7 @@ from equigrid.classifiers.compute import Speed
 from equigrid.classifiers.data import rng
 from equigrid.classifiers.data.mix import Mix, check_labels, from_numpy
 from equigrid.classifiers.data.stream import Fetch, StreamedMix
+from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.loop import Checkpoint, State, ignore, train
 
@@ -50,7 +51,7 @@ class DomainGap:
     n_test: int
     patch_px: int | None
     tested: np.ndarray = field(repr=False, compare=False)
-    module: nn.Module = field(repr=False, compare=False)
+    module: Classifier = field(repr=False, compare=False)
 
 
 def domain_gap(

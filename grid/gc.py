@@ -57,7 +57,8 @@ def recorded(store: Store) -> list[Plan]:
         plans.append(the_plan)
     if not plans:
         raise UserError(
-            f"gc: store {store.uri} records no grid, so all of it would go; remove it yourself if you like"
+            f"gc: store {store.uri} records no grid, so all of it would go; "
+            "remove it yourself if you like"
         )
     return plans
 

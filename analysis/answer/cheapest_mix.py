@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from equigrid.analysis.conclusions.equivalence import BaseFit, CurveResult
+from equigrid.analysis.data.cells import BaseData
 from equigrid.analysis.data.estimates import Estimate, percentile_estimate
 
 _GRID = 1001  # synthetic amounts tried
@@ -53,7 +54,10 @@ class Mix:
                 f"cheapest mix for {self.target:g} %: {mix}, accuracy {self.accuracy.text(2)}{sure}"
             )
         elif self.budget is None:
-            text = f"no mix reaches {self.target:g} %; the highest on this surface is {self.accuracy.text(2)} with {mix}"
+            text = (
+                f"no mix reaches {self.target:g} %; the highest on this surface is "
+                f"{self.accuracy.text(2)} with {mix}"
+            )
         else:
             text = (
                 f"{self.target:g} % is out of reach within {self.budget:,.2f}; "
@@ -77,7 +81,9 @@ def cheapest_mix(
     Real images up to the dataset's size; synthetic ones none, or from the smallest measured amount
     (below it the surface is epsilon's) to the ratio limit.
     """
-    data = base.data
+    data, surface, drawn = base.data, base.surface, base.drawn_surfaces
+    assert surface is not None, "asked for where there is a surface"
+    assert drawn is not None
     real_max = max(curve.n_total_dataset - data.n_nominal, 0.0)
     measured = data.n_syn[data.n_syn > 0]
     syn = np.append(
@@ -94,10 +100,8 @@ def cheapest_mix(
             found = None
     n_real, n_syn = found or _most_accurate(base, syn, real_max, cost_real, cost_syn, budget)
     at = (data.n_base + n_real, n_syn)
-    draws = base.drawn_surfaces.accuracy(*at)
-    accuracy = percentile_estimate(
-        float(base.surface.accuracy(*at)[0]), draws, curve.settings.level
-    )
+    draws = drawn.accuracy(*at)
+    accuracy = percentile_estimate(float(surface.accuracy(*at)[0]), draws, curve.settings.level)
     return Mix(
         n_real=n_real,
         n_syn=n_syn,
@@ -113,10 +117,18 @@ def cheapest_mix(
 
 def _accuracy(base: BaseFit, real: np.ndarray, syn: np.ndarray) -> np.ndarray:
     """Fitted accuracy of equally long arrays of added amounts."""
+    assert base.surface is not None
     return base.surface.accuracy((base.data.n_base + real)[:, None], syn[:, None])[:, 0]
 
 
-def _cheapest(base: BaseFit, syn, real_max, cost_real, cost_syn, target) -> tuple[int, int] | None:
+def _cheapest(
+    base: BaseFit,
+    syn: np.ndarray,
+    real_max: float,
+    cost_real: float,
+    cost_syn: float,
+    target: float,
+) -> tuple[int, int] | None:
     """The cheapest (real, synthetic) that reaches the target: for each synthetic amount the fewest
     real images, once on the whole range and once around the best. None where nothing reaches it.
     """
@@ -153,7 +165,14 @@ def _fewest_real(base: BaseFit, syn: np.ndarray, real_max: float, target: float)
     return np.where(reached.any(axis=1), high, np.inf)
 
 
-def _most_accurate(base: BaseFit, syn, real_max, cost_real, cost_syn, budget) -> tuple[int, int]:
+def _most_accurate(
+    base: BaseFit,
+    syn: np.ndarray,
+    real_max: float,
+    cost_real: float,
+    cost_syn: float,
+    budget: float | None,
+) -> tuple[int, int]:
     """The mix of highest accuracy that the budget allows; without a budget, of all."""
     left = np.inf if budget is None else budget - syn * cost_syn
     most = np.where(left >= 0, real_max, np.nan)
@@ -168,7 +187,7 @@ def _most_accurate(base: BaseFit, syn, real_max, cost_real, cost_syn, budget) ->
     return best[1], best[2]
 
 
-def _warnings(data, n_real: float, n_syn: float, measured_syn: float) -> tuple[str, ...]:
+def _warnings(data: BaseData, n_real: float, n_syn: float, measured_syn: float) -> tuple[str, ...]:
     words = []
     if n_real > 0 and n_syn > 0:
         words.append(

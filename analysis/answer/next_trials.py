@@ -214,12 +214,10 @@ def _generator_of(layout: Layout, b: int, m: int, s: int) -> int:
 
 def extended(layout: Layout, step: Step) -> Layout:
     """The layout with the step's trainings done."""
-    cell, subset, generator, count = (
-        layout.cell,
-        layout.subset,
-        layout.generator,
-        layout.count.copy(),
-    )
+    cell = layout.cell
+    subset = layout.subset
+    generator = layout.generator
+    count = layout.count.copy()
     for m in step.cells:
         row = np.where(
             (layout.amount[m] > 0) & (np.array(layout.sources) != COPIES), step.generator, -1

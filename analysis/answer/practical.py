@@ -40,9 +40,8 @@ class CurveAnswer:
     warnings: tuple[str, ...]
     cost_real: float | None
     cost_syn: Estimate | None
-    break_even: (
-        Estimate | None
-    )  # price of a synthetic image, as a share of a real one's, below which it is cheaper
+    # Price of a synthetic image, as a share of a real one's, below which it is cheaper.
+    break_even: Estimate | None
     mix: Mix | None
 
     def to_json(self) -> dict:
@@ -51,12 +50,18 @@ class CurveAnswer:
             name: getattr(self, name) for name in ("by_formula", "cost_syn", "break_even", "mix")
         }
         return {
-            **self.key.__dict__, "n_base": self.n_base, "n_real": self.n_real, "method": self.method,
-            "n_syn": self.n_syn.to_json(), "reachable": self.reachable, "unreachable": self.unreachable,
+            **self.key.__dict__,
+            "n_base": self.n_base,
+            "n_real": self.n_real,
+            "method": self.method,
+            "n_syn": self.n_syn.to_json(),
+            "reachable": self.reachable,
+            "unreachable": self.unreachable,
             "below_measured": self.below_measured,
-            "warnings": list(self.warnings), "cost_real": self.cost_real,
-            **{name: None if value is None else value.to_json() for name, value in optional.items()},
-        }  # fmt: skip
+            "warnings": list(self.warnings),
+            "cost_real": self.cost_real,
+            **{name: value and value.to_json() for name, value in optional.items()},
+        }
 
     @property
     def text(self) -> str:
@@ -97,8 +102,14 @@ class CurveAnswer:
 
     def _cost_lines(self) -> list[str]:
         lines = []
-        if self.cost_real is not None and self.below_measured is not None:
-            most = self.below_measured * self.cost_syn.value / self.n_syn.value
+        cost_syn = None if self.cost_syn is None else self.cost_syn.value
+        if (
+            self.cost_real is not None
+            and self.below_measured is not None
+            and cost_syn is not None
+            and self.n_syn.value
+        ):
+            most = self.below_measured * cost_syn / self.n_syn.value
             verdict = (
                 "synthetic is cheaper" if most < self.cost_real else "which is cheaper is open"
             )
@@ -169,8 +180,8 @@ def equiv(
     where no curve has the names asked for.
     """
     _check(n_base, n_real, cost_real, cost_syn, target_accuracy, budget)
-    is_analysis = isinstance(table_or_analysis, Analysis)
-    analysis = table_or_analysis if is_analysis else analyse(table_or_analysis)
+    given = table_or_analysis
+    analysis = given if isinstance(given, Analysis) else analyse(given)
     curves = _selected(analysis, only)
     answers = [
         _answer(curve, float(n_base), float(n_real), cost_real, cost_syn, target_accuracy, budget)
@@ -179,7 +190,14 @@ def equiv(
     return Answer(tuple(answers), analysis.problems)
 
 
-def _check(n_base, n_real, cost_real, cost_syn, target_accuracy, budget) -> None:
+def _check(
+    n_base: float,
+    n_real: float,
+    cost_real: float | None,
+    cost_syn: float | None,
+    target_accuracy: float | None,
+    budget: float | None,
+) -> None:
     if not n_base > 0:
         raise ValueError(f"n_base is {n_base}, must be a positive number of images")
     if not n_real > 0:
@@ -217,7 +235,15 @@ def _selected(analysis: Analysis, only: dict[str, str]) -> list[CurveResult]:
     return found
 
 
-def _answer(curve: CurveResult, n_base, n_real, cost_real, cost_syn, target, budget) -> CurveAnswer:
+def _answer(
+    curve: CurveResult,
+    n_base: float,
+    n_real: float,
+    cost_real: float | None,
+    cost_syn: float | None,
+    target: float | None,
+    budget: float | None,
+) -> CurveAnswer:
     base = _measured_base(curve, n_base)
     warnings = [] if curve.determined else [f"Eq. 13 is undetermined: {'; '.join(curve.reasons)}"]
     formula = _by_formula(curve, n_base, n_real) if curve.determined else None
@@ -235,10 +261,13 @@ def _answer(curve: CurveResult, n_base, n_real, cost_real, cost_syn, target, bud
         measured = ", ".join(
             f"{b.data.n_nominal:,.0f}" for b in curve.bases if b.surface is not None
         )
-        warnings.append(f"base {n_base:,.0f} was not measured (measured: {measured or 'none'}), and without Eq. 13 "
-                        "nothing can be said between base sizes")  # fmt: skip
+        warnings.append(
+            f"base {n_base:,.0f} was not measured (measured: {measured or 'none'}), "
+            "and without Eq. 13 nothing can be said between base sizes"
+        )
     mix = None
-    if cost_real is not None and (target is not None or budget is not None):
+    asked = target is not None or budget is not None
+    if cost_real is not None and cost_syn is not None and asked:
         if base is None:
             warnings.append(
                 "the cheapest mix needs an accuracy surface at "
@@ -282,6 +311,7 @@ def _by_surface(base: BaseFit, n_real: float, level: float) -> tuple[Estimate, b
     """
     solved = []
     for surfaces in (base.surface, base.drawn_surfaces):
+        assert surfaces is not None, "asked for where there is a surface"
         target = surfaces.accuracy(base.data.n_base + n_real, 0.0)
         solution = solve_for_synthetic(
             surfaces, base.data.n_base, target, n_nominal=base.data.n_nominal, ratio_limit=np.inf

@@ -11,9 +11,8 @@ from equigrid.analysis.fitting.effective_samples import Curves, Fit
 X_MOST = 1000.0  # multiples of n_base; what needs more than this counts as never
 _T = np.linspace(0.0, np.log1p(X_MOST), 113)
 _X = np.expm1(_T)
-_U = np.geomspace(
-    0.03, 60.0, 140
-)  # effective sizes at which a synthetic amount's worth is read off
+# Effective sizes at which a synthetic amount's worth is read off.
+_U = np.geomspace(0.03, 60.0, 140)
 
 
 def equivalent(curves: Curves, b: int, j: int, r: Floats) -> Floats:
@@ -137,20 +136,17 @@ def summarise(draws: Floats, smallest: float, largest: float, level: float = 0.9
     )
 
 
-MATCHED, AT_LEAST, FEWER, NEVER, UNDETERMINED = (
-    "matched",
-    "at least",
-    "fewer than",
-    "no amount does",
-    "undetermined",
-)
+MATCHED = "matched"
+AT_LEAST = "at least"
+FEWER = "fewer than"
+NEVER = "no amount does"
+UNDETERMINED = "undetermined"
 WIDEST = 10.0  # an interval wider than × or ÷ this is no answer
 SURE = 0.95
 
 
-Reading = tuple[
-    float | None, float | None, float | None
-]  # low, middle, high; None: beyond the range
+# Low, middle, high; None: beyond the range.
+Reading = tuple[float | None, float | None, float | None]
 
 
 @dataclass(frozen=True)

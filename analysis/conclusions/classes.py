@@ -2,6 +2,8 @@
 harm.
 """
 
+from collections.abc import Hashable
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -59,7 +61,7 @@ def _family(rows: pd.DataFrame, per_class: pd.Series, level: float) -> pd.DataFr
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
 
-def _means(rows: pd.DataFrame, per_class: pd.Series, repeated: str) -> dict[int, np.ndarray]:
+def _means(rows: pd.DataFrame, per_class: pd.Series, repeated: str) -> dict[Hashable, np.ndarray]:
     """Per repetition the mean of the class accuracies, (classes,) percent."""
     return {
         key: np.mean(
@@ -77,7 +79,6 @@ def _summary(cell: pd.Series, gains: np.ndarray, level: float) -> pd.DataFrame:
         half = stats.t.ppf(0.5 + level / 2, pairs - 1) * gains.std(axis=0, ddof=1) / np.sqrt(pairs)
     added = cell["n_real_added"] + cell["n_syn"] + cell["n_copies"]
     shared = {name: cell[name] for name in [*FAMILY, "arm", "generator", "n_nominal"]}
-    return pd.DataFrame(
-        {**shared, "scale": added / cell["n_nominal"] if cell["n_nominal"] else np.nan, "class": np.arange(classes),
-         "gain": mean, "low": mean - half, "high": mean + half, "pairs": pairs}
-    )[COLUMNS]  # fmt: skip
+    scale = added / cell["n_nominal"] if cell["n_nominal"] else np.nan
+    found = {"gain": mean, "low": mean - half, "high": mean + half, "pairs": pairs}
+    return pd.DataFrame({**shared, "scale": scale, "class": np.arange(classes), **found})[COLUMNS]

@@ -57,9 +57,9 @@ class _Cells:
         self._frame = check_table(table, metric).frame.drop_duplicates([*_KEYS, "trial_id"])
         self._places = self._frame.groupby(_KEYS).indices
 
-    def over(self, rows: pd.DataFrame, reference: object) -> Compared:
+    def over(self, rows: pd.DataFrame, reference: int) -> Compared:
         """Some lines of `means`, each with its gain over the line labelled `reference`."""
-        theirs = self._repetitions(rows.loc[reference])
+        theirs = self._repetitions(rows.loc[[reference]].iloc[0])
         return [
             (
                 row,
@@ -81,10 +81,8 @@ def _difference(mine: pd.Series, theirs: pd.Series, level: float) -> Estimate:
     """
     if mine.index.name == "subset_seed" and mine.index.equals(theirs.index):
         return student_estimate((mine - theirs).to_numpy(), level)
-    value, parts = (
-        float(mine.mean() - theirs.mean()),
-        [side.var() / len(side) for side in (mine, theirs)],
-    )
+    value = float(mine.mean() - theirs.mean())
+    parts = [side.var() / len(side) for side in (mine, theirs)]
     if min(len(mine), len(theirs)) < 2 or not sum(parts):
         return Estimate(value, None, None, level)
     freedom = sum(parts) ** 2 / sum(

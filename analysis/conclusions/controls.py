@@ -103,14 +103,14 @@ def harmful_steps(bases: list[BaseData], draws: list[np.ndarray], level: float) 
         estimate = percentile_estimate(
             base.mean[after] - base.mean[before], change, 1 - (1 - level) / len(steps)
         )
-        if estimate.value < 0 and estimate.bounded and estimate.high < 0:
+        harm = estimate.value is not None and estimate.value < 0
+        if harm and estimate.high is not None and estimate.bounded and estimate.high < 0:
             sentences.append(
                 f"base {base.n_nominal:,.0f}: more synthetic images do harm from "
-                f"{base.n_syn[before]:,.0f} to "
-                f"{base.n_syn[after]:,.0f}: "
+                f"{base.n_syn[before]:,.0f} to {base.n_syn[after]:,.0f}: "
                 f"{estimate.text(2)} points (corrected for {len(steps)} steps)"
             )
-        elif estimate.value < 0:
+        elif harm:
             within += 1
     if within:
         sentences.append(
@@ -120,7 +120,7 @@ def harmful_steps(bases: list[BaseData], draws: list[np.ndarray], level: float) 
     return sentences
 
 
-def _steps(base: BaseData, drawn: np.ndarray):
+def _steps(base: BaseData, drawn: np.ndarray) -> list[tuple[BaseData, int, int, np.ndarray]]:
     """(base, cell before, cell after, drawn change) from no synthetic image to the most."""
     order = [*np.nonzero(base.arm == "base")[0], *np.nonzero(base.arm == "syn")[0]]
     return [(base, k, m, drawn[:, m] - drawn[:, k]) for k, m in zip(order, order[1:])]

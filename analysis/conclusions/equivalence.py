@@ -62,17 +62,27 @@ class BaseFit:
         """Plain values; the draws stay behind."""
         data = self.data
         cells = [
-            {"arm": str(arm), "n_real": float(r), "n_syn": float(s), "n_copies": float(c), "accuracy": float(m),
-             "trials": int(t)}
-            for arm, r, s, c, m,
-            t in zip(data.arm, data.n_real, data.n_syn, data.n_copies, data.mean, data.trials)
-        ]  # fmt: skip
+            {
+                "arm": str(data.arm[k]),
+                "n_real": float(data.n_real[k]),
+                "n_syn": float(data.n_syn[k]),
+                "n_copies": float(data.n_copies[k]),
+                "accuracy": float(data.mean[k]),
+                "trials": int(data.trials[k]),
+            }
+            for k in range(len(data.mean))
+        ]
+        weights = None if self.surface is None else self.surface.weights[0].tolist()
         return {
-            "n_base": data.n_base, "n_nominal": data.n_nominal, "terms": list(self.terms),
-            "weights": None if self.surface is None else [float(w) for w in self.surface.weights[0]],
-            "residual_sd_points": finite(self.residual_sd), "noise": self.noise.to_json(), "cells": cells,
+            "n_base": data.n_base,
+            "n_nominal": data.n_nominal,
+            "terms": list(self.terms),
+            "weights": weights,
+            "residual_sd_points": finite(self.residual_sd),
+            "noise": self.noise.to_json(),
+            "cells": cells,
             "missing": self.missing,
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ class CurveResult:
                 f"n_base is {n_base} and n_real {n_real}: "
                 "n_base must be positive, n_real not negative"
             )
-        if self.c1.value is None:
+        if self.c1.value is None or self.c2.value is None:
             return Estimate(None, None, None, self.settings.level)
         at = (self.tau * n_base, n_real / n_base)
         with np.errstate(over="ignore"):
@@ -199,7 +209,7 @@ def _worth(checked: Checked, settings: Settings) -> dict[tuple, dict[str, Synthe
     """By dataset, classifier and recipe: one model of all generators."""
     found = {}
     for family, rows in checked.frame.groupby(FAMILY, sort=True):
-        dataset = family[0]
+        dataset = str(family[0])
         found[family] = synthetic_worth(
             rows,
             level=settings.level,
@@ -224,11 +234,19 @@ def _analyse_curve(checked: Checked, key: CurveKey, settings: Settings) -> Curve
     c1 = percentile_estimate(fit.c1[0] if data else np.nan, drawn_c1, settings.level)
     c2 = percentile_estimate(fit.c2[0] if data else np.nan, drawn_c2, settings.level)
     bases = tuple(
-        BaseFit(base, noise, surface, fitted_terms(base, settings) if surface else (), *residual, drawn_means,
-                drawn_surface, why_no_surface(base, settings))
-        for base, noise, surface, residual, drawn_means, drawn_surface
-        in zip(data, noises, surfaces, residuals, draws, drawn_surfaces)
-    )  # fmt: skip
+        BaseFit(
+            data=base,
+            noise=noises[i],
+            surface=surfaces[i],
+            terms=fitted_terms(base, settings) if surfaces[i] else (),
+            residual_sd=residuals[i][0],
+            residual_df=residuals[i][1],
+            draws=draws[i],
+            drawn_surfaces=drawn_surfaces[i],
+            missing=why_no_surface(base, settings),
+        )
+        for i, base in enumerate(data)
+    )
     gains = _pooled_gains(data, draws, settings.level)
     tuples = list_tuples(procedure, point, drawn, n_total)
     used, discarded = tuple(t for t in tuples if t.used), tuple(t for t in tuples if not t.used)
@@ -261,7 +279,10 @@ def _analyse_curve(checked: Checked, key: CurveKey, settings: Settings) -> Curve
         discarded=discarded,
         missing=tuple(missing_cells(checked, key)),
         gains=tuple(cell_gains(data, draws, settings.level)),
-        **gains,
+        gain_over_base=gains["gain_over_base"],
+        gain_over_copies=gains["gain_over_copies"],
+        copies_over_base=gains["copies_over_base"],
+        real_gain=gains["real_gain"],
         variants=_variants(procedure, means) if settings.details else {},
         narrowing=tuple(narrowing(procedure, noises))
         if settings.details and fit.verified.all()

@@ -8,7 +8,8 @@ _MANY = 1000  # times the base set: beyond, the exact number says nothing
 def curve_paragraph(curve: CurveResult) -> list[str]:
     """A few sentences on one curve, the result first."""
     key = curve.key
-    head = f"{key.dataset}, {key.classifier}, generator {key.generator or 'none'} (recipe {key.recipe}): "
+    made_by = f"generator {key.generator or 'none'} (recipe {key.recipe})"
+    head = f"{key.dataset}, {key.classifier}, {made_by}: "
     if curve.determined:
         sentences = [head + "the equivalence is determined."]
         sentences += [
@@ -16,8 +17,8 @@ def curve_paragraph(curve: CurveResult) -> list[str]:
         ]
         sentences.append(
             f"Fitted: n_syn / n_base = c1^(n_base / {1 / curve.tau:,.0f}) "
-            "(c2^(n_real / n_base) - 1) with c1 = "
-            f"{curve.c1.text(3)} and c2 = {curve.c2.text(3)} ({curve.c1.level:.0%} intervals)."
+            f"(c2^(n_real / n_base) - 1) with c1 = {curve.c1.text(3)} "
+            f"and c2 = {curve.c2.text(3)} ({curve.c1.level:.0%} intervals)."
         )
     else:
         sentences = [
@@ -25,11 +26,15 @@ def curve_paragraph(curve: CurveResult) -> list[str]:
         ]
     for name, gain in (("real", curve.real_gain), ("synthetic", curve.gain_over_base)):
         if gain is not None:
-            sentences.append(f"On average over the measured cells, {name} images change accuracy by {gain.text(2)} "
-                             "points over the base.")  # fmt: skip
+            sentences.append(
+                f"On average over the measured cells, {name} images change accuracy by "
+                f"{gain.text(2)} points over the base."
+            )
     if curve.gain_over_copies is not None:
-        sentences.append(f"Against as many copies of the base images (equal number of steps), synthetic images change "
-                         f"accuracy by {curve.gain_over_copies.text(2)} points.")  # fmt: skip
+        sentences.append(
+            "Against as many copies of the base images (equal number of steps), synthetic images "
+            f"change accuracy by {curve.gain_over_copies.text(2)} points."
+        )
     return sentences
 
 

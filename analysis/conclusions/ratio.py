@@ -65,10 +65,12 @@ def _pair(closed: CurveResult, opened: CurveResult, scale: float) -> list[Improv
     found = []
     for base in closed.bases:
         other = others.get(base.data.n_nominal)
-        cells = (_cell(base.data, scale), other and _cell(other.data, scale))
-        if base.data.base_accuracy is None or None in cells:
+        if other is None or base.data.base_accuracy is None:
             continue
-        gains, covariance, df = _gains(base, other, *cells)
+        i, j = _cell(base.data, scale), _cell(other.data, scale)
+        if i is None or j is None:
+            continue
+        gains, covariance, df = _gains(base, other, i, j)
         ratio = fieller(gains, covariance, df, closed.settings.level)
         found.append(
             ImprovementRatio(

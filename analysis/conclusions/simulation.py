@@ -5,6 +5,7 @@ For tests and for the coverage study of `benchmarks/fits.py`; nothing of it ente
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ class Planted:
     dataset: str = "planted"
     n_total: int = 50_000
 
-    def settings(self, **changes) -> Settings:
+    def settings(self, **changes: Any) -> Settings:
         """Settings under which the truth is defined."""
         fixed = {
             "dataset_sizes": {self.dataset: self.n_total},
@@ -58,12 +59,12 @@ class Planted:
             n_total=self.n_total,
         )  # fmt: skip
 
-    def truth(self, **changes) -> tuple[float, float]:
+    def truth(self, **changes: Any) -> tuple[float, float]:
         """(c1, c2) that the procedure gives without noise."""
         curve = analyse(
             self.without_noise().table(0), settings=self.settings(replicates=0, **changes)
         ).curves[0]
-        if curve.c1.value is None:
+        if curve.c1.value is None or curve.c2.value is None:
             raise ValueError(
                 f"the planted surfaces have no equivalence: {'; '.join(curve.reasons)}"
             )
@@ -108,7 +109,17 @@ class Planted:
             *(("copies", 0, 0, round(x * n_base)) for x in self.copies),
         ]
 
-    def _row(self, n_base, arm, real, syn, copies, subset_seed, seed, top1) -> dict:
+    def _row(
+        self,
+        n_base: int,
+        arm: str,
+        real: int,
+        syn: int,
+        copies: int,
+        subset_seed: int,
+        seed: int,
+        top1: float,
+    ) -> dict:
         has_generator = arm == "syn"
         return {
             "trial_id": f"{n_base}-{arm}-{real}-{syn}-{copies}-{subset_seed}-{seed}",
@@ -132,7 +143,7 @@ LIKE_CIFAR10 = {
 
 
 def coverage(
-    planted: Planted, *, tables: int, replicates: int, first_seed: int = 0, **changes
+    planted: Planted, *, tables: int, replicates: int, first_seed: int = 0, **changes: Any
 ) -> dict[str, float]:
     """Share of simulated tables whose intervals contain the truth, for c1, c2 and the equivalent
     amount at the middle base size with as many real images added; and the share of bounded

@@ -3,24 +3,57 @@ sentences.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
 
 from equigrid.analysis.conclusions.controls import harmful_steps
+from equigrid.analysis.data.cells import BaseData
 from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.fitting.curve import equivalent_ratio
-from equigrid.analysis.fitting.noise import CLUSTERED, NONE, RESIDUAL, TRIALS
+from equigrid.analysis.fitting.noise import CLUSTERED, NONE, RESIDUAL, TRIALS, BaseNoise
 from equigrid.analysis.fitting.solve import NEVER, WHY
+from equigrid.analysis.fitting.surface import Surfaces
+from equigrid.analysis.fitting.tuples import EquivalenceTuple
 
 _FAR_OFF = 2.0  # factor between Eq. 13 and a tuple from which it is mentioned
 # scatter about the surface, in standard errors of the means, from which a lack of fit is mentioned
 _NOISY = 3.0
 
 
+Gains = Mapping[str, Estimate | None]
+
+
+class Base(Protocol):
+    """What is asked of a base size's part in a curve, `equivalence.BaseFit`."""
+
+    @property
+    def data(self) -> BaseData: ...
+    @property
+    def noise(self) -> BaseNoise: ...
+    @property
+    def surface(self) -> Surfaces | None: ...
+    @property
+    def residual_sd(self) -> float: ...
+    @property
+    def residual_df(self) -> int: ...
+    @property
+    def missing(self) -> str | None: ...
+
+
 def reasons_against(
-    *, generator: str, bases, used, discarded, verified: bool, c1: Estimate, c2: Estimate, gains
-) -> list:
-    """Why c1 and c2 may not be used; empty where they may (`bases`: BaseFit; `used`, `discarded`:
-    tuples).
-    """
+    *,
+    generator: str,
+    bases: Sequence[Base],
+    used: Sequence[EquivalenceTuple],
+    discarded: Sequence[EquivalenceTuple],
+    verified: bool,
+    c1: Estimate,
+    c2: Estimate,
+    gains: Gains,
+) -> list[str]:
+    """Why c1 and c2 may not be used; empty where they may."""
     reasons = [] if generator else ["there are no synthetic rows"]
     surfaces = sum(base.surface is not None for base in bases)
     if surfaces < 2:
@@ -43,7 +76,7 @@ def _sizes(count: int) -> str:
     return "one base size" if count == 1 else f"{count} base sizes" if count else "no base size"
 
 
-def _lacking(bases) -> str:
+def _lacking(bases: Sequence[Base]) -> str:
     """'(no synthetic rows at 500 and 5,000)': base sizes grouped by what they lack."""
     by_reason = defaultdict(list)
     for base in bases:
@@ -53,23 +86,31 @@ def _lacking(bases) -> str:
     return f" ({'; '.join(parts)})" if parts else ""
 
 
-def _gain_reasons(gains: dict[str, Estimate | None]) -> list[str]:
+def _gain_reasons(gains: Gains) -> list[str]:
     reasons = []
     for name, words in (("gain_over_base", "synthetic"), ("real_gain", "real")):
         gain = gains[name]
         if gain is None:
             continue
-        if not gain.bounded:
+        if gain.interval is None:
             reasons.append(f"the gain of {words} images has no bounded interval")
-        elif gain.low <= 0:
-            what = "is negative" if gain.high < 0 else "cannot be told from none"
+            continue
+        low, high = gain.interval
+        if low <= 0:
+            what = "is negative" if high < 0 else "cannot be told from none"
             reasons.append(
                 f"the gain of {words} images {what}: {gain.text(2)} points over the base"
             )
     return reasons
 
 
-def _fit_reasons(used, discarded, verified: bool, c1: Estimate, c2: Estimate) -> list[str]:
+def _fit_reasons(
+    used: Sequence[EquivalenceTuple],
+    discarded: Sequence[EquivalenceTuple],
+    verified: bool,
+    c1: Estimate,
+    c2: Estimate,
+) -> list[str]:
     sizes = len({t.n_base for t in used})
     if discarded and not used and {t.why_not for t in discarded} == {WHY[NEVER]}:
         return [
@@ -94,7 +135,15 @@ def _fit_reasons(used, discarded, verified: bool, c1: Estimate, c2: Estimate) ->
 
 
 def notes_on(
-    *, bases, draws, tuples, gains, c1: Estimate, c2: Estimate, tau: float, level: float
+    *,
+    bases: Sequence[Base],
+    draws: list[np.ndarray],
+    tuples: Sequence[EquivalenceTuple],
+    gains: Gains,
+    c1: Estimate,
+    c2: Estimate,
+    tau: float,
+    level: float,
 ) -> list[str]:
     """What a reader must know of the result, however it came out."""
     models = {base.noise.model for base in bases}
@@ -108,7 +157,7 @@ def notes_on(
             "cells are not repeated: the scatter about the surface stands in for the noise"
         )
     copies = gains["gain_over_copies"]
-    if copies is not None and not (copies.bounded and copies.low > 0):
+    if copies is not None and (copies.interval is None or copies.interval[0] <= 0):
         notes.append(
             f"over as many copies of the base images the synthetic ones gain {copies.text(2)} "
             "points: what they bring cannot be told from more optimiser steps"
@@ -125,7 +174,7 @@ def notes_on(
     return notes
 
 
-def _lack_of_fit(bases) -> list[str]:
+def _lack_of_fit(bases: Sequence[Base]) -> list[str]:
     """Where noise is known independently, a surface that misses the means by far more than their
     standard errors.
     """
@@ -137,26 +186,26 @@ def _lack_of_fit(bases) -> list[str]:
         if base.residual_sd > _NOISY * error:
             words.append(
                 f"base {base.data.n_nominal:,.0f}: the surface misses the cell means by "
-                f"{base.residual_sd:.2f} points, "
-                f"their noise is {error:.2f}: the intervals do not contain that"
+                f"{base.residual_sd:.2f} points, their noise is {error:.2f}: "
+                "the intervals do not contain that"
             )
     return words
 
 
-def _misfit(used, c1: Estimate, c2: Estimate, tau: float) -> list[str]:
+def _misfit(used: Sequence[EquivalenceTuple], c1: Estimate, c2: Estimate, tau: float) -> list[str]:
     """The tuple that Eq. 13 misses most, where it misses by much: two parameters need not describe
     the tuples.
     """
-    if c1.value is None or not used:
+    solved = [(t, value) for t in used if (value := t.syn_ratio.value) is not None]
+    if c1.value is None or c2.value is None or not solved:
         return []
-    fitted = [equivalent_ratio(c1.value, c2.value, tau * t.n_base, t.real_ratio) for t in used]
-    factors = [max(f / t.syn_ratio.value, t.syn_ratio.value / f) for f, t in zip(fitted, used)]
-    worst = max(range(len(used)), key=factors.__getitem__)
+    fitted = [equivalent_ratio(c1.value, c2.value, tau * t.n_base, t.real_ratio) for t, _ in solved]
+    factors = [max(f / value, value / f) for f, (_, value) in zip(fitted, solved)]
+    worst = max(range(len(solved)), key=factors.__getitem__)
     if factors[worst] < _FAR_OFF:
         return []
-    t = used[worst]
+    t, value = solved[worst]
     return [
-        "Eq. 13 is a poor description here: "
-        f"at base {t.n_base:,.0f} and {t.real_ratio:g} times as many real images it "
-        f"gives {fitted[worst]:.2g} where the surface gives {t.syn_ratio.value:.2g}"
+        f"Eq. 13 is a poor description here: at base {t.n_base:,.0f} and {t.real_ratio:g} times as "
+        f"many real images it gives {fitted[worst]:.2g} where the surface gives {value:.2g}"
     ]

@@ -89,6 +89,7 @@ class SyntheticWorth:
     @property
     def source(self) -> int:
         """The generator's number among the fit's sources."""
+        assert self.fit is not None, "asked for where there is a fit"
         return self.fit.layout.sources.index(self.generator)
 
     def base_index(self, n_base: float) -> int | None:
@@ -101,7 +102,7 @@ class SyntheticWorth:
     def amount(self, n_base: float, n_real: float) -> Amount:
         """The equivalent of any n_real at a measured base size. Raises ValueError for others."""
         b = self.base_index(n_base)
-        if b is None:
+        if self.fit is None or b is None:
             known = [] if self.fit is None else [f"{n:,.0f}" for n in self.fit.layout.n_base]
             raise ValueError(
                 f"base {n_base:,.0f} was not measured; measured: {', '.join(known) or 'none'}"

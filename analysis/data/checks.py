@@ -63,7 +63,7 @@ def _test_sizes(table: pd.DataFrame) -> dict[str, int]:
     if "confusion" not in table:
         return {}
     counted = table[table["confusion"].notna()].drop_duplicates("dataset")
-    sizes = {row.dataset: int(sum(row.confusion)) for row in counted.itertuples()}
+    sizes = {str(name): int(sum(n)) for name, n in zip(counted["dataset"], counted["confusion"])}
     return {dataset: n for dataset, n in sizes.items() if n > 0}
 
 

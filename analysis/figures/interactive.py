@@ -172,10 +172,8 @@ def _equivalence_panel(curve: CurveResult, n_base: float) -> dict:
                 np.array([getattr(t.syn_ratio, part) for t in chosen], dtype=float)  # None: NaN
                 for part in ("value", "low", "high")
             )
-            ratios, why = (
-                [t.real_ratio for t in chosen],
-                ["; ".join(t.extrapolated) for t in chosen],
-            )
+            ratios = [t.real_ratio for t in chosen]
+            why = ["; ".join(t.extrapolated) for t in chosen]
             trace = _points(ratios, values, low, high, name, colour, marker, text=why)
             trace["marker"]["symbol"] = symbol
             traces.append(trace)

@@ -4,15 +4,15 @@
 
 from copy import copy
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
 FORMS = ("paper", "robust", "log", "relative")
 _LOG_C1 = (-30.0, 30.0)
 _LOG_C2 = (1e-4, 25.0)
-_BOUNDS = tuple(
-    np.array(ends) for ends in zip(_LOG_C1, _LOG_C2)
-)  # lowest and highest (log c1, log c2)
+# Lowest and highest (log c1, log c2).
+_BOUNDS = tuple(np.array(ends) for ends in zip(_LOG_C1, _LOG_C2))
 _STILL = 1e-10  # steps in log c below this end a descent
 _GRID_LOG_C1 = np.linspace(-6.0, 6.0, 33)
 _GRID_LOG_C2 = np.geomspace(0.01, 15.0, 32)
@@ -35,7 +35,22 @@ class CurveFits:
     verified: np.ndarray
 
 
-def equivalent_ratio(c1, c2, tau_n_base, real_ratio):
+@overload
+def equivalent_ratio(c1: float, c2: float, tau_n_base: float, real_ratio: float) -> float: ...
+@overload
+def equivalent_ratio(
+    c1: float, c2: float, tau_n_base: float, real_ratio: np.ndarray
+) -> np.ndarray: ...
+@overload
+def equivalent_ratio(
+    c1: np.ndarray, c2: np.ndarray, tau_n_base: float | np.ndarray, real_ratio: float | np.ndarray
+) -> np.ndarray: ...
+def equivalent_ratio(
+    c1: float | np.ndarray,
+    c2: float | np.ndarray,
+    tau_n_base: float | np.ndarray,
+    real_ratio: float | np.ndarray,
+) -> float | np.ndarray:
     """Eq. 13; arrays broadcast. Ratios are multiples of n_base."""
     return np.exp(np.log(c1) * tau_n_base) * np.expm1(np.log(c2) * real_ratio)
 
@@ -82,7 +97,14 @@ def _spread(used: np.ndarray, tau_n_base: np.ndarray) -> np.ndarray:
 class _Problem:
     """Residuals and derivatives of B fits in p = (log c1, log c2)."""
 
-    def __init__(self, tau_n_base, real_ratio, syn_ratio, used, form: str):
+    def __init__(
+        self,
+        tau_n_base: np.ndarray,
+        real_ratio: np.ndarray,
+        syn_ratio: np.ndarray,
+        used: np.ndarray,
+        form: str,
+    ):
         log = form == "log"
         self.tau_n_base, self.real_ratio, self.log = tau_n_base, real_ratio, log
         safe = np.where(used, syn_ratio, 1.0)
@@ -170,7 +192,9 @@ def _reweighted(
     return parameters, cost, gradient
 
 
-def _marquardt(problem: _Problem, p: np.ndarray, weight: np.ndarray, steps: int = _STEPS):
+def _marquardt(
+    problem: _Problem, p: np.ndarray, weight: np.ndarray, steps: int = _STEPS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vectorised over replicates, each until it no longer moves: (B, 2) log c, (B,) cost, (B,)
     relative gradient.
     """
@@ -203,7 +227,9 @@ def _cost(problem: _Problem, p: np.ndarray, weight: np.ndarray, target: np.ndarr
     )
 
 
-def _gradient(problem: _Problem, p: np.ndarray, weight: np.ndarray, target: np.ndarray):
+def _gradient(
+    problem: _Problem, p: np.ndarray, weight: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Half the gradient (B, 2) of the weighted squares, and Gauss-Newton's (h11, h22, h12), each
     (B,).
     """
@@ -217,7 +243,9 @@ def _gradient(problem: _Problem, p: np.ndarray, weight: np.ndarray, target: np.n
     return np.stack([(d1 * residual).sum(axis=1), (d2 * residual).sum(axis=1)], axis=1), curvature
 
 
-def _step(problem: _Problem, p, weight, target, damping) -> np.ndarray:
+def _step(
+    problem: _Problem, p: np.ndarray, weight: np.ndarray, target: np.ndarray, damping: np.ndarray
+) -> np.ndarray:
     """Levenberg and Marquardt's step (B, 2), from the two-by-two normal equations."""
     gradient, (h11, h22, h12) = _gradient(problem, p, weight, target)
     m11, m22 = h11 * (1 + damping), h22 * (1 + damping)

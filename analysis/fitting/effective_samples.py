@@ -27,11 +27,10 @@ from equigrid.analysis.fitting.variance import Noise
 _U_LEAST = 0.02  # effective images never fall below this share of the base
 _FEATURES = 12
 _T_MOST = 5.0  # log(1 + amount) beyond which the misfit stays as it is
-_REAL, _FEWER, _SOURCES = (
-    0,
-    1,
-    2,
-)  # the misfit's arms: more real images, fewer than the base, then the sources
+# The misfit's arms: more real images, fewer than the base, then the sources.
+_REAL = 0
+_FEWER = 1
+_SOURCES = 2
 
 
 @dataclass(frozen=True)
@@ -49,13 +48,8 @@ class Prior:
     misfit: tuple[float, ...] = (0.004, 0.012, 0.036, 0.11, 0.33)
     misfit_weight: tuple[float, ...] = (0.05, 0.15, 0.35, 0.3, 0.15)
     real_misfit: float = 0.5
-    noise_factor: tuple[float, ...] = (
-        0.3,
-        0.55,
-        1.0,
-        1.8,
-        3.3,
-    )  # used where repetitions are too few to tell
+    # Used where repetitions are too few to tell.
+    noise_factor: tuple[float, ...] = (0.3, 0.55, 1.0, 1.8, 3.3)
     # Beyond a source's largest measured amount: the probability that it soon brings no more, and
     # the sd of the log factor by which its growth departs from the form's, at once and again per
     # unit of log(1 + amount).
@@ -294,10 +288,8 @@ def _prior_terms(surface: Surface, prior: Prior, noise: Noise) -> tuple[Floats, 
         start = cells.min(axis=1) if at is None else noise.mean[:, at]
         error = np.maximum(100 - start, 1.0)
         scale[:, b] = np.maximum(np.ptp(cells, axis=1), 0.05 * error)
-        mean[:, surface.at("alpha", b)], mean[:, surface.at("beta", b)] = (
-            start,
-            prior.rise[0] * error,
-        )
+        mean[:, surface.at("alpha", b)] = start
+        mean[:, surface.at("beta", b)] = prior.rise[0] * error
         root[:, surface.at("alpha", b), surface.at("alpha", b)] = 30.0
         root[:, surface.at("beta", b), surface.at("beta")] = (
             _shared_root(n, *prior.rise[1:])[b] * error[:, None]
@@ -625,9 +617,8 @@ def _draw(
     redrawn = replace(redrawn, y=redrawn.y - error - delta0, centre=redrawn.centre + shift)
     found = _solve(problem.surface, redrawn, solved.theta[at], steps=12, enough=0.1)
     curves = _curves(problem, found.theta, found.residual, redrawn.weight, h, zeta0, draws)
-    room = np.sqrt(
-        rng.exponential(size=curves.room.shape)
-    )  # half of the last doubling again is likely, twice is not
+    # Half of the last doubling again is likely, twice is not.
+    room = np.sqrt(rng.exponential(size=curves.room.shape))
     room = np.where(
         rng.random(room.shape) < _levels_off(surface.layout, problem.prior), room, np.inf
     )

@@ -22,13 +22,16 @@ import numpy as np
 
 from equigrid.analysis.data.cells import BaseData
 from equigrid.analysis.data.estimates import finite
+from equigrid.analysis.settings import Settings
 
 CLUSTERED, TRIALS, RESIDUAL, NONE = "clusters", "trials", "residual", "none"
 EXPLAIN = {
     CLUSTERED: "spread over subset seeds, each with its own generator, and over trials",
     TRIALS: "spread over trial seeds alone: given this generator and subset",
-    RESIDUAL: "no repetitions: the scatter of the cell means about the fitted surface stands in for the noise",
-    NONE: "neither repetitions nor more cells than the surface has parameters: no noise can be estimated",
+    RESIDUAL: "no repetitions: the scatter of the cell means about the fitted surface stands in "
+    "for the noise",
+    NONE: "neither repetitions nor more cells than the surface has parameters: "
+    "no noise can be estimated",
 }
 
 
@@ -58,7 +61,7 @@ class BaseNoise:
 
 
 def estimate_noise(
-    bases: list[BaseData], residual_sd: list[tuple[float, int]], settings
+    bases: list[BaseData], residual_sd: list[tuple[float, int]], settings: Settings
 ) -> list[BaseNoise]:
     """One BaseNoise per base size.
 
@@ -108,28 +111,26 @@ class _Spread:
         complete = np.isfinite(base.table)
         self.count = np.maximum(complete.sum(axis=1), 1)
         names, columns = _directions(base)
-        keep = (
-            complete.sum(axis=0) > columns.shape[1]
-        )  # clusters with too few cells tell nothing about directions
+        # Clusters with too few cells tell nothing about directions.
+        keep = complete.sum(axis=0) > columns.shape[1]
         n_clusters = int(keep.sum())
         self.names, self.directions = names, columns
-        self.df, self.variance, self.variance_df, self.sd = (
-            0.0,
-            np.zeros(len(names)),
-            max(n_clusters - 1, 0),
-            0.0,
-        )
+        self.df = 0.0
+        self.variance = np.zeros(len(names))
+        self.variance_df = max(n_clusters - 1, 0)
+        self.sd = 0.0
         if n_clusters < 2:
             return
         table, complete = base.table[:, keep], complete[:, keep]
         deviation = np.where(complete, table - base.mean[:, None], 0.0)
+        # (q, C)
         effects = np.stack(
             [
                 np.linalg.lstsq(columns[c], d[c], rcond=None)[0]
                 for d, c in zip(deviation.T, complete.T)
             ],
             axis=1,
-        )  # (q, C)
+        )
         rest = np.where(complete, deviation - columns @ effects, 0.0)
         cells = (complete.sum(axis=1) > 1).sum()
         self.df = (

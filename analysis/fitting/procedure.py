@@ -6,6 +6,7 @@ that an interval contains all of it.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class Procedure:
     tau: float
     settings: Settings
 
-    def changed(self, **fields) -> "Procedure":
+    def changed(self, **fields: Any) -> "Procedure":
         """The same with other settings."""
         return replace(self, settings=self.settings.model_copy(update=fields))
 
@@ -60,7 +61,7 @@ class Procedure:
         """Per base size the surfaces of B replicates, None where its cells cannot give one. means:
         (B, K) percent.
         """
-        fitted = []
+        fitted: list[Surfaces | None] = []
         for base, mean in zip(self.data, means):
             if why_no_surface(base, self.settings):
                 fitted.append(None)
@@ -119,9 +120,8 @@ class Procedure:
         return fit_curves(solved.tau_n_base, solved.real_ratio, solved.usable, self.settings.form)
 
     def _solve_one(self, base: BaseData, surfaces: Surfaces, real_ratio: float) -> Solutions:
-        target = surfaces.accuracy(
-            base.n_base + real_ratio * base.n_nominal, 0.0
-        )  # Eq. 12, left side
+        # Eq. 12, left side.
+        target = surfaces.accuracy(base.n_base + real_ratio * base.n_nominal, 0.0)
         return solve_for_synthetic(
             surfaces,
             base.n_base,

@@ -5,16 +5,22 @@ procedure, times that mean's standard error. Where clusters exist, a new subset 
 generator) narrows more than one cell can.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from equigrid.analysis.data.cells import BaseData
 from equigrid.analysis.fitting.noise import CLUSTERED, BaseNoise
 from equigrid.analysis.fitting.procedure import Procedure
 
 # of the standard error, for the numerical derivative; small against curvature, large against
 # rounding
 _STEP = 0.01
+
+
+_Source = tuple[float, str, float, float]
+"""Nominal base size, what is repeated, its variance, how often it was repeated."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def narrowing(procedure: Procedure, noises: list[BaseNoise]) -> list[Narrowing]:
     slopes = derivatives(procedure, noises)
     if slopes is None:
         return []
-    found = []
+    found: list[_Source] = []
     for base, noise, derivative in zip(procedure.data, noises, slopes):
         found += _cells(base, noise, derivative)
         found += _clusters(base, noise, derivative)
@@ -73,7 +79,7 @@ def derivatives(procedure: Procedure, noises: list[BaseNoise]) -> list[np.ndarra
     return [slope[a:b] for a, b in zip(edges, edges[1:])]
 
 
-def _cells(base, noise: BaseNoise, derivative: np.ndarray):
+def _cells(base: BaseData, noise: BaseNoise, derivative: np.ndarray) -> Iterator[_Source]:
     outside = derivative - noise.directions @ (noise.directions.T @ derivative)
     variance = (outside**2).sum(axis=1) * noise.sd**2 / noise.count
     for k, v in enumerate(variance):
@@ -93,7 +99,7 @@ def _cells(base, noise: BaseNoise, derivative: np.ndarray):
         )
 
 
-def _clusters(base, noise: BaseNoise, derivative: np.ndarray):
+def _clusters(base: BaseData, noise: BaseNoise, derivative: np.ndarray) -> Iterator[_Source]:
     if noise.model == CLUSTERED:
         along = (noise.directions.T @ derivative) ** 2
         variance = float((along.sum(axis=1) * noise.ratio).sum() * noise.sd**2 / noise.count.mean())

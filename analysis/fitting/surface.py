@@ -46,16 +46,16 @@ class Surfaces:
     weights: np.ndarray
     epsilon: float
 
-    def accuracy(self, n_real: np.ndarray, n_syn: np.ndarray) -> np.ndarray:
+    def accuracy(self, n_real: float | np.ndarray, n_syn: float | np.ndarray) -> np.ndarray:
         """Percent. n_real, n_syn broadcast against (B,)."""
         w = self.weights
-        n_real, n_syn = np.asarray(n_real, dtype=float), np.asarray(n_syn, dtype=float)
+        real, syn = np.asarray(n_real, dtype=float), np.asarray(n_syn, dtype=float)
         return (
-            w[:, 0] * n_real
-            + w[:, 1] * n_syn
-            + w[:, 2] * np.log(n_real + self.epsilon)
-            + w[:, 3] * np.log(n_syn + self.epsilon)
-            + w[:, 4] * np.log(n_real + n_syn + self.epsilon)
+            w[:, 0] * real
+            + w[:, 1] * syn
+            + w[:, 2] * np.log(real + self.epsilon)
+            + w[:, 3] * np.log(syn + self.epsilon)
+            + w[:, 4] * np.log(real + syn + self.epsilon)
             + w[:, 5]
         )
 

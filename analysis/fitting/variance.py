@@ -350,9 +350,8 @@ def _test_set(layout: Layout, mean: Floats, prior: NoisePrior, n_test: int | Non
         sd = 100 * np.sqrt(p * (1 - p) / n_test * prior.discordance)
         for j in range(sources):
             has = (layout.base == b) & (layout.amount[:, j] > 0)
-            quieter = (
-                0.5 if layout.sources[j] == COPIES else 1.0
-            )  # copies hold the base's own images
+            # Copies hold the base's own images.
+            quieter = 0.5 if layout.sources[j] == COPIES else 1.0
             fixed[:, has, b * sources + j] = quieter * sd[:, None]
     return fixed
 

@@ -15,9 +15,8 @@ from scipy.optimize import brentq
 
 from equigrid.analysis.data.trials import COPIES, Floats, Layout, Numbers, Values
 
-WorthOf = Callable[
-    [float, Floats, float], Floats
-]  # (n_base, x, n_base relative to the design's largest) -> E(x)
+# (n_base, x, n_base relative to the design's largest) -> E(x)
+WorthOf = Callable[[float, Floats, float], Floats]
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,8 @@ class Shape:
 
 
 def _eq13(n: float, x: Floats, s: float) -> Floats:
-    return np.log1p(x * 0.9 ** (-10 * s)) / np.log(
-        3.0
-    )  # c1 = 0.9, c2 = 3, τ n_base = 10 n_base / n_total
+    # C1 = 0.9, c2 = 3, τ n_base = 10 n_base / n_total.
+    return np.log1p(x * 0.9 ** (-10 * s)) / np.log(3.0)
 
 
 SHAPES = (

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from equigrid.classifiers import distributed
 from equigrid.classifiers.compute import Speed
@@ -21,6 +20,7 @@ from equigrid.classifiers.data.mix import Mix, as_mix, check_labels
 from equigrid.classifiers.data.stream import Streamed, StreamedMix
 from equigrid.classifiers.evaluation import Evaluation
 from equigrid.classifiers.models import Head
+from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable
 from equigrid.classifiers.training.loss_monitor import LossWatch, NotFinite
@@ -64,7 +64,7 @@ class Trained:
     rank 0's only.
     """
 
-    module: nn.Module = field(repr=False)
+    module: Classifier = field(repr=False)
     epochs: float
     steps: int
     seconds: float

@@ -9,7 +9,10 @@ import codecs
 import io
 import os
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 ERRORS = "equigrid-ascii"
 NEAREST = dict(zip("≈≃×−–—→…τ", ("~", "~", "x", "-", "-", "-", "->", "...", "tau"), strict=True))
@@ -25,13 +28,13 @@ class _Sink(io.FileIO):
         super().__init__(number, "w", closefd=False)
         self.unread, self._dropped = False, OSError if dispensable else BrokenPipeError
 
-    def write(self, data) -> int:  # type: ignore[override]
+    def write(self, data: "Buffer") -> int:
         try:
             return super().write(data)
         except self._dropped:
             self.unread = True
             silence(self.fileno())
-            return len(data)
+            return memoryview(data).nbytes
 
 
 def prepare() -> None:

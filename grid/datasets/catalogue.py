@@ -175,7 +175,7 @@ def _kind(spec: str | dict) -> str:
     return kinds[0] if kinds else next(iter(spec))
 
 
-def _named(src: Source, names) -> Source:
+def _named(src: Source, names: object) -> Source:
     """The source under class names of the user's: a list in the order of the classes, where those
     are numbers in the order of the numbers, or a mapping from class to name.
     """

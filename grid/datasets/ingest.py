@@ -281,7 +281,7 @@ def _hashes(images: np.ndarray) -> np.ndarray:
 
 def hash_of(image: np.ndarray) -> bytes:
     """16 bytes that tell an image's pixels (H, W, C) uint8 from all others of its size."""
-    return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 # Of the whole -------------------------------------------------------------------------------------
@@ -365,10 +365,12 @@ def told_of(src: Source, told: Told) -> list[str]:
     if told.paged:
         what = f"{told.paged:,} images have several pages or frames, such as {told.first}"
         lines.append(f"{what}: the first of each is taken")
-    deep = told.high is not None and "range" not in src.state
-    if deep and told.high - told.low < LEVELS * USED:
-        above = 2 ** max(1, told.high.bit_length()) - 1
-        used = f"{told.low:,} to {told.high:,} of {LEVELS:,} grey levels are used"
+    low, high = told.low, told.high
+    if low is None or high is None or "range" in src.state:
+        return lines
+    if high - low < LEVELS * USED:
+        above = 2 ** max(1, high.bit_length()) - 1
+        used = f"{low:,} to {high:,} of {LEVELS:,} grey levels are used"
         lines.append(f"{used}: stored with hardly any contrast; set range: [0, {above}]")
     return lines
 

@@ -1,4 +1,6 @@
-"""What a set looks like to us, image by image, before anything is planned: no store, nothing written."""
+"""What a set looks like to us, image by image, before anything is planned: there is no store, and
+nothing is written.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator

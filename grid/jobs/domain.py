@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from equigrid.grid.jobs.request import Request
 from equigrid.grid.spec import DomainGap
 from equigrid.grid.store import Store
 from equigrid.grid.store.layout import DOMAIN_GAPS
+
+if TYPE_CHECKING:
+    from equigrid.classifiers.models.network import Classifier
 
 PERPLEXITY = 30.0
 
@@ -128,9 +131,10 @@ def _loop(config: dict) -> dict:
     made = inputs.whole(request.syn, payload.syn.n)
     gap = domain_gap(
         inputs.fetchers(real), inputs.fetchers(made), request.image_shape, classes=request.classes,
-        model=payload.classifier, recipe=payload.recipe,
-        seed=seed_of(request.id, "domain"), device=device, held_out=payload.held_out, patch_px=payload.patch_px,
-        window=payload.stream and payload.stream.window, resume=checkpoints.load(), checkpoint=checkpoints,
+        model=payload.classifier, recipe=payload.recipe, seed=seed_of(request.id, "domain"),
+        device=device, held_out=payload.held_out, patch_px=payload.patch_px,
+        window=payload.stream and payload.stream.window, resume=checkpoints.load(),
+        checkpoint=checkpoints,
     )  # fmt: skip
     facts = {
         field.name: getattr(gap, field.name)
@@ -144,7 +148,9 @@ def _loop(config: dict) -> dict:
     return {**facts, "pool": payload.syn.pool, "seconds": seconds, "device": device_name(device)}
 
 
-def _panels(store: Store, request: Request, module, tested: np.ndarray, device: str) -> dict:
+def _panels(
+    store: Store, request: Request, module: "Classifier", tested: np.ndarray, device: str
+) -> dict:
     """t-SNE of the same images of both sides in the features of the domain classifier and of the
     ordinary one.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import REVISIONS, canonical_json, seed_of
 from equigrid.grid.jobs import inputs
@@ -66,8 +67,8 @@ def train(store: Store, request: Request[GeneratorPayload]) -> dict:
         cpus=request.cpus,
     )
     manifest = {
-        **facts, "config": request.payload.mapping, "world_size": request.workers, "rev": REVISIONS[KIND.name],
-        "started_at": started.isoformat(), **provenance(request),
+        **facts, "config": request.payload.mapping, "world_size": request.workers,
+        "rev": REVISIONS[KIND.name], "started_at": started.isoformat(), **provenance(request),
     }  # fmt: skip
     # One that another driver's attempt finished meanwhile stays: shards may have been sampled from
     # it.
@@ -102,10 +103,9 @@ def _loop(config: dict) -> dict:
             _write_sheet(store, request, step, state, generator, device)
 
     weights = registry.train(
-        images, labels, generator,
-        classes=request.classes, class_names=request.class_names, seed=seed_of(request.id, "training"),
-        device=device, resume=resume, checkpoint=checkpoint, log=log.append,
-        artefacts=Artefacts(store, GENERATORS.artefacts(request.id)),
+        images, labels, generator, classes=request.classes, class_names=request.class_names,
+        seed=seed_of(request.id, "training"), device=device, resume=resume, checkpoint=checkpoint,
+        log=log.append, artefacts=Artefacts(store, GENERATORS.artefacts(request.id)),
     )  # fmt: skip
     seconds = before_s + time.perf_counter() - clock
     if rank() != 0:
@@ -118,7 +118,8 @@ def _loop(config: dict) -> dict:
         "values": sum(t.numel() for t in weights.values()),
     }
     facts |= {"n_images": len(labels), "setting": generator.setting, "name": request.payload.name}
-    facts["cost"] = generator.cost_facts(*request.image_shape, request.classes, len(labels))
+    height, width, channels = request.image_shape
+    facts["cost"] = generator.cost_facts(height, width, channels, request.classes, len(labels))
     return {**facts, "device": device_name(device), "peak_device_bytes": peak_device_bytes(device)}
 
 
@@ -148,21 +149,17 @@ def _write_log(store: Store, request: Request, log: list[dict]) -> None:
 
 
 def _write_sheet(
-    store: Store, request: Request, step: int, state: dict, generator, device: str
+    store: Store, request: Request, step: int, state: dict, generator: GeneratorConfig, device: str
 ) -> None:
     """What the generator makes now, as a picture, one row per class; not every kind has one in
     mid-training.
     """
     from equigrid.generators import previews
 
-    options = {
-        "classes": request.classes,
-        "class_names": request.class_names,
-        "shape": request.image_shape,
-    }
     picture = previews.preview(
-        state, generator, seed=seed_of(request.id, "sheets"), device=device, **options
-    )
+        state, generator, classes=request.classes, class_names=request.class_names,
+        shape=request.image_shape, seed=seed_of(request.id, "sheets"), device=device,
+    )  # fmt: skip
     if picture is not None:
         store.put(GENERATORS.sheet(request.id, step), picture)
 

@@ -4,8 +4,9 @@ Indices come from the labels alone, so only the shards that hold a wanted image 
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from equigrid.grid.jobs.job import Stream, Subset, Synthetic
 from equigrid.grid.jobs.request import Images, Request
 from equigrid.grid.store.layout import split_of
 
+if TYPE_CHECKING:
+    from equigrid.classifiers.data.mix import Mix
+    from equigrid.classifiers.data.stream import StreamedMix
+
 # Of a generator's images: more than this lie in a file of the local disk, mapped.
 RESIDENT_BYTES = 2 * 2**30
 
@@ -24,16 +29,17 @@ class Leak(ValueError):
     """Images of the test or the validation split were offered to a training."""
 
 
-def fetch(handles) -> list[dict]:
+def fetch(handles: Iterable[Any]) -> list[dict]:
     """Arrays of shards (`shards.load`), in order. Raises what loading raised."""
-    if any(not isinstance(handle, dict) for handle in handles):
+    values = list(handles)
+    if any(not isinstance(value, dict) for value in values):
         import ray
 
-        handles = ray.get(list(handles))
-    for value in handles:
+        values = ray.get(values)
+    for value in values:
         if isinstance(value, BaseException):
             raise value
-    return list(handles)
+    return values
 
 
 def labels(request: Request) -> np.ndarray:
@@ -42,7 +48,8 @@ def labels(request: Request) -> np.ndarray:
         return request.labels
     import ray
 
-    found = ray.get(request.labels)
+    handle: Any = request.labels
+    found = ray.get(handle)
     if isinstance(found, BaseException):
         raise found
     return found
@@ -95,7 +102,8 @@ def _subset(request: Request, chosen: Subset) -> np.ndarray:
 
 # Parts: a handle and the rows wanted of it --------------------------------------------------------
 
-Part = tuple[object, np.ndarray]
+Part = tuple[Any, np.ndarray]
+"""A shard's handle (Ray's reference, its arrays, or where it lies), and rows of it."""
 
 
 def parts(images: Images, indices: np.ndarray) -> list[Part]:
@@ -133,7 +141,7 @@ def arrays(
     return [(*_pixels(value, training), rows) for value, (_, rows) in zip(values, wanted)]
 
 
-def mix(request: Request, wanted: list[Part], stream: Stream | None):
+def mix(request: Request, wanted: list[Part], stream: Stream | None) -> "Mix | StreamedMix":
     """Images to train a classifier on: on the device whole, or streamed past it."""
     from equigrid.classifiers.data.mix import Mix
     from equigrid.classifiers.data.stream import StreamedMix
@@ -150,7 +158,7 @@ def fetchers(wanted: list[Part]) -> list[tuple[Callable, np.ndarray]]:
     return [(partial(_fetch_training, handle), rows) for handle, rows in wanted]
 
 
-def _fetch_training(handle) -> tuple[np.ndarray, np.ndarray]:
+def _fetch_training(handle: Any) -> tuple[np.ndarray, np.ndarray]:
     return _pixels(fetch([handle])[0], training=True)
 
 

@@ -1,4 +1,4 @@
-"""The table of all kinds of job, in the order in which they run. To add one, see CONTRIBUTING.md."""
+"""The table of all kinds of job, in the order in which they run. To add one: CONTRIBUTING.md."""
 
 from typing import Any
 

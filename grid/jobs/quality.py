@@ -1,9 +1,11 @@
 """How good a pool is: one row of `generators.quality`, in the networks that the spec chose."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from equigrid.grid.datasets.shards import ShardCorrupt
 from equigrid.grid.ids import content_id
@@ -16,6 +18,10 @@ from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store
 from equigrid.grid.store.layout import GENERATORS, POOLS, QUALITY, neighbours_picture, statistics
+
+if TYPE_CHECKING:
+    from equigrid.classifiers.features import Features
+    from equigrid.generators.quality.measure import Networks, Reference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +100,9 @@ def measure(store: Store, request: Request[QualityPayload]) -> dict:
     return {}
 
 
-def _statistics(store: Store, request: Request, networks, every: list[inputs.Part]):
+def _statistics(
+    store: Store, request: Request, networks: "Networks", every: list[inputs.Part]
+) -> "Reference":
     """What the real images leave behind in the networks: measured for the first pool, kept for all
     others.
     """
@@ -116,7 +124,9 @@ def _statistics(store: Store, request: Request, networks, every: list[inputs.Par
     return found
 
 
-def _reconstructor(store: Store, request: Request, device: str):
+def _reconstructor(
+    store: Store, request: Request, device: str
+) -> Callable[[np.ndarray], np.ndarray] | None:
     """Passes images through the autoencoder of the pool's generator; None if that has none."""
     from equigrid.generators import registry
     from equigrid.generators.registry import config
@@ -138,7 +148,7 @@ def _manifest(store: Store, name: str) -> dict:
     return content
 
 
-def _features(store: Store, request: Request, device: str):
+def _features(store: Store, request: Request, device: str) -> "Features | None":
     if request.payload.reference is None:
         return None
     from equigrid.classifiers.features import Features

@@ -22,7 +22,7 @@ def fit(
     workers: int = 1,
     gpus: float = 0,
     cpus: float = 1,
-):
+) -> Any:
     """Runs `loop(config)` as a TorchTrainer and returns what it returns (rank 0's value).
 
     workers: 1 runs in this process; more start a worker group with `gpus` and `cpus` for each
@@ -35,9 +35,8 @@ def fit(
 
     if workers == 1:
         scaling = ScalingConfig(num_workers=0, use_gpu=gpus > 0)
-        return (
-            TorchTrainer(loop, train_loop_config=config, scaling_config=scaling).fit().return_value
-        )
+        alone = TorchTrainer(loop, train_loop_config=config, scaling_config=scaling)
+        return _returned(alone.fit())
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
     scaling = ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=resources)
     # Nothing of ours is kept where Ray Train writes: outputs and checkpoints are in the store.
@@ -46,7 +45,12 @@ def fit(
         trainer = TorchTrainer(
             loop, train_loop_config=config, scaling_config=scaling, run_config=run
         )
-        return trainer.fit().return_value
+        return _returned(trainer.fit())
+
+
+def _returned(result: Any) -> Any:
+    """What the loop returned; the type that Ray declares for a result does not have it yet."""
+    return result.return_value
 
 
 def rank() -> int:

@@ -4,6 +4,7 @@ ImageNet's cannot.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.errors import UserError
@@ -18,6 +19,9 @@ from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store
 from equigrid.grid.store.layout import REFERENCE_CLASSIFIERS, WEIGHTS
+
+if TYPE_CHECKING:
+    from equigrid.classifiers.models.network import Classifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +85,8 @@ def _loop(config: dict) -> dict:
     trained = loop.train(
         inputs.mix(request, inputs.parts(request.train, indices), payload.stream),
         model=payload.classifier, recipe=payload.recipe, classes=request.classes,
-        seed=seed_of(request.id, "training"), device=device, resume=checkpoints.load(), checkpoint=checkpoints,
+        seed=seed_of(request.id, "training"), device=device, resume=checkpoints.load(),
+        checkpoint=checkpoints,
     )  # fmt: skip
     if rank() != 0:
         return {}
@@ -95,7 +100,7 @@ def _loop(config: dict) -> dict:
     }
 
 
-def load(store: Store, reference_id: str, request: Request, device: str):
+def load(store: Store, reference_id: str, request: Request, device: str) -> "Classifier":
     """The trained classifier: `equigrid.classifiers.models.network.Classifier`."""
     from equigrid.classifiers.features import rebuilt
 

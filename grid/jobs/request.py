@@ -27,10 +27,10 @@ class Request(Generic[P]):
     """One attempt at one job.
 
     labels: a handle of all training labels (N,) int64. repeated: places of training images that are
-    copies of others, see `equigrid.grid.datasets.subsets.subset`. train, val, test, syn: the images that the
-    job may ask for. hashes: the content hashes of the shards it is given. row: the labels of a
-    trial's row (grid, dataset, arm …). inputs: ids of other jobs whose outputs the body reads from
-    the store, by what they are.
+    copies of others, see `equigrid.grid.datasets.subsets.subset`. train, val, test, syn: the images
+    that the job may ask for. hashes: the content hashes of the shards it is given. row: the labels
+    of a trial's row (grid, dataset, arm …). inputs: ids of other jobs whose outputs the body reads
+    from the store, by what they are.
     """
 
     id: str

@@ -77,19 +77,19 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
     weights_here = _weights(store, payload.generator)
     clock = time.perf_counter()
     images, labels = registry.sample(
-        weights_here, config,
-        classes=request.classes, class_names=request.class_names, shape=request.image_shape,
-        seed=payload.seed, start=start, stop=start + payload.size, device=device, facts=columns.update,
+        weights_here, config, classes=request.classes, class_names=request.class_names,
+        shape=request.image_shape, seed=payload.seed, start=start, stop=start + payload.size,
+        device=device, facts=columns.update,
     )  # fmt: skip
     seconds = time.perf_counter() - clock
     if not len(images):
         raise ValueError(f"pool {payload.pool}: there is no image from number {start:,} on")
     manifest = POOLS.manifest(request.id)
     facts = {
-        "seconds": seconds, "seconds_per_image": seconds / len(images), "device": device_name(device),
-        "peak_device_bytes": peak_device_bytes(device), "pool": payload.pool, "generator": payload.generator,
-        "index": payload.index, "kind": config.kind,
-        "cost": config.cost_facts(*request.image_shape, request.classes, None),
+        "seconds": seconds, "seconds_per_image": seconds / len(images),
+        "device": device_name(device), "peak_device_bytes": peak_device_bytes(device),
+        "pool": payload.pool, "generator": payload.generator, "index": payload.index,
+        "kind": config.kind, "cost": config.cost_facts(*request.image_shape, request.classes, None),
         "columns": _write_columns(store, manifest, request, columns), **provenance(request),
     }  # fmt: skip
     ref = shards.write(store, manifest, images, labels, **facts)
@@ -117,7 +117,8 @@ def cost(store: Store, pool_id: str) -> dict | None:
     return {
         "device": device, "shards": len(alike), "facts": alike[0]["cost"],
         "peak_device_bytes": max(peaks, default=None),
-        **{name: median(content[name] for content in alike) for name in ("seconds", "seconds_per_image")},
+        "seconds": median(content["seconds"] for content in alike),
+        "seconds_per_image": median(content["seconds_per_image"] for content in alike),
     }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,14 @@ from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.spec import Validation
 from equigrid.grid.store import Store, layout, results
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from equigrid.classifiers.evaluation import Evaluation
+    from equigrid.classifiers.training import loop
+
+T = TypeVar("T")
 
 OK, FAILED = "ok", "failed"  # a row's status
 TIMED = ["status", "fingerprint", "classifier", "steps", "seconds", "device", "world_size"]
@@ -111,9 +119,10 @@ def run(store: Store, request: Request[TrialPayload]) -> dict:
 def row(request: Request[TrialPayload], started: datetime, seconds: float) -> dict:
     """What a result's row says whether the trial succeeded or not."""
     return {
-        **(request.row or {}), "trial_id": request.id, "attempt": request.attempt, "rev": REVISIONS[KIND.name],
-        "seconds": seconds, "world_size": request.workers, "shards": list(request.hashes),
-        "started_at": started, "finished_at": datetime.now(UTC), **provenance(request),
+        **(request.row or {}), "trial_id": request.id, "attempt": request.attempt,
+        "rev": REVISIONS[KIND.name], "seconds": seconds, "world_size": request.workers,
+        "shards": list(request.hashes), "started_at": started, "finished_at": datetime.now(UTC),
+        **provenance(request),
     }  # fmt: skip
 
 
@@ -145,19 +154,20 @@ def _loop(config: dict) -> dict:
         evaluation = _evaluate(trained.module, request, device)
         found = {name: _known(getattr(evaluation, name)) for name in EVALUATED}
     return {
-        **found, "epochs": trained.epochs, "steps": trained.steps, "images_per_s": trained.images_per_s,
+        **found, "epochs": trained.epochs, "steps": trained.steps,
+        "images_per_s": trained.images_per_s,
         "val_top1": trained.validation[-1][1].top1 if trained.validation else None,
         "training_s": trained.seconds, "device": device_name(device),
         "peak_device_bytes": peak_device_bytes(device), "device_bytes": device_bytes(device),
     }  # fmt: skip
 
 
-def _known(value):
+def _known(value: T) -> T | None:
     """The value, None for a number that a set has not, such as the sensitivity of ten classes."""
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _validation(request: Request):
+def _validation(request: Request) -> "loop.Validation | None":
     """The split to look at every few epochs; nothing is selected by it, and never the test set
     is.
     """
@@ -174,7 +184,7 @@ def _validation(request: Request):
     return Validation(Mix(inputs.arrays(held, training=False)), wanted.every_epochs)
 
 
-def _evaluate(module, request: Request, device: str):
+def _evaluate(module: "nn.Module", request: Request, device: str) -> "Evaluation":
     from equigrid.classifiers import evaluation
     from equigrid.classifiers.data import mix
 

@@ -4,7 +4,7 @@ Appendix G.2).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,10 @@ from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.store import Store
 from equigrid.grid.store.layout import ZERO_SHOT, statistics
+
+if TYPE_CHECKING:
+    from equigrid.classifiers.data.mix import Mix
+    from equigrid.classifiers.data.stream import StreamedMix
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,13 @@ class ZeroShot:
     synthetic: bool
 
 
-def run(store: Store, request: Request, images, what: ZeroShot, options: dict) -> tuple:
+def run(
+    store: Store,
+    request: Request,
+    images: "Mix | StreamedMix",
+    what: ZeroShot,
+    options: dict[str, Any],
+) -> tuple:
     """Trains on `images`; the training, and the row's columns."""
     from equigrid.classifiers.data.mix import Mix
     from equigrid.classifiers.zero_shot.training import zero_shot
@@ -35,8 +45,8 @@ def run(store: Store, request: Request, images, what: ZeroShot, options: dict) -
     unseen = what.split["unseen"]
     seen = sorted(set(range(request.classes)) - set(unseen))
     found = zero_shot(
-        images, Mix(inputs.arrays(inputs.whole(request.test), training=False)),
-        unseen=unseen, text_features=_text_features(store, request, what, options["device"]), config=what.config,
+        images, Mix(inputs.arrays(inputs.whole(request.test), training=False)), unseen=unseen,
+        text_features=_text_features(store, request, what, options["device"]), config=what.config,
         candidates=range(request.classes) if what.synthetic else seen, **options,
     )  # fmt: skip
     facts = {

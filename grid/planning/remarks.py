@@ -30,6 +30,6 @@ def _cost_of_defaults(resolved: Resolved, name: str) -> str | None:
     size = f"{facts['parameters'] / 1e6:,.1f} million parameters"
     images = f"{facts['training_nimg'] / 1e6:,.1f} million images"
     return (
-        f"generators.{name}: no preset: by its defaults {size} are trained on {images}, for each base "
-        f"size and seed; presets: {', '.join(presets)}"
+        f"generators.{name}: no preset: by its defaults {size} are trained on {images}, "
+        f"for each base size and seed; presets: {', '.join(presets)}"
     )

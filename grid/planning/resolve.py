@@ -7,9 +7,10 @@ up.
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from equigrid.classifiers import names, recipes
+from equigrid.classifiers.recipes import Recipe
 from equigrid.generators import registry
 from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets import catalogue
@@ -17,6 +18,8 @@ from equigrid.grid.errors import UserError, near
 from equigrid.grid.jobs.kinds import on_slots
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ class Resolved:
     source: catalogue.Source
     dataset: catalogue.Dataset | None
     shape: catalogue.Shape | None
-    recipes: dict[str, recipes.Recipe]
-    domain_recipe: recipes.Recipe
+    recipes: dict[str, Recipe]
+    domain_recipe: Recipe
     generators: dict[str, GeneratorChoice]
 
     @property
@@ -95,11 +98,9 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
             own = _named(f"blocks.{i}.recipe", partial(recipes.recipe, block.recipe))
             by_name[recipe_name(block.recipe, f"custom {i}")] = own
     gap = spec.domain_gap
-    domain_recipe = (
-        _named("domain_gap.recipe", lambda: recipes.recipe(gap.recipe))
-        if gap and gap.recipe
-        else recipe
-    )
+    domain_recipe = recipe
+    if gap and gap.recipe:
+        domain_recipe = _named("domain_gap.recipe", partial(recipes.recipe, gap.recipe))
     if shape:
         size = (shape.height, shape.width, shape.channels, len(shape.classes))
         for each in reversed(by_name.values()):
@@ -109,20 +110,19 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
                 _named(f"classifiers.{i}", partial(names.check, classifier, *seen))
         if gap and gap.classifier:
             smallest = min([*gap.patches, min(seen[:2])])
-            _named(
-                "domain_gap.classifier",
-                lambda: names.check(gap.classifier, smallest, smallest, *seen[2:]),
-            )
+            check = partial(names.check, gap.classifier, smallest, smallest, *seen[2:])
+            _named("domain_gap.classifier", check)
         if spec.zero_shot:
-            _named("zero_shot", lambda: spec.zero_shot.check(shape.classes, len(shape.classes)))
+            check_split = partial(spec.zero_shot.check, shape.classes, len(shape.classes))
+            _named("zero_shot", check_split)
             if closed := [
                 name for name, choice in choices.items() if choice.config.setting == "closed"
             ]:
                 why = "a closed-set generator has not seen the unseen classes"
                 raise UserError(f"zero_shot: generators.{closed[0]}: {why}; use open-set ones")
-        about = {"n_images": shape.n_train, "class_names": shape.classes}
         for name, choice in choices.items():
-            _named(f"generators.{name}", partial(choice.config.check, *size, **about))
+            suits = partial(choice.config.check, *size, shape.n_train, shape.classes)
+            _named(f"generators.{name}", suits)
     return Resolved(spec, source, dataset, shape, by_name, domain_recipe, choices)
 
 
@@ -158,7 +158,7 @@ def _check_kinds(where: str, given: Iterable[str], known: Collection[str]) -> No
             raise UserError(f"{where}: {what}")
 
 
-def _named(where: str, action: Callable):
+def _named(where: str, action: Callable[[], T]) -> T:
     """`action()`; a ValueError of it becomes a UserError that says where."""
     try:
         return action()

@@ -136,7 +136,9 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
 
 def _manifests(store: Store, plan: Plan, kind: JobKind) -> list[tuple[Job, dict]]:
     """The finished jobs of a kind, with what they wrote."""
-    read = ((job, store.get_json(kind.outputs.manifest(job.id))) for job in plan.of_kind(kind.name))
+    assert kind.outputs is not None, "these kinds leave manifests"
+    name = kind.outputs.manifest
+    read = ((job, store.get_json(name(job.id))) for job in plan.of_kind(kind.name))
     return [(job, content) for job, content in read if content]
 
 
@@ -149,9 +151,10 @@ _TRAINING_FACTS = (
 def _generator_cost(job: Job, manifest: dict) -> dict:
     payload, devices = job.payload, manifest["world_size"]
     return {
-        "generator": payload.name, "base": manifest["n_images"], "subset seed": _subset_seed(payload),
-        "seconds": manifest["train_seconds"], "device-hours": manifest["train_seconds"] * devices / 3600,
-        "devices": devices, "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
+        "generator": payload.name, "base": manifest["n_images"],
+        "subset seed": _subset_seed(payload), "seconds": manifest["train_seconds"],
+        "device-hours": manifest["train_seconds"] * devices / 3600, "devices": devices,
+        "device": manifest["device"], "peak MB": _megabytes(manifest["peak_device_bytes"]),
         **_words(manifest["cost"], _TRAINING_FACTS), "id": job.id,
     }  # fmt: skip
 
@@ -163,9 +166,11 @@ def _pool_cost(plan: Plan, pool: Pool, cost: dict) -> dict:
     payload = plan.jobs[pool.generator_id].payload
     return {
         "generator": pool.generator, "base": payload.subset and payload.subset.n,
-        "subset seed": _subset_seed(payload), "seconds per image": cost["seconds_per_image"], "shards": cost["shards"],
-        "device": cost["device"], "peak MB": _megabytes(cost["peak_device_bytes"]),
-        **_words(cost["facts"], ("sampling_batch", "sampler_steps", "evaluations_per_image")), "id": pool.id,
+        "subset seed": _subset_seed(payload), "seconds per image": cost["seconds_per_image"],
+        "shards": cost["shards"], "device": cost["device"],
+        "peak MB": _megabytes(cost["peak_device_bytes"]),
+        **_words(cost["facts"], ("sampling_batch", "sampler_steps", "evaluations_per_image")),
+        "id": pool.id,
     }  # fmt: skip
 
 
@@ -243,7 +248,7 @@ def _pool_name(plan: Plan, pool: Pool) -> str:
 
 
 def _subset_seed(payload: GeneratorPayload) -> int | None:
-    return payload.subset and payload.subset.subset_seed
+    return None if payload.subset is None else payload.subset.subset_seed
 
 
 def _megabytes(count: int | None) -> float | None:

@@ -76,7 +76,8 @@ def _gpu_hours(content: dict, lines: list[Line]) -> str:
     if not content["gpus"]:
         return ""
     packed = content["gpus"] == "auto"  # several trials on one, and their rows do not say how many
-    text = f"; {content['gpu_hours']:.2f} GPU-hours with {1 if packed else content['gpus']:g} GPU a slot"
+    share = 1 if packed else content["gpus"]
+    text = f"; {content['gpu_hours']:.2f} GPU-hours with {share:g} GPU a slot"
     seen = any(line.calibrated for line in lines if KINDS[line.kind].shares_device)
     return f"{text}, trials that shared one counted as if alone on it" if packed and seen else text
 

@@ -42,7 +42,7 @@ def load(source: str | Path | dict) -> GridSpec:
                 f"{known}{near(source, presets())}"
             )
     tree, data = _parsed(_text(path, source), source)
-    if not isinstance(data, dict):
+    if tree is None or not isinstance(data, dict):
         raise UserError(
             f"{source}: a spec is a mapping with name, dataset, recipe, classifiers and blocks"
         )
@@ -62,7 +62,7 @@ def _text(path: Path, source: str | Path) -> str:
         raise UserError(f"{source}: cannot be read: {error.strerror or error}") from error
 
 
-def _parsed(text: str, source: str | Path) -> tuple[yaml.Node, object]:
+def _parsed(text: str, source: str | Path) -> tuple[yaml.Node | None, object]:
     """The YAML's nodes, which know their lines, and its values. Raises UserError."""
     try:
         tree = yaml.compose(text, Loader=_Loader)

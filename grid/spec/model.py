@@ -12,7 +12,7 @@ from equigrid.grid.spec.trackers import validate_trackers
 from equigrid.payloads import Frozen
 
 
-def _seeds(value):
+def _seeds(value: object) -> tuple:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         several = f"{list(range(value))} for {value} seeds, or " if 1 < value <= 10 else ""
         raise ValueError(
@@ -190,7 +190,7 @@ class DomainGap(Frozen):
     """Images of each side in the t-SNE figure, of those held out."""
 
 
-def _off_is_none(value):
+def _off_is_none(value: object) -> object:
     return None if value == "off" else value
 
 
@@ -274,7 +274,8 @@ class GridSpec(Frozen):
             if block.real or block.copies or block.mixes or self.validation:
                 what = "validation" if self.validation else f"blocks.{i}"
                 raise ValueError(
-                    f"{what}: zero_shot is of synthetic images alone; leave out real, copies, mixes, validation"
+                    f"{what}: zero_shot is of synthetic images alone; leave out real, "
+                    "copies, mixes, validation"
                 )
         return self
 

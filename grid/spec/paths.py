@@ -1,5 +1,5 @@
-"""Relative paths of a spec: relative to the file that names them, and absolute from then on, so that
-every command works from any folder.
+"""Relative paths of a spec: relative to the file that names them, and absolute from then on, so
+that every command works from any folder.
 """
 
 from pathlib import Path

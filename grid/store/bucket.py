@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
@@ -77,7 +78,7 @@ class Bucket:
 
     def stat(self, path: str) -> tuple[int, float] | None:
         info = self._fs.get_file_info(path)
-        return (info.size, info.mtime.timestamp()) if info.type == fs.FileType.File else None
+        return (info.size, _time(info)) if info.type == fs.FileType.File else None
 
     def names(self, folder: str) -> Iterator[str]:
         return (path for path, _, _ in self.entries(folder))
@@ -86,7 +87,7 @@ class Bucket:
         selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
         for info in self._fs.get_file_info(selector):
             if info.type == fs.FileType.File:
-                yield info.path, info.size, info.mtime.timestamp()
+                yield info.path, info.size, _time(info)
 
     def delete(self, path: str) -> None:
         try:
@@ -100,8 +101,14 @@ class Bucket:
                 raise
 
 
+def _time(info: fs.FileInfo) -> float:
+    """When an object was written, seconds since 1970."""
+    assert info.mtime is not None, "every object has a time"
+    return info.mtime.timestamp()
+
+
 @contextmanager
-def _opening(uri: str):
+def _opening(uri: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, NotImplementedError) as error:  # an unknown scheme or option
@@ -123,14 +130,14 @@ def _client(uri: str, environment: tuple) -> fs.FileSystem:
 
 def _s3(uri: str) -> fs.S3FileSystem:
     parts = urlsplit(uri)
-    options = dict(parse_qsl(parts.query))
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
     if unknown := options.keys() - set(S3_OPTIONS):
         raise ValueError(
             f"no such option: {', '.join(sorted(unknown))}; known: {', '.join(S3_OPTIONS)}"
         )
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    endpoint = options.setdefault("endpoint_override", endpoint)
-    if endpoint:
+    region: str | None
+    if options.setdefault("endpoint_override", endpoint):
         # Checksums in trailers, which Amazon's library sends of late, are refused by other servers.
         os.environ.setdefault("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
@@ -142,5 +149,6 @@ def _s3(uri: str) -> fs.S3FileSystem:
         connect_timeout=CONNECT_TIMEOUT_S,
         request_timeout=SILENCE_TIMEOUT_S,  # on Linux too: no byte for so long
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),  # the store does the retrying
-        allow_delayed_open=True,  # a small object is one request, not three
+        # A small object is one request, not three. The stubs of pyarrow do not know it.
+        allow_delayed_open=True,  # type: ignore[call-arg]
     )

@@ -107,12 +107,10 @@ class Folder:
                     file.flush()
                     os.fsync(file.fileno())
                 return
-            except (
-                FileNotFoundError
-            ):  # the folder is there nearly always: making it first would cost each time
-                if not os.path.isdir(
-                    self.root
-                ):  # made here, it would be another store than the driver's
+            # The folder is there nearly always: making it first would cost each time.
+            except FileNotFoundError:
+                # Made here, it would be another store than the driver's.
+                if not os.path.isdir(self.root):
                     where = f"not a folder on {platform.node()}"
                     raise StoreError(
                         f"store {self.root}: {where}; use one that all nodes share, or s3://…"
@@ -166,9 +164,8 @@ class Folder:
         except FileNotFoundError:
             return
         folder = os.path.dirname(path)
-        while (
-            folder != self.root
-        ):  # empty folders would be walked through in each listing, for ever
+        # Empty folders would be walked through in each listing, for ever.
+        while folder != self.root:
             try:
                 os.rmdir(folder)
             except OSError:

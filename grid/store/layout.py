@@ -1,6 +1,6 @@
 """What lies where in a store. No other module spells a name in one.
 
-datasets/SHARDS_KEY/SPLIT-NNNNN…       shards of a dataset; broken.json, copies.json: images left out
+datasets/SHARDS_KEY/SPLIT-NNNNN…       shards of a dataset; broken.json, copies.json: not among them
 datasets/KEY/dataset.json              an ingested source, and the labels of its splits
 generators/ID/  references/ID/         manifest.json, weights, log, sheets, checkpoints …
 pools/POOL/NNNNN.json                  a pool's shard; its images and columns beside it

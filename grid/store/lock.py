@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from equigrid.grid.errors import StoreError, UnavailableError
 from equigrid.grid.store import Store, layout
@@ -130,10 +131,10 @@ class Lock:
     def start(self) -> None:
         self._thread.start()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def beat(self) -> None:
@@ -150,17 +151,16 @@ class Lock:
     def write(self) -> None:
         self._beats += 1
         self.store.put_json(layout.lock(self.grid), {
-            "owner": asdict(self.owner), "beats": self._beats, "held_s": self.clock() - self._since_s,
-            "progress": self.progress,
+            "owner": asdict(self.owner), "beats": self._beats,
+            "held_s": self.clock() - self._since_s, "progress": self.progress,
         })  # fmt: skip
 
     def _beat_on(self) -> None:
         while not self._over.wait(BEAT_S):
             try:
                 self.beat()
-            except (
-                StoreError
-            ):  # the driver meets the same trouble, and says so; the lock may go stale meanwhile
+            # The driver meets the same trouble, and says so; the lock may go stale meanwhile.
+            except StoreError:
                 continue
 
     def release(self) -> None:
@@ -230,7 +230,8 @@ def _machine() -> str:
     names).
     """
     try:
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux
         return ""
 

@@ -59,12 +59,10 @@ class Reader:
         attempts: bool = False,
         small: bool = False,
     ):
-        self.store, self._wanted, self._attempts, self._small = (
-            store,
-            columns or SCHEMA.names,
-            attempts,
-            small,
-        )
+        self.store = store
+        self._wanted = columns or SCHEMA.names
+        self._attempts = attempts
+        self._small = small
         self._columns = [name for name in SCHEMA.names if name in {*KEYS, *self._wanted}]
         self._manifests: dict[str, dict] = {}
         self._read: set[str] = set()
@@ -79,9 +77,8 @@ class Reader:
 
     def snapshot(self) -> "_Sources":
         """The files that stand now, once all of them are read."""
-        for attempt in range(
-            5
-        ):  # a file may go between the listing and the reading; the next listing knows better
+        # A file may go between the listing and the reading; the next listing knows better.
+        for attempt in range(5):
             time.sleep(0.1 * attempt)
             try:
                 sources = _sources(self.store, self._manifests, FULL_ROWS if self._small else None)
@@ -95,12 +92,10 @@ class Reader:
 
     def _add(self, names: list[str]) -> None:
         tables = [self._table]
-        for start in range(
-            0, len(names), LOT
-        ):  # each lot made one: a table of one row takes the memory of a hundred
-            with ThreadPoolExecutor(
-                CONNECTIONS
-            ) as pool:  # parts are small: reading them is waiting
+        # Each lot made one: a table of one row takes the memory of a hundred.
+        for start in range(0, len(names), LOT):
+            # Parts are small: reading them is waiting.
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
                 lot = list(pool.map(self._file, names[start : start + LOT]))
             tables.append(pa.concat_tables(lot).combine_chunks())
         if names:
@@ -141,9 +136,8 @@ def compact(store: Store, *, now: float | None = None) -> int:
 def finished(store: Store) -> set[str]:
     """Ids of the trials that have a successful result."""
     table = read(store, KEYS)
-    return {
-        i for i, s in zip(table["trial_id"].to_pylist(), table["status"].to_pylist()) if s == "ok"
-    }
+    ids, states = table["trial_id"].to_pylist(), table["status"].to_pylist()
+    return {str(one) for one, state in zip(ids, states) if state == "ok"}
 
 
 def replaced(store: Store, *, now: float | None = None) -> list[str]:
@@ -175,9 +169,8 @@ def _sources(store: Store, manifests: dict[str, dict], full_rows: int | None) ->
     """What stands now, but for generations of `full_rows`. `manifests`: those read before, which is
     brought up to date. Raises FileNotFoundError.
     """
-    parts = sorted(
-        store.list(PARTS)
-    )  # first: what a compaction takes from here meanwhile stands in its table then
+    # First: what a compaction takes from here meanwhile stands in its table then.
+    parts = sorted(store.list(PARTS))
     present = sorted(filter(layout.is_manifest, store.list(TABLES)))
     for name in set(manifests) - set(present):
         del manifests[name]
@@ -219,8 +212,10 @@ def _encode(table: pa.Table) -> bytes:
     if table.num_rows > 1:
         pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     else:  # dictionaries and statistics of one row only cost: reading is six times as fast without
-        plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-        pq.write_table(table, sink, write_page_checksum=True, **plain)
+        pq.write_table(
+            table, sink, compression="none", use_dictionary=False, write_statistics=False,
+            write_page_checksum=True,
+        )  # fmt: skip
     return sink.getvalue()
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from equigrid.grid.errors import StoreError, UserError
@@ -26,6 +26,8 @@ from equigrid.grid.store import layout
 from equigrid.grid.store.bucket import Bucket
 from equigrid.grid.store.folder import Folder, is_aside
 from equigrid.grid.store.trouble import one_line, why
+
+T = TypeVar("T")
 
 RETRY_S = 120.0  # unless EQUIGRID_STORE_RETRY_S says otherwise
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 10.0
@@ -80,9 +82,8 @@ class Store:
             raise UserError(f"store {uri}: is no address: {error}") from error
         self.uri = self._files.root if _is_local(uri) else uri
 
-    def __reduce__(
-        self,
-    ):  # travels to workers as its address, and is not asked anything before it is used
+    # Travels to workers as its address, and is not asked anything before it is used.
+    def __reduce__(self) -> tuple[Callable[[str, str | None], "Store"], tuple[str, str | None]]:
         return _reopened, (self.uri, self._identity)
 
     def __repr__(self) -> str:
@@ -139,7 +140,7 @@ class Store:
     def _everything(self, prefix: str) -> Iterator[Entry]:
         start, folder = len(self._files.root) + 1, self.path(prefix)
         found = self._patiently(f"list {prefix}", lambda: list(self._files.entries(folder)))
-        return (Entry(path[start:], *facts) for path, *facts in found)
+        return (Entry(path[start:], size, time_s) for path, size, time_s in found)
 
     def size(self, prefix: str) -> int:
         """Bytes of all objects below the folder `prefix`."""
@@ -149,7 +150,7 @@ class Store:
         """Removes objects, several at a time; nothing happens where one is not there."""
         paths = [self.path(name) for name in names]
 
-        def remove(name_and_path):
+        def remove(name_and_path: tuple[str, str]) -> None:
             name, path = name_and_path
             self._patiently(f"remove {name}", lambda: self._files.delete(path))
 
@@ -159,12 +160,12 @@ class Store:
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             list(pool.map(remove, zip(names, paths)))
 
-    def put_json(self, name: str, value) -> None:
+    def put_json(self, name: str, value: object) -> None:
         self.put(
             name, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
         )
 
-    def get_json(self, name: str):
+    def get_json(self, name: str) -> Any:
         """The JSON under `name`, or None where there is none. Raises StoreError if it is not
         JSON.
         """
@@ -173,7 +174,7 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def get_decoded(self, name: str, decode: Callable[[bytes], object], kind: str):
+    def get_decoded(self, name: str, decode: Callable[[bytes], T], kind: str) -> T:
         """`decode(get(name))`. Bytes that do not decode (ValueError) are read once more: the first
         reading may have been cut short. Raises FileNotFoundError, or StoreError if they are no
         `kind`.
@@ -203,7 +204,7 @@ class Store:
             raise StoreError(f"store {self.uri}: what was written under {name} does not come back")
         return entry.modified_s
 
-    def _patiently(self, what: str, action: Callable):
+    def _patiently(self, what: str, action: Callable[[], T]) -> T:
         """`action()`, again and again while its trouble is one that may pass, for retry_s() at
         most.
         """
@@ -212,7 +213,8 @@ class Store:
         while True:
             try:
                 if not self._identified:  # once in a process, before anything else
-                    self._files.identify(self._identity)
+                    if isinstance(self._files, Folder) and self._identity is not None:
+                        self._files.identify(self._identity)
                     self._identified = True
                 return action()
             except (FileNotFoundError, StoreError):
@@ -226,9 +228,8 @@ class Store:
                     message = f"store {self.uri}: cannot {what}: {why(error)}{times}"
                     raise StoreError(message, permanent=permanent) from error
             longest_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**tries)
-            time.sleep(
-                min(left_s, random.uniform(0.5, 1) * longest_s)
-            )  # jitter: many workers see one server die
+            # Jitter: many workers see one server die.
+            time.sleep(min(left_s, random.uniform(0.5, 1) * longest_s))
 
 
 def _reopened(uri: str, identity: str | None = None) -> Store:

@@ -290,12 +290,12 @@ def _divided(
     if not wish.any:
         return rows
     train = rows["train"]
-    own = [groups[i] for i in train] if wanted else None
+    own = [groups[i] for i in train] if wanted and groups is not None else None
     paths = _paths(filesystem, columns) if wish.group is None else None
     names_of = [paths[i] for i in train] if paths else []
-    if names_of and (why := splitting.groups_suspected(names_of, codes[train])):
+    if names_of and (told_by := splitting.groups_suspected(names_of, codes[train])):
         right = "bring a column that says so, and set group: COLUMN"
-        splitting.refuse_suspicion(where, why, right)
+        splitting.refuse_suspicion(where, told_by, right)
     divided = splitting.made(where, codes[train], names, wish, own)
     told.append(splitting.summary(divided, wish, own))
     return {

@@ -22,7 +22,7 @@ class QualityConfig(Frozen):
 
     original: ClassVar = ("images", "inception", "vit", "features", "neighbours")
 
-    images: int | None = Field(None, ge=10)
+    images: int | None = Field(None, ge=10, le=10**8)
     """Of a pool, from its start; null for as many as the grid takes from it. FID falls with their
     number.
     """

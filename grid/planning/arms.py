@@ -110,10 +110,18 @@ def _real(amount: Amount, n: int, nominal: int, where: str, grid: GridFacts) -> 
     return count
 
 
+# 78 times ImageNet. Every shard of a pool is a job: a slip in an amount would fill the memory.
+MOST_SYNTHETIC = 10**8
+
+
 def _synthetic(
     amount: Amount, nominal: int, choice: GeneratorChoice, where: str, grid: GridFacts
 ) -> int:
     count = _whole(amount.count(nominal, 0), amount, where)
+    if count > MOST_SYNTHETIC:
+        raise UserError(
+            f"{where}: {count:,} synthetic images; {MOST_SYNTHETIC:,} of a pool are the most"
+        )
     most = choice.config.capacity(grid.shape.classes)
     if most is not None and grid.drawn(count) > most:
         classes, seen = len(grid.shape.classes), len(grid.seen or ())

@@ -79,7 +79,8 @@ def test_files_that_are_no_spec(tmp_path, capsys, text, said):
         ("blocks/0/real", [1e308], "more than 1,000,000,000,000 is no amount"), ("blocks/0/real", [10**400], "is no amount"),
         ("blocks/0/real", [float("nan")], "nan is no amount"), ("blocks/0/copies", [float("inf")], "is no amount"),
         ("blocks/0/real", ["9" * 400 + " images"], "is no amount"), ("blocks/0/syn", {"edm": ["-5 images"]}, "is no amount"),
-        ("blocks/0/syn", {"nobody": [1]}, "no such generator"), ("trackers", {"nobody": "x"}, "trackers"),
+        ("blocks/0/syn", {"edm": [1e11]}, "synthetic images; 100,000,000 of a pool are the most"),
+        ("quality", {"images": 10**12}, "quality.images"), ("blocks/0/syn", {"nobody": [1]}, "no such generator"), ("trackers", {"nobody": "x"}, "trackers"),
     ],
 )  # fmt: skip
 def test_values_beyond_all_sense(mini, tmp_path, capsys, place, value, said):

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -46,6 +47,7 @@ _NO_LABEL = re.compile(
 )
 _FOOTER_END = 8  # the footer's length in 4 bytes, and PAR1
 _SHOWN = 5
+_LFS = b"version https://git-lfs"
 
 
 class BadFiles(ValueError):
@@ -200,7 +202,9 @@ def _check_numbers(stem: str, by_total: dict[int, list[tuple[int, str]]]) -> Non
             raise BadFiles(f"{seen[k]} and {name} are both number {k} of {total}; remove one")
         seen[k] = name
     first = 0 if 0 in seen or total not in seen else 1  # some count from 1
-    if missing := [k for k in range(first, first + total) if k not in seen]:
+    # A few are enough: a name may claim any number.
+    absent = (k for k in range(first, first + total) if k not in seen)
+    if missing := list(islice(absent, 4)):
         matched = _SHARD.fullmatch(found[0][1])
         assert matched is not None, "all of these names have numbers"
         width = len(matched["n"])
@@ -282,8 +286,13 @@ def choose(
             try:
                 found = pq.ParquetFile(opened)
             except pa.ArrowException as error:
-                text = " ".join(str(error).split())[:200]
-                raise BadFiles(f"{file.name} cannot be read as Parquet: {text}") from error
+                opened.seek(0)
+                if opened.read(len(_LFS)) == _LFS:
+                    what = "is a pointer of Git LFS, not the file; run git lfs pull"
+                    raise BadFiles(f"{file.name} {what}") from error
+                raise BadFiles(
+                    f"{file.name} cannot be read as Parquet: {_one_line(error)}"
+                ) from error
             schemas[file.name] = found.schema_arrow
             counted.append(file._replace(rows=found.metadata.num_rows))
     first = next(iter(schemas.values()))
@@ -395,6 +404,10 @@ def _label_column(schema: pa.Schema, wanted: str | None, image: str) -> str:
     raise BadFiles(f"no column can be the label; there are {_some(schema.names)}")
 
 
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "") or "none"
 
@@ -457,7 +470,10 @@ def _check_forms(label: str, found: list[_Column]) -> None:
 def _column(filesystem: fs.FileSystem, columns: Columns, file: File) -> _Column:
     label = columns.label
     with filesystem.open_input_file(file.path) as opened:
-        values = pq.read_table(opened, columns=[label])[label]
+        try:
+            values = pq.read_table(opened, columns=[label])[label]
+        except (OSError, pa.ArrowException) as error:
+            raise BadFiles(f"{file.name}: {label!r} cannot be read: {_one_line(error)}") from error
     kind = _plain(values.type)
     if kind != values.type:
         values = values.cast(kind)
@@ -508,7 +524,8 @@ def _whole_numbers(file: str, label: str, values: pa.ChunkedArray) -> np.ndarray
             f"{file}: {label!r} holds {odd[0]:g}; classes are whole numbers, text or categories"
         )
     if np.abs(numbers.astype(np.float64)).max() >= 2**62:
-        raise BadFiles(f"{file}: {label!r} holds {numbers.max()}; labels are 0 to k-1")
+        extreme = max((numbers.min(), numbers.max()), key=lambda number: abs(float(number)))
+        raise BadFiles(f"{file}: {label!r} holds {extreme}; labels are 0 to k-1")
     return numbers.astype(np.int64)
 
 

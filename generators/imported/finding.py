@@ -23,6 +23,15 @@ def listing(
     """The images of the set at `path`; ValueError, one line, if there is none or it has another
     form.
     """
+    try:
+        return _listing(kind, path, split, image, label, rename)
+    except trees.BadTree as error:
+        raise ValueError(f"path: {error}") from error
+
+
+def _listing(
+    kind: str, path: str, split: str | None, image: str | None, label: str | None, rename: tuple
+) -> Listing:
     if kind == "cifake":
         found = _cifake(path, split or "train")
     elif (folders := _class_folders(path, split)) and not _packed(_root(path, split), folders):

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -230,7 +231,14 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
             f"dataset.class_names: classes are numbers ({numbers[0]!r}) and words ({other!r}), "
             "which have no order; write a mapping from each class to its name"
         )
-    return sorted(classes, key=lambda name: (int(name), name))
+    ordered = sorted(classes, key=int)
+    for one, other in pairwise(ordered):
+        if int(one) == int(other):
+            raise UserError(
+                f"dataset.class_names: the classes {one!r} and {other!r} are one number; write a "
+                "mapping from each class to its name"
+            )
+    return ordered
 
 
 def expanded(value: Any, where: str) -> Any:

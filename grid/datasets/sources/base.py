@@ -1,6 +1,7 @@
 """What every source of a dataset says of itself, and the checks that sources share."""
 
 import errno
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -214,11 +215,8 @@ def checked_range(levels: object) -> tuple[float, float] | None:
     if levels is None:
         return None
     given = levels if isinstance(levels, list | tuple) else ()
-    if (
-        len(given) != 2
-        or not all(type(n) in (int, float) for n in given)
-        or not given[0] < given[1]
-    ):
+    numbers = len(given) == 2 and all(type(n) in (int, float) for n in given)
+    if not numbers or not -math.inf < given[0] < given[1] < math.inf:
         raise UserError(
             f"dataset.range: {levels!r}; write the lowest and the highest grey level: [0, 4095]"
         )

@@ -106,6 +106,16 @@ def check_sizes(
             raise UserError(f"dataset: {several_sizes(first, where, found)}")
 
 
+def first_failure(some: Iterable[bytes | None], reading: Reading) -> str:
+    """What is wrong with the first of images none of which decodes."""
+    for data in some:
+        try:
+            reading.decode(data)
+        except BrokenImage as error:
+            return str(error)[:120]
+    return "there are none"
+
+
 def image_shape(some: Iterable[bytes | None], reading: Reading) -> tuple[int, int, int] | None:
     """(height, width, channels) of stored images: by `size`, else of the first that decodes; None
     if none of 100 does.

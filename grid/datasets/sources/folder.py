@@ -213,6 +213,9 @@ def _splits(root: Path, wish: splitting.Wish) -> dict[str, str]:
         if split not in found and (split == "train" or wish.test is None):
             what = f"{root} has no folder {needed}; it has {', '.join(there[:5]) or 'no folders'}"
             right = "add one, or set test: 0.2 to hold that part of the images back"
+            inside = [name for name in there if (root / name / "train").is_dir()]
+            if split == "train" and inside:
+                right = f"did you mean {root / inside[0]}?"
             raise UserError(f"dataset: imagefolder: {what}; {right}")
     return {split: found[split] for split in SPLITS if split in found}
 
@@ -258,9 +261,12 @@ def _same_classes(
         (train, folder, set(classes) - set(found), found),
     ):
         if missing and (exactly or has == folder):
-            some = ", ".join(sorted(missing)[:3]) + (", …" if len(missing) > 3 else "")
+            first = min(missing)
+            some = ", ".join(map(repr, sorted(missing)[:3])) + (", …" if len(missing) > 3 else "")
             what = f"class {some} is in {has} and not in {lacks}; both need the same classes"
-            raise UserError(f"dataset: {root}: {what}{near(min(missing), others)}")
+            alike = [name for name in others if name.strip().lower() == first.strip().lower()]
+            hint = f"; {alike[0]!r} is another class to us" if alike else near(first, others)
+            raise UserError(f"dataset: {root}: {what}{hint}")
 
 
 def look_into(
@@ -388,11 +394,10 @@ def _from_table(
 def _contents(tree: Tree) -> Contents:
     image = tree.image()
     if image is None:
-        right = "are they images? Without size, one must show the set's"
-        raise UserError(
-            f"dataset: {tree.root}: none of the first {encoded.TRIED} "
-            f"images can be decoded; {right}"
-        )
+        some = ((tree.root / file.name).read_bytes() for file in tree.files["train"][:1])
+        why = encoded.first_failure(some, tree.reading)
+        what = f"none of the first {encoded.TRIED} images can be decoded ({why})"
+        raise UserError(f"dataset: {tree.root}: {what}; are they images?")
     counts = {split: len(files) for split, files in tree.files.items()}
     raw = partial(_raw, str(tree.root))
     return Contents(

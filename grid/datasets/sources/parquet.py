@@ -364,11 +364,13 @@ def _image_shape(table: _Table) -> tuple[int, int, int] | None:
 def _contents(table: _Table) -> Contents:
     image = _image_shape(table)
     if image is None:
-        right = f"is {table.image!r} the column of images? Without size, one must show the set's"
-        raise UserError(
-            f"dataset: {table.place}: none of the first {encoded.TRIED} "
-            f"images can be decoded; {right}"
+        some = (
+            data for _, _, data, _ in _raw(table.place, table.image, _unit(table, "train", 0, 1))
         )
+        why = encoded.first_failure(some, table.reading)
+        what = f"none of the first {encoded.TRIED} images can be decoded ({why})"
+        right = f"is {table.image!r} the column of images?"
+        raise UserError(f"dataset: {table.place}: {what}; {right}")
     counts = {split: len(rows) for split, rows in table.rows.items()}
     read = partial(_read, table.place, table.image, table.reading, image)
     raw = partial(_raw, table.place, table.image)

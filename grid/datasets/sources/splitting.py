@@ -3,6 +3,7 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -114,13 +115,14 @@ def groups_suspected(names: Sequence[str], labels: np.ndarray) -> str | None:
     if (n := sum(bool(_GROUP_IN_NAME.search(name)) for name in names)) > len(names) / 2:
         example = next(name for name in names if _GROUP_IN_NAME.search(name))
         return f"{n:,} names tell whom they are of, such as {example!r}"
-    deep = [name for name in names if name.count("/") > 1]
-    if len({name.rpartition("/")[0] for name in deep}) > 1 and len(deep) > len(names) / 2:
-        return f"images lie in folders within their class, such as {deep[0]!r}"
     for label in np.unique(labels):
         series: dict[str, str] = {}
         counts: dict[str, int] = {}
         own = [names[i] for i in np.flatnonzero(labels == label).tolist()]
+        folders = Counter(name.rpartition("/")[0] for name in own)
+        if len(own) - max(folders.values()) >= len(own) / 2:
+            rarest = min(folders, key=lambda folder: folders[folder])
+            return f"images of a class lie in {len(folders)} folders, such as {rarest!r}"
         for name in own:
             stem = name.rpartition("/")[2].rpartition(".")[0]
             if part := _PART_OF_SERIES.fullmatch(stem):

@@ -4,11 +4,13 @@ perhaps a split and a group.
 
 import csv
 import os
+import stat
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from equigrid.generators.common import trees
-from equigrid.generators.common.decoding import image_suffixes, is_image_name
+from equigrid.generators.common.decoding import is_image_name
 from equigrid.generators.common.parquet_files import LABELS, normal
 from equigrid.grid.datasets.sources import splitting
 from equigrid.grid.errors import UserError, near
@@ -59,14 +61,15 @@ def rows(
         raise UserError(f"dataset.group: {path.name} has no column {wanted!r}; it has {known}")
     found: list[Row] = []
     seen: dict[str, int] = {}
+    files = _Files(root)
     assert file_column is not None
     assert label_column is not None
-    files = columns[file_column]
+    named = columns[file_column]
     lines = zip(
-        files,
+        named,
         columns[label_column],
-        columns[split_column] if split_column else ["train"] * len(files),
-        columns[wanted] if wanted else [""] * len(files),
+        columns[split_column] if split_column else ["train"] * len(named),
+        columns[wanted] if wanted else [""] * len(named),
     )
     for number, (name, text, side, of) in enumerate(lines, start=2):
         at = f"{where}:{number}"
@@ -75,7 +78,7 @@ def rows(
                 raise UserError(f"{at}: no {column}; fill it in, or remove the row")
         if not (clean := normal(text.strip())).isprintable():
             raise UserError(f"{at}: the class {text!r:.60} cannot be printed; give it another name")
-        file, facts = _file(root, name.strip(), at)
+        file, facts = files.find(name.strip(), at)
         if file in seen:
             raise UserError(f"{at}: {file} is in row {seen[file]} too; name each image once")
         seen[file] = number
@@ -89,7 +92,7 @@ def rows(
     chosen = f"files are column {file_column!r}, classes column {label_column!r}"
     chosen += f", splits column {split_column!r}" if split_column else ""
     chosen += f", groups column {wanted!r}" if wanted else ""
-    unlisted = _images(root) - len(found)
+    unlisted = len(files.by_name) - len(found)
     return Listed(path, found, wanted, candidates, max(0, unlisted), f"{path.name}: {chosen}")
 
 
@@ -184,33 +187,49 @@ def _column(
     raise UserError(f"{where} has no column of the {what}; it has {known}; {right}")
 
 
-def _file(root: Path, name: str, at: str) -> tuple[str, os.stat_result]:
-    """The image that a row names, with or without its ending, relative to the folder. Raises
-    UserError.
-    """
-    import stat
+class _Files:
+    """The images below a folder, found by the names that a table gives them."""
 
-    candidates = [name] if is_image_name(name) else [name, *_with_endings(root, name)]
-    for each in candidates:
-        try:
-            facts = (root / each).stat()
-        except (OSError, ValueError):
-            continue
-        if stat.S_ISREG(facts.st_mode):
-            relative = os.path.relpath(root / each, root)
-            if relative.startswith(".."):
-                raise UserError(f"{at}: {name} lies outside of {root}; name files inside of it")
-            return relative, facts
-    raise UserError(f"{at}: there is no image {name!r} in {root}; write its path from there")
+    def __init__(self, root: Path):
+        self.root = root
 
+    @cached_property
+    def by_name(self) -> dict[str, str]:
+        """Paths from the folder, by themselves in one Unicode form."""
+        paths = (entry.path for entry in trees.walk(str(self.root)) if is_image_name(entry.name))
+        return {normal(path): path for path in (os.path.relpath(path, self.root) for path in paths)}
 
-def _with_endings(root: Path, name: str) -> list[str]:
-    return [
-        f"{name}{ending}"
-        for ending in sorted(image_suffixes())
-        if (root / f"{name}{ending}").is_file()
-    ]
+    @cached_property
+    def by_stem(self) -> dict[str, list[str]]:
+        """The same without their endings."""
+        found: dict[str, list[str]] = {}
+        for name, path in self.by_name.items():
+            found.setdefault(os.path.splitext(name)[0], []).append(path)
+        return found
 
+    def find(self, name: str, at: str) -> tuple[str, os.stat_result]:
+        """The image that a row names, with or without its ending, with / or \\, in any Unicode
+        form; and its facts. Raises UserError.
+        """
+        for each in (name, name.replace("\\", "/")):
+            relative = os.path.normpath(os.path.relpath(self.root / each, self.root))
+            try:
+                facts = (self.root / relative).stat()
+            except (OSError, ValueError):
+                facts = None
+            if facts and stat.S_ISREG(facts.st_mode):
+                if relative.startswith(".."):
+                    raise UserError(f"{at}: {name} lies outside of {self.root}; name files in it")
+                return relative, facts
+            found = self.by_name.get(normal(relative)) or self._without_ending(relative, name, at)
+            if found:
+                return found, (self.root / found).stat()
+        raise UserError(
+            f"{at}: there is no image {name!r} in {self.root}; write its path from there"
+        )
 
-def _images(root: Path) -> int:
-    return sum(is_image_name(entry.name) for entry in trees.walk(str(root)))
+    def _without_ending(self, relative: str, name: str, at: str) -> str | None:
+        found = self.by_stem.get(normal(relative), [])
+        if len(found) > 1:
+            raise UserError(f"{at}: {name!r} may be {found[0]} or {found[1]}; write its ending")
+        return found[0] if found else None

@@ -183,10 +183,13 @@ def test_a_job_gets_no_copy(twice, tmp_path, planned, request_of):
     store, the_plan = planned(spec(twice, real=[1], copies=[1]))
     for job in the_plan.of_kind("trial"):
         request = request_of(store, the_plan, job)
-        real = inputs.real_indices(request)
+        payload = job.payload
+        real = inputs.real_indices(request, payload.real)
         assert (real < 30).all()
-        if job.payload["copies"]:
-            assert np.isin(inputs.copies_indices(request), real).all()
+        if payload.copies:
+            of = payload.dataset
+            again = inputs.copies_indices(request, payload.real, payload.copies.n, dataset=of)
+            assert np.isin(again, real).all()
 
 
 def test_a_split_made_here_has_no_copy_on_two_sides(tmp_path, store, write_tree, encode, painted):

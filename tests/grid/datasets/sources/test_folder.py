@@ -157,11 +157,11 @@ def no_images(root):
         (no_images, "train/bee has no images; add some, or remove the class"),
         (
             lambda root: (root / "test" / "cat").mkdir(),
-            "class cat is in test and not in train; both need the same",
+            "class 'cat' is in test and not in train; both need the same",
         ),
         (
             lambda root: shutil.rmtree(root / "test" / "bee"),
-            "class bee is in train and not in test",
+            "class 'bee' is in train and not in test",
         ),
         (
             lambda root: paint(root / "train" / "loose.png", 0),
@@ -177,7 +177,7 @@ def no_images(root):
         ),
         (
             lambda root: tree(root, splits=("val",), classes=("dog",)),
-            "class dog is in val and not in train",
+            "class 'dog' is in val and not in train",
         ),
         (
             lambda root: (root / "train" / "ant" / "9.png").symlink_to("nowhere"),

@@ -248,7 +248,7 @@ PATIENTS = [f"{'ab'[p % 2]}/patient{p:02d}_{i}.png" for p in range(10) for i in 
     [
         (PATIENTS, "40 names tell whom they are of, such as"),
         ([f"{c}/{c}{p}_{i}.png" for c in "ab" for p in range(5) for i in range(3)], "3 names begin with 'a0'"),
-        ([f"{c}/{p}/{i}.png" for c in "ab" for p in range(5) for i in range(3)], "images lie in folders within their class"),
+        ([f"{c}/{p}/{i}.png" for c in "ab" for p in range(5) for i in range(3)], "images of a class lie in 5 folders, such as"),
         ([f"{c}/S{p}-slice{i}.png" for c in "ab" for p in range(5) for i in range(3)], "names begin with 'S0'"),
     ],
 )  # fmt: skip
@@ -522,3 +522,48 @@ def test_mixed_sizes_are_found_before_anything_runs(both, encode, painted):
     with pytest.raises(UserError, match="the first is 8×8, test/b/2.png is 9×12 .*; set size"):
         source(both).check()
     assert source(both, size=8).check is None
+
+
+# What newcomers bring -----------------------------------------------------------------------------
+
+
+def test_files_are_found_however_a_table_writes_them(tmp_path, write_tree):
+    root = write_tree(
+        tmp_path, [f"cafe\u0301/{i}.png" for i in range(6)] + [f"tea/{i}.png" for i in range(6)]
+    )
+    rows = [*(f"caf\u00e9/{i}.png,a" for i in range(6)), *(f"tea\\{i},b" for i in range(6))]
+    (root / "t.csv").write_text("file,label\n" + "\n".join(rows))
+    assert source(root, labels="t.csv", test=0.2).shape.train_counts == (5, 5)
+    shutil.copy(root / "tea/3.png", root / "tea/3.jpg")
+    refused(root, "t.csv:11: 'tea.*3' may be tea/3.* or tea/3", labels="t.csv", test=0.2)
+
+
+def test_the_folder_inside_is_named(tmp_path, write_tree):
+    write_tree(tmp_path / "set", BOTH)
+    refused(tmp_path, "has no folder train; it has set; did you mean .*/set")
+
+
+def test_classes_that_differ_in_case_or_a_space_are_told_apart(both):
+    shutil.move(both / "test/a", both / "test/A")
+    refused(both, "class 'A' is in test and not in train.*; 'a' is another class to us")
+    shutil.move(both / "test/A", both / "test/a ")
+    refused(both, "class 'a ' is in test .*'a' is another class to us")
+
+
+def test_the_first_failure_is_told_where_nothing_decodes(tmp_path):
+    for name in BOTH:
+        path = tmp_path / name.replace(".png", ".tif")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), -1000, np.int32)).save(path)
+    src = source(tmp_path)
+    with pytest.raises(UserError, match="can be decoded .its grey levels run from -1000 to -1000"):
+        src.contents()
+    refused(tmp_path, "dataset.range: .0, inf.", range=[0, float("inf")])
+    assert source(tmp_path, range=[-1000, 400]).shape.image == (8, 8, 3)
+
+
+def test_one_number_written_twice_has_no_order(tmp_path, write_tree):
+    root = write_tree(
+        tmp_path, [f"{s}/{c}/0.png" for s in ("train", "test") for c in ("01", "1", "2")]
+    )
+    refused(root, "the classes '01' and '1' are one number", class_names=list("abc"))

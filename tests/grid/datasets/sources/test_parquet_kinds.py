@@ -406,3 +406,30 @@ def test_metadata_that_is_no_list_of_names_is_passed_over(tmp_path, write_parque
             table = pq.read_table(path).replace_schema_metadata({"huggingface": text})
             pq.write_table(table, path)
         assert source(tmp_path).classes == ("0", "1", "2")
+
+
+def test_pointers_and_damage_are_told_by_file(tmp_path, write_parquet):
+    path = write_parquet(tmp_path / "train-00000-of-00001.parquet", TRAIN)
+    write_parquet(tmp_path / "test.parquet", TEST, start=1)
+    data = path.read_bytes()
+    path.write_bytes(data[:-20])
+    refused(tmp_path, "train-00000-of-00001.parquet cannot be read as Parquet")
+    column = pq.ParquetFile(tmp_path / "test.parquet").metadata.row_group(0).column(2)
+    start = column.dictionary_page_offset or column.data_page_offset
+    path.write_bytes(data)
+    assert column.path_in_schema == "label"
+    damaged = bytearray((tmp_path / "test.parquet").read_bytes())
+    damaged[start : start + 20] = b"\xff" * 20
+    (tmp_path / "test.parquet").write_bytes(bytes(damaged))
+    refused(tmp_path, "test.parquet: 'label' cannot be read")
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    refused(
+        tmp_path,
+        "train-00000-of-00001.parquet is a pointer of Git LFS, not the file; run git lfs pull",
+    )
+
+
+def test_a_name_that_claims_endless_files(tmp_path, write_parquet):
+    write_parquet(tmp_path / "train-00000-of-9999999999999.parquet", TRAIN)
+    write_parquet(tmp_path / "test.parquet", TEST, start=1)
+    refused(tmp_path, "1 of 9999999999999 files of train are there")

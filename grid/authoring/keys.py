@@ -253,7 +253,8 @@ def _datasets() -> Section:
         f"`dataset` is a name ({names}), or a mapping of a kind to its place, with options after "
         "it: `{imagefolder: PATH, size: 32}`. [docs/datasets.md](datasets.md) says more."
     )
-    places, options = [], {}
+    places: list[Key] = []
+    options: dict[tuple[str, ...], list[str]] = {}
     for kind, source in catalogue.SOURCES.items():
         if kind in medmnist.NAMES and kind != medmnist.NAMES[0]:
             continue  # one speaks for all

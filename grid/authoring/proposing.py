@@ -148,16 +148,19 @@ def _reason_to_resize(
 def _generator(shape: Shape, kind: str) -> tuple[dict[str, Any], str]:
     """An EDM whose levels divide the images."""
     sides = (shape.height, shape.width)
+    network: dict[str, int | list[int]] = {}
     if max(sides) <= SMALL:
         multipliers = [2] * _levels(sides, 2)
-        network = {} if len(multipliers) == 2 else {"network": {"channel_mult": multipliers}}
-        return {"kind": "edm", "preset": "digits", **network}, (
+        if len(multipliers) != 2:
+            network["channel_mult"] = multipliers
+        return {"kind": "edm", "preset": "digits", **_part("network", network)}, (
             "closed set: trained from scratch on the base alone; about half a minute on a core"
         )
     if kind == "cpu":
         patch = 2 if all(side % 2 == 0 and side >= 16 for side in sides) else 1
         inner = (sides[0] // patch, sides[1] // patch)
-        network = {"patch": patch} if patch != 2 else {}
+        if patch != 2:
+            network["patch"] = patch
         if (levels := _levels(inner, 3)) != 3:
             network["channel_mult"] = [1, 2, 4][:levels]
         return {"kind": "edm", "preset": "cifar10-2cores", **_part("network", network)}, (
@@ -165,7 +168,6 @@ def _generator(shape: Shape, kind: str) -> tuple[dict[str, Any], str]:
             "each base size and subset seed at 32×32 (on a GPU write preset: cifar10-bases)"
         )
     levels = _levels(sides, 4 if max(sides) > 32 else 3)
-    network = {}
     if levels != 3 or sides[0] != 32:
         network["channel_mult"] = [1, 2, 2, 2] if levels == 4 else [2] * levels
         heights = [sides[0] >> level for level in range(levels)]

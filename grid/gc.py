@@ -104,7 +104,7 @@ class _Needs:
         self.busy = {
             job_id for the_plan in plans if _runs(store, the_plan) for job_id in the_plan.jobs
         }
-        self.datasets = {folder for the_plan in plans for folder in _dataset_folders(the_plan)}
+        self.datasets = {folder for the_plan in plans for folder in the_plan.dataset_folders()}
         self.replaced = set(results.replaced(store))
 
     def of_datasets(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
@@ -191,9 +191,3 @@ def _reasons() -> dict[str, Reasons]:
 def _runs(store: Store, the_plan: Plan) -> bool:
     found = lock.holder(store, the_plan.resolved.spec.name)
     return found is not None and found.alive
-
-
-def _dataset_folders(the_plan: Plan) -> set[str]:
-    source, dataset = the_plan.resolved.source, the_plan.resolved.dataset
-    shards = (*dataset.train, *dataset.val, *dataset.test) if dataset else ()
-    return {source.key, source.shards_key, *(layout.dataset_folder(ref.manifest) for ref in shards)}

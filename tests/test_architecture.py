@@ -240,6 +240,7 @@ def test_the_readme_commands_work(tmp_path):
         "fit",
         "report",
         "equiv",
+        "grids",
         "gc",
         "paper",
         "equiv",

@@ -240,7 +240,7 @@ def _limits(marks: list[Any]) -> str:
         for kind, text in ((Ge, "from {}"), (Gt, "above {}"), (Le, "up to {}"), (Lt, "below {}")):
             if isinstance(mark, kind):
                 value = getattr(mark, kind.__name__.lower())
-                words.append(text.format(f"{value:g}"))
+                words.append(text.format(f"{value:,}" if isinstance(value, int) else f"{value:g}"))
     return f" {' '.join(words)}" if words else ""
 
 

@@ -22,6 +22,7 @@ COMMANDS: tuple[Callable, ...] = (
     answers.fit,
     answers.report,
     answers.equiv,
+    storage.grids,
     storage.gc,
     listings.presets,
     drafts.keys,

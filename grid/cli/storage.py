@@ -26,3 +26,15 @@ def gc(
         print_json({"garbage": [item._asdict() for item in garbage], "freed_bytes": freed})
     else:
         screens.show_garbage(garbage, deleted=delete)
+
+
+def grids(store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
+    """List the grids in a store: how far each is, when it had its last result, its size."""
+    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.grids import grids as found_in
+
+    lines = found_in(open_filled(store))
+    if as_json:
+        print_json([line.__dict__ for line in lines])
+    else:
+        screens.show_grids(lines)

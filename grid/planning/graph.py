@@ -7,6 +7,7 @@ from typing import NamedTuple
 from equigrid.grid.jobs.job import Job
 from equigrid.grid.jobs.pool import Pool
 from equigrid.grid.planning.resolve import Resolved
+from equigrid.grid.store import layout
 
 __all__ = ["Cell", "Job", "Plan", "Pool"]
 
@@ -60,3 +61,10 @@ class Plan:
         for cell in self.cells:
             by_trial.setdefault(cell.trial_id, []).append(cell)
         return by_trial
+
+    def dataset_folders(self) -> set[str]:
+        """The folders of a store in which its dataset lies."""
+        source, dataset = self.resolved.source, self.resolved.dataset
+        shards = (*dataset.train, *dataset.val, *dataset.test) if dataset else ()
+        folders = {layout.dataset_folder(ref.manifest) for ref in shards}
+        return {source.key, source.shards_key, *folders}

@@ -1,12 +1,15 @@
 """What the commands print: tables and lines for people."""
 
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.reporting.estimate import Line
+from equigrid.grid.reporting.grids import GridLine
 from equigrid.grid.reporting.status import Status
 from equigrid.grid.reporting.summary import Summary
 from equigrid.grid.store.layout import top_folder
@@ -145,6 +148,29 @@ def show_failures(summary: Summary, console: Console) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     console.print(
         "the tracebacks are in the store (equigrid status --json); the next run tries these again"
+    )
+
+
+def show_grids(lines: Sequence[GridLine]) -> None:
+    """The grids of a store, a row each."""
+    table = Table()
+    for name in ("grid", "dataset"):
+        table.add_column(name, overflow="fold")
+    for name in ("done", "cells", "last result", "size"):
+        table.add_column(name, justify="right")
+    for line in lines:
+        at = "running" if line.running else line.last_result_at or "–"
+        done, cells = (("–" if n is None else f"{n:,}") for n in (line.done, line.cells))
+        size = "–" if line.bytes is None else size_text(line.bytes)
+        table.add_row(escape(line.name), escape(line.dataset), done, cells, at, size)
+    console = screen()
+    console.print(table)
+    for line in lines:
+        if line.trouble:
+            text = f"{line.name} cannot be planned: {line.trouble}"
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        "sizes are of all that a grid uses; what several use counts in each", highlight=False
     )
 
 

@@ -454,9 +454,8 @@ def print_table(task: Task, rows: list[dict]) -> None:
     print(
         f"{device_name(task.device)}; {datetime.now(UTC):%Y-%m-%d}; torch {torch.__version__}, "
         f"python {platform.python_version()}; {task.model}, {len(task.labels)} images of "
-        f"{height}×{width}×{channels}, "
-        f"{task.epochs} epochs of batch {task.recipe.batch}; large product in "
-        f"{'bf16' if bf16 else 'float32'}: "
+        f"{height}×{width}×{channels}, {task.epochs} epochs of batch {task.recipe.batch}; large "
+        f"product in {'bf16' if bf16 else 'float32'}: "
         f"{peak / 1e12:.2f} TFLOP/s" + (f", data sheet {sheet / 1e12:.0f}" if sheet else "") + "\n"
     )
     print(

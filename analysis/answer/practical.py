@@ -88,10 +88,9 @@ class CurveAnswer:
             return f"on the surface {what} bring no gain that would need synthetic images"
         if self.below_measured is not None:
             return (
-                f"{what} are matched by fewer than {self.below_measured:,.0f} synthetic "
-                "images, the smallest measured "
-                "amount (between none and that the surface, which is not measured there, "
-                f"gives {_images(self.n_syn)})"
+                f"{what} are matched by fewer than {self.below_measured:,.0f} synthetic images, "
+                "the smallest measured amount (between none and that the surface, which is not "
+                f"measured there, gives {_images(self.n_syn)})"
             )
         doubt = (
             f" ({self.unreachable:.0%} of the redrawn data: no amount does)"

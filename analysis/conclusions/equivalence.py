@@ -126,8 +126,8 @@ class CurveResult:
         if self.determined:
             return (
                 f"{self.key}: n_syn/n_base = {self.c1.value:.3f}^(n_base/{1 / self.tau:,.0f}) x "
-                f"({self.c2.value:.3f}^(n_real/n_base) - 1), "
-                f"c1 {self.c1.text(3)}, c2 {self.c2.text(3)}"
+                f"({self.c2.value:.3f}^(n_real/n_base) - 1), c1 {self.c1.text(3)}, c2 "
+                f"{self.c2.text(3)}"
             )
         return f"{self.key}: undetermined, because " + "; ".join(self.reasons)
 

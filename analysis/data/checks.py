@@ -88,8 +88,8 @@ def _without_impossible(frame: pd.DataFrame, metric: str, problems: list[str]) -
         first = frame[wrong].iloc[0]
         problems.append(
             f"{int(wrong.sum())} rows have a {metric} outside 0 to 100 (first: "
-            f"{first['accuracy']:g} in trial "
-            f"{first['trial_id']}): accuracies are in percent; those rows are left out"
+            f"{first['accuracy']:g} in trial {first['trial_id']}): accuracies are in percent; "
+            "those rows are left out"
         )
     return frame[~wrong]
 
@@ -119,10 +119,9 @@ def _without_duplicates(frame: pd.DataFrame, problems: list[str]) -> pd.DataFram
     if again.any():
         first = frame[again].iloc[0]
         problems.append(
-            f"{int(again.sum())} cells occur more than once with the same seeds but "
-            "another trial_id (first: trial "
-            f"{first['trial_id']}, {describe_cell(first)}): the first of each is used. Two "
-            "revisions or two versions of the dataset in one table would do this"
+            f"{int(again.sum())} cells occur more than once with the same seeds but another "
+            f"trial_id (first: trial {first['trial_id']}, {describe_cell(first)}): the first of "
+            "each is used. Two revisions or two versions of the dataset in one table would do this"
         )
     return frame[~again]
 

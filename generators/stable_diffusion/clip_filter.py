@@ -62,9 +62,8 @@ def least(confidence: np.ndarray, config: ClipFilter, names: tuple[str, ...]) ->
         if highest < bound:
             raise ValueError(
                 f"clip_filter keeps nothing of class {name!r}: its highest confidence "
-                f"{highest:.3g} lies below "
-                f"{bound:.3g}, the bound of all classes; scope class, "
-                "or a smaller drop, would keep some"
+                f"{highest:.3g} lies below {bound:.3g}, the bound of all classes; scope class, or "
+                "a smaller drop, would keep some"
             )
     return np.full(len(confidence), bound, confidence.dtype)
 

@@ -64,27 +64,9 @@ def results(*, as_printed: bool = False) -> pd.DataFrame:
     if as_printed:
         real = published["arm"] == "real"
         published.loc[real, "n_real_added"] = published.loc[real, "printed_added"]
-    # The base rows recur in several tables.
     cell = [
-        "dataset",
-        "classifier",
-        "recipe",
-        "arm",
-        "generator",
-        "n_base",
-        "n_real_added",
-        "n_syn",
-    ]
-    cell = [
-        "dataset",
-        "classifier",
-        "recipe",
-        "arm",
-        "generator",
-        "n_base",
-        "n_real_added",
-        "n_syn",
-    ]
+        "dataset", "classifier", "recipe", "arm", "generator", "n_base", "n_real_added", "n_syn",
+    ]  # fmt: skip
     published = published.drop_duplicates(cell)  # the base rows recur in several tables
     return to_frame([_result(row) for row in published.to_dict("records")])
 

@@ -213,7 +213,7 @@ def _opened(mapping: str | dict[str, Any], why: dict[str, str], group: str | Non
         return found.with_(because, group=columns[0])
     held = {**mapping, "test": TEST}
     reasons = {**why, "test": "there is no test split: this part of each class is held back"}
-    split = Found(held, None, reasons)  # type: ignore[arg-type]
+    split = Found(held, None, reasons)  # type: ignore[arg-type]  # opened below
     if columns:
         return split.with_(because, group=columns[0])
     try:

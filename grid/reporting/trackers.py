@@ -34,16 +34,9 @@ PARAMS = (
     "seed", "rev",
 )  # fmt: skip
 METRICS = (
-    "top1",
-    "top5",
-    "loss",
-    "val_top1",
-    "epochs",
-    "steps",
-    "seconds",
-    "images_per_s",
+    "top1", "top5", "loss", "val_top1", "epochs", "steps", "seconds", "images_per_s",
     "peak_device_bytes",
-)
+)  # fmt: skip
 TAGS = ("grid", "trial_id", "attempt", "status", "node", "device", "world_size", "code")
 COLUMNS = [*PARAMS, *METRICS, *TAGS, "error", "started_at", "finished_at"]
 

@@ -531,6 +531,7 @@ class TestReleased:
             self.taken(self.released(tmp_path / "other.safetensors", vae=vae))
 
 
+@pytest.mark.long
 def test_two_workers_equal_one(whole, in_two_workers):
     """Equal to one process but for the order of sums; a worker group's state resumes in one
     process.

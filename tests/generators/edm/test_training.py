@@ -336,6 +336,7 @@ class TestLossGivesOut:
         assert error.value.saved == saved[-1] == (2 if bad == 4 else 4)
 
 
+@pytest.mark.long
 def test_two_workers_equal_one(in_two_workers):
     """Equal to one process but for the order of sums; a worker group's state resumes in one
     process.

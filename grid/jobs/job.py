@@ -35,12 +35,6 @@ class Identified:
 class Payload(Identified):
     """What the body of a job is told of it."""
 
-    def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
-
-    def get(self, name: str) -> Any:
-        return getattr(self, name, None)
-
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -15,18 +15,17 @@ from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.generators.common import pools
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import content_id
-from equigrid.grid.jobs import generator, ingest, kinds, shard, trial
+from equigrid.grid.jobs import generator, ingest, shard, trial
 from equigrid.grid.jobs.generator import GeneratorPayload
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.ingest import IngestPayload
 from equigrid.grid.jobs.job import Job, Subset, Synthetic
+from equigrid.grid.jobs.kinds import KINDS, rank
 from equigrid.grid.jobs.pool import PlannedPool, Pool, PoolIdentity
 from equigrid.grid.jobs.trial import Copies, TrialPayload
 from equigrid.grid.planning.arms import Arm, arms_of
 from equigrid.grid.planning.graph import Cell, Plan
 from equigrid.grid.planning.resolve import GeneratorChoice, Resolved
-
-KINDS = tuple(kinds.KINDS)
 
 
 def plan(resolved: Resolved) -> Plan:
@@ -49,7 +48,7 @@ def plan(resolved: Resolved) -> Plan:
             used[pool.pool.id] = replace(known, n_used=max(known.n_used, pool.n_used))
     for job in _of_pools(grid, used.values()):
         jobs.setdefault(job.id, job)
-    ordered = {job.id: job for job in sorted(jobs.values(), key=lambda job: kinds.rank(job.kind))}
+    ordered = {job.id: job for job in sorted(jobs.values(), key=lambda job: rank(job.kind))}
     return Plan(resolved, ordered, cells, {pool_id: one.pool for pool_id, one in used.items()})
 
 
@@ -213,6 +212,6 @@ def _pool(
 def _of_pools(grid: GridFacts, used: Iterable[PlannedPool]) -> Iterator[Job]:
     """What is measured of pools, and what that needs, kind by kind."""
     for pool in used:
-        for kind in kinds.KINDS.values():
+        for kind in KINDS.values():
             if kind.plan:
                 yield from kind.plan(grid, pool)

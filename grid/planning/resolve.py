@@ -85,6 +85,8 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
             update={"zero_shot": zero_shot.model_copy(update={"text_encoder": encoder})}
         )
     _check_kinds("expected_seconds", spec.expected_seconds, on_slots())
+    grouped = [name for name, kind in on_slots().items() if kind.many_devices]
+    _check_kinds("execution.workers", spec.execution.workers, grouped)
     source = catalogue.source(spec.dataset)
     dataset = catalogue.lookup(store, source.key) if store else None
     if dataset is None and source.check:

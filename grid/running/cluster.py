@@ -17,7 +17,7 @@ from equigrid.grid.errors import ClusterError, StoreError
 from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
 from equigrid.grid.spec import Execution
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, layout
 
 LOOK_EVERY_S = 5.0  # at the list of nodes
 DEATH_KNOWN_S = 30.0  # a machine's, after its processes died; Ray's health checks take less
@@ -93,7 +93,7 @@ def check_all_nodes_see(store: Store) -> None:
 def _trouble_with(store: Store) -> str | None:
     try:
         store.check_identity()
-        store.exists("check")
+        store.exists(layout.CHECK)
     except StoreError as error:
         return str(error)
     return None

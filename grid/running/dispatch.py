@@ -20,7 +20,7 @@ BEFORE = [name for name in on_slots() if rank(name) < min(map(rank, SHARE))]
 
 def workers_of(the_plan: Plan, job: Job) -> int:
     """Devices that a job runs on at once; more than one are a worker group."""
-    return getattr(the_plan.resolved.spec.execution.workers, job.kind, 1)
+    return the_plan.resolved.spec.execution.workers_of(job.kind)
 
 
 def queue_of(the_plan: Plan, todo: Iterable[Job]) -> JobQueue:

@@ -18,6 +18,7 @@ from equigrid.grid import jobs
 from equigrid.grid.datasets import ingest
 from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.ids import new_attempt
+from equigrid.grid.jobs import trial
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.planning.pending import pending
@@ -167,7 +168,9 @@ class Driver:
             who = f"process {owner.pid} of {owner.user} on {owner.host}"
             self.observers.message(f"{who} took over; leaving")
             raise TakenOver
-        enough = self.max_trials is not None and self.summary.jobs["trial"] >= self.max_trials
+        enough = (
+            self.max_trials is not None and self.summary.jobs[trial.KIND.name] >= self.max_trials
+        )
         return not (enough or self.queue.is_over)
 
     # What came back -------------------------------------------------------------------------------

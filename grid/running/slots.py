@@ -21,6 +21,7 @@ from ray.actor import ActorHandle
 
 from equigrid.grid import jobs
 from equigrid.grid.errors import ClusterError, StoreError, UserError
+from equigrid.grid.jobs import shard
 from equigrid.grid.jobs.checkpoints import leaving
 from equigrid.grid.running import cluster
 from equigrid.grid.spec import Execution
@@ -71,7 +72,7 @@ class Slot:
         """Makes an attempt at a job. title: what the log calls it."""
         log.info("%s %s: %s", request.kind, request.id, title)
         self.busy = True
-        if request.kind != "shard":
+        if request.kind != shard.KIND.name:
             _let_samplers_go()
         try:
             outcome = jobs.run(self.store, request)
@@ -174,7 +175,7 @@ class SlotPool:
         """Raises UserError if the present nodes have no room for the largest worker group. (What
         the spec's `slots` promises, an autoscaler may bring.)
         """
-        most = max(execution.workers.model_dump().values())
+        most = execution.most_workers
         if self.most is None and self.capacity < most:
             what = "GPUs" if self.gpus else "CPU cores"
             room = f"the cluster has room for {self.capacity} slots ({what})"

@@ -110,15 +110,6 @@ class Block(Frozen):
         return self
 
 
-class Workers(Frozen):
-    """Devices for one training of each kind."""
-
-    generator: Annotated[int, Field(ge=1)] = 1
-    """Devices of a generator's training."""
-    trial: Annotated[int, Field(ge=1)] = 1
-    """Devices of a trial."""
-
-
 class Execution(Frozen):
     """How a grid runs, in slots that each hold a device: never part of an id."""
 
@@ -132,8 +123,10 @@ class Execution(Frozen):
     """PyTorch's in a slot. On CPU a result is bitwise the same only for equal threads."""
     slots: Annotated[int, Field(ge=1)] | None = None
     """Most at once; null: as many as the machines hold."""
-    workers: Workers = Workers()
-    """Devices for one training."""
+    workers: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Devices for one training, by kind of job: generator, trial; more than one make a worker group
+    (DistributedDataParallel).
+    """
     retries: Annotated[int, Field(ge=0)] = 3
     """Of a job that a lost machine or process took with it."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 120
@@ -150,12 +143,12 @@ class Execution(Frozen):
 
     def workers_of(self, kind: str) -> int:
         """Devices that a job of a kind runs on at once; more than one are a worker group."""
-        return getattr(self.workers, kind, 1)
+        return self.workers.get(kind, 1)
 
     @property
     def most_workers(self) -> int:
         """Devices that the largest job of the grid needs at once."""
-        return max(self.workers.model_dump().values())
+        return max(self.workers.values(), default=1)
 
 
 class Validation(Frozen):

@@ -135,6 +135,7 @@ def test_what_a_new_kind_wrote_is_collected_once_no_grid_needs_it(letters, plann
 def test_a_kind_that_there_is_not_is_refused_where_a_spec_names_one(mini):
     for changes, words in (
         ({"expected_seconds": {"trail": 3}}, "expected_seconds: 'trail' .*did you mean 'trial'"),
+        ({"execution": {"workers": {"shard": 2}}}, "workers: 'shard' .*known: generator, trial"),
     ):
         with pytest.raises(ValueError, match=words):
             resolve(load(mini | changes), None)

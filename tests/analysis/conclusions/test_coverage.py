@@ -11,6 +11,7 @@ from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted, cove
 PLANTED = Planted(LIKE_CIFAR10, generator_sd=0.4, generator_tilt_sd=0.13)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("subset_seeds", [3, 5])
 def test_intervals_cover(subset_seeds):
     """Reduced: 24 tables. With a true coverage of 95 % fewer than 20 of 24 happens six times in a

@@ -49,6 +49,7 @@ def test_undetermined_where_synthetic_images_were_planted_to_be_useless():
     assert any("copies" in note for note in curve.notes)
 
 
+@pytest.mark.long
 def test_false_findings_are_rare_and_true_ones_common():
     useless = replace(PLANTED, surfaces=USELESS)
     found = [one(useless.table(seed), details=False).determined for seed in range(20)]

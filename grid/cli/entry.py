@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from equigrid import __version__
-from equigrid.grid.cli import answers, datasets, drafts, grids, listings, storage, streams
+from equigrid.grid.cli import answers, datasets, drafts, grids, listings, pools, storage, streams
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 
 COMMANDS: tuple[Callable, ...] = (
@@ -47,6 +47,7 @@ app = typer.Typer(
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(datasets.app)
+app.add_typer(pools.app)
 
 
 @app.callback(invoke_without_command=True)

@@ -21,6 +21,7 @@ def test_draws_have_the_stated_covariance() -> None:
     np.testing.assert_allclose(np.cov(errors.T), noise.cov[0], atol=0.06 * noise.cov[0].max())
 
 
+@pytest.mark.long
 def test_variances_are_recovered_with_many_seeds() -> None:
     design = sim.Design(**{**sim.DIGITS.__dict__, "subset_seeds": 20, "seeds": 4, "n_test": None})
     levels = sim.NoiseLevels(0.5, subset=1.0, generator=1.5, tilt=0.5, interaction=0.5)

@@ -98,6 +98,7 @@ def test_every_curve_of_the_paper_is_analysed_without_raising():
     json.dumps(analysis.to_json(), allow_nan=False)
 
 
+@pytest.mark.long
 def test_readings_change_one_thing_at_a_time():
     rows = {row["reading"]: row for row in protocol_variants.readings(5)}
     first = next(iter(rows.values()))
@@ -110,6 +111,7 @@ def test_readings_change_one_thing_at_a_time():
         protocol_variants.readings(7)
 
 
+@pytest.mark.long
 def test_one_tenth_of_a_point_moves_the_ill_determined_pairs_far():
     assert protocol_variants.per_tenth_point(8)["c2"] > 0.3
     assert protocol_variants.per_tenth_point(6)["c2"] < 0.05

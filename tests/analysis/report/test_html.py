@@ -77,6 +77,7 @@ def written(tmp_path_factory):
     return write_report(table, analysed(table), tmp_path_factory.mktemp("out"), extras=extras)
 
 
+@pytest.mark.long
 def test_one_file_without_network_references_and_under_six_megabytes(written):
     html = written.read_text()
     body = re.sub(

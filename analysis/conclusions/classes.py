@@ -24,6 +24,9 @@ COLUMNS = [
 ]
 
 
+_SHOWN = 5  # classes in a sentence
+
+
 def class_gains(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     """Per cell and class, the mean gain over the base in points, paired by subset seed, with
     Student's interval.
@@ -43,6 +46,29 @@ def class_gains(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
     ]
     found = [part for part in found if len(part)]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
+
+
+def never_right(table: pd.DataFrame) -> list[str]:
+    """A sentence for each base size at which every training on the base alone gets all test images
+    of a class wrong: gains there begin at nothing, and top-1 may not show it.
+    """
+    if "per_class" not in table:
+        return []
+    base = table[(table["arm"] == "base") & (table["status"] == "ok") & table["per_class"].notna()]
+    base = base.drop_duplicates([*FAMILY, "n_nominal", "trial_id"])
+    found = []
+    for (dataset, classifier, _, n), rows in base.groupby([*FAMILY, "n_nominal"], sort=True):
+        best = np.max([np.asarray(one, dtype=float) for one in rows["per_class"]], axis=0)
+        wrong = np.flatnonzero(best == 0)  # NaN: no test image of the class
+        if len(wrong):
+            some = ", ".join(map(str, wrong[:_SHOWN])) + (", …" if len(wrong) > _SHOWN else "")
+            what = f"class{'es' * (len(wrong) > 1)} {some}"
+            found.append(
+                f"{dataset}, {classifier}, base {n:,}: no image of {what} is ever classified right "
+                f"({len(rows)} trainings on the base alone); look at balanced accuracy, and at "
+                "class weights"
+            )
+    return found
 
 
 def _family(rows: pd.DataFrame, per_class: pd.Series, level: float) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from equigrid.analysis.conclusions.classes import never_right
 from equigrid.analysis.conclusions.controls import Gain, cell_gains, pooled_gain
 from equigrid.analysis.conclusions.verdict import notes_on, reasons_against
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
@@ -202,7 +203,8 @@ def analyse(table: pd.DataFrame, *, settings: Settings = DEFAULTS) -> Analysis:
         )
         for key in curve_keys(checked.frame)
     )
-    return Analysis(curves, checked.problems, settings, len(table), len(checked.failed))
+    problems = (*checked.problems, *never_right(table))
+    return Analysis(curves, problems, settings, len(table), len(checked.failed))
 
 
 def _worth(checked: Checked, settings: Settings) -> dict[tuple, dict[str, SyntheticWorth]]:

@@ -33,6 +33,7 @@ from equigrid.analysis.figures.style import (
     thousands,
     tidy,
 )
+from equigrid.analysis.settings import NAMES
 
 __all__ = [
     "accuracy_curves",
@@ -47,11 +48,12 @@ __all__ = [
 ]
 
 FORMATS = ("png", "svg", "pdf")
-METRIC_NAMES = {
-    "top1": "Top-1 accuracy (%)",
-    "top5": "Top-5 accuracy (%)",
-    "val_top1": "Validation accuracy (%)",
-}
+
+
+def axis_label(metric: str) -> str:
+    """The metric's name, to stand at an axis."""
+    name = NAMES[metric]
+    return f"{name[0].upper()}{name[1:]} (%)"
 
 
 def save(
@@ -96,7 +98,7 @@ def accuracy_curves(
     if means.empty:
         return empty_figure("No finished trials to draw.")
     if fixed_synthetic(means):
-        return _real_added_to_synthetic(means, family, METRIC_NAMES[metric])
+        return _real_added_to_synthetic(means, family, axis_label(metric))
     sizes = sorted(means["n_nominal"].unique())
     with mpl.rc_context(FONT):
         figure, grid = panels(len(sizes))
@@ -107,7 +109,7 @@ def accuracy_curves(
             axes.set_title(f"base {size:,.0f} images")
         for axes in grid:
             axes.set_xlabel("added images / base images")
-        figure.supylabel(METRIC_NAMES[metric], fontsize=9)
+        figure.supylabel(axis_label(metric), fontsize=9)
         dataset, classifier, recipe = family
         figure.suptitle(f"{dataset}, {classifier} (recipe {recipe})", fontsize=10.5)
         legend_below(figure, handles.values(), handles.keys())

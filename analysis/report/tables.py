@@ -3,14 +3,17 @@
 import json
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from equigrid.analysis.conclusions.comparisons import Compared, real_gains, recipe_gains
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
 from equigrid.analysis.conclusions.ratio import ImprovementRatio, improvement_ratios
+from equigrid.analysis.data.checks import CELL, FAMILY
 from equigrid.analysis.data.summary import cell_means
 from equigrid.analysis.figures.zero_shot import MEASURES, zero_shot_means
 from equigrid.analysis.fitting.surface import EQ11, rank
+from equigrid.analysis.settings import METRICS, NAMES
 
 _MAX_ROWS = 500  # of a table in the report; the whole one is in the store
 _SURFACES = 3  # listed per base size
@@ -212,19 +215,47 @@ def _value(value: object) -> dict:
 
 
 def _cells_table(table: pd.DataFrame, analysis: Analysis) -> dict:
-    means = cell_means(table, metric=analysis.settings.metric, level=analysis.settings.level)
+    shown = analysis.settings.metric
+    means = cell_means(table, metric=shown, level=analysis.settings.level)
+    others = _other_metrics(table, means, shown)
     rows = [
         {
             "dataset": r["dataset"], "classifier": r["classifier"], "base": int(r["n_nominal"]),
             "arm": r["arm"], "generator": r["generator"],
             "added": int(r["n_real_added"] + r["n_syn"] + r["n_copies"]),
-            "scale": float(r["scale"]), "accuracy %": f"{r['mean']:.2f}",
-            "interval": _interval(r["low"], r["high"]), "trainings": int(r["trials"]),
-            "subset seeds": int(r["clusters"]),
+            "scale": float(r["scale"]), _heading(shown): f"{r['mean']:.2f}",
+            "interval": _interval(r["low"], r["high"]), **others[i],
+            "trainings": int(r["trials"]), "subset seeds": int(r["clusters"]),
         }
-        for r in means.to_dict("records")
+        for i, r in enumerate(means.to_dict("records"))
     ]  # fmt: skip
     return _table("cells", "Accuracies", rows, "No finished trials.")
+
+
+def _heading(metric: str) -> str:
+    return f"{NAMES[metric]} %"
+
+
+def _other_metrics(table: pd.DataFrame, means: pd.DataFrame, shown: str) -> list[dict]:
+    """By row of `means`, the other metrics that the table has, in words. One that is the same as
+    the one shown in every cell, as balanced accuracy is on balanced test sets, says nothing.
+    """
+    found: list[dict] = [{} for _ in range(len(means))]
+    keys = [*FAMILY, *CELL]
+    for metric in METRICS:
+        if metric == shown:
+            continue
+        try:
+            other = cell_means(table, metric=metric)
+        except ValueError:  # the table has no such column
+            continue
+        values = means[keys].merge(other, how="left", on=keys)["mean"].to_numpy()
+        same = np.isclose(values, means["mean"].to_numpy(), atol=0.005)
+        if not np.isfinite(values).any() or same.all():
+            continue
+        for row, value in zip(found, values):
+            row[_heading(metric)] = f"{value:.2f}" if np.isfinite(value) else ""
+    return found
 
 
 def _curve_row(curve: CurveResult) -> dict:

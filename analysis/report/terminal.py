@@ -8,6 +8,7 @@ from rich.text import Text
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
 from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.data.summary import cell_means
+from equigrid.analysis.settings import NAMES
 
 
 def summary_table(table: pd.DataFrame, analysis: Analysis) -> RenderableType:
@@ -15,7 +16,10 @@ def summary_table(table: pd.DataFrame, analysis: Analysis) -> RenderableType:
     undetermined.
     """
     parts: list[RenderableType] = [Text(problem, style="yellow") for problem in analysis.problems]
-    parts += [_accuracy_table(means, family) for family, means in _by_family(table, analysis)]
+    metric = analysis.settings.metric
+    parts += [
+        _accuracy_table(means, family, metric) for family, means in _by_family(table, analysis)
+    ]
     for curve in analysis.curves:
         parts.append(
             Text(curve.sentence, style="bold green" if curve.determined else "bold yellow")
@@ -37,9 +41,9 @@ def _by_family(table: pd.DataFrame, analysis: Analysis) -> list[tuple[tuple, pd.
     return list(means.groupby(["dataset", "classifier", "recipe"], sort=True)) if len(means) else []
 
 
-def _accuracy_table(means: pd.DataFrame, family: tuple) -> Table:
+def _accuracy_table(means: pd.DataFrame, family: tuple, metric: str) -> Table:
     view = Table(title=" / ".join(family), title_justify="left")
-    for name in ("base", "arm", "added", "scale", "accuracy %", "interval", "n"):
+    for name in ("base", "arm", "added", "scale", f"{NAMES[metric]} %", "interval", "n"):
         view.add_column(name, justify="left" if name == "arm" else "right")
     for _, row in means.sort_values(["n_nominal", "arm", "generator", "scale"]).iterrows():
         arm = f"syn ({row['generator']})" if row["arm"] == "syn" else row["arm"]

@@ -183,6 +183,10 @@ class Settings(Frozen):
     """Of all weights."""
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     """Part of the target that is spread over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: an image counts the more in the loss the fewer the mix has of its class, so that
+    all classes weigh the same; for uneven classes.
+    """
     augmentation: Augmentation = Augmentation()
     normalisation: Normalisation | None = Field(
         None, description="none: measured on the training images"

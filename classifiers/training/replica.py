@@ -47,7 +47,10 @@ class Replica:
         parallel = (
             distributed.distribute(self.module, self.feed.device) if size > 1 else self.module
         )
-        return Step(parallel, self.optimizer, recipe, workers=size, dropout_seed=dropout_seed)
+        return Step(
+            parallel, self.optimizer, recipe, workers=size, dropout_seed=dropout_seed,
+            class_weights=_class_weights(self.feed, recipe, self.classes),
+        )  # fmt: skip
 
     def validate(self, steps: int, mix: Mix) -> None:
         """Look at the validation split after so many steps."""
@@ -67,6 +70,22 @@ class Replica:
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state["optimizer"]})
         self.validated = [tuple(item) for item in state["validated"]]
+
+
+def _class_weights(feed: Feed, recipe: ResolvedRecipe, classes: int) -> torch.Tensor | None:
+    """(classes,) float32: n / (k · n_c) for the k classes that the mix has, so that their mean over
+    its images is 1; None where images count alike. Raises ValueError for streamed images.
+    """
+    if recipe.class_weights == "none":
+        return None
+    if not isinstance(feed, Resident):
+        raise ValueError(
+            "class_weights balanced: streamed images are not counted by class; use a smaller mix, "
+            "or leave class_weights out"
+        )
+    counts = torch.bincount(feed.targets.cpu(), minlength=classes).float()
+    weights = feed.n_total / ((counts > 0).sum() * counts.clamp(min=1))
+    return (weights * (counts > 0)).to(feed.device)
 
 
 def _initial(

@@ -24,14 +24,17 @@ class Step:
         *,
         workers: int = 1,
         dropout_seed: int | None = None,
+        class_weights: torch.Tensor | None = None,
     ):
         """module: from pixels to float32 logits, wrapped if there are several workers.
 
+        class_weights: (classes,) float32 on the device, factors of the losses of a class's images.
         dropout_seed: given if the module draws random numbers; each step then seeds them anew from
         it and the step's number, so that a resumed training draws the same.
         """
         self.module, self.optimizer, self.recipe = module, optimizer, recipe
         self.workers, self.dropout_seed = workers, dropout_seed
+        self.class_weights = class_weights
         self.parameters = list(module.parameters())
 
     def __call__(self, batch: Batch, number: int) -> torch.Tensor:
@@ -43,15 +46,21 @@ class Step:
         x = augment.batch(batch.padded, batch.draws, self.recipe.augmentation)
         y = batch.targets[batch.draws[:, rng.INDEX].long()]
         logits = self.module(x)
-        summed = F.cross_entropy(
-            logits, y, reduction="sum", label_smoothing=self.recipe.label_smoothing
-        )
-        loss = summed / batch.n_global
+        loss = self._summed(logits, y) / batch.n_global
         self.drop_gradients()
         # The wrapper averages gradients over workers; the loss is a sum over them.
         (loss * self.workers if self.workers > 1 else loss).backward()
         self.optimizer.step()
         return loss.detach()
+
+    def _summed(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The images' losses, summed, a scalar. logits: (n, classes); y: (n,) int64."""
+        smoothing = self.recipe.label_smoothing
+        if self.class_weights is None:
+            return F.cross_entropy(logits, y, reduction="sum", label_smoothing=smoothing)
+        # Not cross_entropy's own `weight`, which smoothing spreads over other classes too.
+        losses = F.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
+        return (losses * self.class_weights[y]).sum()
 
     def drop_gradients(self) -> None:
         # What Optimizer.zero_grad does, without its bookkeeping, which shows in steps of two

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from equigrid.grid.cli.inputs import open_filled, out_folder, planned, print_json
-from equigrid.grid.cli.options import DEFAULT_STORE, Json, Out, RanSpec, StoreOption
+from equigrid.grid.cli.options import DEFAULT_STORE, Json, Metric, Out, RanSpec, StoreOption
 from equigrid.grid.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,14 +16,19 @@ if TYPE_CHECKING:
     from equigrid.grid.store import Store
 
 
-def fit(spec: RanSpec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
+def fit(
+    spec: RanSpec,
+    store: StoreOption = DEFAULT_STORE,
+    metric: Metric = "top1",
+    as_json: Json = False,
+) -> None:
     """Fit the equivalence anew from the store, and print it with its interval, or why there is
     none.
     """
     from equigrid.grid.reporting import analysis_bridge
 
     opened = open_filled(store)
-    table, analysis = analysis_bridge.fit(opened, planned(spec, opened))
+    table, analysis = analysis_bridge.fit(opened, planned(spec, opened), metric)
     if as_json:
         print_json(analysis.to_json())
     else:
@@ -31,13 +36,17 @@ def fit(spec: RanSpec, store: StoreOption = DEFAULT_STORE, as_json: Json = False
 
 
 def report(
-    spec: RanSpec, store: StoreOption = DEFAULT_STORE, out: Out = None, as_json: Json = False
+    spec: RanSpec,
+    store: StoreOption = DEFAULT_STORE,
+    out: Out = None,
+    metric: Metric = "top1",
+    as_json: Json = False,
 ) -> None:
     """Write the figures and the HTML report anew from the store."""
     opened = open_filled(store)
     the_plan = planned(spec, opened)
     folder = out_folder(out, the_plan.resolved.spec.name)
-    written = analyse(the_plan, opened, folder, as_json=True)
+    written = analyse(the_plan, opened, folder, as_json=True, metric=metric)
     if as_json:
         print_json(written)
     else:
@@ -85,6 +94,7 @@ def equiv(
     dataset: Annotated[str | None, typer.Option(help="Only this dataset's curve.")] = None,
     classifier: Annotated[str | None, typer.Option(help="Only this classifier's curve.")] = None,
     generator: Annotated[str | None, typer.Option(help="Only this generator's curve.")] = None,
+    metric: Metric = "top1",
     as_json: Json = False,
 ) -> None:
     """Answer: N more real images are worth how many synthetic ones, with an interval, and what
@@ -98,10 +108,14 @@ def equiv(
         spec = _only_grid(store)
     only = {"dataset": dataset, "classifier": classifier, "generator": generator}
     amounts = (n_base, n_real, cost_real, cost_syn, target, budget)
-    answer = _answer_of(spec, store, amounts, only)
+    answer = _answer_of(spec, store, amounts, only, metric)
     if as_json:
-        print_json(answer.to_json())
+        print_json({"metric": metric, **answer.to_json()})
     else:
+        if metric != "top1":
+            from equigrid.analysis.settings import NAMES
+
+            print(f"by {NAMES[metric]}, where the answer says accuracy:")
         print(answer.text)
 
 
@@ -109,14 +123,20 @@ def equiv(
 
 
 def analyse(
-    the_plan: "Plan", store: "Store", folder: Path, *, as_json: bool, summary: dict | None = None
+    the_plan: "Plan",
+    store: "Store",
+    folder: Path,
+    *,
+    as_json: bool,
+    summary: dict | None = None,
+    metric: str = "top1",
 ) -> dict:
     """Fits, prints the table unless `as_json`, and writes figures and report into `folder`. Returns
     what was written.
     """
     from equigrid.grid.reporting import analysis_bridge
 
-    table, analysis = analysis_bridge.fit(store, the_plan)
+    table, analysis = analysis_bridge.fit(store, the_plan, metric)
     if not as_json:
         _show_analysis(table, analysis)
     path = analysis_bridge.write_report(store, the_plan, table, analysis, folder, summary)
@@ -145,11 +165,12 @@ def _only_grid(store: str) -> str:
     return names[0]
 
 
-def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict) -> Any:
+def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict, metric: str) -> Any:
     """The answer from a grid's results, or from the paper's tables where `spec` is None. Raises
     UserError.
     """
     from equigrid.analysis.answer.practical import equiv as ask
+    from equigrid.grid.reporting import analysis_bridge
 
     if spec is None:
         from equigrid.analysis.conclusions.equivalence import analyse as conclude
@@ -158,14 +179,14 @@ def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict) -> Any:
         table = published.results()
         if only["dataset"]:  # the others would be fitted for nothing
             table = table[table["dataset"] == only["dataset"]]
+        chosen = {"metric": analysis_bridge.known_metric(metric)}
         analysis = conclude(
-            table[table["recipe"] != "paper/zero-shot"], settings=published.settings()
+            table[table["recipe"] != "paper/zero-shot"],
+            settings=published.settings().model_copy(update=chosen),
         )
     else:
-        from equigrid.grid.reporting import analysis_bridge
-
         opened = open_filled(store)
-        _, analysis = analysis_bridge.fit(opened, planned(spec, opened))
+        _, analysis = analysis_bridge.fit(opened, planned(spec, opened), metric)
     try:
         return ask(analysis, *amounts, **only)
     except ValueError as error:

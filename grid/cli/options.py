@@ -26,6 +26,14 @@ Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="DIR", help="Folder for figures and report [equigrid-out/GRID]."),
 ]
+Metric = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        metavar="METRIC",
+        help="top1, top5, val_top1, balanced_accuracy, macro_f1, auc, sensitivity, specificity.",
+    ),
+]
 
 
 def finite(value: float | None) -> float | None:

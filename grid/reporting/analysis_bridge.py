@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from equigrid.grid.errors import UserError, near
 from equigrid.grid.jobs import domain, generator, quality, shard
 from equigrid.grid.jobs.generator import GeneratorPayload
 from equigrid.grid.jobs.kind import JobKind
@@ -19,7 +20,9 @@ from equigrid.grid.store import Store, layout, results
 
 if TYPE_CHECKING:
     from equigrid.analysis.conclusions.equivalence import Analysis
-    from equigrid.analysis.settings import Settings
+    from equigrid.analysis.settings import Metric, Settings
+
+TOP1 = "top1"
 
 
 def read_cells(store: Store, cells: list[Cell], grid: str, dataset: str) -> pd.DataFrame:
@@ -37,9 +40,9 @@ def publish(store: Store, grid: str, name: str, data: bytes) -> None:
     store.put(layout.analysis(grid, name), data)
 
 
-def settings(plan: Plan) -> "Settings":
+def settings(plan: Plan, metric: str = TOP1) -> "Settings":
     """What the analysis must know of the grid beside its table: the whole training set's size, for
-    τ.
+    τ. metric: what is fitted. Raises UserError for one that is not known.
     """
     from equigrid.analysis.settings import Settings
 
@@ -50,7 +53,19 @@ def settings(plan: Plan) -> "Settings":
         if resolved.shape and cell.n_base == resolved.shape.n_train
     ]
     size = max([*nominal, resolved.shape.n_train]) if resolved.shape else None
-    return Settings(dataset_sizes={resolved.source.name: size} if size else {})
+    sizes = {resolved.source.name: size} if size else {}
+    return Settings(metric=known_metric(metric), dataset_sizes=sizes)
+
+
+def known_metric(name: str) -> "Metric":
+    """The metric of that name. Raises UserError."""
+    from equigrid.analysis.settings import METRICS
+
+    for metric in METRICS:
+        if metric == name:
+            return metric
+    known = ", ".join(METRICS)
+    raise UserError(f"--metric: {name!r} is not known; known: {known}{near(name, METRICS)}")
 
 
 def start_analyst(store: Store, plan: Plan) -> Any:
@@ -64,17 +79,33 @@ def start_analyst(store: Store, plan: Plan) -> Any:
     return actor.remote(reader, partial(publish, store, grid), settings(plan))
 
 
-def fit(store: Store, plan: Plan) -> "tuple[pd.DataFrame, Analysis]":
-    """The table and its analysis, from the store; the curves are published as the analyst would."""
+def fit(store: Store, plan: Plan, metric: str = TOP1) -> "tuple[pd.DataFrame, Analysis]":
+    """The table and its analysis, from the store; the curves are published as the analyst would,
+    those of another metric beside them. Raises UserError for a metric that is not known, or that no
+    row has.
+    """
     import json
 
     from equigrid.analysis.conclusions.equivalence import analyse
 
-    table = read_table(store, plan)
-    analysis = analyse(table, settings=settings(plan))
+    table, chosen = read_table(store, plan), settings(plan, metric)
+    if metric != TOP1 and len(table):
+        _check_there(table, metric)
+    analysis = analyse(table, settings=chosen)
     content = json.dumps(analysis.to_json(), allow_nan=False).encode()
-    publish(store, plan.resolved.spec.name, "curves.json", content)
+    name = "curves.json" if metric == TOP1 else f"curves-{metric}.json"
+    publish(store, plan.resolved.spec.name, name, content)
     return table, analysis
+
+
+def _check_there(table: pd.DataFrame, metric: str) -> None:
+    from equigrid.analysis.data.metrics import metric_values
+
+    if metric_values(table, metric).isna().all():
+        raise UserError(
+            f"--metric: no result has {metric} (sensitivity and specificity are of two classes, "
+            "val_top1 needs validation images, top5 more than five classes)"
+        )
 
 
 def write_report(

@@ -22,7 +22,7 @@ SIDE = 16  # of the images that the small pipelines make
 
 
 def pytest_collection_modifyitems(items):
-    """Whole files in order, since pytest-xdist hands out whole files."""
+    """Whole files in order, since pytest-xdist hands out whole files; no GPU, no GPU tests."""
     last = {item.path for item in items if LAST & set(item.fixturenames)}
 
     def rank(item: pytest.Item) -> int:
@@ -30,6 +30,16 @@ def pytest_collection_modifyitems(items):
         return FIRST.index(file) if file in FIRST else len(FIRST) + (item.path in last)
 
     items.sort(key=rank)
+    for_gpus = [item for item in items if item.get_closest_marker("gpu")]
+    if for_gpus and not _has_gpu():
+        for item in for_gpus:
+            item.add_marker(pytest.mark.skip("needs a CUDA device"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def pytest_configure(config):

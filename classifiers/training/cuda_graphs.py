@@ -1,9 +1,13 @@
-"""Steps of several trainings recorded once, as one CUDA graph, and replayed."""
+"""Steps of several trainings recorded as CUDA graphs, one per size of batch, and replayed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -13,18 +17,53 @@ from equigrid.classifiers.training.step import Step, Steps
 
 log = logging.getLogger("equigrid.classifiers")
 
+FAILED_RECORDING_IS_MENDED = "2.12"
+"""The first PyTorch whose process is whole after one."""
+_broken = threading.Event()
+
+
+def process_is_broken() -> bool:
+    """Whether a recording failed in this process that its PyTorch does not recover from.
+
+    Before 2.12 the device's random generator stays in the state of a recording, and emptying the
+    allocator's caches can end in an assertion. So no other training should run here.
+    """
+    return _broken.is_set()
+
+
+@cache
+def stream_of(device: torch.device, number: int) -> torch.cuda.Stream:
+    """The process's stream `number` of a device, the same for training after training.
+
+    cuBLAS keeps a workspace of some megabytes for each stream that it has ever seen.
+    """
+    return torch.cuda.Stream(device)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded step, and where it reads each member's draws from and leaves its loss."""
+
+    graph: torch.cuda.CUDAGraph
+    draws: list[torch.Tensor]
+    losses: list[torch.Tensor]
+
 
 class GraphedSteps(Steps):
-    """The same steps recorded once, as one CUDA graph with a branch per member, and replayed.
+    """The same steps recorded as CUDA graphs with a branch per member, and replayed.
 
     A single network of 32×32 images leaves most of a large GPU idle, so branches run beside each
-    other. The first WARM_UP_STEPS are ordinary training steps: they make cuDNN choose its kernels
-    and the optimizer make its buffers, as a capture must not. Partial batches run op by op. The
-    batches' images must be the same tensors in every step, and the members draw no random numbers.
-    To be called on one and the same stream throughout, which must not be the default stream.
+    other. The first steps are ordinary training steps: they make cuDNN choose its kernels and the
+    optimizer make its buffers, as a capture must not. An epoch's last, partial batch has a size of
+    its own, and so a graph of its own. The batches' images must be the same tensors in every step,
+    and the members draw no random numbers. To be called on one and the same stream throughout,
+    which must not be the default stream.
     """
 
     WARM_UP_STEPS = 11
+    """Ordinary steps before whole batches are recorded."""
+    PARTIAL_WARM_UP_STEPS = 24
+    """The same for partial ones: about what a recording costs, since how many follow is open."""
 
     def __init__(self, members: Sequence[Step]):
         super().__init__(members)
@@ -34,23 +73,29 @@ class GraphedSteps(Steps):
         self.lr = torch.zeros((), device=device)
         for member in self.members:
             member.set_lr(self.lr)
-        self.streams = [torch.cuda.Stream(device) for _ in self.members]
-        self.graph: torch.cuda.CUDAGraph | None = None
-        self.full_batches = 0
+        # 0 is the stream that all are called on.
+        self.streams = [stream_of(device, number + 1) for number in range(len(self.members))]
+        self.recorded: dict[int, Recorded] = {}
+        self.ordinary: Counter[int] = Counter()
 
     def __call__(self, batches: Sequence[Batch], number: int, lr: float) -> list[torch.Tensor]:
         self.lr.fill_(lr)
-        if batches[0].n_global < self.batch:
+        size = batches[0].n_global
+        if self.records_next(size):
+            self.recorded[size] = self._capture(batches)
+        if size not in self.recorded:
+            self.ordinary[size] += 1
             return self._branches(batches)
-        self.full_batches += 1
-        if self.full_batches <= self.WARM_UP_STEPS:
-            return self._branches(batches)
-        if self.graph is None:
-            self.graph = self._capture(batches)
-        for own, batch in zip(self.draws, batches):
+        recorded = self.recorded[size]
+        for own, batch in zip(recorded.draws, batches):
             own.copy_(batch.draws)
-        self.graph.replay()
-        return [loss.clone() for loss in self.losses]
+        recorded.graph.replay()
+        return [loss.clone() for loss in recorded.losses]
+
+    def records_next(self, size: int) -> bool:
+        """Whether the next step of so many images is recorded."""
+        warm_up = self.WARM_UP_STEPS if size == self.batch else self.PARTIAL_WARM_UP_STEPS
+        return size not in self.recorded and self.ordinary[size] >= warm_up
 
     def _branches(self, batches: Sequence[Batch]) -> list[torch.Tensor]:
         """Each member's step on its own stream, between a fork from the current stream and a
@@ -65,19 +110,32 @@ class GraphedSteps(Steps):
             main.wait_stream(stream)
         return losses
 
-    def _capture(self, batches: Sequence[Batch]) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        self.draws = [batch.draws.clone() for batch in batches]
-        own = [
-            Batch(b.padded, b.targets, table, b.n_global) for b, table in zip(batches, self.draws)
-        ]
+    def _capture(self, batches: Sequence[Batch]) -> Recorded:
+        draws = [batch.draws.clone() for batch in batches]
+        own = [Batch(b.padded, b.targets, table, b.n_global) for b, table in zip(batches, draws)]
         # Gradients must be made inside the capture, where they get their lasting place.
         for member in self.members:
             member.drop_gradients()
-        stream = torch.cuda.current_stream()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            self.losses = self._branches(own)
-        return graph
+        graph, losses = self._record(lambda: self._branches(own))
+        return Recorded(graph, draws, losses)
+
+    def _record(
+        self, work: Callable[[], list[torch.Tensor]]
+    ) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor]]:
+        """A graph of `work`, which does not run, and the tensors in which replays leave the
+        losses.
+        """
+        graph = torch.cuda.CUDAGraph()
+        # One memory for all sizes: a step leaves nothing there that another one needs.
+        others = [recorded.graph.pool() for recorded in self.recorded.values()]
+        with torch.cuda.graph(
+            graph,
+            pool=others[0] if others else None,
+            stream=torch.cuda.current_stream(),
+            capture_error_mode="thread_local",
+        ):
+            losses = work()
+        return graph, losses
 
 
 class WhileRecordable:
@@ -93,7 +151,7 @@ class WhileRecordable:
 
     def __call__(self, batches: Sequence[Batch], number: int, lr: float) -> list[torch.Tensor]:
         """As `Steps`."""
-        if not self._may_record_now():
+        if not self._records_next(batches[0].n_global):
             return self.steps(batches, number, lr)
         before = [member.state() for member in self.members]
         try:
@@ -101,18 +159,15 @@ class WhileRecordable:
         except RuntimeError as error:
             log.warning("this training goes on without CUDA graphs: %s", _cause(error))
             self.steps = Steps(self.steps.members)
+            if torch.__version__ < FAILED_RECORDING_IS_MENDED:
+                _broken.set()
         # Only here is the error gone, and with it all that held the broken graph and its memory.
         for member, state in zip(self.members, before):
             member.load(state)
         return self.steps(batches, number, lr)
 
-    def _may_record_now(self) -> bool:
-        steps = self.steps
-        return (
-            isinstance(steps, GraphedSteps)
-            and steps.graph is None
-            and steps.full_batches == steps.WARM_UP_STEPS
-        )
+    def _records_next(self, size: int) -> bool:
+        return isinstance(self.steps, GraphedSteps) and self.steps.records_next(size)
 
 
 def _cause(error: BaseException) -> str:

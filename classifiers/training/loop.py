@@ -22,7 +22,7 @@ from equigrid.classifiers.evaluation import Evaluation
 from equigrid.classifiers.models import Head
 from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.recipes import ResolvedRecipe
-from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable
+from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable, stream_of
 from equigrid.classifiers.training.loss_monitor import LossWatch, NotFinite
 from equigrid.classifiers.training.replica import Feed, Replica
 from equigrid.classifiers.training.step import Steps
@@ -134,15 +134,16 @@ def train_together(
     then.
     """
     device = torch.device(device)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    _reset_peak(device)
     feeds = _feeds(images, labels, recipe, seeds, classes, device)
     members = [
         Replica(model, feed, recipe, classes, seed, speed, head) for feed, seed in zip(feeds, seeds)
     ]
-    loop = _Loop(members, recipe, speed, resume, validation)
     devices = [device] if device.type == "cuda" else []
     with _own_stream(device), torch.random.fork_rng(devices=devices):
+        # On that stream too: DistributedDataParallel notes where it is built, and waits for it in
+        # each step that runs elsewhere.
+        loop = _Loop(members, recipe, speed, resume, validation)
         done = loop.run(checkpoint, log)
     return [
         Trained(
@@ -300,7 +301,7 @@ def _own_stream(device: torch.device) -> Iterator[None]:
         yield
         return
     outer = torch.cuda.current_stream(device)
-    own = torch.cuda.Stream(device)
+    own = stream_of(device, 0)
     own.wait_stream(outer)
     with torch.cuda.device(device), torch.cuda.stream(own), cudnn_benchmark():
         yield
@@ -320,6 +321,12 @@ def cudnn_benchmark() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+def _reset_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.init()  # this may be the process's first CUDA call, and before it nothing counts
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -29,6 +29,7 @@ def reset_peak(device: str) -> None:
     if device != "cpu":
         import torch
 
+        torch.cuda.init()  # this may be the process's first CUDA call, and before it nothing counts
         torch.cuda.reset_peak_memory_stats(device)
 
 

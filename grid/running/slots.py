@@ -79,11 +79,22 @@ class Slot:
         finally:
             self.busy = False
         if request.gpus:
-            import torch
-
-            torch.cuda.empty_cache()
+            _tidy_device(outcome)
         log.info("%s %s: %s", request.kind, request.id, outcome.get("error") or outcome["status"])
         return outcome
+
+
+def _tidy_device(outcome: dict) -> None:
+    """The memory that a job's allocations have left, for the slots beside this one; or, where that
+    is no longer safe in this process, the wish for another one.
+    """
+    graphs = sys.modules.get("equigrid.classifiers.training.cuda_graphs")
+    if graphs and graphs.process_is_broken():
+        outcome["fresh_slot"] = True
+        return
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 def _let_samplers_go() -> None:

@@ -13,10 +13,7 @@ from equigrid.generators.edm.trainer import DenoiserTrainer
 from equigrid.generators.registry import config
 from equigrid.generators.trainer.compilation import kept
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 CLASSES, SHAPE = 5, (16, 16, 3)
 OPTIONS = {"classes": CLASSES, "device": "cuda"}

@@ -10,12 +10,11 @@ from equigrid.classifiers.data.stream import StreamedMix
 from equigrid.classifiers.evaluation import evaluate
 from equigrid.classifiers.models.resnet import CifarResNet
 from equigrid.classifiers.recipes import recipe, resolve
+from equigrid.classifiers.training import cuda_graphs
+from equigrid.classifiers.training.cuda_graphs import GraphedSteps
 from equigrid.classifiers.training.loop import train, train_together
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 N = 300
 
@@ -70,10 +69,16 @@ def test_gather_through_the_staging_block(data, monkeypatch):
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"optimizer": "adamw", "lr": 0.001}])
-def test_replayed_steps_equal_eager_steps(data, optimizer):
-    own = resolved(**optimizer)
+def test_replayed_steps_equal_eager_steps(data, optimizer, monkeypatch):
+    """Of whole batches and of partial ones, which 60 steps would otherwise not record."""
+    own, recorded, record = resolved(**optimizer), [], GraphedSteps._record
+    monkeypatch.setattr(GraphedSteps, "PARTIAL_WARM_UP_STEPS", 4)
+    monkeypatch.setattr(
+        GraphedSteps, "_record", lambda self, work: recorded.append(1) or record(self, work)
+    )
     eager = fit(data, Speed(graphs=False, bf16=False), own=own)
     replayed = fit(data, Speed(graphs=True, bf16=False), own=own)
+    assert len(recorded) == 2
     # Float32 with other kernels: 60 steps let rounding grow, a wrong rate or batch would show at
     # once.
     close(replayed, eager, 0.02)
@@ -94,6 +99,8 @@ def test_a_network_that_waits_for_the_device_trains_without_graphs(data, monkeyp
         assert len(caplog.records) == 1
         with pytest.raises(RuntimeError):
             fit(data, Speed(graphs=True, bf16=False))
+    if cuda_graphs.process_is_broken():
+        pytest.skip(f"torch {torch.__version__} does not recover: the grid takes another process")
     # What failed must not follow the process: the next training records, and the device still
     # draws.
     close(fit(data, Speed(graphs=True, bf16=False)), eager, 0.02)

@@ -1,12 +1,17 @@
 """The training loop on real digits: learning, repeating, resuming, failing."""
 
+import contextlib
 import io
 import math
+import threading
+from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as mp
+from torch.torch_version import TorchVersion
 
 from equigrid.classifiers.compute import Speed
 from equigrid.classifiers.data import rng
@@ -14,7 +19,7 @@ from equigrid.classifiers.data.batches import Resident
 from equigrid.classifiers.data.mix import Mix
 from equigrid.classifiers.evaluation import evaluate
 from equigrid.classifiers.recipes import recipe, resolve
-from equigrid.classifiers.training import loop
+from equigrid.classifiers.training import cuda_graphs, loop
 from equigrid.classifiers.training.cuda_graphs import GraphedSteps
 from equigrid.classifiers.training.loop import NotFinite, Validation, train, train_together
 from equigrid.classifiers.training.loss_monitor import LossWatch
@@ -101,8 +106,21 @@ def begin(images, labels, own):
     return first, second
 
 
+class HostGraph:
+    """What a CUDA graph does: `work` runs at each replay, and leaves its losses in one place."""
+
+    def __init__(self, work, members):
+        self.work, self.losses = work, [torch.zeros(()) for _ in members]
+
+    def replay(self):
+        for place, loss in zip(self.losses, self.work()):
+            place.copy_(loss)
+
+
 class HostGraphedSteps(GraphedSteps):
-    """GraphedSteps without a device, whose recording has spoilt the state when it fails."""
+    """GraphedSteps without a device. `made`: the graphs of all trainings."""
+
+    made: ClassVar[list] = []
 
     def __init__(self, members):
         Steps.__init__(self, members)
@@ -110,14 +128,21 @@ class HostGraphedSteps(GraphedSteps):
         self.batch, self.lr = members[0].recipe.batch, torch.zeros((), dtype=torch.float64)
         for member in members:
             member.set_lr(self.lr)
-        self.graph, self.full_batches = None, 0
+        self.recorded, self.ordinary = {}, Counter()
 
     def _branches(self, batches):
         return [member(batch, 0) for member, batch in zip(self.members, batches)]
 
-    def _capture(self, batches):
-        self.graph = object()
-        self._branches(batches)
+    def _record(self, work):
+        self.made.append(HostGraph(work, self.members))
+        return self.made[-1], self.made[-1].losses
+
+
+class Unrecordable(HostGraphedSteps):
+    """Its recording has spoilt the state when it fails."""
+
+    def _record(self, work):
+        work()
         try:
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
         finally:
@@ -125,12 +150,94 @@ class HostGraphedSteps(GraphedSteps):
 
 
 @pytest.fixture
-def host_graphs(monkeypatch):
-    monkeypatch.setattr(loop, "GraphedSteps", HostGraphedSteps)
+def unrecordable(monkeypatch):
+    monkeypatch.setattr(loop, "GraphedSteps", Unrecordable)
     monkeypatch.setattr(Speed, "use_graphs", lambda *_: True)
 
 
-@pytest.mark.usefixtures("host_graphs")
+@pytest.mark.parametrize(
+    ("n", "graphs"),
+    [
+        (70, 2),  # batches of 32, 32, 6
+        (64, 1),
+        (20, 1),  # fewer than a batch
+    ],
+)
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}])
+def test_each_size_of_batch_is_recorded_and_replayed(digits, n, graphs, changes, monkeypatch):
+    """Replays read the step's own images and rate: bitwise the ordinary training."""
+    images, labels = digits
+    changes = {"steps": 90, **changes}
+    logs = [], []
+    options = {
+        "model": "digits-cnn",
+        "recipe": resolved(n, **changes),
+        "classes": 10,
+        "device": "cpu",
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "GraphedSteps", HostGraphedSteps)
+        patched.setattr(HostGraphedSteps, "made", [])
+        patched.setattr(Speed, "use_graphs", lambda *_: True)
+        both = train_together(images[:n], labels[:n], seeds=[0, 7], log=logs[0].append, **options)
+        assert len(HostGraphedSteps.made) == graphs
+    ordinary = train_together(images[:n], labels[:n], seeds=[0, 7], log=logs[1].append, **options)
+    assert logs[0] == logs[1]
+    for one, other in zip(both, ordinary):
+        assert same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize(("version", "broken"), [("2.11.0+cu130", True), ("2.12.0", False)])
+@pytest.mark.usefixtures("unrecordable")
+def test_a_process_whose_recording_failed_says_if_it_is_broken(
+    digits, version, broken, monkeypatch
+):
+    monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+    monkeypatch.setattr(cuda_graphs, "_broken", threading.Event())
+    assert not cuda_graphs.process_is_broken()
+    fit(digits)
+    assert cuda_graphs.process_is_broken() == broken
+
+
+def test_what_counts_memory_is_there_before_it_is_set_back(digits, monkeypatch):
+    """The training may make the process's first CUDA call."""
+    ready = []
+
+    class Reached(Exception):
+        pass
+
+    def reset_peak_memory_stats(device):
+        if not ready:
+            raise RuntimeError("invalid argument to reset_peak_memory_stats")
+        raise Reached
+
+    monkeypatch.setattr(torch.cuda, "init", lambda: ready.append(True))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset_peak_memory_stats)
+    with pytest.raises(Reached):
+        train(*digits, model="digits-cnn", recipe=resolved(70), classes=10, seed=0, device="cuda:0")
+
+
+def test_what_waits_for_other_workers_is_built_on_the_trainings_stream(digits, monkeypatch):
+    happened = []
+
+    @contextlib.contextmanager
+    def own_stream(device):
+        happened.append("stream")
+        yield
+        happened.append("back")
+
+    class Noted(Replica):
+        def step(self, *given):  # where DistributedDataParallel is built
+            happened.append("built")
+            return super().step(*given)
+
+    monkeypatch.setattr(loop, "_own_stream", own_stream)
+    monkeypatch.setattr(loop, "Replica", Noted)
+    fit(digits)
+    assert happened == ["stream", "built", "back"]
+
+
+@pytest.mark.usefixtures("unrecordable")
 @pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}])
 def test_a_recording_that_fails_leaves_an_ordinary_training(digits, changes, caplog, monkeypatch):
     images, labels = digits
@@ -151,18 +258,18 @@ def test_a_recording_that_fails_leaves_an_ordinary_training(digits, changes, cap
         assert same(weights(trained), weights(fit(digits, seed=seed, recipe_changes=changes)))
 
 
-@pytest.mark.usefixtures("host_graphs")
+@pytest.mark.usefixtures("unrecordable")
 def test_a_recording_that_was_asked_for_must_not_fail(digits):
     with pytest.raises(RuntimeError, match="previous error during capture"):
         fit(digits, speed=Speed(graphs=True))
 
 
-@pytest.mark.usefixtures("host_graphs")
+@pytest.mark.usefixtures("unrecordable")
 def test_an_error_before_the_recording_is_the_trainings_own(digits, caplog, monkeypatch):
     def broken(*_):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(HostGraphedSteps, "_branches", broken)
+    monkeypatch.setattr(Unrecordable, "_branches", broken)
     with pytest.raises(RuntimeError, match="broken"):
         fit(digits)
     assert not caplog.records

@@ -12,6 +12,7 @@ from equigrid.grid import jobs
 from equigrid.grid.datasets import ingest
 from equigrid.grid.ids import new_attempt
 from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.provenance import reset_peak
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import load
@@ -134,3 +135,16 @@ def test_checkpoints_are_written_when_it_is_time_and_run_no_pickle(tmp_path):
     with pytest.raises(pickle.UnpicklingError):
         checkpoints.load()
     assert "ran" not in made
+
+
+def test_what_counts_memory_is_there_before_it_is_set_back(monkeypatch):
+    """A job may make its process's first CUDA call."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, "init", lambda: calls.append("init"))
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda device: calls.append(f"reset {device}")
+    )
+    reset_peak("cpu")
+    assert calls == []
+    reset_peak("cuda")
+    assert calls == ["init", "reset cuda"]

@@ -1,10 +1,14 @@
 """Slots on local Ray: devices that are kept, work for those that came up alone, starts that fail."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
+import torch
 
+from equigrid.classifiers.training import cuda_graphs
+from equigrid.grid import jobs
 from equigrid.grid.errors import ClusterError, StoreError
 from equigrid.grid.running import slots
 from equigrid.grid.running.slots import SlotPool
@@ -111,3 +115,19 @@ def test_slots_that_never_come_up_end_the_run_with_a_line(ray_here, store, tmp_p
     with pytest.raises(ClusterError, match="no slot comes up, 2 died on the way: ActorDiedError"):
         wait(pool)
     pool.close()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_process_that_a_recording_broke_asks_for_another_slot(broken, monkeypatch):
+    """And its allocator, whose caches can no longer be emptied, is left alone."""
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    monkeypatch.setattr(cuda_graphs, "process_is_broken", lambda: broken)
+    monkeypatch.setattr(jobs, "run", lambda store, request: {"id": request.id, "status": jobs.OK})
+    slot = slots.Slot.__new__(slots.Slot)
+    slot.store, slot.busy = None, False
+    outcome = slot.run(SimpleNamespace(id="trial-1", kind="trial", gpus=1), "a trial")
+    assert outcome.get("fresh_slot", False) == broken
+    assert bool(emptied) != broken
+    on_a_cpu = slot.run(SimpleNamespace(id="trial-1", kind="trial", gpus=0), "a trial")
+    assert "fresh_slot" not in on_a_cpu

@@ -10,17 +10,32 @@ from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, recipe_nam
 from equigrid.grid.spec import Amount, Block
 
 
+class Seeds(NamedTuple):
+    """How often an arm is run. generator: in place of the generator's own, where it is set."""
+
+    subset: tuple[int, ...]
+    trial: tuple[int, ...]
+    generator: tuple[int, ...] | None
+
+
 class Arm(NamedTuple):
     """The amounts of one arm at one base size: what is added to `n_base` images."""
 
     arm: str
     recipe: str
+    seeds: Seeds
     n_base: int
     nominal: int
     n_real_added: int = 0
     n_syn: int = 0
     n_copies: int = 0
     generator: GeneratorChoice | None = None
+
+    @property
+    def generator_seeds(self) -> tuple[int, ...]:
+        """Of an arm with a generator."""
+        assert self.generator
+        return self.seeds.generator or self.generator.seeds
 
     @property
     def n_real(self) -> int:
@@ -32,8 +47,8 @@ class Arm(NamedTuple):
 
 
 def arms_of(resolved: Resolved, grid: GridFacts) -> list[Arm]:
-    """The arms of all blocks; what blocks have in common is there once. Raises UserError for
-    amounts that the dataset or a generator cannot supply.
+    """The arms of all blocks; what blocks have in common, seeds too, is there once. Raises
+    UserError for amounts that the dataset or a generator cannot supply.
     """
     found: dict[tuple, Arm] = {}
     for number, block in enumerate(resolved.spec.blocks):
@@ -45,31 +60,40 @@ def arms_of(resolved: Resolved, grid: GridFacts) -> list[Arm]:
 
 def _arms(block: Block, number: int, resolved: Resolved, grid: GridFacts) -> Iterator[Arm]:
     where = f"blocks.{number}"
-    own = recipe_name(block.recipe, f"custom {number}") if block.recipe else resolved.recipe_name
+    spec = resolved.spec
+    recipe = recipe_name(block.recipe, f"custom {number}") if block.recipe else resolved.recipe_name
+    own = (
+        recipe,
+        Seeds(
+            block.subset_seeds or spec.subset_seeds,
+            block.seeds or spec.seeds,
+            block.generator_seeds,
+        ),
+    )
     for size in block.n_base:
         n = _base_size(size, where, grid)
         nominal = block.nominal or n
         if n and block.base:
-            yield Arm("base", own, n, nominal)
+            yield Arm("base", *own, n, nominal)
         for amount in block.real:
             count = _real(amount, n, nominal, f"{where}.real", grid)
-            yield Arm("real", own, n, nominal, n_real_added=count)
+            yield Arm("real", *own, n, nominal, n_real_added=count)
         for name, amounts in block.syn.items():
             place = f"{where}.syn.{name}"
             choice = _generator(name, n, place, resolved)
             for amount in amounts:
                 count = _synthetic(amount, nominal, choice, place, grid)
-                yield Arm("syn", own, n, nominal, n_syn=count, generator=choice)
+                yield Arm("syn", *own, n, nominal, n_syn=count, generator=choice)
         for amount in block.copies:
             count = _whole(amount.count(nominal, 0), amount, f"{where}.copies")
-            yield Arm("copies", own, n, nominal, n_copies=count)
+            yield Arm("copies", *own, n, nominal, n_copies=count)
         for i, mix in enumerate(block.mixes):
             place = f"{where}.mixes.{i}"
             choice = _generator(mix.generator, n, f"{place}.syn.{mix.generator}", resolved)
             real = _real(mix.real, n, nominal, f"{place}.real", grid)
             amount = mix.syn[mix.generator]
             n_syn = _synthetic(amount, nominal, choice, f"{place}.syn.{mix.generator}", grid)
-            yield Arm("mix", own, n, nominal, n_real_added=real, n_syn=n_syn, generator=choice)
+            yield Arm("mix", *own, n, nominal, n_real_added=real, n_syn=n_syn, generator=choice)
 
 
 def _generator(name: str, n_base: int, where: str, resolved: Resolved) -> GeneratorChoice:

@@ -37,19 +37,20 @@ def plan(resolved: Resolved) -> Plan:
     if resolved.shape is None:
         return Plan(resolved, {first.id: first}, [], {})
     grid = _facts(resolved, resolved.shape, first.id)
-    jobs, cells = {first.id: first}, []
+    jobs: dict[str, Job] = {first.id: first}
+    cells: dict[Cell, None] = {}
     used: dict[str, PlannedPool] = {}
     for found in _places(grid, arms_of(resolved, grid)):
         for job in found.jobs:
             jobs.setdefault(job.id, job)
-        cells += found.cells
+        cells.update(dict.fromkeys(found.cells))  # blocks may overlap in some of their seeds
         if pool := found.pool:
             known = used.setdefault(pool.pool.id, pool)
             used[pool.pool.id] = replace(known, n_used=max(known.n_used, pool.n_used))
     for job in _of_pools(grid, used.values()):
         jobs.setdefault(job.id, job)
     ordered = {job.id: job for job in sorted(jobs.values(), key=lambda job: rank(job.kind))}
-    return Plan(resolved, ordered, cells, {pool_id: one.pool for pool_id, one in used.items()})
+    return Plan(resolved, ordered, [*cells], {pool_id: one.pool for pool_id, one in used.items()})
 
 
 def _ingest(resolved: Resolved) -> Job:
@@ -90,8 +91,11 @@ class _Place(NamedTuple):
 def _places(grid: GridFacts, arms: list[Arm]) -> Iterator[_Place]:
     """Trials of one base side by side: they share shards."""
     with_recipes = [(arm, _recipes(grid, arm)) for arm in arms]
-    for subset_seed in grid.spec.subset_seeds:
+    subset_seeds = dict.fromkeys(seed for arm in arms for seed in arm.seeds.subset)
+    for subset_seed in subset_seeds:
         for arm, by_classifier in with_recipes:
+            if subset_seed not in arm.seeds.subset:
+                continue
             for pool, generator_seed in _pools(grid, arm, subset_seed):
                 yield _place(grid, arm, by_classifier, subset_seed, pool, generator_seed)
 
@@ -151,7 +155,7 @@ def _trials(
     stream, zero_shot, classes = grid.stream(arm.n_total), grid.spec.zero_shot, grid.shape.classes
     split = zero_shot.payload(classes, len(classes)) if zero_shot else None
     for classifier, recipe in by_classifier.items():
-        for seed in grid.spec.seeds:
+        for seed in arm.seeds.trial:
             yield TrialPayload(
                 dataset=grid.dataset,
                 real=real,
@@ -177,7 +181,7 @@ def _pools(
     if arm.generator is None:
         yield None, None
         return
-    for seed in arm.generator.seeds:
+    for seed in arm.generator_seeds:
         yield _pool(grid, arm, arm.generator, grid.subset(arm.n_base, subset_seed), seed), seed
 
 

@@ -84,11 +84,23 @@ class Block(Frozen):
     """Images of the base to repeat: the control, class-balanced as synthetic images are."""
     mixes: Annotated[tuple[Mixed, ...], BeforeValidator(as_tuple)] = ()
     """Pairs of amounts that are added together: the inside of the accuracy surface."""
+    subset_seeds: Seeds | None = None
+    """In place of the grid's: one place of a grid can be repeated more often than others."""
+    seeds: Seeds | None = None
+    """In place of the grid's."""
+    generator_seeds: Seeds | None = None
+    """In place of each generator's own `seeds`."""
 
-    @field_validator("n_base")
+    @field_validator("n_base", "subset_seeds", "seeds", "generator_seeds")
     @classmethod
     def _each_once(cls, value: tuple) -> tuple:
         return distinct(value)
+    subset_seeds: Seeds | None = None
+    """In place of the grid's: one place of a grid can be repeated more often than others."""
+    seeds: Seeds | None = None
+    """In place of the grid's."""
+    generator_seeds: Seeds | None = None
+    """In place of each generator's own `seeds`."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

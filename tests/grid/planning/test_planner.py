@@ -89,6 +89,25 @@ def test_a_mix_that_cannot_be_made_is_one_line(mini, mix, message):
         planned(mini)
 
 
+def test_a_block_may_have_seeds_of_its_own(mini):
+    """One place of the grid is repeated more often than others; what overlaps is there once."""
+    more = {"n_base": 60, "base": False, "syn": {"edm": 1}, "subset_seeds": [0, 5], "seeds": [7]}
+    alone = planned(mini)
+    grown = planned(mini | {"blocks": [*mini["blocks"], more]})
+    new = [cell for cell in grown.cells if cell not in alone.cells]
+    assert [(c.arm, c.n_syn, c.subset_seed, c.generator_seed, c.seed) for c in new] == [
+        ("syn", 60, 0, 0, 7), ("syn", 60, 5, 0, 7)]  # fmt: skip
+    assert set(alone.jobs) < set(grown.jobs)
+    assert kinds(grown)["generator"] == kinds(alone)["generator"] + 1
+    again = planned(
+        mini | {"blocks": [*mini["blocks"], more | {"seeds": [1, 7], "generator_seeds": [0, 3]}]}
+    )
+    trained = Counter((c.subset_seed, c.generator_seed, c.seed) for c in again.cells if (c.arm, c.n_base, c.n_syn) == ("syn", 60, 60))  # fmt: skip
+    assert trained == dict.fromkeys([(0, 0, 0), *((s, g, t) for s in (0, 5) for g in (0, 3) for t in (1, 7))], 1)  # fmt: skip
+    with pytest.raises(UserError, match="blocks.0.seeds: 1 is there twice"):
+        planned(mini | {"blocks": [more | {"seeds": [1, 1]}]})
+
+
 def test_each_job_comes_after_what_it_needs(mini):
     seen = set()
     for job in planned(mini).jobs.values():

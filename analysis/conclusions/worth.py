@@ -5,7 +5,7 @@ recipe (`equigrid.analysis.fitting.effective_samples`); per base size the equiva
 exchange rate, and what synthetic images bring beyond as many copies of the base.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from equigrid.analysis.conclusions.amounts import (
     extra_worth,
     first_worth,
 )
-from equigrid.analysis.data.trials import COPIES, Layout, arrange
+from equigrid.analysis.data.trials import COPIES, Layout, Observed, arrange
 from equigrid.analysis.fitting import effective_samples, variance
 from equigrid.analysis.fitting.effective_samples import Fit
 
@@ -81,6 +81,7 @@ class SyntheticWorth:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     fit: Fit | None = field(repr=False, default=None)
+    seen: Observed | None = field(repr=False, default=None)
 
     @property
     def determined(self) -> bool:
@@ -148,7 +149,8 @@ def synthetic_worth(
     notes = [*seen.notes, *(one.text for one in seen.outliers), *_noise_notes(fit)]
     warnings = _warnings(rows, fit, n_test)
     return {
-        name: _of_generator(name, fit, level, tuple(notes), tuple(warnings)) for name in generators
+        name: replace(_of_generator(name, fit, level, tuple(notes), tuple(warnings)), seen=seen)
+        for name in generators
     }
 
 

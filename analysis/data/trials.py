@@ -112,10 +112,18 @@ class Outlier:
 
 @dataclass(frozen=True, eq=False)
 class Observed:
-    """A tidy table, arranged: its layout and values (T = 1), and what was left out and why."""
+    """A tidy table, arranged: its layout and values (T = 1), and what was left out and why.
+
+    subset_seeds: of each subset index of the layout. generators: of each generator index its base
+    size (nominal images), subset seed and generator seed. used: the trial seeds that each cell has
+    had, by its index, subset seed and generator seed.
+    """
 
     layout: Layout
     values: Values
+    subset_seeds: tuple[int, ...]
+    generators: tuple[tuple[int, int, int], ...]
+    used: dict[tuple[int, int, int], frozenset[int]]
     outliers: tuple[Outlier, ...]
     notes: tuple[str, ...]
 
@@ -135,7 +143,8 @@ def arrange(table: pd.DataFrame, *, robust: bool = True) -> Observed:
     outliers: tuple[Outlier, ...] = ()
     if robust and len(rows):
         outliers, rows = _without_outliers(rows)
-    return Observed(*_arrays(rows), outliers, tuple(notes))
+    layout, values, labels = _arrays(rows)
+    return Observed(layout, values, *labels, outliers, tuple(notes))
 
 
 def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -246,7 +255,12 @@ def _named(row: pd.Series, distance: float, deviations: float) -> Outlier:
     return Outlier(where, trial, float(row["accuracy"]), float(distance), float(deviations))
 
 
-def _arrays(rows: pd.DataFrame) -> tuple[Layout, Values]:
+Labels = tuple[
+    tuple[int, ...], tuple[tuple[int, int, int], ...], dict[tuple[int, int, int], frozenset[int]]
+]
+
+
+def _arrays(rows: pd.DataFrame) -> tuple[Layout, Values, Labels]:
     rows = rows.sort_values(_GROUP, kind="stable").reset_index(drop=True)
     groups = rows.groupby(_GROUP, sort=True)
     table = groups["accuracy"].agg(["mean", "size"]).reset_index()
@@ -269,6 +283,10 @@ def _arrays(rows: pd.DataFrame) -> tuple[Layout, Values]:
             else first["n_syn"].where(first["source"] == source, 0.0)
         )
         amount[:, j] = images.to_numpy(dtype=float) / n_base[base]
+    subset, subset_seeds = pd.factorize(table["subset_seed"])
+    trained, generators = pd.factorize(
+        pd.MultiIndex.from_frame(table[["n_nominal", "subset_seed", "generator_seed"]])
+    )
     layout = Layout(
         n_base,
         sources,
@@ -276,20 +294,30 @@ def _arrays(rows: pd.DataFrame) -> tuple[Layout, Values]:
         first["n_real_added"].to_numpy(dtype=float) / n_base[base],
         amount,
         cell,
-        pd.factorize(table["subset_seed"])[0],
-        _generators(table, base[cell], amount[cell], sources),
+        subset,
+        _generators(trained, amount[cell], sources),
         table["size"].to_numpy(dtype=float),
     )
     of_base = base[cell]
     ss = np.bincount(of_base, weights=table["ss"], minlength=len(n_base))
     df = np.bincount(of_base, weights=layout.count - 1, minlength=len(n_base))
-    return layout, Values(table["mean"].to_numpy(dtype=float)[None], ss[None], df)
+    values = Values(table["mean"].to_numpy(dtype=float)[None], ss[None], df)
+    used: dict[tuple[int, int, int], set[int]] = {}
+    places = zip(cell[groups.ngroup()], rows["subset_seed"], rows["generator_seed"], rows["seed"])
+    for m, subset_seed, generator_seed, seed in places:
+        used.setdefault((int(m), int(subset_seed), int(generator_seed)), set()).add(int(seed))
+    return (
+        layout,
+        values,
+        (
+            tuple(int(seed) for seed in subset_seeds),
+            tuple((round(n), int(s), int(g)) for n, s, g in generators),
+            {place: frozenset(seeds) for place, seeds in used.items()},
+        ),
+    )
 
 
-def _generators(table: pd.DataFrame, base: Ints, amount: Floats, sources: tuple[str, ...]) -> Ints:
+def _generators(trained: Ints, amount: Floats, sources: tuple[str, ...]) -> Ints:
     """(N, J). Copies have no generator."""
-    trained = pd.factorize(
-        pd.MultiIndex.from_arrays([base, table["subset_seed"], table["generator_seed"]])
-    )[0]
     has = (amount > 0) & (np.array(sources, dtype=object) != COPIES)[None, :]
     return np.where(has, trained[:, None], -1)

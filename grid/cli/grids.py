@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from equigrid.grid.cli import streams
-from equigrid.grid.cli.inputs import open_filled, out_folder, planned, print_json
+from equigrid.grid.cli.inputs import open_filled, out_folder, planned, print_json, question
 from equigrid.grid.cli.options import DEFAULT_STORE, Json, Out, RanSpec, Spec, StoreOption, finite
-from equigrid.grid.errors import ExitCode, UnavailableError
+from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 
 if TYPE_CHECKING:
+    from equigrid.analysis.answer.asking import Question
     from equigrid.grid.planning.graph import Plan
     from equigrid.grid.reporting.summary import Summary
     from equigrid.grid.spec import GridSpec
@@ -24,7 +26,20 @@ if TYPE_CHECKING:
 WATCH_EVERY_S = 5
 
 
-def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
+def plan(
+    spec: Spec,
+    store: StoreOption = DEFAULT_STORE,
+    ask: Annotated[
+        str | None,
+        typer.Option(
+            "--question",
+            metavar="N_BASE,N_REAL",
+            help="Rank what to run next by how much it narrows one answer for its cost:"
+            " n_base=5000,n_real=2500[,generator=edm].",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show what would run, what is done already, and what it would take."""
     from equigrid.grid.jobs.kinds import on_slots
     from equigrid.grid.planning import planner as planning
@@ -36,7 +51,11 @@ def plan(spec: Spec, store: StoreOption = DEFAULT_STORE, as_json: Json = False) 
     from equigrid.grid.store import Store
 
     loaded = load(spec)
+    asked = None if ask is None else question(ask)
     opened = Store(store)
+    if asked is not None:
+        _show_next(loaded, opened, asked, as_json=as_json)
+        return
     the_plan = planning.plan(resolve(loaded, opened))
     lines = estimate.lines(opened, the_plan)
     timed = [line for line in lines if line.kind in on_slots()]
@@ -78,6 +97,14 @@ def run(
             help="Stop before holding devices for longer (a CPU slot counts as one).",
         ),
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N_BASE,N_REAL,WITHIN",
+            help="Run in rounds until one answer is known, and no more of the grid than it needs:"
+            " n_base=5000,n_real=2500,within=1.5[,generator=edm].",
+        ),
+    ] = None,
     slots: Annotated[
         int | None,
         typer.Option(
@@ -107,6 +134,7 @@ def run(
     from equigrid.grid.store import Store
 
     loaded, console = load(spec), screens.progress_console()
+    asked = None if until is None else question(until)
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     chosen = {
         name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None
@@ -117,6 +145,18 @@ def run(
     opened.check()
     if not as_json:
         tell(f"grid {loaded.name} → store {opened.uri}")
+    if asked is not None:
+        return _run_until(
+            loaded,
+            opened,
+            asked,
+            folder=folder,
+            address=address,
+            dashboard=dashboard,
+            max_gpu_hours=max_gpu_hours,
+            takeover=takeover,
+            as_json=as_json,
+        )
     if (plan_now := _nothing_to_do(loaded, opened)) is not None:
         summary, the_plan = nothing_done(opened, plan_now), plan_now
     else:
@@ -176,6 +216,88 @@ def status(
 
 
 # What they share ----------------------------------------------------------------------------------
+
+
+def _run_until(
+    spec: "GridSpec",
+    store: "Store",
+    asked: "Question",
+    *,
+    folder: Path,
+    address: str | None,
+    dashboard: bool,
+    max_gpu_hours: float | None,
+    takeover: bool,
+    as_json: bool,
+) -> ExitCode:
+    """Rounds of runs, then the report of all that ran."""
+    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting import questions
+    from equigrid.grid.reporting.summary import closing_line
+    from equigrid.grid.running import cluster, rounds
+    from equigrid.grid.store import lock
+
+    console = screens.progress_console()
+    tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    questions.first_grid(spec, store, asked)  # what is wrong with the question is said at once
+    held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
+    with held, cluster.connected(address, dashboard=dashboard):
+        found = rounds.run_until(
+            spec, store, asked, console=console, max_device_hours=max_gpu_hours, lock=held
+        )
+    tell(closing_line(found.summary, shlex.join(["equigrid", *sys.argv[1:]])))
+    what = "known" if found.known else f"not known: {found.stopped}"
+    tell(f"{found.rounds} rounds, {found.trainings:,} trainings in all; the answer is {what}")
+    if found.amount is not None:
+        tell(found.amount.text)
+    if found.summary.interrupted:
+        return ExitCode.INTERRUPTED
+    written = _reported(found.summary, found.plan, store, folder, as_json=as_json)
+    if as_json:
+        from equigrid.analysis.conclusions.worth import plain
+
+        answer = found.amount and {**plain(asdict(found.amount)), "text": found.amount.text}
+        asked_of = {"known": found.known, "stopped": found.stopped, "rounds": found.rounds,
+                    "trainings": found.trainings, "answer": answer}  # fmt: skip
+        print_json({"summary": found.summary.to_json(), "until": asked_of, **written})
+    screens.show_failures(found.summary, console)
+    if found.summary.failures:
+        return ExitCode.FAILED_CELLS
+    return ExitCode.BUDGET if found.summary.budget_reached else ExitCode.DONE
+
+
+def _show_next(spec: "GridSpec", store: "Store", asked: "Question", *, as_json: bool) -> None:
+    """What to run next for one answer, by what the store holds."""
+    from equigrid.analysis.answer.asking import suggestions
+    from equigrid.analysis.conclusions.worth import plain
+    from equigrid.grid.planning.planner import plan as make_plan
+    from equigrid.grid.planning.resolve import resolve
+    from equigrid.grid.reporting import analysis_bridge, questions
+    from equigrid.grid.reporting import console as screens
+
+    grown = questions.first_grid(spec, store, asked)
+    the_plan = make_plan(resolve(grown, store))
+    done = analysis_bridge.read_table(store, the_plan)
+    if done.empty:  # the whole grid's results may be there, if no round was run yet
+        the_plan = make_plan(resolve(spec, store))
+        done = analysis_bridge.read_table(store, the_plan)
+    if done.empty:
+        n = len(make_plan(resolve(grown, store)).cells)
+        first = f"nothing has run yet: the first round is {n:,} trainings, each place of the grid"
+        right = f"n_base={asked.n_base},n_real={asked.n_real},within=1.5"
+        raise UserError(f"{first} under two subset seeds; start with run SPEC --until {right}")
+    worth = questions.worth_of(done, asked)
+    amount = worth.amount(asked.n_base, asked.n_real)
+    found = suggestions(worth, asked, questions.costs(store, the_plan), steps=10)
+    if as_json:
+        print_json(
+            {
+                "answer": {**plain(asdict(amount)), "text": amount.text},
+                "next": [plain(asdict(one)) for one in found],
+            }
+        )
+    else:
+        screens.show_next(amount.text, found)
 
 
 def _nothing_to_do(spec: "GridSpec", store: "Store") -> "Plan | None":

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import secrets
@@ -9,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import UserError, near
 
 if TYPE_CHECKING:  # heavy: `--help` must answer at once
+    from equigrid.analysis.answer.asking import Question
     from equigrid.grid.planning.graph import Plan
     from equigrid.grid.spec import GridSpec
     from equigrid.grid.store import Store
@@ -60,6 +62,56 @@ def planned(spec: str, store: "Store") -> "Plan":
     from equigrid.grid.planning.resolve import resolve
 
     return plan(resolve(ran(spec, store), store))
+
+
+def question(text: str) -> "Question":
+    """`n_base=5000,n_real=2500,within=1.5`; `generator=`, `classifier=` where there are several.
+
+    Raises UserError for anything else.
+    """
+    from equigrid.analysis.answer.asking import Question
+
+    example = "write n_base=5000,n_real=2500,within=1.5"
+    given: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if name not in _ASKED or not equals or not value:
+            known = f"known: {', '.join(_ASKED)}{near(name, _ASKED)}"
+            raise UserError(
+                f"question {text!r}: {part.strip()!r} is no NAME=VALUE; {known}; {example}"
+            )
+        if name in given:
+            raise UserError(f"question {text!r}: {name} is there twice")
+        given[name] = _asked(text, name, value)
+    for name in ("n_base", "n_real"):
+        if name not in given:
+            raise UserError(f"question {text!r}: {name} is missing; {example}")
+    return Question(**given)
+
+
+_ASKED = ("n_base", "n_real", "within", "generator", "classifier")
+
+
+def _asked(text: str, name: str, value: str) -> int | float | str:
+    if name in ("generator", "classifier"):
+        return value
+    number = _number(value)
+    if name == "within":
+        if not 1 < number < 1000:
+            raise UserError(f"question {text!r}: within={value}: a factor above 1, such as 1.5")
+        return number
+    if not (number >= 1 and number == int(number) and number < 1e12):
+        raise UserError(f"question {text!r}: {name}={value}: write a whole number of images")
+    return int(number)
+
+
+def _number(text: str) -> float:
+    """NaN and infinities, and what is no number at all, are 0."""
+    try:
+        number = float(text.replace("_", ""))
+    except ValueError:
+        return 0.0
+    return number if math.isfinite(number) else 0.0
 
 
 def out_folder(out: Path | None, grid: str) -> Path:

@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.reporting.estimate import Line
@@ -14,6 +16,9 @@ from equigrid.grid.reporting.status import Status
 from equigrid.grid.reporting.summary import Summary
 from equigrid.grid.store.layout import top_folder
 from equigrid.grid.units import duration
+
+if TYPE_CHECKING:
+    from equigrid.analysis.answer.asking import Suggested
 
 
 def progress_console() -> Console:
@@ -199,3 +204,18 @@ def show_garbage(garbage: list, *, deleted: bool) -> None:
         else f"{total} in all; add --delete to free them, --json to see each"
     )
     console.print(text, highlight=False)
+
+
+def show_next(answer: str, suggested: "Sequence[Suggested]") -> None:
+    """What to run next for one answer: each line as if those above it were done."""
+    console = screen()
+    console.print(answer, highlight=False, markup=False, soft_wrap=True)
+    if not suggested:
+        console.print("Nothing that the grid could add narrows this answer.", highlight=False)
+        return
+    view = Table(title="What narrows it most for its cost, in this order", title_justify="left")
+    for name, justify in (("run", "left"), ("known within", "right"), ("device time", "right")):
+        view.add_column(name, justify="right" if justify == "right" else "left")
+    for one in suggested:
+        view.add_row(Text(one.text), f"×{one.now:.2g} → ×{one.after:.2g}", duration(one.cost))
+    console.print(view)

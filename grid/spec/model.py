@@ -93,14 +93,8 @@ class Block(Frozen):
 
     @field_validator("n_base", "subset_seeds", "seeds", "generator_seeds")
     @classmethod
-    def _each_once(cls, value: tuple) -> tuple:
-        return distinct(value)
-    subset_seeds: Seeds | None = None
-    """In place of the grid's: one place of a grid can be repeated more often than others."""
-    seeds: Seeds | None = None
-    """In place of the grid's."""
-    generator_seeds: Seeds | None = None
-    """In place of each generator's own `seeds`."""
+    def _each_once(cls, value: tuple | None) -> tuple | None:
+        return value if value is None else distinct(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

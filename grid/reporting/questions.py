@@ -1,0 +1,91 @@
+"""Questions to a grid: whether it can answer them, what it says so far, and what more costs."""
+
+from statistics import median
+
+import numpy as np
+import pandas as pd
+
+from equigrid.analysis.answer.asking import Question
+from equigrid.analysis.answer.next_trials import Costs
+from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
+from equigrid.analysis.data.checks import check_table
+from equigrid.grid.errors import UserError
+from equigrid.grid.jobs import generator
+from equigrid.grid.planning.graph import Plan
+from equigrid.grid.planning.growth import grew_from, start
+from equigrid.grid.reporting import analysis_bridge, estimate
+from equigrid.grid.spec import GridSpec
+from equigrid.grid.store import Store, layout
+
+
+def first_grid(spec: GridSpec, store: Store, question: Question) -> GridSpec:
+    """The grid to begin with: as far as an earlier run of the same question grew it, or the start.
+
+    Raises UserError where the question names what the grid does not have.
+    """
+    check(spec, question)
+    first = start(spec, question.classifier)
+    recorded = store.get_json(layout.spec(spec.name))
+    if recorded is not None:
+        try:
+            grown = GridSpec.model_validate(recorded)
+        except ValueError:  # of another version
+            return first
+        if grew_from(grown, first):
+            return grown.model_copy(update={"execution": first.execution})
+    return first
+
+
+def check(spec: GridSpec, question: Question) -> None:
+    """Raises UserError where the question names what the grid does not have."""
+    sizes = {size for block in spec.blocks for size in (block.nominal, *block.n_base) if size}
+    if question.n_base not in sizes and "all" not in sizes:
+        known = ", ".join(f"{size:,}" for size in sorted(s for s in sizes if isinstance(s, int)))
+        raise UserError(f"n_base {question.n_base:,} is no base size of the grid; it has {known}")
+    names = {name for block in spec.blocks for name in block.syn}
+    if question.generator is not None and question.generator not in names:
+        known = ", ".join(sorted(names)) or "none"
+        raise UserError(f"generator {question.generator!r}: the grid adds images of {known}")
+    if question.generator is None and len(names) != 1:
+        known = ", ".join(sorted(names)) or "none"
+        raise UserError(f"generator: add generator=NAME to the question, one of: {known}")
+
+
+def worth_of(table: pd.DataFrame, question: Question) -> SyntheticWorth:
+    """What the asked generator's images are worth, by all trainings of its classifier and of the
+    recipe that most of them have. Raises UserError where there is none.
+    """
+    checked = check_table(table)
+    rows = checked.frame
+    if question.classifier is not None:
+        rows = rows[rows["classifier"] == question.classifier]
+    families = rows[rows["n_syn"] > 0].groupby(["dataset", "classifier", "recipe"]).size()
+    if families.empty:
+        raise UserError("no training with synthetic images has finished yet: run the grid first")
+    dataset, classifier, recipe = families.idxmax()
+    own = rows[(rows["classifier"] == classifier) & (rows["recipe"] == recipe)]
+    found = synthetic_worth(own, n_test=checked.test_sizes.get(dataset))
+    name = question.generator or next(iter(found))
+    if name not in found:
+        raise UserError(f"no training with images of {name} has finished yet: run the grid first")
+    return found[name]
+
+
+def costs(store: Store, plan: Plan) -> Costs:
+    """Device-seconds of one more training, by its images, and of one more generator; equal costs
+    where nothing is known.
+    """
+    table = analysis_bridge.read_table(store, plan)
+    done = table[(table["status"] == "ok") & table["seconds"].notna()]
+    if done.empty:
+        return Costs()
+    images, seconds = done["n_total"].to_numpy(float), done["seconds"].to_numpy(float)
+    per_image = 0.0
+    if np.ptp(images) > 0:
+        per_image = max(0.0, float(np.polyfit(images, seconds, 1)[0]))
+    trial = max(float(np.median(seconds - per_image * images)), 0.0)
+    expected = estimate.expected(store, plan)
+    known = [s for job in plan.of_kind(generator.KIND.name) if (s := expected(job)) is not None]
+    return Costs(
+        trial=trial or 1e-3, per_image=per_image, generator=median(known) if known else 0.0
+    )

@@ -183,9 +183,12 @@ class _Names:
         return seed
 
     def _seed(self, m: int, subset_seed: int, generator_seed: int | None) -> int:
-        at = [seeds for (cell, s, g), seeds in self._used.items()
-              if (cell, s) == (m, subset_seed) and (generator_seed is None or g == generator_seed)]  # fmt: skip
-        taken = {seed for seeds in at for seed in seeds}
+        taken = {
+            seed
+            for (cell, subset, trained), seeds in self._used.items()
+            if (cell, subset) == (m, subset_seed) and generator_seed in (None, trained)
+            for seed in seeds
+        }
         seed = next(k for k in range(len(taken) + 1) if k not in taken)
         place = (m, subset_seed, -1 if generator_seed is None else generator_seed)
         self._used.setdefault(place, set()).add(seed)

@@ -64,14 +64,32 @@ def with_places(spec: GridSpec, cells: Sequence[Cell], places: Iterable[Place]) 
     cells: those of its plan. Raises ValueError for a place that the grid does not have.
     """
     known = {_amounts(cell): cell for cell in cells}
-    by_seeds: dict[tuple, list[Cell]] = {}
+    by_seeds: dict[_Repeated, list[Cell]] = {}
     for place in places:
         if (cell := known.get(_amounts(place))) is None:
             raise ValueError(f"the grid has no place {place}")
-        seeds = (place.subset_seed, place.generator_seed, place.seed)
-        by_seeds.setdefault((cell.n_base, cell.n_nominal, cell.recipe, seeds), []).append(cell)
-    blocks = [_block(spec, *key, found) for key, found in by_seeds.items()]
+        repeated = _Repeated(
+            cell.n_base,
+            cell.n_nominal,
+            cell.recipe,
+            place.subset_seed,
+            place.generator_seed,
+            place.seed,
+        )
+        by_seeds.setdefault(repeated, []).append(cell)
+    blocks = [_block(spec, repeated, found) for repeated, found in by_seeds.items()]
     return spec.model_copy(update={"blocks": (*spec.blocks, *blocks)})
+
+
+class _Repeated(NamedTuple):
+    """What the places of one block have in common."""
+
+    n_base: int
+    n_nominal: int
+    recipe: str
+    subset_seed: int
+    generator_seed: int | None
+    seed: int
 
 
 def _amounts(one: Cell | Place) -> tuple:
@@ -79,31 +97,23 @@ def _amounts(one: Cell | Place) -> tuple:
     return n_base, one.n_real_added, one.n_syn, one.n_copies, one.generator
 
 
-def _block(
-    spec: GridSpec,
-    n_base: int,
-    n_nominal: int,
-    recipe: str,
-    seeds: tuple[int, int | None, int],
-    cells: list[Cell],
-) -> Block:
-    subset_seed, generator_seed, seed = seeds
+def _block(spec: GridSpec, at: _Repeated, cells: list[Cell]) -> Block:
     syn: dict[str, tuple[Amount, ...]] = {}
     for cell in _of(cells, "syn"):
         assert cell.generator
         syn[cell.generator] = (*syn.get(cell.generator, ()), Amount(images=cell.n_syn))
     return Block(
-        n_base=(n_base,),
-        nominal=n_nominal if n_nominal != n_base else None,
+        n_base=(at.n_base,),
+        nominal=at.n_nominal if at.n_nominal != at.n_base else None,
         base=any(_of(cells, "base")),
-        recipe=_recipe(spec, recipe),
+        recipe=_recipe(spec, at.recipe),
         real=tuple(Amount(images=cell.n_real_added) for cell in _of(cells, "real")),
         syn=syn,
         copies=tuple(Amount(images=cell.n_copies) for cell in _of(cells, "copies")),
         mixes=tuple(_mixed(cell) for cell in _of(cells, "mix")),
-        subset_seeds=(subset_seed,),
-        seeds=(seed,),
-        generator_seeds=None if generator_seed is None else (generator_seed,),
+        subset_seeds=(at.subset_seed,),
+        seeds=(at.seed,),
+        generator_seeds=None if at.generator_seed is None else (at.generator_seed,),
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from equigrid.analysis.answer.asking import Question
 from equigrid.analysis.answer.next_trials import Costs
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
-from equigrid.analysis.data.checks import check_table
+from equigrid.analysis.data.checks import FAMILY, check_table
 from equigrid.grid.errors import UserError
 from equigrid.grid.jobs import generator
 from equigrid.grid.planning.graph import Plan
@@ -59,11 +59,11 @@ def worth_of(table: pd.DataFrame, question: Question) -> SyntheticWorth:
     rows = checked.frame
     if question.classifier is not None:
         rows = rows[rows["classifier"] == question.classifier]
-    families = rows[rows["n_syn"] > 0].groupby(["dataset", "classifier", "recipe"]).size()
+    families = rows[rows["n_syn"] > 0].value_counts(FAMILY)
     if families.empty:
         raise UserError("no training with synthetic images has finished yet: run the grid first")
-    dataset, classifier, recipe = families.idxmax()
-    own = rows[(rows["classifier"] == classifier) & (rows["recipe"] == recipe)]
+    dataset, *most = (str(name) for name in families.index[0])
+    own = rows[(rows[["classifier", "recipe"]] == most).all(axis=1)]
     found = synthetic_worth(own, n_test=checked.test_sizes.get(dataset))
     name = question.generator or next(iter(found))
     if name not in found:

@@ -50,10 +50,11 @@ def run_until(
     *,
     console: Console,
     max_device_hours: float | None = None,
+    max_rounds: int | None = None,
     lock: Lock | None = None,
 ) -> Asked:
     """Runs `spec` in rounds until `question` is answered, the budget is spent, or nothing that
-    could be added narrows it. Ray must be connected.
+    could be added narrows it. Ray must be connected. max_rounds: stop after so many (for tests).
 
     Raises UserError for a question that the grid cannot answer, or without a factor `within`.
     """
@@ -85,6 +86,9 @@ def run_until(
             return found
         if not _new_places(plan, found.suggested):
             found.stopped = "some trainings failed; the next run tries them again"
+            return found
+        if rounds == max_rounds:
+            found.stopped = f"{rounds} rounds were asked for"
             return found
         for one in found.suggested:
             tell(f"  next: {one.text} (×{one.now:.2g} → ×{one.after:.2g})")

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 REVISIONS = {
     "ingest": 1,
     "generator": 1,
-    "pool": 2,
+    "pool": 3,
     "trial": 1,
     "reference": 1,
     "quality": 1,

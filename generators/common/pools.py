@@ -1,7 +1,7 @@
-"""What every pool of synthetic images shares: labels by image number, and the size of a shard.
+"""What every pool of synthetic images shares: labels by image number, and where shards begin.
 
-A pool has no length.  Image i's label depends on (seed, i) alone, and shard j always holds the
-images [j * S, (j + 1) * S), so that a pool that grows touches none of its earlier shards.
+A pool has no length.  Image i's label depends on (seed, i) alone, and shard j always holds the same
+images, so that a pool that grows touches none of its earlier shards.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,18 @@ import numpy as np
 from equigrid.generators.calls import SampleCall
 from equigrid.generators.common.rng import permutation
 
-SHARD_FORMAT = 1
-"""Raised when `shard_size` or the order of labels changes: old shards are then not comparable."""
+SHARD_FORMAT = 2
+"""Raised, together with the revision of pools, when `shard` or the order of labels changes: old
+shards are then not comparable.
+"""
 
 _SHARD_BYTES = 12 * 2**20  # 4,096 images of 32x32x3
 _SHARD_IMAGES = (64, 4096)
 # 8x8 sets have some hundred images: shards of 4,096 would be waste
 _TINY_BYTES, _TINY_SHARD = 1024, 512
+
+
+_FIRST_SHARD = 256  # images: a sampler's batch
 
 
 def labels(seed: int, start: int, stop: int, classes: int) -> np.ndarray:
@@ -39,7 +44,8 @@ def labels(seed: int, start: int, stop: int, classes: int) -> np.ndarray:
 
 
 def shard_size(height: int, width: int, channels: int) -> int:
-    """Images per shard, a power of two fixed by the image's size and `SHARD_FORMAT`.
+    """Images per shard of a dataset, and of a pool at most: a power of two fixed by the image's
+    size and `SHARD_FORMAT`.
 
     512 for images of at most 1,024 bytes (8x8, 28x28 greyscale), else as many as fit 12 MiB,
     between 64 and 4,096: 4,096 at 32x32x3, 64 at 256x256x3.
@@ -53,6 +59,35 @@ def shard_size(height: int, width: int, channels: int) -> int:
         return _TINY_SHARD
     fit = max(_SHARD_BYTES // image_bytes, 1)
     return min(max(1 << (fit.bit_length() - 1), _SHARD_IMAGES[0]), _SHARD_IMAGES[1])
+
+
+def shard(index: int, height: int, width: int, channels: int) -> range:
+    """The numbers of the images that shard `index` of a pool holds.
+
+    The first shard is about one batch of a sampler, so that a pool of which little is needed costs
+    little; each shard doubles the pool, until shards have `shard_size`: at 32x32x3 they begin at 0,
+    256, 512, 1,024, 2,048, 4,096, 8,192, 12,288 and so on.  All begin at multiples of any power of
+    two up to the first one's size: no sampler's batch is computed for two shards.
+    """
+    if index < 0:
+        raise ValueError(f"shards count from 0, got {index}")
+    most = shard_size(height, width, channels)
+    first = min(_FIRST_SHARD, most)
+    doublings = (most // first).bit_length() - 1
+    starts = [
+        0 if j == 0 else first << (j - 1) if j <= doublings else most * (j - doublings)
+        for j in (index, index + 1)
+    ]
+    return range(*starts)
+
+
+def shards(n: int, height: int, width: int, channels: int) -> int:
+    """How many shards hold the first n images of a pool."""
+    most = shard_size(height, width, channels)
+    first = min(_FIRST_SHARD, most)
+    if n <= most:
+        return (max(0, n - 1) // first).bit_length() + (n > 0)
+    return (most // first).bit_length() + -(-(n - most) // most)
 
 
 def in_batches(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from equigrid.generators.common import pools
 from equigrid.grid.jobs.job import Identified, Job
 from equigrid.grid.store.layout import POOLS
 
@@ -22,13 +23,21 @@ class Pool:
     """A generator's pool: it has no length, only the shards that some job asked for.
 
     generator: its name in the spec; several that differ in sampling alone share one training,
-    `generator_id`.
+    `generator_id`. image: (height, width, channels), which says where shards begin.
     """
 
     id: str
     generator_id: str
-    shard_size: int
+    image: tuple[int, int, int]
     generator: str
+
+    def shard(self, index: int) -> range:
+        """The numbers of the images in one of its shards."""
+        return pools.shard(index, *self.image)
+
+    def shards(self, n: int) -> int:
+        """How many shards hold its first n images."""
+        return pools.shards(n, *self.image)
 
     def manifest(self, index: int) -> str:
         return POOLS.manifest(self.shard_id(index))

@@ -32,15 +32,16 @@ MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPayload(Payload):
-    """The images [index · size, (index + 1) · size) of a pool. The job's id names them: see
-    `PoolIdentity` for what determines the pool's. generator: the id of the training. mapping: the
-    configuration by which the pool is sampled.
+    """`size` images of a pool from number `start` on. The job's id names them: see `PoolIdentity`
+    for what determines the pool's. generator: the id of the training. mapping: the configuration by
+    which the pool is sampled.
     """
 
     pool: str
     generator: str
     index: int
     mapping: Mapping[str, Any]
+    start: int
     size: int
     seed: int
 
@@ -54,10 +55,11 @@ def planned(pool: PlannedPool, n: int) -> list[Job]:
             generator=own.generator_id,
             index=index,
             mapping=pool.mapping,
-            size=own.shard_size,
+            start=own.shard(index).start,
+            size=len(own.shard(index)),
             seed=seed,
         )
-        for index in range(-(-n // own.shard_size))
+        for index in range(own.shards(n))
     )
     return [KIND.job(payload, [own.generator_id], pool.where) for payload in payloads]
 
@@ -70,7 +72,7 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
 
     payload = request.payload
     config, device = registry.config(dict(payload.mapping)), device_of(request)
-    start = payload.index * payload.size
+    start = payload.start
     columns: dict[str, list] = {}
     reset_peak(device)
     # Before the clock; what a kind loads by itself, see `cost`.
@@ -161,6 +163,12 @@ def _read_weights(store: Store, manifest: str, checksum: str | None) -> dict:
 
 
 def _work(payload: ShardPayload, shape: Shape) -> float:
+    """Evaluations of the network."""
+    return payload.size * _evaluations(payload, shape)
+
+
+def _evaluations(payload: ShardPayload, shape: Shape) -> float:
+    """Of the network, for an image."""
     return generator.cost_facts(payload.mapping, shape, None).get("evaluations_per_image", 1)
 
 
@@ -168,7 +176,7 @@ def _finished(kind: JobKind[ShardPayload], store: Store, jobs: list[Job], shape:
     """A pool's shards speak with one voice."""
     for job in {job.payload.pool: job for job in jobs}.values():
         if found := cost(store, job.payload.pool):
-            seconds = found["seconds"] / _work(job.payload, shape)
+            seconds = found["seconds_per_image"] / _evaluations(job.payload, shape)
             yield generator.alike(job.payload.mapping), Took(seconds, found["device"])
 
 

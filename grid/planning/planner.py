@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from equigrid.classifiers.recipes import ResolvedRecipe
-from equigrid.generators.common import pools
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import generator, ingest, shard, trial
@@ -203,9 +202,10 @@ def _pool(
     identity = PoolIdentity(
         generator=training.id, sampler=choice.sampling, classes=len(grid.shape.classes)
     )
-    size = pools.shard_size(*grid.shape.image)
     return PlannedPool(
-        pool=Pool(content_id("pool", identity.identity()), training.id, size, choice.name),
+        pool=Pool(
+            content_id("pool", identity.identity()), training.id, grid.shape.image, choice.name
+        ),
         training=training,
         mapping=choice.mapping,
         capacity=choice.config.capacity(grid.shape.classes),

@@ -51,6 +51,55 @@ def test_shard_sizes():
         pools.shard_size(0, 8, 1)
 
 
+SHAPES = [(8, 8, 1), (32, 32, 3), (64, 64, 3), (96, 96, 1), (256, 256, 3)]
+
+
+class TestShards:
+    def test_golden(self):
+        """Shards in stores begin here: a change needs a new SHARD_FORMAT, and a revision."""
+        starts = [pools.shard(j, 32, 32, 3).start for j in range(9)]
+        assert starts == [0, 256, 512, 1_024, 2_048, 4_096, 8_192, 12_288, 16_384]
+        assert [pools.shard(j, 8, 8, 1).start for j in range(5)] == [0, 256, 512, 1_024, 1_536]
+        assert [pools.shard(j, 256, 256, 3).start for j in range(4)] == [0, 64, 128, 192]
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_each_image_is_in_one_shard(self, shape):
+        """Without gaps, none larger than before, none smaller than the one before it."""
+        found = [pools.shard(j, *shape) for j in range(40)]
+        assert found[0].start == 0
+        assert all(one.stop == other.start for one, other in zip(found, found[1:]))
+        sizes = [len(one) for one in found]
+        assert sizes == sorted(sizes)
+        assert sizes[-1] == pools.shard_size(*shape)
+        assert sizes[0] == min(256, sizes[-1])
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_the_shards_that_hold_n_images_are_the_fewest(self, shape):
+        edges = {
+            n for j in range(12) for n in (pools.shard(j, *shape).stop + d for d in (-1, 0, 1))
+        }
+        for n in [1, *sorted(edges), 100_000]:
+            last = pools.shards(n, *shape) - 1
+            assert pools.shard(last, *shape).start < n <= pools.shard(last, *shape).stop
+        assert pools.shards(0, *shape) == 0
+
+    @pytest.mark.parametrize("shape", SHAPES)
+    def test_no_batch_is_computed_for_two_shards(self, shape):
+        first = len(pools.shard(0, *shape))
+        for batch in (16, 32, 64, 128, 256):
+            if batch <= first:
+                assert all(pools.shard(j, *shape).start % batch == 0 for j in range(20))
+
+    def test_little_costs_little(self):
+        """200 images of 32x32 cost 256, and 4,096 no more than before."""
+        assert pools.shard(pools.shards(200, 32, 32, 3) - 1, 32, 32, 3).stop == 256
+        assert pools.shard(pools.shards(4_000, 32, 32, 3) - 1, 32, 32, 3).stop == 4_096
+
+    def test_shards_count_from_0(self):
+        with pytest.raises(ValueError, match="from 0"):
+            pools.shard(-1, 8, 8, 1)
+
+
 class TestSeeds:
     def test_distinct_and_in_range(self):
         seeds = {

@@ -105,7 +105,8 @@ def test_a_finite_pool_is_counted_by_its_unseen_classes(planned, spec, tmp_path)
     _, the_plan = planned(
         {**spec, "blocks": [{"n_base": 200, "syn": {"made": [f"{most} images"]}}]}, "all"
     )
-    assert len(list(the_plan.of_kind("shard"))) == -(-2 * most // 512)
+    (pool,) = the_plan.pools.values()
+    assert len(list(the_plan.of_kind("shard"))) == pool.shards(2 * most)
     too_many = {**spec, "blocks": [{"n_base": 200, "syn": {"made": [f"{most + 1} images"]}}]}
     with pytest.raises(
         UserError,

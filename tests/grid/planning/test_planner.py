@@ -134,7 +134,7 @@ def test_the_whole_training_set_is_one_subset_for_all_seeds(mini):
     spec = mini | {"subset_seeds": [0, 1, 2], "blocks": [{"n_base": "all", "syn": {"edm": [0.5]}}]}
     the_plan = planned(spec)
     assert len(the_plan.cells) == 3 * 2 * 2
-    assert kinds(the_plan) == {"ingest": 1, "generator": 1, "shard": 2, "trial": 4}
+    assert kinds(the_plan) == {"ingest": 1, "generator": 1, "shard": 3, "trial": 4}
 
 
 def test_pools_of_one_training_are_sampled_each_in_its_own_way(mini):
@@ -166,8 +166,8 @@ def test_a_larger_ratio_adds_shards_and_touches_none(mini):
     after = planned(mini)
     new = after.jobs.keys() - before.jobs.keys()
     assert before.jobs.keys() < after.jobs.keys()
-    # 10 × 60 = 600 and 10 × 120 = 1,200 images in shards of 512: one and two more
-    assert Counter(after.jobs[i].kind for i in new) == {"shard": 3, "trial": 4}
+    # 10 × 60 = 600 and 10 × 120 = 1,200 images in shards of 256, 256, 512, 512: two and three more
+    assert Counter(after.jobs[i].kind for i in new) == {"shard": 5, "trial": 4}
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_larger_ratio_adds_shards_and_touches_none(mini):
         (lambda spec: spec["blocks"].append({"n_base": 240, "real": [1]}), {"trial": 2}),
         (
             lambda spec: spec["blocks"].append({"n_base": 300, "syn": {"edm": [1]}}),
-            {"trial": 4, "generator": 1, "shard": 1},
+            {"trial": 4, "generator": 1, "shard": 2},
         ),
         (lambda spec: spec["classifiers"].append("resnet20"), {"trial": 18}),
     ],

@@ -36,7 +36,7 @@ def sampled(
 ) -> None:
     facts = {
         "seconds": seconds,
-        "seconds_per_image": seconds / 512,
+        "seconds_per_image": seconds / 256,
         "peak_device_bytes": peak,
         "device": device,
         "cost": {"sampler_steps": 4},
@@ -186,7 +186,7 @@ def test_a_pool_costs_the_median_over_its_shards(store):
         "A100",
         4,
         11.5,
-        11.5 / 512,
+        11.5 / 256,
     )
     assert (found["peak_device_bytes"], found["facts"]) == (3, {"sampler_steps": 4})
 

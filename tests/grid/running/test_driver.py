@@ -75,18 +75,19 @@ def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_pat
     shutil.copytree(finished_mini[0].uri, tmp_path / "grown")
     store = Store(tmp_path / "grown")
     before = files(store, "results/parts", "generators", "pools")
-    # 5 × 120 = 600: beyond the pool's first shard of 512
+    # 5 × 60 = 300 and 5 × 120 = 600: beyond the pools' first shards of 256, by one and by two
     mini["blocks"][0]["syn"]["edm"] = [1, 2, 5]
     mini["seeds"] = [0, 1, 2]
     summary, the_plan = run(mini, store, quiet)
     # 9 of the old kind for the new seed, and ratio 5 at two base sizes for three seeds
-    assert summary.jobs == {"shard": 1, "trial": 9 + 6}
+    assert summary.jobs == {"shard": 3, "trial": 9 + 6}
     after = files(store, "results/parts", "generators", "pools")
     assert {name: after[name] for name in before} == before
     assert len(analysis_bridge.read_table(store, the_plan)) == 36
     assert outcomes(finished_mini[0]).items() <= outcomes(store).items()
-    pool = next(pool for pool in the_plan.pools.values() if store.exists(pool.manifest(1)))
-    refs = [shards.ref(pool.manifest(i), store.get_json(pool.manifest(i))) for i in (0, 1)]
+    pool = next(pool for pool in the_plan.pools.values() if store.exists(pool.manifest(2)))
+    refs = [shards.ref(pool.manifest(i), store.get_json(pool.manifest(i))) for i in (0, 1, 2)]
+    assert [ref.n for ref in refs] == [256, 256, 512]
     labels = np.concatenate([shards.read(store, ref)[1] for ref in refs])
     for n in range(1, 1025, 31):  # balanced in every prefix, across shards
         counts = np.bincount(labels[:n], minlength=10)

@@ -252,7 +252,8 @@ def _about(found: looking.Found, shape: Shape, machine: Machine, uneven: bool) -
         least, most = counts[0], counts[-1]
         lines.append(
             f"The classes are uneven: {most[0]:,} of {most[1]!r}, {least[0]:,} of {least[1]!r}. "
-            "Look at balanced accuracy beside top-1."
+            "Look at balanced accuracy (`equigrid report --metric balanced_accuracy`); the recipe "
+            "takes `class_weights: balanced`."
         )
     if max(shape.height, shape.width) > LARGEST["gpu" if machine.gpus else "cpu"]:
         lines.append(

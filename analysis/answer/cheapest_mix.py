@@ -1,33 +1,52 @@
-"""The cheapest mix of real and synthetic additions on a fitted surface."""
+"""Plans: the cheapest real and synthetic additions that reach an accuracy, at a stated confidence,
+or the best ones that a budget allows.
 
+Accuracies are those of the effective-sample-size model's draws, cut at 0 and 100.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from equigrid.analysis.conclusions.equivalence import BaseFit, CurveResult
-from equigrid.analysis.data.cells import BaseData
-from equigrid.analysis.data.estimates import Estimate, percentile_estimate
+from equigrid.analysis.conclusions.worth import SyntheticWorth
+from equigrid.analysis.data.estimates import Estimate
+from equigrid.analysis.data.trials import Floats, Numbers
+from equigrid.analysis.fitting.effective_samples import misfit_features
 
-_GRID = 1001  # synthetic amounts tried
-_STEPS = 101  # real amounts tried for each, before halving
-_HALVINGS = 40  # of a hundredth of the dataset: to less than one image
+CONFIDENCES = (0.5, 0.9)
+_REAL, _SYN = 41, 49  # amounts tried at first
+_FINER, _ROUNDS = 15, 4  # then around the best
+_FURTHEST = 4.0  # times the largest measured amount: further out nothing is planned
 
 
 @dataclass(frozen=True)
-class Mix:
-    """`n_real`, `n_syn`: images to add; `accuracy`: there, percent; `cost`; `reaches`: whether the
-    target is met within the budget (None without a target); `confidence`: share of the redrawn data
-    in which it is.
+class Prices:
+    """In any one currency: per image, and `generator` once if any synthetic image is made."""
+
+    real: float
+    syn: float
+    generator: float = 0.0
+
+    def of(self, n_real: Numbers, n_syn: Numbers) -> Numbers:
+        """Of additions, in images."""
+        return n_real * self.real + n_syn * self.syn + (n_syn > 0) * self.generator
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`n_real`, `n_syn`: images to add; `accuracy` there, percent, with its interval; `asked`: the
+    confidence that was wanted (None: the best within the budget); `probability` of reaching the
+    target there.
     """
 
+    asked: float | None
+    target: float | None
     n_real: int
     n_syn: int
-    accuracy: Estimate
     cost: float
-    target: float | None
-    budget: float | None
-    reaches: bool | None
-    confidence: float | None
+    accuracy: Estimate
+    probability: float | None
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict:
@@ -41,163 +60,200 @@ class Mix:
     @property
     def lines(self) -> list[str]:
         """Plain words."""
+        a = self.accuracy
+        sure = "" if self.probability is None else f", {self.target:g}% with {self.probability:.0%}"
+        there = f"accuracy {a.value:.2f} ({a.low:.2f} to {a.high:.2f}{sure})"
         mix = f"{self.n_real:,} real and {self.n_syn:,} synthetic images for {self.cost:,.2f}"
-        if self.target is None:
-            text = f"best mix within {self.budget:,.2f}: {mix}, accuracy {self.accuracy.text(2)}"
-        elif self.reaches:
-            sure = (
-                ""
-                if self.confidence is None
-                else f" (reached in {self.confidence:.0%} of the redrawn data)"
-            )
-            text = (
-                f"cheapest mix for {self.target:g} %: {mix}, accuracy {self.accuracy.text(2)}{sure}"
-            )
-        elif self.budget is None:
-            text = (
-                f"no mix reaches {self.target:g} %; the highest on this surface is "
-                f"{self.accuracy.text(2)} with {mix}"
-            )
+        if self.asked is None:
+            text = f"the best within the budget: {mix}: {there}"
         else:
-            text = (
-                f"{self.target:g} % is out of reach within {self.budget:,.2f}; "
-                f"the best mix is {mix}, accuracy {self.accuracy.text(2)}"
-            )
-        return [text, *(f"note: {warning}" for warning in self.warnings)]
+            text = f"{self.target:g}% at {self.asked:.0%} confidence: {mix}: {there}"
+        return [text, *(f"  note: {warning}" for warning in self.warnings)]
 
 
-def cheapest_mix(
-    base: BaseFit,
-    curve: CurveResult,
+@dataclass(frozen=True)
+class Planned:
+    """Plans for a target, the most sure last; `unreached`: a sentence for each confidence that no
+    mix reaches.
+    """
+
+    plans: tuple[Plan, ...]
+    unreached: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """Plain words."""
+        return [*(line for plan in self.plans for line in plan.lines), *self.unreached]
+
+    def to_json(self) -> dict:
+        """Plain values."""
+        return {"plans": [plan.to_json() for plan in self.plans], "unreached": list(self.unreached)}
+
+
+def plan_mixes(
+    worth: SyntheticWorth,
+    n_base: float,
     *,
-    cost_real: float,
-    cost_syn: float,
+    prices: Prices,
+    real_most: float,
     target: float | None,
     budget: float | None,
-) -> Mix:
-    """The cheapest mix that reaches `target` (percent) within `budget`; without a target, or where
-    it cannot be reached, the mix of highest accuracy within the budget.
+) -> Planned:
+    """For a target (percent): the cheapest additions that reach it, at each of CONFIDENCES, within
+    the budget; without one, the most accurate additions that the budget allows.
 
-    Real images up to the dataset's size; synthetic ones none, or from the smallest measured amount
-    (below it the surface is epsilon's) to the ratio limit.
+    real_most: images that could be added at most. Synthetic amounts are none, or from the smallest
+    measured one; neither kind goes further than four times what was measured, since there a plan
+    would rest on the curve's supposed end. n_base: a measured base size.
     """
-    data, surface, drawn = base.data, base.surface, base.drawn_surfaces
-    assert surface is not None, "asked for where there is a surface"
-    assert drawn is not None
-    real_max = max(curve.n_total_dataset - data.n_nominal, 0.0)
-    measured = data.n_syn[data.n_syn > 0]
-    syn = np.append(
-        0.0, np.geomspace(measured.min(), curve.settings.ratio_limit * data.n_nominal, _GRID)
-    )
-    found = None
-    if target is not None:
-        found = _cheapest(base, syn, real_max, cost_real, cost_syn, target)
-        if (
-            found is not None
-            and budget is not None
-            and found[0] * cost_real + found[1] * cost_syn > budget
-        ):
-            found = None
-    n_real, n_syn = found or _most_accurate(base, syn, real_max, cost_real, cost_syn, budget)
-    at = (data.n_base + n_real, n_syn)
-    draws = drawn.accuracy(*at)
-    accuracy = percentile_estimate(float(surface.accuracy(*at)[0]), draws, curve.settings.level)
-    return Mix(
-        n_real=n_real,
-        n_syn=n_syn,
-        accuracy=accuracy,
-        cost=n_real * cost_real + n_syn * cost_syn,
-        target=target,
-        budget=budget,
-        reaches=None if target is None else found is not None,
-        confidence=None if target is None or not len(draws) else float((draws >= target).mean()),
-        warnings=_warnings(data, n_real, n_syn, measured.max()),
-    )
+    mixes = _Mixes(worth, n_base, prices, real_most, budget)
+    if target is None:
+        best = mixes.best(lambda acc, cost: -np.median(acc, axis=0))
+        assert best is not None, "nothing can be had for nothing"
+        return Planned((mixes.plan(*best, None, None),), ())
+    plans, unreached = [], []
+
+    def dear(asked: float) -> Callable[[Floats, Floats], Floats]:
+        """The cost where the target is reached with that confidence, else infinite."""
+        return lambda acc, cost: np.where((acc >= target).mean(axis=0) >= asked, cost, np.inf)
+
+    for confidence in CONFIDENCES:
+        found = mixes.best(dear(confidence))
+        if found is not None:
+            plans.append(mixes.plan(*found, confidence, target))
+        else:
+            unreached.append(mixes.unreached(confidence, target))
+    return Planned(tuple(plans), tuple(unreached))
 
 
-def _accuracy(base: BaseFit, real: np.ndarray, syn: np.ndarray) -> np.ndarray:
-    """Fitted accuracy of equally long arrays of added amounts."""
-    assert base.surface is not None
-    return base.surface.accuracy((base.data.n_base + real)[:, None], syn[:, None])[:, 0]
+class _Mixes:
+    """Accuracies of real and synthetic additions at one base size, by the draws."""
 
+    def __init__(
+        self, worth: SyntheticWorth, n_base: float, prices: Prices, real_most: float,
+        budget: float | None,
+    ):  # fmt: skip
+        b = worth.base_index(n_base)
+        assert b is not None
+        assert worth.fit is not None
+        self.fit, self.b, self.j, self.n = worth.fit, b, worth.source, n_base
+        self.level, self.prices, self.budget = worth.level, prices, budget
+        layout = self.fit.layout
+        real, syn = layout.pure(b, -1), layout.pure(b, self.j)
+        self.measured_real = float(layout.real[real].max()) if len(real) else 0.0
+        self.measured_syn = layout.amount[syn, self.j]
+        self.real_most = max(min(real_most / n_base, _FURTHEST * self.measured_real), 0.0)
+        own = layout.cells_of(b)
+        self.mixed = bool(((layout.real[own] > 0) & (layout.amount[own, self.j] > 0)).any())
+        # What real and synthetic images do together, beyond the sum of their effective numbers,
+        # is as uncertain as the model's form: one common deviation per draw.
+        draws = self.fit.draws.theta.shape[1]
+        self._together = np.random.default_rng(0).standard_normal(draws)
 
-def _cheapest(
-    base: BaseFit,
-    syn: np.ndarray,
-    real_max: float,
-    cost_real: float,
-    cost_syn: float,
-    target: float,
-) -> tuple[int, int] | None:
-    """The cheapest (real, synthetic) that reaches the target: for each synthetic amount the fewest
-    real images, once on the whole range and once around the best. None where nothing reaches it.
-    """
-    for _ in range(2):
-        real = _fewest_real(base, syn, real_max, target)
-        cost = real * cost_real + np.where(np.isfinite(real), syn, np.inf) * cost_syn
-        if not np.isfinite(real).any():
-            return None
-        best = int(np.nanargmin(np.where(np.isfinite(real), cost, np.nan)))
-        kept = (int(np.ceil(real[best])), int(np.ceil(syn[best])))
-        if best == 0:
-            break
-        syn = np.unique(np.linspace(syn[max(best - 1, 1)], syn[min(best + 1, len(syn) - 1)], _GRID))
-        syn = np.append(syn, float(kept[1]))
-    return kept
+    def accuracy(self, r: Floats, x: Floats) -> Floats:
+        """(D, P) percent, of P additions of r real and x synthetic images, multiples of n_base."""
+        curves, b, j = self.fit.draws, self.b, self.j
+        distinct, at = np.unique(x, return_inverse=True)
+        effective = curves.effective(b, j, distinct)[0][:, at]
+        theta = curves.theta[0]
+        value = curves.surface.accuracy(theta, b, 1.0 + r + effective)
+        of_real, of_syn = misfit_features(r), misfit_features(x)
+        value = value + curves.zeta[0, :, b, 0] @ of_real.T + curves.zeta[0, :, b, 2 + j] @ of_syn.T
+        size = self.fit.misfit_share[0] * self.fit.scale[0, b]
+        strength = (self.fit.prior.real_misfit * of_real) ** 2
+        both = (r > 0) & (x > 0)
+        spread = size * np.sqrt(0.5 * (strength.sum(axis=1) + (of_syn**2).sum(axis=1))) * both
+        return np.clip(value + self._together[:, None] * spread, 0.0, 100.0)
 
-
-def _fewest_real(base: BaseFit, syn: np.ndarray, real_max: float, target: float) -> np.ndarray:
-    """Per synthetic amount the smallest number of added real images that reaches the target; inf
-    where none does.
-    """
-    steps = np.linspace(0.0, real_max, _STEPS)
-    reached = np.stack(
-        [_accuracy(base, np.full(len(syn), r), syn) >= target for r in steps], axis=1
-    )
-    first = reached.argmax(axis=1)
-    high = steps[first]
-    low = steps[np.maximum(first - 1, 0)]
-    for _ in range(_HALVINGS):
-        middle = 0.5 * (low + high)
-        enough = _accuracy(base, middle, syn) >= target
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    high = np.where(first == 0, 0.0, high)
-    return np.where(reached.any(axis=1), high, np.inf)
-
-
-def _most_accurate(
-    base: BaseFit,
-    syn: np.ndarray,
-    real_max: float,
-    cost_real: float,
-    cost_syn: float,
-    budget: float | None,
-) -> tuple[int, int]:
-    """The mix of highest accuracy that the budget allows; without a budget, of all."""
-    left = np.inf if budget is None else budget - syn * cost_syn
-    most = np.where(left >= 0, real_max, np.nan)
-    if budget is not None and cost_real > 0:
-        most = np.minimum(most, np.where(left >= 0, left, np.nan) / cost_real)
-    best = (-np.inf, 0, 0)
-    for share in np.linspace(0.0, 1.0, _STEPS):
-        real = np.floor(share * most)
-        accuracy = np.where(np.isfinite(real), _accuracy(base, np.nan_to_num(real), syn), -np.inf)
-        i = int(accuracy.argmax())
-        best = max(best, (float(accuracy[i]), int(np.nan_to_num(real[i])), int(np.floor(syn[i]))))
-    return best[1], best[2]
-
-
-def _warnings(data: BaseData, n_real: float, n_syn: float, measured_syn: float) -> tuple[str, ...]:
-    words = []
-    if n_real > 0 and n_syn > 0:
-        words.append(
-            "real and synthetic images were not added together in any trial: "
-            "the surface interpolates"
+    def best(self, score: Callable[[Floats, Floats], Floats]) -> tuple[float, float] | None:
+        """The additions of the lowest score of those within the budget; None where all are
+        infinite.
+        """
+        syn = self.measured_syn
+        least = float(syn.min()) if len(syn) else 1.0
+        r_axis = np.linspace(0.0, self.real_most, _REAL)
+        x_axis = np.append(
+            0.0, np.geomspace(least, _FURTHEST * float(syn.max()) if len(syn) else least, _SYN)
         )
-    if n_real > max(data.n_real - data.n_base) * (1 + 1e-9):
-        words.append(
-            f"{n_real:,.0f} added real images, measured up to {max(data.n_real - data.n_base):,.0f}"
+        found: tuple[float, float] | None = None
+        for _ in range(1 + _ROUNDS):
+            r, x = (a.ravel() for a in np.meshgrid(r_axis, x_axis, indexing="ij"))
+            r, x = self._affordable(r, x)
+            if not len(r):
+                return found
+            cost = np.asarray(self.prices.of(r * self.n, x * self.n))
+            values = np.asarray(score(self.accuracy(r, x), cost))
+            # Of equal scores the cheaper: beyond the top of a curve, more images are no better.
+            order = np.lexsort((cost, values))[0]
+            if not np.isfinite(values[order]):
+                return found
+            found = (float(r[order]), float(x[order]))
+            r_axis, x_axis = _around(found[0], r_axis), _around(found[1], x_axis, least)
+        return found
+
+    def _affordable(self, r: Floats, x: Floats) -> tuple[Floats, Floats]:
+        if self.budget is None:
+            return r, x
+        if self.prices.real > 0:  # also as many real images as are left for
+            left = self.budget - np.asarray(self.prices.of(np.zeros_like(x), x * self.n))
+            most = np.minimum(left / self.prices.real / self.n, self.real_most)
+            r, x = np.append(r, most[left >= 0]), np.append(x, x[left >= 0])
+        fine = np.asarray(self.prices.of(r * self.n, x * self.n)) <= self.budget * (1 + 1e-9)
+        return r[fine], x[fine]
+
+    def plan(self, r: float, x: float, asked: float | None, target: float | None) -> Plan:
+        """The additions, in whole images."""
+        up = np.ceil if asked is not None else np.floor
+        n_real, n_syn = int(up(round(r * self.n, 6))), int(up(round(x * self.n, 6)))
+        draws = self.accuracy(np.array([n_real / self.n]), np.array([n_syn / self.n]))[:, 0]
+        cost = float(self.prices.of(np.array(float(n_real)), np.array(float(n_syn))))
+        reached = None if target is None else float((draws >= target).mean())
+        return Plan(asked, target, n_real, n_syn, cost, self._estimate(draws), reached,
+                    tuple(self._warnings(r, x)))  # fmt: skip
+
+    def unreached(self, confidence: float, target: float) -> str:
+        """Why there is no plan at this confidence: the highest that is reached with it."""
+        tail = 1 - confidence
+        best = self.best(lambda acc, cost: -np.quantile(acc, tail, axis=0))
+        within = "" if self.budget is None else f" within {self.budget:,.2f}"
+        if best is None:
+            return f"{target:g}% at {confidence:.0%} confidence: nothing can be bought{within}"
+        draws = self.accuracy(np.array([best[0]]), np.array([best[1]]))[:, 0]
+        top = np.quantile(draws, tail)
+        return (
+            f"{target:g}% at {confidence:.0%} confidence: no mix reaches it{within}; the highest "
+            f"with that confidence is {top:.2f}%, with {best[0] * self.n:,.0f} real and "
+            f"{best[1] * self.n:,.0f} synthetic images"
         )
-    if n_syn > measured_syn * (1 + 1e-9):
-        words.append(f"{n_syn:,.0f} synthetic images, measured up to {measured_syn:,.0f}")
-    return tuple(words)
+
+    def _estimate(self, draws: Floats) -> Estimate:
+        tail = (1 - self.level) / 2
+        low, value, high = (float(q) for q in np.quantile(draws, [tail, 0.5, 1 - tail]))
+        return Estimate(value, low, high, self.level)
+
+    def _warnings(self, r: float, x: float) -> list[str]:
+        words = []
+        if r > 0 and x > 0 and not self.mixed:
+            words.append(
+                "real and synthetic images were never added together here: that their effective "
+                "numbers add is the model's assumption (a mixed arm would measure it)"
+            )
+        if r > self.measured_real * (1 + 1e-6):
+            most = f"{self.measured_real * self.n:,.0f}"
+            words.append(f"{r * self.n:,.0f} added real images, measured up to {most}")
+        top = float(self.measured_syn.max()) if len(self.measured_syn) else 0.0
+        if x > top * (1 + 1e-6):
+            words.append(
+                f"{x * self.n:,.0f} synthetic images, measured up to {top * self.n:,.0f}: it "
+                "supposes that the curve goes on alike"
+            )
+        return words
+
+
+def _around(at: float, axis: Floats, least: float = 0.0) -> Floats:
+    """A finer axis between the neighbours of `at`; none (0) stays possible."""
+    below, above = axis[axis < at - 1e-12], axis[axis > at + 1e-12]
+    low = below.max() if len(below) else at
+    high = above.min() if len(above) else at
+    fine = np.linspace(max(low, least), max(high, least), _FINER)
+    return np.unique(np.concatenate([[0.0, at], fine]))

@@ -1,5 +1,8 @@
-"""The practical answer: how many synthetic images match, which is cheaper, and the cheapest mix for
-a target.
+"""The practical answer: how many synthetic images do what more real ones do, what each would cost,
+and the cheapest additions for a target accuracy.
+
+By amounts from the effective-sample-size model (`equigrid.analysis.conclusions.worth`); Appendix
+A's reading stands beside them.
 """
 
 from dataclasses import dataclass
@@ -7,158 +10,199 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from equigrid.analysis.answer.cheapest_mix import Mix, cheapest_mix
+from equigrid.analysis.answer.cheapest_mix import Planned, Prices, plan_mixes
+from equigrid.analysis.answer.next_steps import NOTHING_FITTED, next_step
+from equigrid.analysis.conclusions.amounts import AT_LEAST, FEWER, MATCHED, NEVER, Amount
 from equigrid.analysis.conclusions.equivalence import Analysis, BaseFit, CurveResult, analyse
+from equigrid.analysis.conclusions.phrasing import (
+    exchange_sentence,
+    extra_sentence,
+    first_sentence,
+    unique,
+    verdict,
+)
+from equigrid.analysis.conclusions.worth import BaseWorth, SyntheticWorth
 from equigrid.analysis.data.cells import CurveKey
-from equigrid.analysis.data.estimates import Estimate, finite
-from equigrid.analysis.fitting.solve import BELOW_ONE, NEVER, NO_GAIN, solve_for_synthetic
-from equigrid.analysis.fitting.tuples import outside_measured, ratio_estimate
+from equigrid.analysis.data.estimates import Estimate
+from equigrid.analysis.fitting.solve import BELOW_ONE, NO_GAIN, solve_for_synthetic
+from equigrid.analysis.fitting.solve import NEVER as NO_ROOT
+from equigrid.analysis.fitting.tuples import ratio_estimate
+from equigrid.analysis.settings import DEFAULTS, NAMES, Settings
 
 _SAME_BASE = 0.005  # relative: base sizes this close are one (11,959 and 12,000)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """In the caller's currency. `real`: of the real images; `syn_*`: of the synthetic ones that do
+    the same, generator included, None where open; `generator`: what of that is fixed;
+    `break_even`: a synthetic image is cheaper below this share of a real one's price, the fixed
+    cost aside.
+    """
+
+    real: float
+    syn: float | None
+    syn_low: float | None
+    syn_high: float | None
+    generator: float
+    break_even: float | None
+
+    @property
+    def lines(self) -> list[str]:
+        """Plain words."""
+        fixed = f", of which {self.generator:,.2f} for the generator" if self.generator else ""
+        low, high = (
+            "nothing" if end == 0 else "no limit" if end is None else f"{end:,.2f}"
+            for end in (self.syn_low, self.syn_high)
+        )
+        middle = "" if self.syn is None else f"{self.syn:,.2f}, "
+        lines = [f"cost: real {self.real:,.2f}; synthetic {middle}{low} to {high}{fixed}: "
+                 f"{self.cheaper}"]  # fmt: skip
+        if not self.generator:
+            lines.append(
+                "the cost of training the generator is taken as 0: give it with --cost-generator"
+            )
+        if self.break_even is not None:
+            beside = " (the generator's cost aside)" if self.generator else ""
+            lines.append(
+                "synthetic images are the cheaper ones below "
+                f"{self.break_even:.2g} of a real image's price{beside}"
+            )
+        return lines
+
+    @property
+    def cheaper(self) -> str:
+        """Which is, and whether that is sure."""
+        if self.syn_high is not None and self.syn_high < self.real:
+            return "synthetic is cheaper"
+        if self.syn_low is not None and self.syn_low > self.real:
+            return "real is cheaper"
+        if self.syn is None:
+            return "which is cheaper is open"
+        guess = "synthetic" if self.syn < self.real else "real"
+        return f"{guess} is cheaper at the best estimate; the interval does not exclude the other"
+
+    def to_json(self) -> dict:
+        """Plain values."""
+        return {**self.__dict__, "cheaper": self.cheaper}
+
+
+@dataclass(frozen=True)
+class PaperReading:
+    """Appendix A's answer to the same question: the root of Eq. 11's surface at this base size, and
+    Eq. 13 where c1 and c2 are determined; in images, None where there is none.
+    """
+
+    surface: Estimate | None
+    below_one: bool
+    formula: Estimate | None
+    status: str
+
+    @property
+    def text(self) -> str:
+        """One line."""
+        parts = []
+        if self.surface is not None:
+            if self.below_one:
+                parts.append("Eq. 11 has no root of one image or more, which is ε's doing")
+            elif self.surface.value is None:
+                parts.append("on Eq. 11's surface no amount suffices")
+            else:
+                parts.append(f"Eq. 11's surface gives {_images(self.surface)}")
+        if self.formula is not None and self.formula.value is not None:
+            parts.append(f"Eq. 13 gives {_images(self.formula)}")
+        parts.append(f"c1 and c2 are {self.status}")
+        return f"the paper's reading (Appendix A): {'; '.join(parts)}"
+
+    def to_json(self) -> dict:
+        """Plain values."""
+        return {
+            "surface": self.surface and self.surface.to_json(),
+            "below_one": self.below_one,
+            "formula": self.formula and self.formula.to_json(),
+            "status": self.status,
+        }
 
 
 @dataclass(frozen=True)
 class CurveAnswer:
     """The answer of one curve.
 
-    `n_syn`: synthetic images that match n_real added ones at n_base, with interval; `method`:
-    'surface' (n_base was measured) or 'formula' (Eq. 13) or 'none'; `unreachable`: share of the
-    redrawn data in which no amount suffices; `below_measured`: the smallest measured synthetic
-    amount where `n_syn` lies below it, else None. `warnings`: extrapolation, and why there is no
-    answer. Costs in the caller's currency.
+    `amount`: synthetic images that do what n_real added ones do, None where n_base was not
+    measured; `headline`: what one real image is worth, and the verdict; `next_step`: what to do
+    where it is undetermined; `warnings`: all that limits it.
     """
 
     key: CurveKey
     n_base: float
     n_real: float
-    method: str
-    n_syn: Estimate
-    by_formula: Estimate | None
-    reachable: bool
-    unreachable: float
-    below_measured: float | None
+    headline: tuple[str, ...]
+    verdict: str
+    amount: Amount | None
+    next_step: str
+    costs: Costs | None
+    planned: Planned | None
+    paper: PaperReading
     warnings: tuple[str, ...]
-    cost_real: float | None
-    cost_syn: Estimate | None
-    # Price of a synthetic image, as a share of a real one's, below which it is cheaper.
-    break_even: Estimate | None
-    mix: Mix | None
 
     def to_json(self) -> dict:
         """Plain values."""
-        optional = {
-            name: getattr(self, name) for name in ("by_formula", "cost_syn", "break_even", "mix")
-        }
+        amount = None
+        if self.amount is not None:
+            from equigrid.analysis.conclusions.worth import plain
+
+            amount = {**plain(dict(self.amount.__dict__)), "text": self.amount.text}
         return {
-            **self.key.__dict__,
-            "n_base": self.n_base,
-            "n_real": self.n_real,
-            "method": self.method,
-            "n_syn": self.n_syn.to_json(),
-            "reachable": self.reachable,
-            "unreachable": self.unreachable,
-            "below_measured": self.below_measured,
+            **self.key.__dict__, "n_base": self.n_base, "n_real": self.n_real,
+            "headline": list(self.headline), "verdict": self.verdict, "amount": amount,
+            "next_step": self.next_step, "costs": self.costs and self.costs.to_json(),
+            "planned": self.planned and self.planned.to_json(), "paper": self.paper.to_json(),
             "warnings": list(self.warnings),
-            "cost_real": self.cost_real,
-            **{name: value and value.to_json() for name, value in optional.items()},
-        }
+        }  # fmt: skip
 
     @property
     def text(self) -> str:
-        """A few lines of plain words."""
-        lines = [f"{self.key}:", f"  {self._headline()}"]
-        if (
-            self.by_formula is not None
-            and self.by_formula.value is not None
-            and self.method == "surface"
-        ):
-            lines.append(f"  by the fitted formula (Eq. 13): {_images(self.by_formula)}")
-        lines += [f"  {line}" for line in self._cost_lines()]
-        if self.mix is not None:
-            lines += [f"  {line}" for line in self.mix.lines]
-        return "\n".join([*lines, *(f"  note: {warning}" for warning in self.warnings)])
-
-    def _headline(self) -> str:
-        what = f"{self.n_real:,.0f} more real images at a base of {self.n_base:,.0f}"
-        if self.method == "none":
-            return f"no answer for {what}"
-        if not self.reachable:
-            return f"no amount of synthetic data reaches what {what} bring"
-        if self.n_syn.value == 0:
-            return f"on the surface {what} bring no gain that would need synthetic images"
-        if self.below_measured is not None:
-            return (
-                f"{what} are matched by fewer than {self.below_measured:,.0f} synthetic images, "
-                "the smallest measured amount (between none and that the surface, which is not "
-                f"measured there, gives {_images(self.n_syn)})"
-            )
-        doubt = (
-            f" ({self.unreachable:.0%} of the redrawn data: no amount does)"
-            if self.unreachable > 0.005
-            else ""
-        )
-        return f"{what} are matched by {_images(self.n_syn)}{doubt}"
-
-    def _cost_lines(self) -> list[str]:
-        lines = []
-        cost_syn = None if self.cost_syn is None else self.cost_syn.value
-        if (
-            self.cost_real is not None
-            and self.below_measured is not None
-            and cost_syn is not None
-            and self.n_syn.value
-        ):
-            most = self.below_measured * cost_syn / self.n_syn.value
-            verdict = (
-                "synthetic is cheaper" if most < self.cost_real else "which is cheaper is open"
-            )
-            return [f"cost: real {self.cost_real:,.2f}, synthetic at most {most:,.2f}: {verdict}"]
-        if (
-            self.cost_real is not None
-            and self.cost_syn is not None
-            and self.cost_syn.value is not None
-        ):
-            cheaper = "synthetic" if self.cost_syn.value < self.cost_real else "real"
-            sure = (
-                cheaper == "synthetic"
-                and self.cost_syn.high is not None
-                and self.cost_syn.high < self.cost_real
-            ) or (
-                cheaper == "real"
-                and self.cost_syn.low is not None
-                and self.cost_syn.low > self.cost_real
-            )
-            lines.append(
-                f"cost: real {self.cost_real:,.2f}, "
-                f"synthetic {self.cost_syn.text(2)}: {cheaper} is cheaper"
-                + ("" if sure else ", but the interval does not exclude the other")
-            )
-        if self.break_even is not None and self.break_even.value is not None:
-            lines.append(
-                "synthetic images are cheaper below "
-                f"{self.break_even.text(4)} of a real image's price"
-            )
-        return lines
+        """A few lines of plain words, the answer first."""
+        lines = [*self.headline]
+        lines += [self.next_step] if self.next_step else []
+        lines += self.costs.lines if self.costs else []
+        lines += self.planned.lines if self.planned else []
+        lines += [self.paper.text, *(f"note: {warning}" for warning in self.warnings)]
+        return "\n".join([f"{self.key}:", *(f"  {line}" for line in lines)])
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Answers of all curves that were asked."""
+    """Answers of all curves that were asked. metric: what the accuracies are."""
 
     curves: tuple[CurveAnswer, ...]
     problems: tuple[str, ...]
+    metric: str = "top1"
 
     @property
     def text(self) -> str:
         """Plain words for a terminal."""
-        return "\n".join([*self.problems, *(curve.text for curve in self.curves)])
+        about = [] if self.metric == "top1" else [f"by {NAMES[self.metric]}:"]
+        nothing = [] if self.curves else [f"no curve yet. {NOTHING_FITTED}"]
+        lines = [*self.problems, *about, *nothing, *(curve.text for curve in self.curves)]
+        return "\n".join(lines)
 
     def to_json(self) -> dict:
         """Plain values."""
         return {
             "curves": [curve.to_json() for curve in self.curves],
             "problems": list(self.problems),
+            "metric": self.metric,
         }
+
+
+@dataclass(frozen=True)
+class _Question:
+    n_base: float
+    n_real: float
+    prices: Prices | None
+    target: float | None
+    budget: float | None
 
 
 def equiv(
@@ -169,55 +213,71 @@ def equiv(
     cost_syn: float | None = None,
     target_accuracy: float | None = None,
     budget: float | None = None,
-    **only: str,
+    cost_generator: float = 0.0,
+    settings: Settings = DEFAULTS,
+    **only: str | None,
 ) -> Answer:
-    """How many synthetic images match n_real added real ones at n_base, and what each would cost.
+    """How many synthetic images do what n_real added real ones do at n_base, and what each would
+    cost.
 
-    n_base, n_real: images; costs per image, in any one currency; target_accuracy: percent; budget:
-    in that currency. `only`: dataset, classifier, recipe, generator, to ask one curve of several.
-    Raises ValueError for amounts or costs out of range, for a budget or target without costs, and
-    where no curve has the names asked for.
+    n_base, n_real: images; costs per image, cost_generator once, in any one currency;
+    target_accuracy: percent; budget: in that currency. settings: of the analysis, where a table is
+    given. `only`: dataset, classifier, recipe, generator, to ask one curve of several. Raises
+    ValueError for amounts or costs out of range, for a budget or target without costs, and where
+    no curve has the names asked for.
     """
-    _check(n_base, n_real, cost_real, cost_syn, target_accuracy, budget)
-    given = table_or_analysis
-    analysis = given if isinstance(given, Analysis) else analyse(given)
-    curves = _selected(analysis, only)
-    answers = [
-        _answer(curve, float(n_base), float(n_real), cost_real, cost_syn, target_accuracy, budget)
-        for curve in curves
-    ]
-    return Answer(tuple(answers), analysis.problems)
+    _check(n_base, n_real, cost_real, cost_syn, cost_generator, target_accuracy, budget)
+    if isinstance(table_or_analysis, Analysis):
+        analysis = table_or_analysis
+    else:
+        analysis = analyse(table_or_analysis, settings=settings)
+    prices = None
+    if cost_real is not None and cost_syn is not None:
+        prices = Prices(cost_real, cost_syn, cost_generator)
+    question = _Question(float(n_base), float(n_real), prices, target_accuracy, budget)
+    answers = [_answer(curve, question) for curve in _selected(analysis, only)]
+    return Answer(tuple(answers), analysis.problems, analysis.settings.metric)
 
 
 def _check(
-    n_base: float,
-    n_real: float,
-    cost_real: float | None,
-    cost_syn: float | None,
-    target_accuracy: float | None,
-    budget: float | None,
-) -> None:
-    if not n_base > 0:
-        raise ValueError(f"n_base is {n_base}, must be a positive number of images")
-    if not n_real > 0:
-        raise ValueError(f"n_real is {n_real}, must be a positive number of images")
-    for name, cost in (("cost_real", cost_real), ("cost_syn", cost_syn), ("budget", budget)):
-        if cost is not None and not cost >= 0:
+    n_base: float, n_real: float, cost_real: float | None, cost_syn: float | None,
+    cost_generator: float, target_accuracy: float | None, budget: float | None,
+) -> None:  # fmt: skip
+    for name, amount in (("n_base", n_base), ("n_real", n_real)):
+        if not (amount > 0 and np.isfinite(amount)):
+            raise ValueError(f"{name} is {amount}, must be a positive number of images")
+    costs = {"cost_real": cost_real, "cost_syn": cost_syn, "cost_generator": cost_generator,
+             "budget": budget}  # fmt: skip
+    for name, cost in costs.items():
+        if cost is not None and not (cost >= 0 and np.isfinite(cost)):
             raise ValueError(f"{name} is {cost}, must not be negative")
     if (cost_real is None) != (cost_syn is None):
         missing = "cost_real" if cost_real is None else "cost_syn"
         raise ValueError(
             f"{missing} is missing: give the price of a real and of a synthetic image, or neither"
         )
-    if target_accuracy is not None and not 0 < target_accuracy <= 100:
+    _check_target(target_accuracy)
+    for name, given in (("target accuracy", target_accuracy), ("budget", budget)):
+        if given is not None and cost_real is None:
+            raise ValueError(f"a {name} needs cost_real and cost_syn")
+    if cost_generator and cost_real is None:
+        raise ValueError("cost_generator needs cost_real and cost_syn")
+
+
+def _check_target(target: float | None) -> None:
+    if target is None:
+        return
+    if 0 < target <= 1:
         raise ValueError(
-            f"target_accuracy is {target_accuracy}, must be in percent, above 0 and at most 100"
+            f"target_accuracy is {target}: is that a fraction? Write percent: {100 * target:g}"
         )
-    if (target_accuracy is not None or budget is not None) and cost_real is None:
-        raise ValueError("a target accuracy or a budget needs cost_real and cost_syn")
+    if not 0 < target <= 100:
+        raise ValueError(
+            f"target_accuracy is {target}, must be in percent, above 1 and at most 100"
+        )
 
 
-def _selected(analysis: Analysis, only: dict[str, str]) -> list[CurveResult]:
+def _selected(analysis: Analysis, only: dict[str, str | None]) -> list[CurveResult]:
     unknown = sorted(set(only) - {"dataset", "classifier", "recipe", "generator"})
     if unknown:
         raise ValueError(f"cannot select by {unknown}; by dataset, classifier, recipe or generator")
@@ -234,137 +294,175 @@ def _selected(analysis: Analysis, only: dict[str, str]) -> list[CurveResult]:
     return found
 
 
-def _answer(
-    curve: CurveResult,
-    n_base: float,
-    n_real: float,
-    cost_real: float | None,
-    cost_syn: float | None,
-    target: float | None,
-    budget: float | None,
-) -> CurveAnswer:
-    base = _measured_base(curve, n_base)
-    warnings = [] if curve.determined else [f"Eq. 13 is undetermined: {'; '.join(curve.reasons)}"]
-    formula = _by_formula(curve, n_base, n_real) if curve.determined else None
-    reachable, unreachable = True, 0.0
-    if base is not None:
-        method = "surface"
-        n_syn, reachable, unreachable = _by_surface(base, n_real, curve.settings.level)
-        ratio = None if n_syn.value is None else n_syn.value / base.data.n_nominal
-        warnings += outside_measured(base.data, n_real, ratio, curve.n_total_dataset)
-    elif formula is not None:
-        method, n_syn = "formula", formula
-        warnings += _outside_bases(curve, n_base, n_real)
-    else:
-        method, n_syn = "none", Estimate(None, None, None, curve.settings.level)
-        measured = ", ".join(
-            f"{b.data.n_nominal:,.0f}" for b in curve.bases if b.surface is not None
-        )
-        warnings.append(
-            f"base {n_base:,.0f} was not measured (measured: {measured or 'none'}), "
-            "and without Eq. 13 nothing can be said between base sizes"
-        )
-    mix = None
-    asked = target is not None or budget is not None
-    if cost_real is not None and cost_syn is not None and asked:
-        if base is None:
-            warnings.append(
-                "the cheapest mix needs an accuracy surface at "
-                f"{n_base:,.0f}, which was not measured"
-            )
-        else:
-            mix = cheapest_mix(
-                base, curve, cost_real=cost_real, cost_syn=cost_syn, target=target, budget=budget
-            )
+def _answer(curve: CurveResult, question: _Question) -> CurveAnswer:
+    worth = curve.worth
+    base = _measured(worth, question.n_base)
+    paper = _paper_reading(curve, question)
+    if worth is None or base is None:
+        return CurveAnswer(
+            key=curve.key, n_base=question.n_base, n_real=question.n_real,
+            headline=_unmeasured(worth, question), verdict="undetermined", amount=None,
+            next_step=_how_to_measure(worth, question), costs=None, planned=None, paper=paper,
+            warnings=_warnings(worth, None, None, curve),
+        )  # fmt: skip
+    amount = worth.amount(base.n_base, question.n_real)
+    found = verdict(base, amount)
+    generator = worth.generator
+    headline = (
+        exchange_sentence(base, generator),
+        found.text,
+        first_sentence(base, generator),
+        extra_sentence(base.extra, base.n_base, generator),
+    )
+    planned = None
+    if question.prices is not None and (question.target is not None or question.budget is not None):
+        planned = plan_mixes(
+            worth, base.n_base, prices=question.prices,
+            real_most=max(curve.n_total_dataset - base.n_base, question.n_real),
+            target=question.target, budget=question.budget,
+        )  # fmt: skip
     return CurveAnswer(
-        key=curve.key, n_base=n_base, n_real=n_real, method=method, n_syn=n_syn, by_formula=formula,
-        reachable=reachable, unreachable=unreachable,
-        below_measured=_below_measured(base, n_syn), warnings=tuple(warnings),
-        cost_real=None if cost_real is None else n_real * cost_real,
-        cost_syn=None if cost_syn is None else _scaled(n_syn, cost_syn),
-        break_even=None if _below_measured(base, n_syn) else _break_even(n_syn, n_real), mix=mix,
+        key=curve.key, n_base=question.n_base, n_real=question.n_real, headline=headline,
+        verdict=found.kind, amount=amount, next_step=next_step(worth, base, amount),
+        costs=_costs(amount, question), planned=planned, paper=paper,
+        warnings=_warnings(worth, base, amount, curve, question.n_real),
     )  # fmt: skip
 
 
-def _measured_base(curve: CurveResult, n_base: float) -> BaseFit | None:
-    for base in curve.bases:
-        if base.surface is not None and abs(base.data.n_nominal - n_base) <= _SAME_BASE * n_base:
+def _measured(worth: SyntheticWorth | None, n_base: float) -> BaseWorth | None:
+    for base in worth.bases if worth else ():
+        if abs(base.n_base - n_base) <= _SAME_BASE * n_base:
             return base
     return None
 
 
-def _below_measured(base: BaseFit | None, n_syn: Estimate) -> float | None:
-    if base is None or not n_syn.value:
+def _unmeasured(worth: SyntheticWorth | None, question: _Question) -> tuple[str, ...]:
+    """What is said of a base size that was not measured: that, and its neighbours' answers to the
+    same multiple. In between, nothing was shown to hold.
+    """
+    n = question.n_base
+    if worth is None or not worth.bases:
+        why = f": {'; '.join(worth.reasons)}" if worth else ": there are no synthetic images in it"
+        return (f"No answer{why}.",)
+    sizes = [base.n_base for base in worth.bases]
+    listed = ", ".join(f"{size:,.0f}" for size in sizes)
+    lines = [
+        f"No answer at a base of {n:,.0f}: it was not measured (measured: {listed}), and how the "
+        "amounts change from base to base is not known well enough to say."
+    ]
+    below = [base for base in worth.bases if base.n_base < n][-1:]
+    above = [base for base in worth.bases if base.n_base > n][:1]
+    for base in (*below, *above):
+        ratio = question.n_real / n
+        near = worth.amount(base.n_base, ratio * base.n_base)
+        lines.append(f"Nearest measured base, the same {ratio:.2g} times the base: {near.text}.")
+    return tuple(lines)
+
+
+def _how_to_measure(worth: SyntheticWorth | None, question: _Question) -> str:
+    if worth is None or not worth.bases:
+        return NOTHING_FITTED
+    return (
+        f"Do this next: a block with n_base [{question.n_base:.0f}], and in it real, synthetic and "
+        "copied images added."
+    )
+
+
+def _warnings(
+    worth: SyntheticWorth | None,
+    base: BaseWorth | None,
+    amount: Amount | None,
+    curve: CurveResult,
+    n_real: float = 0.0,
+) -> tuple[str, ...]:
+    found = [*worth.warnings, *worth.notes] if worth else []
+    found += list(amount.notes) if amount else []
+    if amount is not None and amount.interpolation is not None:
+        low, middle, high = (
+            "beyond the measured amounts" if end is None else f"{end:,.0f}"
+            for end in amount.interpolation
+        )
+        found.append(f"monotone interpolation of the measured means, beside it: {middle} ({low} to "
+                     f"{high})")  # fmt: skip
+    if base is not None and base.n_base + n_real > curve.n_total_dataset * (1 + _SAME_BASE):
+        found.append(
+            f"{base.n_base + n_real:,.0f} real images, the dataset has {curve.n_total_dataset:,}"
+        )
+    if curve.missing:
+        found.append(f"{len(curve.missing)} cells are incomplete, first: {curve.missing[0]}")
+    return tuple(unique(found))
+
+
+def _costs(amount: Amount, question: _Question) -> Costs | None:
+    prices = question.prices
+    if prices is None:
         return None
-    smallest = float(base.data.n_syn[base.data.n_syn > 0].min())
-    return smallest if n_syn.value < smallest else None
+
+    def of(count: float | None) -> float | None:
+        return None if count is None else float(prices.generator + count * prices.syn)
+
+    known = amount.kind in (MATCHED, FEWER, AT_LEAST, NEVER)
+    bounded = amount.kind in (MATCHED, FEWER)
+    return Costs(
+        real=question.n_real * prices.real,
+        syn=of(amount.value) if amount.kind == MATCHED else None,
+        syn_low=of(amount.low) if known else None,
+        syn_high=of(amount.high) if bounded else None,
+        generator=prices.generator,
+        break_even=question.n_real / amount.value
+        if amount.kind == MATCHED and amount.value
+        else None,
+    )
 
 
-def _by_formula(curve: CurveResult, n_base: float, n_real: float) -> Estimate:
-    return _scaled(curve.equivalent_ratio(n_base, n_real), n_base)
+# Appendix A ---------------------------------------------------------------------------------------
 
 
-def _by_surface(base: BaseFit, n_real: float, level: float) -> tuple[Estimate, bool, float]:
-    """Eq. 12 on this base size's surface: images with interval, whether reachable, share of draws
-    where it is not.
+def _paper_reading(curve: CurveResult, question: _Question) -> PaperReading:
+    base = next(
+        (
+            b
+            for b in curve.bases
+            if b.surface is not None
+            and abs(b.data.n_nominal - question.n_base) <= _SAME_BASE * question.n_base
+        ),
+        None,
+    )
+    surface, below_one = None, False
+    if base is not None:
+        surface, below_one = _by_surface(base, question.n_real, curve.settings.level)
+    formula = None
+    if curve.determined:
+        ratio = curve.equivalent_ratio(question.n_base, question.n_real)
+        value, low, high = (
+            None if end is None else end * question.n_base
+            for end in (ratio.value, ratio.low, ratio.high)
+        )
+        formula = Estimate(value, low, high, ratio.level)
+    return PaperReading(surface, below_one, formula, curve.status)
+
+
+def _by_surface(base: BaseFit, n_real: float, level: float) -> tuple[Estimate, bool]:
+    """Eq. 12 on this base size's surface: images with interval; whether there is no root of one
+    image or more.
     """
     solved = []
+    assert base.surface is not None
+    assert base.drawn_surfaces is not None
     for surfaces in (base.surface, base.drawn_surfaces):
-        assert surfaces is not None, "asked for where there is a surface"
         target = surfaces.accuracy(base.data.n_base + n_real, 0.0)
         solution = solve_for_synthetic(
             surfaces, base.data.n_base, target, n_nominal=base.data.n_nominal, ratio_limit=np.inf
         )
         nothing_needed = np.isin(solution.state, (NO_GAIN, BELOW_ONE))
         solved.append(
-            np.select([nothing_needed, solution.state == NEVER], [0.0, np.inf], solution.n_syn)
+            np.select([nothing_needed, solution.state == NO_ROOT], [0.0, np.inf], solution.n_syn)
         )
     value, draws = solved
-    unreachable = float(np.isposinf(draws).mean()) if len(draws) else 0.0
-    return ratio_estimate(value[0], draws, level), not np.isposinf(value[0]), unreachable
-
-
-def _outside_bases(curve: CurveResult, n_base: float, n_real: float) -> list[str]:
-    measured = [b.data.n_nominal for b in curve.bases if b.surface is not None]
-    ratios = [ratio for b in curve.bases for ratio in b.data.real_ratios]
-    words = [f"base {n_base:,.0f} lies between measured base sizes: by Eq. 13"]
-    if not min(measured) <= n_base <= max(measured):
-        words = [
-            f"base {n_base:,.0f} is outside the measured "
-            f"{min(measured):,.0f} to {max(measured):,.0f}"
-        ]
-    if n_real / n_base > max(ratios):
-        words.append(
-            f"{n_real / n_base:.2g} times the base in real images, measured up to {max(ratios):.2g}"
-        )
-    if n_base + n_real > curve.n_total_dataset:
-        words.append(
-            f"{n_base + n_real:,.0f} real images, the dataset has {curve.n_total_dataset:,}"
-        )
-    return words
-
-
-def _scaled(estimate: Estimate, factor: float) -> Estimate:
-    value, low, high = (
-        None if v is None else v * factor for v in (estimate.value, estimate.low, estimate.high)
-    )
-    return Estimate(value, low, high, estimate.level)
-
-
-def _break_even(n_syn: Estimate, n_real: float) -> Estimate | None:
-    """n_real / n_syn: one synthetic image is worth this many real ones here."""
-    if n_syn.value is None or n_syn.value <= 0:
-        return None
-    high = finite(n_real / n_syn.low) if n_syn.low else None
-    low = 0.0 if n_syn.high is None else finite(n_real / n_syn.high) if n_syn.high else None
-    return Estimate(n_real / n_syn.value, low, high, n_syn.level)
+    return ratio_estimate(float(value[0]), draws, level), bool(value[0] == 0.0)
 
 
 def _images(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "no number of synthetic images"
     low = "any" if estimate.low is None else f"{estimate.low:,.0f}"
     high = "no limit" if estimate.high is None else f"{estimate.high:,.0f}"
-    return (
-        f"{estimate.value:,.0f} synthetic images ({estimate.level:.0%} interval: {low} to {high})"
-    )
+    return f"{estimate.value:,.0f} ({low} to {high})"

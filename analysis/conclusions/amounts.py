@@ -178,19 +178,20 @@ class Amount:
         what = f"{self.n_real:,.0f} more real images at a base of {self.n_base:,.0f}"
         if self.kind == MATCHED:
             how = "extrapolated; " if self.extrapolated else ""
-            between = f"between {_images(self.low)} and {_images(self.high)}"
+            between = f"between {images(self.low)} and {images(self.high)}"
             within = f"{how}{between}, ×{self.factor:.2g}"
-            return f"{what} are matched by {_images(self.value)} of {self.source} ({within})"
+            return f"{what} are matched by {images(self.value)} of {self.source} ({within})"
         if self.kind == AT_LEAST:
-            return f"{what} need at least {_images(self.low)} images of {self.source}"
+            return f"{what} need at least {images(self.low)} images of {self.source}"
         if self.kind == FEWER:
-            return f"{what} are matched by fewer than {_images(self.high)} images of {self.source}"
+            return f"{what} are matched by fewer than {images(self.high)} images of {self.source}"
         if self.kind == NEVER:
             return f"no amount of {self.source} does what {what} do"
         return f"{what}: undetermined: {'; '.join(self.reasons)}"
 
 
-def _images(value: float | None) -> str:
+def images(value: float | None) -> str:
+    """A count to two significant digits, '∞' without a limit."""
     if value is None or not np.isfinite(value):
         return "∞"
     digits = max(int(np.floor(np.log10(max(value, 1.0)))) - 1, 0)
@@ -317,8 +318,8 @@ def _notes(fit: Fit, b: int, r: float, disagrees: bool, beyond: bool) -> list[st
         )
     if fit.noise.unmeasured:
         found.append(
-            "no repetitions tell the spread of: "
-            f"{', '.join(fit.noise.unmeasured)}; assumed from the prior"
+            f"nothing was repeated that tells the spread of: {', '.join(fit.noise.unmeasured)}; "
+            "a prior stands in for it"
         )
     return found
 
@@ -408,9 +409,7 @@ def extra_worth(
     layout = fit.layout
     missing = missing_for(layout, b, j)
     if COPIES not in layout.sources or not len(layout.pure(b, layout.sources.index(COPIES))):
-        missing.append(
-            "copies of the base were not trained: more images cannot be told from more steps"
-        )
+        missing.append("copies of the base were not trained")
     if missing:
         return ExtraWorth(np.nan, Worth(None, None, None), False, np.nan, tuple(missing))
     copies = layout.sources.index(COPIES)

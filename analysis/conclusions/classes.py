@@ -28,12 +28,13 @@ _SHOWN = 5  # classes in a sentence
 
 
 def class_gains(table: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:
-    """Per cell and class, the mean gain over the base in points, paired by subset seed, with
-    Student's interval.
+    """Per cell and class, the mean gain over the base in points, paired by subset seed (by trial
+    seed where there is one subset), with Student's interval.
 
-    Columns: COLUMNS; `class` counts from 0 in the order of `per_class`; `low`, `high` are NaN with
-    one pair. Intervals are per class, not corrected for their number. Empty where no row has
-    `per_class`.
+    Each class's spread of the pairs is pooled over the cells of its base size. Columns: COLUMNS;
+    `class` counts from 0 in the order of `per_class`; `low`, `high` are NaN with one pair, or
+    where no spread was seen; they end at a change by 100 points. Intervals are per class,
+    not corrected for their number. Empty where no row has `per_class`.
     """
     frame = check_table(table).frame
     per_class = table.drop_duplicates("trial_id").set_index("trial_id")["per_class"].dropna()
@@ -77,14 +78,20 @@ def _family(rows: pd.DataFrame, per_class: pd.Series, level: float) -> pd.DataFr
         return pd.DataFrame(columns=COLUMNS)
     repeated = "subset_seed" if rows["subset_seed"].nunique() > 1 else "seed"
     reference = _means(base, per_class, repeated)
-    parts = []
+    cells: list[tuple[pd.Series, np.ndarray]] = []
     for _, cell in rows[rows["arm"] != "base"].groupby(CELL, sort=True):
         means = _means(cell, per_class, repeated)
         common = [key for key in means if key in reference]
         if common:
             gains = np.stack([means[key] - reference[key] for key in common])  # (pairs, classes)
-            parts.append(_summary(cell.iloc[0], gains, level))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+            cells.append((cell.iloc[0], gains))
+    if not cells:
+        return pd.DataFrame(columns=COLUMNS)
+    squares = sum(((gains - gains.mean(axis=0)) ** 2).sum(axis=0) for _, gains in cells)
+    df = sum(len(gains) - 1 for _, gains in cells)
+    sd = np.sqrt(squares / df) if df else np.full(cells[0][1].shape[1], np.nan)
+    parts = [_summary(cell, gains, sd, df, level) for cell, gains in cells]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _means(rows: pd.DataFrame, per_class: pd.Series, repeated: str) -> dict[Hashable, np.ndarray]:
@@ -97,14 +104,19 @@ def _means(rows: pd.DataFrame, per_class: pd.Series, repeated: str) -> dict[Hash
     }
 
 
-def _summary(cell: pd.Series, gains: np.ndarray, level: float) -> pd.DataFrame:
+def _summary(
+    cell: pd.Series, gains: np.ndarray, sd: np.ndarray, df: int, level: float
+) -> pd.DataFrame:
+    """sd: (classes,) of one pair, with df degrees of freedom."""
     pairs, classes = gains.shape
     mean = gains.mean(axis=0)
     half = np.full(classes, np.nan)
     if pairs > 1:
-        half = stats.t.ppf(0.5 + level / 2, pairs - 1) * gains.std(axis=0, ddof=1) / np.sqrt(pairs)
+        half = stats.t.ppf(0.5 + level / 2, df) * sd / np.sqrt(pairs)
+        half[~(sd > 0)] = np.nan
     added = cell["n_real_added"] + cell["n_syn"] + cell["n_copies"]
     shared = {name: cell[name] for name in [*FAMILY, "arm", "generator", "n_nominal"]}
     scale = added / cell["n_nominal"] if cell["n_nominal"] else np.nan
-    found = {"gain": mean, "low": mean - half, "high": mean + half, "pairs": pairs}
+    low, high = np.maximum(mean - half, -100.0), np.minimum(mean + half, 100.0)
+    found = {"gain": mean, "low": low, "high": high, "pairs": pairs}
     return pd.DataFrame({**shared, "scale": scale, "class": np.arange(classes), **found})[COLUMNS]

@@ -2,11 +2,12 @@
 (Table 20).
 """
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
 from equigrid.analysis.data.checks import CELL, FAMILY, check_table
-from equigrid.analysis.data.estimates import Estimate, student_estimate
+from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.data.summary import cell_means, fixed_synthetic
 
 _KEYS = [*FAMILY, *CELL]
@@ -58,15 +59,39 @@ class _Cells:
         self._places = self._frame.groupby(_KEYS).indices
 
     def over(self, rows: pd.DataFrame, reference: int) -> Compared:
-        """Some lines of `means`, each with its gain over the line labelled `reference`."""
-        theirs = self._repetitions(rows.loc[[reference]].iloc[0])
-        return [
-            (
-                row,
-                None if i == reference else _difference(self._repetitions(row), theirs, self.level),
-            )
-            for i, row in rows.iterrows()
-        ]
+        """Some lines of `means`, each with its gain over the line labelled `reference`.
+
+        Paired where both have the same subset seeds. The spread is pooled over the lines, since a
+        few repetitions say little about their own.
+        """
+        own = {i: self._repetitions(row) for i, row in rows.iterrows()}
+        theirs = own[reference]
+        paired = {
+            i: (values - theirs).to_numpy()
+            for i, values in own.items()
+            if values.index.name == "subset_seed" and values.index.equals(theirs.index)
+        }
+        of_pairs = _pooled([pairs for i, pairs in paired.items() if i != reference])
+        of_trials = _pooled([values.to_numpy() for values in own.values()])
+        found: Compared = []
+        for i, row in rows.iterrows():
+            gain = float(own[i].mean() - theirs.mean())
+            if i == reference:
+                found.append((row, None))
+            elif i in paired:
+                found.append((row, self._estimate(gain, *of_pairs, 1 / len(theirs))))
+            else:
+                several = min(len(own[i]), len(theirs)) > 1
+                parts = 1 / len(own[i]) + 1 / len(theirs) if several else np.inf
+                found.append((row, self._estimate(gain, *of_trials, parts)))
+        return found
+
+    def _estimate(self, gain: float, variance: float, df: int, parts: float) -> Estimate:
+        """No interval where nothing was repeated, or no spread was seen."""
+        if not (variance > 0 and np.isfinite(parts)):
+            return Estimate(gain, None, None, self.level)
+        half = float(stats.t.ppf(0.5 + self.level / 2, df) * np.sqrt(variance * parts))
+        return Estimate(gain, max(gain - half, -100.0), min(gain + half, 100.0), self.level)
 
     def _repetitions(self, row: pd.Series) -> pd.Series:
         """The means of the cell's subset seeds, or the trials of a single one."""
@@ -75,18 +100,8 @@ class _Cells:
         return own.groupby(by)["accuracy"].mean()
 
 
-def _difference(mine: pd.Series, theirs: pd.Series, level: float) -> Estimate:
-    """Of two means with Student's interval: paired where both have the same subset seeds, else
-    Welch's.
-    """
-    if mine.index.name == "subset_seed" and mine.index.equals(theirs.index):
-        return student_estimate((mine - theirs).to_numpy(), level)
-    value = float(mine.mean() - theirs.mean())
-    parts = [side.var() / len(side) for side in (mine, theirs)]
-    if min(len(mine), len(theirs)) < 2 or not sum(parts):
-        return Estimate(value, None, None, level)
-    freedom = sum(parts) ** 2 / sum(
-        part**2 / (len(side) - 1) for part, side in zip(parts, (mine, theirs))
-    )
-    half = float(stats.t.ppf(0.5 + level / 2, freedom)) * sum(parts) ** 0.5
-    return Estimate(value, value - half, value + half, level)
+def _pooled(groups: list[np.ndarray]) -> tuple[float, int]:
+    """The variance within groups, and its degrees of freedom; NaN without any."""
+    df = sum(len(values) - 1 for values in groups)
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in groups)
+    return (squares / df if df else np.nan), df

@@ -13,6 +13,8 @@ import pandas as pd
 
 from equigrid.analysis.conclusions.classes import never_right
 from equigrid.analysis.conclusions.controls import Gain, cell_gains, pooled_gain
+from equigrid.analysis.conclusions.noisy_cells import CellNoise, cell_noise, with_noise
+from equigrid.analysis.conclusions.phrasing import sentence
 from equigrid.analysis.conclusions.verdict import notes_on, reasons_against
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
 from equigrid.analysis.data.cells import BaseData, CurveKey, curve_keys, gather
@@ -123,12 +125,17 @@ class CurveResult:
 
     @property
     def sentence(self) -> str:
-        """The result in one sentence for a terminal."""
+        """The result in one sentence: what to do at each base size, or why that is open."""
+        return sentence(self.worth, str(self.key))
+
+    @property
+    def paper_sentence(self) -> str:
+        """Appendix A's result in one sentence: c1 and c2, or why they are undetermined."""
         if self.determined:
             return (
                 f"{self.key}: n_syn/n_base = {self.c1.value:.3f}^(n_base/{1 / self.tau:,.0f}) x "
-                f"({self.c2.value:.3f}^(n_real/n_base) - 1), c1 {self.c1.text(3)}, c2 "
-                f"{self.c2.text(3)}"
+                f"({self.c2.value:.3f}^(n_real/n_base) - 1), c1 {self.c1.text(3)}, "
+                f"c2 {self.c2.text(3)}"
             )
         return f"{self.key}: undetermined, because " + "; ".join(self.reasons)
 
@@ -196,33 +203,43 @@ def analyse(table: pd.DataFrame, *, settings: Settings = DEFAULTS) -> Analysis:
     """
     checked = check_table(table, settings.metric)
     worth = _worth(checked, settings)
-    curves = tuple(
-        replace(
-            _analyse_curve(checked, key, settings),
-            worth=worth.get((key.dataset, key.classifier, key.recipe), {}).get(key.generator),
-        )
-        for key in curve_keys(checked.frame)
-    )
+    curves = []
+    for key in curve_keys(checked.frame):
+        of_family = worth[key.dataset, key.classifier, key.recipe]
+        curve = _analyse_curve(checked, key, of_family.noise, settings)
+        curves.append(replace(curve, worth=of_family.by_generator.get(key.generator)))
     problems = (*checked.problems, *never_right(table))
-    return Analysis(curves, problems, settings, len(table), len(checked.failed))
+    return Analysis(tuple(curves), problems, settings, len(table), len(checked.failed))
 
 
-def _worth(checked: Checked, settings: Settings) -> dict[tuple, dict[str, SyntheticWorth]]:
+@dataclass(frozen=True)
+class _Family:
+    """One dataset, classifier and recipe: what each generator's images are worth, and the noise of
+    all its cells (None where no cell has a real image).
+    """
+
+    by_generator: dict[str, SyntheticWorth]
+    noise: CellNoise | None
+
+
+def _worth(checked: Checked, settings: Settings) -> dict[tuple, _Family]:
     """By dataset, classifier and recipe: one model of all generators."""
     found = {}
     for family, rows in checked.frame.groupby(FAMILY, sort=True):
         dataset = str(family[0])
-        found[family] = synthetic_worth(
-            rows,
-            level=settings.level,
-            draws=settings.replicates,
-            seed=settings.seed,
-            n_test=settings.test_sizes.get(dataset, checked.test_sizes.get(dataset)),
+        n_test = settings.test_sizes.get(dataset, checked.test_sizes.get(dataset))
+        worth = synthetic_worth(
+            rows, level=settings.level, draws=settings.replicates, seed=settings.seed, n_test=n_test
         )
+        fit = next((one.fit for one in worth.values() if one.fit is not None), None)
+        noise = cell_noise(rows, fit, draws=settings.replicates, seed=settings.seed, n_test=n_test)
+        found[family] = _Family(worth, noise)
     return found
 
 
-def _analyse_curve(checked: Checked, key: CurveKey, settings: Settings) -> CurveResult:
+def _analyse_curve(
+    checked: Checked, key: CurveKey, of_cells: CellNoise | None, settings: Settings
+) -> CurveResult:
     n_total, source = _dataset_size(checked, key, settings)
     data = gather(checked.frame, key)
     procedure = make_procedure(data, key.dataset, 10.0 / n_total, settings)  # tau: Appendix A
@@ -249,7 +266,9 @@ def _analyse_curve(checked: Checked, key: CurveKey, settings: Settings) -> Curve
         )
         for i, base in enumerate(data)
     )
-    gains = _pooled_gains(data, draws, settings.level)
+    # Gains by the mixed model of all cells: it covers with one subset seed, or missing ones.
+    known, redrawn = with_noise(data, draws, of_cells, key.generator)
+    gains = _pooled_gains(known, redrawn, settings.level)
     tuples = list_tuples(procedure, point, drawn, n_total)
     used, discarded = tuple(t for t in tuples if t.used), tuple(t for t in tuples if not t.used)
     reasons = reasons_against(
@@ -280,7 +299,7 @@ def _analyse_curve(checked: Checked, key: CurveKey, settings: Settings) -> Curve
         tuples=used,
         discarded=discarded,
         missing=tuple(missing_cells(checked, key)),
-        gains=tuple(cell_gains(data, draws, settings.level)),
+        gains=tuple(cell_gains(known, redrawn, settings.level)),
         gain_over_base=gains["gain_over_base"],
         gain_over_copies=gains["gain_over_copies"],
         copies_over_base=gains["copies_over_base"],

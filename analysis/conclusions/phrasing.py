@@ -1,65 +1,167 @@
-"""Results in plain words, shared by the report and the command line."""
+"""Verdicts in plain sentences: what to do at each base size, and what an image is worth there."""
 
-from equigrid.analysis.conclusions.equivalence import CurveResult
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-_MANY = 1000  # times the base set: beyond, the exact number says nothing
+from equigrid.analysis.conclusions.amounts import (
+    AT_LEAST,
+    FEWER,
+    MATCHED,
+    NEVER,
+    Amount,
+    Exchange,
+    ExtraWorth,
+    Worth,
+    images,
+)
+from equigrid.analysis.conclusions.worth import BaseWorth, SyntheticWorth
+
+LABEL, GENERATE, REPEAT, OPEN = "label more", "generate", "repeat the base", "undetermined"
 
 
-def curve_paragraph(curve: CurveResult) -> list[str]:
-    """A few sentences on one curve, the result first."""
-    key = curve.key
-    made_by = f"generator {key.generator or 'none'} (recipe {key.recipe})"
-    head = f"{key.dataset}, {key.classifier}, {made_by}: "
-    if curve.determined:
-        sentences = [head + "the equivalence is determined."]
-        sentences += [
-            _worth(curve, base.data.n_nominal) for base in curve.bases if base.surface is not None
-        ]
-        sentences.append(
-            f"Fitted: n_syn / n_base = c1^(n_base / {1 / curve.tau:,.0f}) "
-            f"(c2^(n_real / n_base) - 1) with c1 = {curve.c1.text(3)} "
-            f"and c2 = {curve.c2.text(3)} ({curve.c1.level:.0%} intervals)."
+@dataclass(frozen=True)
+class Verdict:
+    """What to do at one base size. kind: LABEL, GENERATE, REPEAT or OPEN; text: one sentence."""
+
+    n_base: float
+    kind: str
+    text: str
+
+    def to_json(self) -> dict:
+        """Plain values."""
+        return dict(self.__dict__)
+
+
+def verdict(base: BaseWorth, asked: Amount | None = None) -> Verdict:
+    """At one base size, about `asked` (default: `base.main`, about as many real images as the base
+    has).
+    """
+    one = asked or base.main
+    if one is None:
+        return Verdict(base.n_base, OPEN, f"Undetermined at a base of {base.n_base:,.0f}.")
+    kind, text = _sentence(one, base.extra)
+    return Verdict(base.n_base, kind, text)
+
+
+def verdicts(worth: SyntheticWorth) -> tuple[Verdict, ...]:
+    """One per base size."""
+    return tuple(verdict(base) for base in worth.bases)
+
+
+def _sentence(one: Amount, extra: ExtraWorth) -> tuple[str, str]:
+    at = f"at a base of {one.n_base:,.0f}"
+    real, name = f"{one.n_real:,.0f} more real images", one.source
+    if one.kind == NEVER:
+        return LABEL, f"Label more: {at}, no amount of {name} replaces {real}."
+    if one.kind == AT_LEAST:
+        times = one.low / one.n_real
+        text = f"it takes at least {images(one.low)} images of {name} to do what {real} do"
+        # Where less than one for one already is a lower end, nothing speaks against generating.
+        if times < 1:
+            return OPEN, f"Undetermined {at}: {text}, and perhaps any number more."
+        return (
+            LABEL,
+            f"Label more: {at}, {text} ({times:.2g} for one); whether any number does is open.",
         )
-    else:
-        sentences = [
-            head + "the equivalence is undetermined, because " + "; ".join(curve.reasons) + "."
-        ]
-    for name, gain in (("real", curve.real_gain), ("synthetic", curve.gain_over_base)):
-        if gain is not None:
-            sentences.append(
-                f"On average over the measured cells, {name} images change accuracy by "
-                f"{gain.text(2)} points over the base."
-            )
-    if curve.gain_over_copies is not None:
-        sentences.append(
-            "Against as many copies of the base images (equal number of steps), synthetic images "
-            f"change accuracy by {curve.gain_over_copies.text(2)} points."
+    if one.kind not in (MATCHED, FEWER):
+        return OPEN, f"Undetermined {at}: {'; '.join(one.reasons)}."
+    does = f"{_how_many(one)} of {name} do what {real} do"
+    if not extra.determined:
+        return OPEN, f"Undetermined {at}: {does}{_known(one)}, but {_copies_open(extra)}."
+    if extra.positive < 0.5:
+        return REPEAT, (
+            f"Repeat the base: {at}, {does}{_known(one)}, but as many copies of the base do more."
         )
-    return sentences
+    return GENERATE, f"Generate: {at}, {does}{_known(one)}."
 
 
-def _worth(curve: CurveResult, n_base: float) -> str:
-    """The tuple nearest to doubling the base set, solved on this base size's own surface."""
-    tuples = [t for t in (*curve.tuples, *curve.discarded) if t.n_base == n_base]
-    if not tuples:
-        return f"From {n_base:,.0f} images no amount of real images was compared."
-    nearest = min(tuples, key=lambda t: abs(t.real_ratio - 1.0))
-    start = f"From {n_base:,.0f} images, {nearest.real_ratio * n_base:,.0f} more real images "
-    if not nearest.used:
-        return f"{start}have no synthetic equivalent: {nearest.why_not}."
+def _copies_open(extra: ExtraWorth) -> str:
+    if extra.extra.value is None:
+        why = "; ".join(extra.reasons)
+        return f"whether more steps on the base would do it too is not known: {why}"
+    return "whether as many copies of the base would do it too is open"
+
+
+def _how_many(one: Amount) -> str:
+    if one.kind == FEWER:
+        return f"fewer than {images(one.high)} images"
+    return f"{images(one.value)} images"
+
+
+def _known(one: Amount) -> str:
+    if one.kind != MATCHED or one.factor is None:
+        return ""
+    beyond = ", extrapolated" if one.extrapolated else ""
+    within = f"known within ×{one.factor:.2g}"
+    return f" ({within}: {images(one.low)} to {images(one.high)}{beyond})"
+
+
+def exchange_sentence(base: BaseWorth, generator: str) -> str:
+    """The sentence people came for: 'one real image is worth k synthetic ones here'."""
+    found: Exchange = base.exchange
+    n = f"{base.n_base:,.0f}"
+    return (
+        f"At a base of {n}, one real image is worth {_rate(found.first)} of {generator} "
+        f"over the first {n} real ones added, and {_rate(found.following)} over the next {n}."
+    )
+
+
+def first_sentence(base: BaseWorth, generator: str) -> str:
+    """The other way round: real images that one synthetic image is worth."""
+    n = f"{base.n_base:,.0f}"
+    value = base.first
+    if value.value is None:
+        return f"The first {n} images of {generator} are worth more real ones than can be told."
+    return (
+        f"Each of the first {n} images of {generator} is worth {_end(value.value)} real ones "
+        f"({_end(value.low)} to {_end(value.high)})."
+    )
+
+
+def extra_sentence(extra: ExtraWorth, n_base: float, generator: str) -> str:
+    """What the images bring beyond copies of the base."""
+    if extra.extra.value is None:
+        return f"Beyond copies of the base: not known: {'; '.join(extra.reasons)}."
+    count = f"{images(extra.amount * n_base)} images of {generator}"
     value, low, high = (
-        _count(v, n_base)
-        for v in (nearest.syn_ratio.value, nearest.syn_ratio.low, nearest.syn_ratio.high)
+        None if end is None else end * n_base
+        for end in (extra.extra.value, extra.extra.low, extra.extra.high)
     )
-    far = (
-        f"; beyond what was measured: {', '.join(nearest.extrapolated)}"
-        if nearest.extrapolated
-        else ""
+    sign = "" if extra.determined else "; its sign is open"
+    return (
+        f"Beyond as many copies of the base, {count} bring what {_signed(value)} real images do "
+        f"({_signed(low)} to {_signed(high)}{sign})."
     )
-    return f"{start}are worth about {value} synthetic ones (interval {low} to {high}{far})."
 
 
-def _count(ratio: float | None, n_base: float) -> str:
-    if ratio is None:
-        return "any number"
-    return f"{ratio * n_base:,.0f}" if ratio < _MANY else f"more than {_MANY:,} times the base"
+def _signed(value: float | None) -> str:
+    if value is None:
+        return "∞"
+    return f"−{images(-value)}" if value < 0 else images(value)
+
+
+def _rate(value: Worth) -> str:
+    if value.value is None:
+        low = "" if value.low is None else f" (at least {value.low:.2g})"
+        return f"more images than can be told{low}"
+    noun = "image" if _end(value.value) == "1" else "images"
+    return f"{_end(value.value)} {noun} ({_end(value.low)} to {_end(value.high)})"
+
+
+def _end(value: float | None) -> str:
+    return "no limit" if value is None else f"{value:.2g}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def sentence(worth: SyntheticWorth | None, name: str) -> str:
+    """One sentence for a terminal: the verdicts of all base sizes that have one."""
+    if worth is None or not worth.bases:
+        why = "there are no trainings with synthetic images" if worth is None else None
+        return f"{name}: undetermined: {why or '; '.join(worth.reasons if worth else ())}"
+    found = verdicts(worth)
+    known = [one for one in found if one.kind != OPEN] or found[:1]
+    return f"{name}: {' '.join(one.text for one in known)}"
+
+
+def unique(lines: Iterable[str]) -> list[str]:
+    """Without repetitions, in order."""
+    return list(dict.fromkeys(lines))

@@ -5,11 +5,13 @@ Needed are the accuracy, the base size, and what was added: an amount in `n_real
 all seeds, are taken where they are given. Rows that nothing tells apart are repetitions.
 """
 
+import json
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from equigrid.analysis.schema import ARMS, SCHEMA
 
@@ -46,7 +48,7 @@ def read_table(path: Path | str, metric: str = "top1") -> pd.DataFrame:
             frame = pd.read_parquet(path)
         else:
             separator = "\t" if path.suffix == ".tsv" else ","
-            frame = pd.read_csv(path, sep=separator, skipinitialspace=True)
+            frame = _nested(pd.read_csv(path, sep=separator, skipinitialspace=True))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:  # pyarrow's too
@@ -56,6 +58,17 @@ def read_table(path: Path | str, metric: str = "top1") -> pd.DataFrame:
         return tidy(frame, metric)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _nested(frame: pd.DataFrame) -> pd.DataFrame:
+    """Lists and maps that a text file holds as JSON. Raises ValueError for what is none."""
+    for field in SCHEMA:
+        if field.name in frame and pa.types.is_nested(field.type):
+            texts = frame[field.name].astype(object)
+            frame[field.name] = [
+                json.loads(text) if isinstance(text, str) else None for text in texts
+            ]
+    return frame
 
 
 def tidy(frame: pd.DataFrame, metric: str = "top1") -> pd.DataFrame:
@@ -85,7 +98,8 @@ def tidy(frame: pd.DataFrame, metric: str = "top1") -> pd.DataFrame:
         "setting": None,
     }
     for name, value in filled.items():
-        frame[name] = frame[name].fillna(value) if name in frame else value
+        value = pd.Series(value, frame.index)
+        frame[name] = frame[name].where(frame[name].notna(), value) if name in frame else value
     for name in SCHEMA.names:
         if name not in frame:
             frame[name] = None

@@ -25,6 +25,7 @@ from equigrid.analysis.figures.style import (
     COPIES_LOOK,
     FONT,
     GENERATOR_LOOKS,
+    MIX_LOOK,
     REAL_LOOK,
     Handle,
     empty_figure,
@@ -162,6 +163,15 @@ def _accuracy_panel(
             marker=marker, linestyle=line, markersize=4.5, linewidth=1.3, capsize=2, elinewidth=0.9,
         )  # fmt: skip
         handles.setdefault(label, drawn)
+    for name in generators:
+        rows = means[(means["arm"] == "mix") & (means["generator"] == name)]
+        if len(rows):
+            colour, marker, _ = MIX_LOOK
+            drawn = axes.errorbar(
+                rows["scale"], rows["mean"], yerr=_error_bars(rows), color=colour, marker=marker,
+                linestyle="none", markersize=6, capsize=2,
+            )  # fmt: skip
+            handles.setdefault(f"real and {name} together", drawn)
     if len(base):
         axes.axhline(base["mean"].iloc[0], color="#555555", linewidth=0.8, linestyle=":")
         if len(base) == len(means):

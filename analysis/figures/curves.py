@@ -28,6 +28,7 @@ from equigrid.analysis.figures.style import (
 )
 from equigrid.analysis.fitting.curve import equivalent_ratio
 from equigrid.analysis.fitting.surface import Surfaces
+from equigrid.analysis.settings import NAMES
 
 _BAND_POINTS = 60
 _MEASURES = {
@@ -40,8 +41,8 @@ _HALO: list[effects.AbstractPathEffect] = [effects.withStroke(linewidth=2.2, for
 def equivalence_contours(curve: CurveResult) -> Figure:
     """Fitted accuracy over added real and added synthetic images, one panel per base size (Fig. 2).
 
-    Each line joins mixes of equal fitted accuracy. Dots: measured cells. Only the two axes are
-    measured; between them the surface interpolates.
+    Each line joins mixes of equal fitted accuracy. Dots: measured cells; away from them the
+    surface interpolates.
     """
     fitted = [(base.data, base.surface) for base in curve.bases if base.surface is not None]
     if not fitted:
@@ -53,7 +54,8 @@ def equivalence_contours(curve: CurveResult) -> Figure:
         for axes in grid:
             axes.set_xlabel("added real / base images")
         figure.supylabel("added synthetic / base", fontsize=9)
-        figure.suptitle(f"Mixes of equal top-1 accuracy (%): {_named(curve)}", fontsize=10.5)
+        metric = NAMES[curve.settings.metric]
+        figure.suptitle(f"Mixes of equal {metric} (%): {_named(curve)}", fontsize=10.5)
     return figure
 
 
@@ -65,11 +67,7 @@ def _contour_panel(axes: Axes, data: BaseData, surface: Surfaces) -> None:
     real = np.linspace(0, (data.n_real - data.n_base).max(), 161)
     syn = np.linspace(0, data.n_syn.max(), 161)
     grid_real, grid_syn = np.meshgrid(real, syn)
-    # Between no synthetic image and the smallest measured amount the surface is epsilon's; drawn
-    # from one image on.
-    heights = surface.accuracy(
-        (data.n_base + grid_real).ravel()[:, None], np.maximum(grid_syn, 1.0).ravel()[:, None]
-    )[:, 0].reshape(grid_real.shape)
+    heights = surface_heights(data, surface, real, syn)
     levels = _levels(data.mean[data.in_surface], heights)
     x, y = grid_real / data.n_nominal, grid_syn / data.n_nominal
     filled = axes.contourf(x, y, heights, levels, cmap="viridis", extend="both")
@@ -85,6 +83,31 @@ def _contour_panel(axes: Axes, data: BaseData, surface: Surfaces) -> None:
     )  # fmt: skip
     axes.figure.colorbar(filled, ax=axes, format="%g", ticks=levels[::2])
     axes.set_title(f"base {data.n_nominal:,.0f} images")
+
+
+def surface_heights(
+    data: BaseData, surface: Surfaces, real: np.ndarray, syn: np.ndarray
+) -> np.ndarray:
+    """(S, R) accuracy of Eq. 11 (or the surface in use) at added real (R,) and synthetic (S,)
+    images.
+
+    Between none and the smallest measured synthetic amount the surface is epsilon's, with a step at
+    one image; there the heights are joined by a straight line.
+    """
+    measured = data.n_syn[data.n_syn > 0]
+    least = float(measured.min()) if len(measured) else 0.0
+    n_real = data.n_base + real
+
+    def at(amounts: np.ndarray) -> np.ndarray:
+        grid_real, grid_syn = np.meshgrid(n_real, amounts)
+        return surface.accuracy(grid_real.ravel()[:, None], grid_syn.ravel()[:, None])[
+            :, 0
+        ].reshape(grid_real.shape)
+
+    none, first = at(np.array([0.0, least]))
+    share = np.clip(syn / least, 0.0, 1.0)[:, None] if least else np.zeros((len(syn), 1))
+    joined = (1 - share) * none + share * first
+    return np.where(syn[:, None] < least, joined, at(np.maximum(syn, least)))
 
 
 def _levels(measured: np.ndarray, surface: np.ndarray) -> np.ndarray:

@@ -4,20 +4,31 @@ They are written as JSON and drawn by plotly's script inside the report; nothing
 plotly.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
 from equigrid.analysis.conclusions.equivalence import CurveResult
+from equigrid.analysis.conclusions.worth import SyntheticWorth
 from equigrid.analysis.data.cells import BaseData
 from equigrid.analysis.data.summary import cell_means, fixed_synthetic
-from equigrid.analysis.figures.style import COPIES_LOOK, GENERATOR_LOOKS, REAL_LOOK
+from equigrid.analysis.figures.answer import AnswerPanel, answer_panels, answer_ticks
+from equigrid.analysis.figures.curves import surface_heights
+from equigrid.analysis.figures.style import (
+    COPIES_LOOK,
+    GENERATOR_LOOKS,
+    MIX_LOOK,
+    REAL_LOOK,
+    thousands,
+)
 from equigrid.analysis.fitting.curve import equivalent_ratio
 from equigrid.analysis.fitting.surface import Surfaces
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down",
-    "P": "cross", "x": "x",
+    "P": "cross", "x": "x", "*": "star",
 }  # fmt: skip
 _GRID = 41
 _LAYOUT = {
@@ -58,6 +69,14 @@ def _accuracy_traces(means: pd.DataFrame, generators: list[str]) -> list[dict]:
             rows = pd.concat([base, rows]).sort_values("scale")
             dash = "dash" if line == "--" else "solid"
             traces.append(_accuracy_trace(rows, rows["scale"], label, colour, marker, dash))
+    for name in generators:
+        rows = means[(means["arm"] == "mix") & (means["generator"] == name)]
+        if len(rows):
+            trace = _accuracy_trace(
+                rows, rows["scale"], f"real and {name} together", *MIX_LOOK[:2], "solid"
+            )
+            trace["mode"] = "markers"
+            traces.append(trace)
     if not traces and len(base):
         traces.append(_accuracy_trace(base, [0.0], "base", "#000000", "o", "solid"))
     return traces
@@ -116,9 +135,7 @@ def contour_panels(curve: CurveResult) -> list[dict]:
 def _contour_panel(data: BaseData, surface: Surfaces) -> dict:
     real = np.linspace(0, (data.n_real - data.n_base).max(), _GRID)
     syn = np.linspace(0, data.n_syn.max(), _GRID)
-    at = [axis.ravel()[:, None] for axis in np.meshgrid(real, syn)]
-    accuracy = surface.accuracy(data.n_base + at[0], np.maximum(at[1], 1.0))
-    height = accuracy[:, 0].reshape(_GRID, _GRID)
+    height = surface_heights(data, surface, real, syn)
     cells = data.in_surface
     traces: list[dict] = [
         {"type": "contour", "x": _plain(real / data.n_nominal), "y": _plain(syn / data.n_nominal),
@@ -219,3 +236,69 @@ def _plain(values: ArrayLike) -> list[float | None]:
     """Five significant digits, None for NaN (JSON has none)."""
     numbers = np.asarray(values, dtype=float)
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in numbers]
+
+
+def answer_plots(worth: SyntheticWorth, y_name: str = "accuracy (%)") -> list[dict]:
+    """The figure of the answer, one panel per base size."""
+    return [_answer_panel(panel, y_name) for panel in answer_panels(worth)]
+
+
+def _answer_panel(panel: AnswerPanel, y_name: str) -> dict:
+    def place(added: ArrayLike) -> list[float | None]:  # the axis grows with log(1 + added / base)
+        return _plain(np.log1p(np.asarray(added, dtype=float) / panel.n_base))
+
+    traces: list[dict] = []
+    for line in panel.lines:
+        colour, marker, style = line.look
+        if len(line.x):
+            edge = {"type": "scatter", "mode": "lines", "x": place(line.x), "hoverinfo": "skip",
+                    "line": {"width": 0, "color": colour}, "showlegend": False}  # fmt: skip
+            traces += [
+                {**edge, "y": _plain(line.low)},
+                {**edge, "y": _plain(line.high), "fill": "tonexty", "fillcolor": _faint(colour)},
+                {**edge, "y": _plain(line.middle), "line": {
+                    "width": 2, "color": colour, "dash": "dash" if style == "--" else "solid"}},
+            ]  # fmt: skip
+        traces.append({
+            "type": "scatter", "mode": "markers", "name": line.name, "x": place(line.at),
+            "y": _plain(line.mean), "text": [f"{at:,.0f} added" for at in line.at],
+            "hovertemplate": "%{text}: %{y:.2f}",
+            "marker": {"color": colour, "symbol": _SYMBOLS[marker], "size": 8},
+        })  # fmt: skip
+    title = panel.title.replace("<", "&lt;").replace("\n", "<br>")
+    found = _panel(title, traces, x="added images", y=y_name)
+    ticks = answer_ticks(panel)
+    found["layout"]["xaxis"] |= {
+        "tickvals": place(ticks), "ticktext": [thousands(tick) for tick in ticks], "tickangle": 0,
+        "range": place([-0.02 * panel.n_base, panel.right]),
+    }  # fmt: skip
+    if panel.arrow is not None:
+        _add_arrow(found, panel, place)
+    return found
+
+
+def _add_arrow(
+    found: dict, panel: AnswerPanel, place: Callable[[ArrayLike], list[float | None]]
+) -> None:
+    arrow = panel.arrow
+    assert arrow is not None
+    high = panel.right if arrow.high is None else min(arrow.high, panel.right)
+    end = panel.right if arrow.end is None else arrow.end
+    low_at, high_at, start_at, end_at = place([arrow.low, high, arrow.start, end])
+    if arrow.low < high:
+        found["data"].append({
+            "type": "scatter", "mode": "lines", "x": [low_at, high_at], "y": [arrow.accuracy] * 2,
+            "line": {"width": 8, "color": "rgba(0,0,0,0.25)"}, "hoverinfo": "skip",
+            "name": "interval of the amount",
+        })  # fmt: skip
+    found["layout"]["annotations"] = [
+        {"x": end_at, "y": arrow.accuracy, "ax": start_at, "ay": arrow.accuracy, "xref": "x",
+         "yref": "y", "axref": "x", "ayref": "y", "showarrow": True, "arrowhead": 2,
+         "arrowwidth": 1.5, "text": ""},
+    ]  # fmt: skip
+
+
+def _faint(colour: str) -> str:
+    """'#RRGGBB' at 15%."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.15)"

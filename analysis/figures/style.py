@@ -25,6 +25,7 @@ GENERATOR_LOOKS = (
 )  # fmt: skip
 REAL_LOOK = (GREEN, "o", "-")
 COPIES_LOOK = (GREY, "x", "--")
+MIX_LOOK = (BLACK, "*", "")
 FONT: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -186,6 +186,17 @@ def rank(found: list[Candidate], criterion: str) -> list[Candidate]:
     return sorted(found, key=order)
 
 
+def place(found: list[Candidate], terms: tuple[str, ...], criterion: str) -> int | None:
+    """Rank of one subset of the terms among the candidates, 1 the best; None where these cells do
+    not identify it or the criterion is not defined.
+    """
+    for number, candidate in enumerate(rank(found, criterion), start=1):
+        if candidate.terms == terms:
+            known = candidate.identified and np.isfinite(getattr(candidate, criterion))
+            return number if known else None
+    return None
+
+
 def fit_surfaces(
     n_real: np.ndarray,
     n_syn: np.ndarray,

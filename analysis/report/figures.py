@@ -19,13 +19,16 @@ from equigrid.analysis.figures.accuracy import (
     quality_against_gain,
     sample_sheet,
 )
+from equigrid.analysis.figures.answer import answer_figure
 from equigrid.analysis.figures.domain import domain_accuracy_figure, tsne_figure
 from equigrid.analysis.figures.interactive import (
     accuracy_panels,
+    answer_plots,
     contour_panels,
     equivalence_panels,
 )
 from equigrid.analysis.figures.zero_shot import zero_shot_figures
+from equigrid.analysis.settings import NAMES
 
 
 def report_figures(
@@ -33,7 +36,7 @@ def report_figures(
 ) -> Iterable[tuple[str, str, Figure, list[dict]]]:
     """(name, caption, still figure, interactive panels) in the order of the report."""
     metric, level = analysis.settings.metric, analysis.settings.level
-    means = cell_means(table, metric=metric, level=level)
+    means = cell_means(table, metric=metric, level=level, test_sizes=analysis.settings.test_sizes)
     for i, family in enumerate(families(table)):
         own = means[(means[["dataset", "classifier", "recipe"]] == list(family)).all(axis=1)]
         against = "the amount added, as a multiple of the base set"
@@ -41,7 +44,8 @@ def report_figures(
             against = "the number of real images beside fixed synthetic ones"
         caption = (
             f"Accuracy on {family[0]} with {family[1]} (recipe {family[2]}) against {against}. "
-            f"Means with {level:.0%} intervals over seeds."
+            f"Means with {level:.0%} intervals over seeds and test images; what the test images "
+            "bring cancels in gains, nearly."
         )
         panels = accuracy_panels(table, family, metric=metric, level=level)
         yield (
@@ -50,9 +54,6 @@ def report_figures(
             accuracy_curves(table, family, metric=metric, level=level),
             panels,
         )
-    for i, curve in enumerate(analysis.curves):
-        if any(base.surface is not None for base in curve.bases):
-            yield from _curve_figures(i, curve)
     ratios = improvement_ratios(analysis)
     if ratios:
         caption = (
@@ -63,10 +64,34 @@ def report_figures(
     yield from _class_figures(table, level, class_names)
 
 
+def answer_figures(analysis: Analysis) -> Iterable[tuple[str, str, Figure, list[dict]] | None]:
+    """The one figure of each curve's answer, None where nothing could be fitted."""
+    y_name = f"{NAMES[analysis.settings.metric]} (%)"
+    for i, curve in enumerate(analysis.curves):
+        worth = curve.worth
+        if worth is None or not (panels := answer_plots(worth, y_name)):
+            yield None
+            continue
+        caption = (
+            f"Accuracy against added images, {curve.key}. Lines and bands: the fitted curves with "
+            f"their {worth.level:.0%} intervals; symbols: measured means. The arrow leads from "
+            "real images to as many synthetic ones as do the same; the grey bar is the interval of "
+            "that amount, and an arrow to the right edge has no end. The axis is stretched at 0."
+        )
+        yield f"answer-{i}", caption, answer_figure(worth, y_name), panels
+
+
+def paper_figures(analysis: Analysis) -> Iterable[tuple[str, str, Figure, list[dict]]]:
+    """Appendix A's: contours, equivalences and residuals of its surfaces."""
+    for i, curve in enumerate(analysis.curves):
+        if any(base.surface is not None for base in curve.bases):
+            yield from _curve_figures(i, curve)
+
+
 def _curve_figures(i: int, curve: CurveResult) -> Iterable[tuple[str, str, Figure, list[dict]]]:
     caption = (
-        f"Fitted accuracy for {curve.key}. Lines join mixes of equal accuracy; "
-        "dots are measured cells, between the axes the surface interpolates."
+        f"Eq. 11's accuracy for {curve.key}. Lines join mixes of equal accuracy; dots are measured "
+        "cells; where there are none the surface interpolates."
     )
     yield f"contours-{i}", caption, equivalence_contours(curve), contour_panels(curve)
     caption = (

@@ -13,11 +13,26 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from equigrid.analysis.answer.next_steps import NOTHING_FITTED, next_step, next_steps
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
-from equigrid.analysis.conclusions.phrasing import curve_paragraph
+from equigrid.analysis.conclusions.phrasing import (
+    exchange_sentence,
+    extra_sentence,
+    first_sentence,
+    unique,
+    verdict,
+)
+from equigrid.analysis.conclusions.pools import pool_warnings
 from equigrid.analysis.figures.accuracy import save
-from equigrid.analysis.report.figures import measure_figures, report_figures, sheet_figures
-from equigrid.analysis.report.tables import report_tables
+from equigrid.analysis.report.figures import (
+    answer_figures,
+    measure_figures,
+    paper_figures,
+    report_figures,
+    sheet_figures,
+)
+from equigrid.analysis.report.paper_reading import INTRO, paper_paragraph
+from equigrid.analysis.report.tables import paper_tables, report_tables
 
 _TEMPLATES = Path(__file__).parent / "templates"
 EXTRAS = (
@@ -51,37 +66,53 @@ def write_report(
         raise ValueError(f"extras has {unknown}; known are {list(EXTRAS)}")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    answers = list(answer_figures(analysis))
     drawn = [
         *report_figures(table, analysis, extras.get("class_names")),
         *measure_figures(analysis, extras),
     ]
-    figures = [
-        _figure_entry(name, caption, figure, directory) for name, caption, figure, _ in drawn
-    ]
+    of_paper = list(paper_figures(analysis))
+
+    def entries(found: Iterable[tuple[str, str, Figure, list[dict]]]) -> list[dict]:
+        return [_figure_entry(name, words, figure, directory) for name, words, figure, _ in found]
+
     sheets = [
         *_sheet_entries(extras.get("sheets", {}), directory),
         *_neighbour_entries(extras.get("neighbours", {})),
     ]
-    panels = {name: panels for name, _, _, panels in drawn if panels}
+    everything = [*(one for one in answers if one), *drawn, *of_paper]
+    panels = {name: panels for name, _, _, panels in everything if panels}
     tables = list(report_tables(table, analysis, extras))
+    paper = list(paper_tables(analysis))
     sections = [
-        ("summary", "Summary"),
+        ("answer", "The answer"),
+        *((t["id"], t["title"]) for t in tables[:1]),
         ("figures", "Figures"),
-        *((t["id"], t["title"]) for t in tables),
+        *((t["id"], t["title"]) for t in tables[1:]),
     ]
-    sections += [("sheets", "Sample images")] * bool(sheets) + [
-        ("settings", "Settings and versions")
-    ]
+    sections += [("sheets", "Sample images")] * bool(sheets)
+    sections += [("paper", "The paper's reading"), ("settings", "Settings and versions")]
     html = _template().render(
         title=extras.get("title") or _title(table),
         subtitle=f"{analysis.n_rows:,} result rows, {analysis.n_failed:,} of them failed attempts.",
         css=Markup((_TEMPLATES / "report.css").read_text()),
         sections=sections,
-        problems=analysis.problems,
-        curves=[_curve_entry(curve) for curve in analysis.curves],
-        figures=figures,
-        tables=tables,
+        problems=[*analysis.problems, *pool_warnings(extras.get("quality", []))],
+        curves=[
+            _curve_entry(curve, entries([one])[0] if one else None)
+            for curve, one in zip(analysis.curves, answers)
+        ],
+        nothing=NOTHING_FITTED,
+        first=tables[:1],
+        figures=entries(drawn),
+        tables=tables[1:],
         sheets=sheets,
+        paper={
+            "intro": INTRO,
+            "curves": [_paper_entry(curve) for curve in analysis.curves],
+            "figures": entries(of_paper),
+            "tables": paper,
+        },
         blocks=_blocks(analysis, extras),
         panels=_script_safe(json.dumps(panels, allow_nan=False)),
         plotly=_packed_plotly() if panels else "",
@@ -166,8 +197,37 @@ def _uri(kind: str, data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _curve_entry(curve: CurveResult) -> dict:
-    return {"name": str(curve.key), "status": curve.status, "sentences": curve_paragraph(curve),
+def _curve_entry(curve: CurveResult, figure: dict | None) -> dict:
+    worth = curve.worth
+    entry: dict = {"name": str(curve.key), "status": "undetermined", "bases": [], "figure": figure,
+                   "warnings": [], "notes": [], "nothing": ""}  # fmt: skip
+    if worth is None or not worth.bases:
+        why = "; ".join(worth.reasons) if worth else "there are no synthetic images in the results"
+        return {**entry, "nothing": f"Undetermined: {why}. {' '.join(next_steps(worth))}"}
+    bases = []
+    for base in worth.bases:
+        found = verdict(base)
+        more = [first_sentence(base, worth.generator),
+                extra_sentence(base.extra, base.n_base, worth.generator)]  # fmt: skip
+        bases.append({"kind": found.kind, "text": found.text, "next": next_step(worth, base),
+                      "exchange": exchange_sentence(base, worth.generator),
+                      "more": more})  # fmt: skip
+    notes = [
+        f"base {base.n_base:,.0f}: {note}"
+        for base in worth.bases
+        for note in (base.main.notes if base.main else ())
+        if note not in worth.notes
+    ]
+    missing = []
+    if curve.missing:
+        missing.append(f"{len(curve.missing)} cells are incomplete, first: {curve.missing[0]}")
+    return {**entry, "status": worth.status, "bases": bases, "figure": figure,
+            "warnings": [*worth.warnings, *missing],
+            "notes": unique([*worth.notes, *notes])}  # fmt: skip
+
+
+def _paper_entry(curve: CurveResult) -> dict:
+    return {"name": str(curve.key), "status": curve.status, "sentences": paper_paragraph(curve),
             "notes": curve.notes}  # fmt: skip
 
 

@@ -1,18 +1,29 @@
 """The tables of the report, as plain rows of text."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
 
+from equigrid.analysis.conclusions.amounts import (
+    AT_LEAST,
+    FEWER,
+    MATCHED,
+    NEVER,
+    Amount,
+    Worth,
+    images,
+)
 from equigrid.analysis.conclusions.comparisons import Compared, real_gains, recipe_gains
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
 from equigrid.analysis.conclusions.ratio import ImprovementRatio, improvement_ratios
+from equigrid.analysis.conclusions.worth import BaseWorth
 from equigrid.analysis.data.checks import CELL, FAMILY
 from equigrid.analysis.data.summary import cell_means
 from equigrid.analysis.figures.zero_shot import MEASURES, zero_shot_means
 from equigrid.analysis.fitting.surface import EQ11, rank
+from equigrid.analysis.report.paper_reading import CRITERION
 from equigrid.analysis.settings import METRICS, NAMES
 
 _MAX_ROWS = 500  # of a table in the report; the whole one is in the store
@@ -55,21 +66,25 @@ _DOMAIN_INTRO = (
 
 
 def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iterable[dict]:
-    yield _cells_table(table, analysis)
-    yield _table(
-        "curves", "Equivalences", [_curve_row(c) for c in analysis.curves], "No curve yet."
+    intro = (
+        "Synthetic images that do what added real ones do, by the effective-sample-size model; "
+        "beside it monotone interpolation of the measured means, where it can tell."
     )
-    tuples = _tuple_rows(analysis)
-    yield _table("tuples", "Equivalent amounts", tuples, "No tuple could be solved.", _TUPLES_INTRO)
+    yield _table(
+        "amounts", "Equivalent amounts", _amount_rows(analysis), "No amount is known.", intro
+    )
+    intro = (
+        "Synthetic images that one real image is worth, over the first n_base real ones and over "
+        "the next; real images that one of the first n_base synthetic ones is worth; and what they "
+        "bring beyond as many copies of the base, in real images."
+    )
+    yield _table("worth", "What an image is worth", _worth_rows(analysis), "Nothing known.", intro)
+    yield _cells_table(table, analysis)
     yield _table("gains", "Gains", _gain_rows(analysis), "No gains can be computed.")
     yield from _comparison_tables(table, analysis, extras.get("recipe"))
     ratios = [_ratio_row(ratio) for ratio in improvement_ratios(analysis)]
     if ratios:
         yield _table("ratios", "Improvement ratio", ratios, "")
-    intro = f"The best {_SURFACES} of the 31 by AICc at each base size, and Eq. 11."
-    yield _table("surfaces", "Accuracy surfaces", _surface_rows(analysis), "No surface.", intro)
-    sources, title = _narrowing_rows(analysis), "What would narrow the intervals"
-    yield _table("narrowing", title, sources, "Nothing is fitted.", _NARROWING_INTRO)
     missing = [{"curve": str(c.key), "what": text} for c in analysis.curves for text in c.missing]
     yield _table("missing", "Missing cells", missing, "No cell is known to be missing.")
     yield _table("failures", "Failures", list(extras.get("failures", [])), "Nothing failed.")
@@ -89,6 +104,103 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     yield from _cost_tables(extras.get("costs", []))
     if extras.get("runs"):
         yield _table("runs", "Runs", list(extras["runs"]), "")
+
+
+def paper_tables(analysis: Analysis) -> Iterable[dict]:
+    """Those of Appendix A."""
+    yield _table(
+        "curves", "c1 and c2 (Eq. 13)", [_curve_row(c) for c in analysis.curves], "No curve yet."
+    )
+    intro = (
+        "Synthetic images per base image that reach, on Eq. 11's surface, the accuracy of the "
+        "added real ones."
+    )
+    yield _table(
+        "tuples", "Tuples (Eq. 12)", _tuple_rows(analysis), "No tuple could be solved.", intro
+    )
+    intro = (
+        f"The best {_SURFACES} of the 31 by AICc at each base size, and Eq. 11; rank is by "
+        "adjusted R², which the paper chose by."
+    )
+    yield _table("surfaces", "Accuracy surfaces", _surface_rows(analysis), "No surface.", intro)
+    intro = (
+        "What makes the intervals of c1 and c2 wide, and how much of their variance one more "
+        "repetition would remove."
+    )
+    yield _table(
+        "narrowing",
+        "What would narrow c1 and c2",
+        _narrowing_rows(analysis),
+        "Nothing is fitted.",
+        intro,
+    )
+
+
+def _amount_rows(analysis: Analysis) -> list[dict]:
+    return [
+        {"curve": str(curve.key), "base": int(base.n_base), "real images": round(one.n_real),
+         "synthetic images": amount_text(one), "interval": amount_interval(one),
+         "known within": "" if one.factor is None or one.kind != MATCHED else f"×{one.factor:.2g}",
+         "no amount does": f"{one.probability[NEVER]:.0%}" if one.probability else "",
+         "interpolated": _reading(one),
+         "beyond what was measured": "yes" if one.extrapolated else ""}
+        for curve in analysis.curves if curve.worth for base in curve.worth.bases
+        for one in base.amounts
+    ]  # fmt: skip
+
+
+def amount_text(one: Amount) -> str:
+    """In a cell of a table."""
+    if one.kind == MATCHED:
+        return images(one.value)
+    if one.kind == AT_LEAST:
+        return f"at least {images(one.low)}"
+    if one.kind == FEWER:
+        return f"fewer than {images(one.high)}"
+    return one.kind
+
+
+def amount_interval(one: Amount) -> str:
+    """Its ends, where they say something."""
+    if one.kind not in (MATCHED, AT_LEAST):
+        return ""
+    return f"{images(one.low)} to {'no limit' if one.high is None else images(one.high)}"
+
+
+def _reading(one: Amount) -> str:
+    if one.interpolation is None:
+        return ""
+    low, middle, high = ("beyond" if end is None else images(end) for end in one.interpolation)
+    return f"{middle} ({low} to {high})"
+
+
+def _worth_rows(analysis: Analysis) -> list[dict]:
+    return [
+        {"curve": str(curve.key), "base": int(base.n_base),
+         "one real, first": _worth_text(base.exchange.first),
+         "one real, next": _worth_text(base.exchange.following),
+         "one synthetic": _worth_text(base.first),
+         "beyond copies, real images": _extra_text(base), "status": curve.worth.status}
+        for curve in analysis.curves if curve.worth for base in curve.worth.bases
+    ]  # fmt: skip
+
+
+def _worth_text(worth: Worth, scale: float = 1.0) -> str:
+    value, low, high = (
+        "no limit"
+        if end is None
+        else f"{end * scale:,.2f}"
+        if scale == 1
+        else f"{end * scale:,.0f}"
+        for end in (worth.value, worth.low, worth.high)
+    )
+    return f"{value} ({low} to {high})"
+
+
+def _extra_text(base: BaseWorth) -> str:
+    if base.extra.extra.value is None:
+        return "not known"
+    return _worth_text(base.extra.extra, base.n_base)
 
 
 def _comparison_tables(
@@ -216,20 +328,32 @@ def _value(value: object) -> dict:
 
 def _cells_table(table: pd.DataFrame, analysis: Analysis) -> dict:
     shown = analysis.settings.metric
-    means = cell_means(table, metric=shown, level=analysis.settings.level)
+    means = cell_means(
+        table, metric=shown, level=analysis.settings.level, test_sizes=analysis.settings.test_sizes
+    )
     others = _other_metrics(table, means, shown)
     rows = [
         {
             "dataset": r["dataset"], "classifier": r["classifier"], "base": int(r["n_nominal"]),
-            "arm": r["arm"], "generator": r["generator"],
-            "added": int(r["n_real_added"] + r["n_syn"] + r["n_copies"]),
+            "arm": r["arm"], "generator": r["generator"], "added": added_text(r),
             "scale": float(r["scale"]), _heading(shown): f"{r['mean']:.2f}",
             "interval": _interval(r["low"], r["high"]), **others[i],
             "trainings": int(r["trials"]), "subset seeds": int(r["clusters"]),
         }
         for i, r in enumerate(means.to_dict("records"))
     ]  # fmt: skip
-    return _table("cells", "Accuracies", rows, "No finished trials.")
+    intro = (
+        "Intervals hold the repetitions' spread and the choice of the test images, which is common "
+        "to all: most of it cancels in gains."
+    )
+    return _table("cells", "Accuracies", rows, "No finished trials.", intro)
+
+
+def added_text(row: Mapping) -> int | str:
+    """Images added; of a mixed arm both parts."""
+    if row["arm"] == "mix":
+        return f"{row['n_real_added']:,} real + {row['n_syn']:,} synthetic"
+    return int(row["n_real_added"] + row["n_syn"] + row["n_copies"])
 
 
 def _heading(metric: str) -> str:
@@ -261,8 +385,9 @@ def _other_metrics(table: pd.DataFrame, means: pd.DataFrame, shown: str) -> list
 def _curve_row(curve: CurveResult) -> dict:
     return {
         "dataset": curve.key.dataset, "classifier": curve.key.classifier,
-        "recipe": curve.key.recipe, "generator": curve.key.generator, "status": curve.status,
-        "c1": curve.c1.text(3), "c2": curve.c2.text(3), "1 / tau": round(1 / curve.tau),
+        "recipe": curve.key.recipe, "generator": curve.key.generator,
+        "c1 and c2 are": curve.status, "c1": curve.c1.text(3), "c2": curve.c2.text(3),
+        "1 / tau": round(1 / curve.tau),
         "tuples used": len(curve.tuples), "discarded": len(curve.discarded),
         **{f"c1, c2 ({name})": _pair(pair) for name, pair in curve.variants.items()},
     }  # fmt: skip
@@ -317,7 +442,9 @@ def _surface_rows(analysis: Analysis) -> list[dict]:
         for base in curve.bases:
             if base.surface is None:
                 continue
-            ranked = rank(base.candidates(analysis.settings.epsilon), "aicc")
+            found = base.candidates(analysis.settings.epsilon)
+            ranked = rank(found, "aicc")
+            places = {c.terms: number for number, c in enumerate(rank(found, CRITERION), start=1)}
             shown = ranked[:_SURFACES]
             shown += [c for c in ranked if c.terms == EQ11 and c not in shown]
             rows += [
@@ -325,6 +452,7 @@ def _surface_rows(analysis: Analysis) -> list[dict]:
                     "curve": str(curve.key),
                     "base": int(base.data.n_nominal),
                     "terms": " + ".join(c.terms),
+                    "rank of 31": places[c.terms],
                     "adjusted R2": c.adjusted_r2,
                     "AICc": c.aicc,
                     "leave-one-out, points": c.loo,

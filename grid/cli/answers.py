@@ -1,12 +1,21 @@
 """What a finished grid, or the paper, says: fits, reports, the practical answer."""
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from equigrid.grid.cli.inputs import open_filled, out_folder, planned, print_json
-from equigrid.grid.cli.options import DEFAULT_STORE, Json, Metric, Out, RanSpec, StoreOption
+from equigrid.grid.cli.options import (
+    DEFAULT_STORE,
+    Json,
+    Metric,
+    Out,
+    RanSpec,
+    StoreOption,
+    TableOption,
+)
 from equigrid.grid.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,22 +26,20 @@ if TYPE_CHECKING:
 
 
 def fit(
-    spec: RanSpec,
+    spec: Annotated[
+        str | None, typer.Argument(metavar="[SPEC]", help="A grid's name, preset or file.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
+    table: TableOption = None,
     metric: Metric = "top1",
     as_json: Json = False,
 ) -> None:
-    """Fit the equivalence anew from the store, and print it with its interval, or why there is
-    none.
-    """
-    from equigrid.grid.reporting import analysis_bridge
-
-    opened = open_filled(store)
-    table, analysis = analysis_bridge.fit(opened, planned(spec, opened), metric)
+    """Say anew from the store, or from a table of your own, what the synthetic images are worth."""
+    rows, analysis, warnings = _analysed("fit", spec, store, table, metric)
     if as_json:
         print_json(analysis.to_json())
     else:
-        _show_analysis(table, analysis)
+        _show_analysis(rows, analysis, warnings)
 
 
 def report(
@@ -83,40 +90,87 @@ def equiv(
     from_paper: Annotated[
         bool, typer.Option("--paper", help="Ask the paper's tables, not a grid.")
     ] = False,
+    table: TableOption = None,
     cost_real: Annotated[
         float | None, typer.Option(help="What labelling one real image costs.")
     ] = None,
     cost_syn: Annotated[
         float | None, typer.Option(help="What making one synthetic image costs.")
     ] = None,
+    cost_generator: Annotated[
+        float, typer.Option(help="What training the generator costs, once.")
+    ] = 0.0,
     target: Annotated[float | None, typer.Option(help="An accuracy to reach, in percent.")] = None,
     budget: Annotated[float | None, typer.Option(help="The most to spend.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only this dataset's curve.")] = None,
     classifier: Annotated[str | None, typer.Option(help="Only this classifier's curve.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Only this recipe's curve.")] = None,
     generator: Annotated[str | None, typer.Option(help="Only this generator's curve.")] = None,
     metric: Metric = "top1",
     as_json: Json = False,
 ) -> None:
-    """Answer: N more real images are worth how many synthetic ones, with an interval, and what
-    would each cost?
-    """
-    if from_paper and spec is not None:
-        raise UserError(
-            "equiv: name a grid that has run, or ask the paper's tables with --paper, not both"
-        )
-    if not from_paper and spec is None:
-        spec = _only_grid(store)
-    only = {"dataset": dataset, "classifier": classifier, "generator": generator}
-    amounts = (n_base, n_real, cost_real, cost_syn, target, budget)
-    answer = _answer_of(spec, store, amounts, only, metric)
-    if as_json:
-        print_json({"metric": metric, **answer.to_json()})
-    else:
-        if metric != "top1":
-            from equigrid.analysis.settings import NAMES
+    """Answer: what are N more real images worth in synthetic ones, and what would each cost?"""
+    from dataclasses import replace
 
-            print(f"by {NAMES[metric]}, where the answer says accuracy:")
+    from equigrid.analysis.answer.practical import equiv as ask
+
+    only: dict[str, Any] = {
+        "dataset": dataset,
+        "classifier": classifier,
+        "recipe": recipe,
+        "generator": generator,
+    }
+    if sum((from_paper, spec is not None, table is not None)) > 1:
+        raise UserError(
+            "equiv: ask one of a grid that has run, --paper, or --table FILE, not several"
+        )
+    warnings: tuple[str, ...] = ()
+    if from_paper:
+        analysis = _of_paper(dataset, metric)
+    else:
+        spec = _only_grid(store) if spec is None and table is None else spec
+        _, analysis, warnings = _analysed("equiv", spec, store, table, metric)
+    costs = (cost_real, cost_syn, target, budget, cost_generator)
+    try:
+        answer = ask(analysis, n_base, n_real, *costs, **only)
+    except ValueError as error:
+        raise UserError(f"equiv: {error}") from error
+    answer = replace(answer, problems=(*answer.problems, *warnings))
+    if as_json:
+        print_json(answer.to_json())
+    else:
         print(answer.text)
+
+
+def table(
+    spec: RanSpec,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write comma-separated text.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option("--parquet", metavar="FILE", help="Write Parquet.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write a grid's results as one tidy table: a row per cell and trial."""
+    from equigrid.grid.reporting.cell_table import write_table
+
+    if (csv is None) == (parquet is None):
+        raise UserError("table: give --csv FILE or --parquet FILE")
+    from equigrid.grid.reporting import analysis_bridge
+
+    opened = open_filled(store)
+    path = csv or parquet
+    assert path is not None
+    rows = analysis_bridge.read_table(opened, planned(spec, opened))
+    try:
+        write_table(rows, path.expanduser(), "csv" if csv else "parquet")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        why = error.strerror or error
+        raise UserError(f"table: {path} cannot be written: {why}; name a file that can") from error
+    print(f"{path}: {len(rows):,} rows")
 
 
 # What they share ----------------------------------------------------------------------------------
@@ -138,18 +192,60 @@ def analyse(
 
     table, analysis = analysis_bridge.fit(store, the_plan, metric)
     if not as_json:
-        _show_analysis(table, analysis)
+        _show_analysis(table, analysis, tuple(analysis_bridge.pool_warnings(store, the_plan)))
     path = analysis_bridge.write_report(store, the_plan, table, analysis, folder, summary)
     if not as_json:
         print(f"report: {path}")
     return {"report": str(path), "analysis": analysis.to_json()}
 
 
-def _show_analysis(table: "pd.DataFrame", analysis: Any) -> None:
+def _show_analysis(table: "pd.DataFrame", analysis: Any, warnings: tuple[str, ...] = ()) -> None:
     from equigrid.analysis.report.terminal import summary_table
     from equigrid.grid.reporting import console as screens
 
-    screens.screen().print(summary_table(table, analysis))
+    screens.screen().print(summary_table(table, analysis, warnings))
+
+
+def _analysed(
+    command: str, spec: str | None, store: str, table: Path | None, metric: str
+) -> tuple["pd.DataFrame", Any, tuple[str, ...]]:
+    """Rows, their analysis, and warnings about the pools: of a grid, or of a table of the user's.
+
+    Raises UserError, StoreError.
+    """
+    from equigrid.grid.reporting import analysis_bridge
+
+    chosen = analysis_bridge.known_metric(metric)
+    if (spec is None) == (table is None):
+        raise UserError(f"{command}: name a grid that has run, or give --table FILE")
+    if spec is not None:
+        opened = open_filled(store)
+        the_plan = planned(spec, opened)
+        found = analysis_bridge.fit(opened, the_plan, metric)
+        return *found, tuple(analysis_bridge.pool_warnings(opened, the_plan))
+    from equigrid.analysis.conclusions.equivalence import analyse as conclude
+    from equigrid.analysis.data.tidy import read_table
+    from equigrid.analysis.settings import Settings
+
+    assert table is not None
+    try:
+        rows = read_table(table, metric)
+    except ValueError as error:
+        raise UserError(f"{command}: {error}") from error
+    return rows, conclude(rows, settings=Settings(metric=chosen)), ()
+
+
+def _of_paper(dataset: str | None, metric: str) -> Any:
+    """The analysis of the paper's tables, of one dataset if named."""
+    from equigrid.analysis.conclusions.equivalence import analyse as conclude
+    from equigrid.analysis.paper import published
+    from equigrid.grid.reporting import analysis_bridge
+
+    table = published.results()
+    if dataset:  # the others would be fitted for nothing
+        table = table[table["dataset"] == dataset]
+    table = table[table["recipe"] != "paper/zero-shot"]
+    return conclude(table, settings=published.settings(metric=analysis_bridge.known_metric(metric)))
 
 
 def _only_grid(store: str) -> str:
@@ -163,31 +259,3 @@ def _only_grid(store: str) -> str:
             f"equiv: store {store} holds several grids: name one of {known}, or give --paper"
         )
     return names[0]
-
-
-def _answer_of(spec: str | None, store: str, amounts: tuple, only: dict, metric: str) -> Any:
-    """The answer from a grid's results, or from the paper's tables where `spec` is None. Raises
-    UserError.
-    """
-    from equigrid.analysis.answer.practical import equiv as ask
-    from equigrid.grid.reporting import analysis_bridge
-
-    if spec is None:
-        from equigrid.analysis.conclusions.equivalence import analyse as conclude
-        from equigrid.analysis.paper import published
-
-        table = published.results()
-        if only["dataset"]:  # the others would be fitted for nothing
-            table = table[table["dataset"] == only["dataset"]]
-        chosen = {"metric": analysis_bridge.known_metric(metric)}
-        analysis = conclude(
-            table[table["recipe"] != "paper/zero-shot"],
-            settings=published.settings().model_copy(update=chosen),
-        )
-    else:
-        opened = open_filled(store)
-        _, analysis = analysis_bridge.fit(opened, planned(spec, opened), metric)
-    try:
-        return ask(analysis, *amounts, **only)
-    except ValueError as error:
-        raise UserError(f"equiv: {error}") from error

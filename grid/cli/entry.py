@@ -23,6 +23,7 @@ COMMANDS: tuple[Callable, ...] = (
     answers.report,
     answers.equiv,
     storage.grids,
+    answers.table,
     storage.gc,
     listings.presets,
     drafts.keys,

@@ -35,6 +35,15 @@ Metric = Annotated[
     ),
 ]
 
+TableOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--table",
+        metavar="FILE",
+        help="Results made elsewhere (.csv, .tsv, .parquet), not a grid's; see docs/analysis.md.",
+    ),
+]
+
 
 def finite(value: float | None) -> float | None:
     """For options that are amounts of something. Raises typer.BadParameter for nan and inf."""

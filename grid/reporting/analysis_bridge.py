@@ -108,6 +108,15 @@ def _check_there(table: pd.DataFrame, metric: str) -> None:
         )
 
 
+def pool_warnings(store: Store, plan: Plan) -> list[str]:
+    """What the pools' measured quality says against the answer."""
+    from equigrid.analysis.conclusions.pools import pool_warnings as warnings
+
+    names = {pool.id: _pool_name(plan, pool) for pool in plan.pools.values()}
+    rows = (row for _, row in _manifests(store, plan, quality.KIND))
+    return warnings([{**row, "pool": names[row["pool"]]} for row in rows])
+
+
 def write_report(
     store: Store,
     plan: Plan,

@@ -1,7 +1,12 @@
 """The results of a grid's cells: rows of the store under the labels of the plan."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from equigrid.analysis.schema import SCHEMA
 from equigrid.grid.planning.graph import Cell
@@ -24,3 +29,28 @@ def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str)
 
 def _nullable(kind: pa.DataType) -> pd.Int64Dtype | None:
     return pd.Int64Dtype() if kind == pa.int64() else None
+
+
+def write_table(frame: pd.DataFrame, path: Path, kind: str) -> None:
+    """`cell_table`'s rows as one file, 'csv' or 'parquet'. In CSV, lists and maps are JSON.
+
+    Raises OSError.
+    """
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False), path)
+        return
+    nested = [f.name for f in SCHEMA if pa.types.is_nested(f.type)]
+    written = frame.copy()
+    for name in nested:
+        written[name] = pd.Series(
+            [_json(value) for value in frame[name]], frame.index, dtype=object
+        )
+    written.to_csv(path, index=False)
+
+
+def _json(value: Any) -> str | None:
+    """Of a list, array or mapping; None where there is none."""
+    if value is None or value is pd.NA:
+        return None
+    plain = value if isinstance(value, dict) else list(value)
+    return json.dumps(plain, default=lambda number: number.item())

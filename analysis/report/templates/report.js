@@ -19,7 +19,7 @@
       div.className = "panel";
       div.tabIndex = 0;
       div.setAttribute("role", "img");
-      div.setAttribute("aria-label", panel.title + ": " + panel.layout.yaxis.title.text + " against "
+      div.setAttribute("aria-label", panel.title.replaceAll("<br>", ", ") + ": " + panel.layout.yaxis.title.text + " against "
         + panel.layout.xaxis.title.text + "; the numbers are in the tables below");
       grid.appendChild(div);
     }

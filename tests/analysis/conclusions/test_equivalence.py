@@ -38,8 +38,9 @@ def test_determined_where_an_equivalence_was_planted():
     amount = curve.equivalent_ratio(5_000, 5_000)
     assert not amount.excludes(c1 ** (5_000 * curve.tau) * (c2 - 1))
     assert len(curve.tuples) == 9
-    assert "determined" not in curve.sentence
-    assert "n_syn/n_base" in curve.sentence
+    assert "n_syn/n_base" in curve.paper_sentence
+    assert curve.worth.determined
+    assert "Generate: at a base of 5,000, " in curve.sentence
 
 
 def test_undetermined_where_synthetic_images_were_planted_to_be_useless():

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted
+from equigrid.analysis.data.summary import cell_means
 from equigrid.analysis.report.html import write_report
 from equigrid.analysis.report.terminal import summary_table
 
@@ -91,12 +92,13 @@ def test_one_file_without_network_references_and_under_six_megabytes(written):
 def test_everything_handed_in_is_shown(written):
     html = written.read_text()
     for text in ("A title", "name: planted", "ValueError: &lt;no&gt;", "12.5", "4,000", "2026-01-01", "edm, base 500",
-                 "the equivalence is determined", "&#34;numpy&#34;: &#34;2.0&#34;"):  # fmt: skip
+                 "c1 and c2 are determined", "&#34;numpy&#34;: &#34;2.0&#34;"):  # fmt: skip
         assert text in html, text
-    for section in ("summary", "figures", "cells", "curves", "tuples", "gains", "surfaces", "narrowing", "missing",
+    for section in ("answer", "amounts", "worth", "paper", "figures", "cells", "curves", "tuples", "gains", "surfaces", "narrowing", "missing",
                     "failures", "generators", "quality", "domain-gap", "zero-shot", "costs-0", "sheets", "settings"):  # fmt: skip
         assert f'id="{section}"' in html, section
-        assert f'href="#{section}"' in html, section
+        if section not in ("curves", "tuples", "surfaces", "narrowing"):  # inside the paper's
+            assert f'href="#{section}"' in html, section
 
 
 def table_of(html: str, section: str) -> list[list[str]]:
@@ -153,11 +155,11 @@ def test_without_results_there_is_still_a_report(tmp_path):
     path = write_report(table.iloc[:0], analysed(table.iloc[:0]), tmp_path / "empty", extras={})
     html = path.read_text()
     assert "the table has no rows" in html
-    assert "There is no curve yet" in html
+    assert "There is no answer yet" in html
     failed = table.assign(status="failed")
     html = write_report(failed, analysed(failed), tmp_path / "failed", extras={}).read_text()
     assert f"{len(table):,} result rows, {len(table):,} of them failed attempts." in html
-    assert "There is no curve yet" in html
+    assert "There is no answer yet" in html
 
 
 def test_unknown_extras_are_refused(tmp_path):
@@ -172,9 +174,45 @@ def test_terminal_shows_the_table_and_the_sentence():
     console = Console(width=160, record=True, quiet=False, file=io.StringIO())
     console.print(summary_table(table, analysis))
     text = console.export_text()
-    assert analysis.curves[0].sentence[:60] in text.replace("\n", "")
-    assert "gain of synthetic over copies" in text
+    assert text.splitlines()[1].strip().startswith("Generate: at a base of 500, ")
+    assert "synthetic over copies: " in text
+    assert "Eq. 11's rank among the 31 surfaces" in text
+    assert "images of planted that do the same" in text
     mean = table.query("arm == 'base' and n_base == 500")["top1"].mean()
     assert f"{mean:.2f}" in text
     console.print(summary_table(table.iloc[:0], analysed(table.iloc[:0])))
     assert "no rows" in console.export_text()
+
+
+def test_the_answer_comes_first_and_a_pool_of_noise_is_on_the_first_screen(tmp_path):
+    table = PLANTED.table(0)
+    noise = {**quality("edm, base 500", 500, 8.33), "neighbour_distance": 96.0,
+             "neighbour_distance_real": 31.0}  # fmt: skip
+    fine = {**quality("edm, base 5,000", 5_000, 4.2), "neighbour_distance": 30.0,
+            "neighbour_distance_real": 31.0}  # fmt: skip
+    path = write_report(table, analysed(table), tmp_path, extras={"quality": [noise, fine]})
+    text = re.sub(r"<[^>]+>", "", path.read_text().split('<section id="amounts">')[0])
+    answer = text[text.index("The answer", text.index("Settings and versions")) :]
+    assert "the images of edm, base 500 may be noise: they lie 96 grey levels" in answer
+    assert "base 5,000 may be noise" not in answer
+    assert answer.index("Generate: at a base of 500") < answer.index("one real image is worth")
+    assert "c1" not in answer
+
+
+def test_intervals_of_accuracies_hold_the_test_set_and_are_never_of_no_width():
+    table = PLANTED.table(0)
+    small = {PLANTED.dataset: 100}
+    means = cell_means(table)
+    wide = cell_means(table, test_sizes=small)
+    assert (wide["high"] - wide["low"] > means["high"] - means["low"]).all()
+    p = wide["mean"].between(40, 60)
+    # Wilson at 100 images and one half: 9.6 points either way.
+    assert (wide[p]["mean"] - wide[p]["low"]).between(9, 11).all()
+    few = table[table["subset_seed"] == 0].assign(top1=100.0)
+    assert cell_means(few)[["low", "high"]].isna().all(axis=None)
+    assert cell_means(few, test_sizes={PLANTED.dataset: 12})[["low", "high"]].isna().all(axis=None)
+    mostly = few.assign(top1=few["top1"] - 8.4 * (few["arm"] == "base") * few["seed"])
+    perfect = cell_means(mostly, test_sizes={PLANTED.dataset: 12})
+    perfect = perfect[perfect["mean"] == 100]
+    assert (perfect["low"] < 76).all()  # Wilson of 12 of 12: from 75.7
+    assert (perfect["high"] == 100).all()

@@ -148,7 +148,7 @@ class _Mixes:
         # What real and synthetic images do together, beyond the sum of their effective numbers,
         # is as uncertain as the model's form: one common deviation per draw.
         draws = self.fit.draws.theta.shape[1]
-        self._together = np.random.default_rng(0).standard_normal(draws)
+        self._together: Floats = np.random.default_rng(0).standard_normal((draws,))
 
     def accuracy(self, r: Floats, x: Floats) -> Floats:
         """(D, P) percent, of P additions of r real and x synthetic images, multiples of n_base."""

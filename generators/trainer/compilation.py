@@ -1,5 +1,6 @@
 """When a network is compiled, and the one that stays compiled between two calls for samples."""
 
+import logging
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 from torch import nn
 
 from equigrid.generators.base_config import Compute
+
+log = logging.getLogger("equigrid.generators")
 
 _COMPILE_PAYS_NIMG = 2_000_000
 """Of training: below so many images, compiling (about a minute) costs more than it saves."""
@@ -33,6 +36,52 @@ def compiles_sampling(compute: Compute, device: torch.device, parameters: int) -
 
 def _compiles(compute: Compute, device: torch.device, *, pays: bool) -> bool:
     return device.type == "cuda" and pays if compute.compile == "auto" else compute.compile == "on"
+
+
+class Compiled(nn.Module):
+    """A network that is compiled when it is first called; or runs as it is, from a compilation that
+    fails on.
+
+    What fails is mostly the machine: Triton and Inductor need a C compiler.
+    """
+
+    def __init__(self, network: nn.Module, **options: Any):
+        """options: torch.compile's."""
+        super().__init__()
+        self.network = network
+        # In a tuple, in which torch does not look for a second copy of the network's parts.
+        self._compiled: tuple[Callable[..., Any]] | None = (torch.compile(network, **options),)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self._compiled is None:
+            return self.network(*args, **kwargs)
+        try:
+            return self._compiled[0](*args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        # Whatever a compiler and its drivers raise; what is the network's own, it raises again.
+        except Exception as error:
+            why = in_a_line(error)
+        # Outside the handler, whose exception holds the failed call's tensors.
+        made = self.network(*args, **kwargs)
+        self.give_up(why)
+        return made
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it runs as it is."""
+        return self._compiled is None
+
+    def give_up(self, why: str) -> None:
+        """Be compiled no longer."""
+        self._compiled = None
+        log.warning("a network runs without being compiled: %s", why)
+
+
+def in_a_line(error: Exception) -> str:
+    """What went wrong, without the advice that torch adds below an empty line."""
+    said = str(error).strip().partition("\n\n")[0]
+    return " ".join(said.split()) or type(error).__name__
 
 
 class Kept:
@@ -63,9 +112,7 @@ class Kept:
             p.data = p.data.clone()  # to be written to; until now it may be the caller's own tensor
         # deterministic: kernels are not chosen by timing them, so that processes on equal devices
         # agree bitwise.
-        forward: Callable[..., Any] = torch.compile(
-            network, options={"deterministic": True, "triton.cudagraphs": graphs}
-        )
+        forward = Compiled(network, options={"deterministic": True, "triton.cudagraphs": graphs})
         self.key, self._held = key, (network, forward)
         return forward
 

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from equigrid.generators.calls import State
 from equigrid.generators.common.weights import check_names, copied
+from equigrid.generators.trainer.compilation import Compiled, in_a_line
 from equigrid.generators.trainer.devices import group
 
 
@@ -38,7 +39,8 @@ class Learner:
         )
         self.alone = False
         """Whether to pass the network itself, without telling the other ranks."""
-        self._forward: Callable[..., Any] = torch.compile(network) if compiled else network
+        self._compiled = Compiled(network) if compiled else None
+        self._forward: nn.Module = network if self._compiled is None else self._compiled
         self._parallel: DistributedDataParallel | None = None
         if group()[1] > 1:
             self._parallel = DistributedDataParallel(self._forward, broadcast_buffers=False)
@@ -48,6 +50,17 @@ class Learner:
     def forward(self) -> Callable[..., Any]:
         """What the network computes, whatever that takes and returns."""
         return self.network if self.alone else self._forward
+
+    def runs_on_eagerly(self, error: Exception) -> bool:
+        """After an error in a backward pass: whether another try runs without what may have been at
+        fault, the compilation.
+
+        Not in a worker group, whose other ranks already wait for this one's gradients.
+        """
+        if self._parallel is not None or self._compiled is None or self._compiled.gave_up:
+            return False
+        self._compiled.give_up(in_a_line(error))
+        return True
 
     def unsynced(self) -> AbstractContextManager:
         """Within it gradients stay on this rank, to be added to."""

@@ -102,7 +102,12 @@ class Trainer(ABC, Generic[Batch]):
                 # helps there.
                 if group()[1] > 1 or not self._can_make_room():
                     raise
-            # outside the handler, whose exception holds the failed part's tensors
+            # Where a backward pass is compiled at its first call, and that fails.
+            except Exception as error:
+                if not any(le.runs_on_eagerly(error) for le in self.learners.values()):
+                    raise
+                continue
+            # outside the handlers, whose exception holds the failed part's tensors
             self._make_room()
         for learner in self.learners.values():
             if any(p.grad is not None for p in learner.parameters.values()):

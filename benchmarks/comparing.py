@@ -5,6 +5,7 @@ device.
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -27,6 +28,10 @@ def main(
         "--threads", type=int, default=None, help="CPU threads, torch's default if not given"
     )
     parser.add_argument("--json", default=None, help="write the figures to this file too")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0,
+        help="that each figure may take, beside its compilation; a call that has begun ends",
+    )  # fmt: skip
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
@@ -34,7 +39,8 @@ def main(
         False  # fp32 means fp32
     )
     device = torch.device(given.device)
-    report = {**measure(sizes[given.size], device), **machine(device), "size": given.size}
+    size = {**sizes[given.size], "seconds": given.seconds}
+    report = {**measure(size, device), **machine(device), "size": given.size}
     print(table(report))
     if given.json:
         with open(given.json, "w") as file:
@@ -66,23 +72,37 @@ def rates(
     work: dict[str, Callable[[], None]], images: int, device: torch.device, size: dict
 ) -> dict[str, float]:
     """Images per second of each, the fastest of size["rounds"] of size["steps"] calls that take
-    `images` each.
+    `images` each; printed as they come, since a machine may be taken away.
 
-    They take turns, so that a noisy machine is fair.
+    They take turns, so that a noisy machine is fair. After size["seconds"] of its own, each has had
+    its last round; rounds are of fewer calls where all would take longer.
     """
-    best = dict.fromkeys(work, np.inf)
-    for one in work.values():
-        for _ in range(2):  # warm up, and compile
-            one()
-    for _ in range(size["rounds"]):
+    limit = size.get("seconds", np.inf)
+    calls, spent, best = {}, {}, dict.fromkeys(work, np.inf)
+    for name, one in work.items():
+        one()  # warm up, and compile
+        spent[name] = _timed(one, 1, device)
+        calls[name] = max(1, int(min(size["steps"], limit / 2 / spent[name])))
+    for number in range(size["rounds"]):
         for name, one in work.items():
-            _wait(device)
-            begin = time.perf_counter()
-            for _ in range(size["steps"]):
-                one()
-            _wait(device)
-            best[name] = min(best[name], time.perf_counter() - begin)
-    return {name: images * size["steps"] / seconds for name, seconds in best.items()}
+            if number and spent[name] > limit:
+                continue
+            seconds = _timed(one, calls[name], device)
+            spent[name] += seconds
+            best[name] = min(best[name], seconds / calls[name])
+            so_far = f"{name}: {images / best[name]:.4g} per s, round {number + 1}"
+            print(so_far, file=sys.stderr, flush=True)
+    return {name: images / seconds for name, seconds in best.items()}
+
+
+def _timed(one: Callable[[], None], calls: int, device: torch.device) -> float:
+    """Seconds of so many calls."""
+    _wait(device)
+    begin = time.perf_counter()
+    for _ in range(calls):
+        one()
+    _wait(device)
+    return time.perf_counter() - begin
 
 
 def _wait(device: torch.device) -> None:

@@ -1,8 +1,8 @@
 """Training and sampling speed of the DiT against plain fp32 eager code on diffusers' classes, in
 one run.
 
-Usage: python benchmarks/dit.py [--size tiny|small|full] [--device cpu|cuda] [--threads N] [--json
-FILE]
+Usage: python benchmarks/dit.py [--size tiny|small|full] [--device cpu|cuda] [--threads N]
+[--seconds OF_EACH_FIGURE] [--json FILE]
 
 Training: "fp32 eager" as one would first write it (TF32 off, images encoded at every step, torch's
 own AdamW, a loop over parameters for the average), the same on latents encoded once, and
@@ -17,7 +17,14 @@ import comparing
 import numpy as np
 import torch
 from comparing import rates
-from diffusers import AutoencoderKL, DDPMScheduler, DiTPipeline, DiTTransformer2DModel
+
+try:
+    from diffusers import AutoencoderKL, DDPMScheduler, DiTPipeline, DiTTransformer2DModel
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"benchmarks/dit.py compares with diffusers' classes, and there is no {error.name} here: "
+        "pip install diffusers"
+    ) from None
 
 from equigrid.generators.common.pixels import to_float
 from equigrid.generators.dit.autoencoding import AutoencoderTrainer

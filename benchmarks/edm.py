@@ -1,8 +1,8 @@
 """Training and sampling speed of the EDM against plain eager implementations of the same network
 and schedule.
 
-Usage: python benchmarks/edm.py [--size tiny|small|full] [--device cpu|cuda] [--threads N] [--json
-FILE]
+Usage: python benchmarks/edm.py [--size tiny|small|full] [--device cpu|cuda] [--threads N]
+[--seconds OF_EACH_FIGURE] [--json FILE]
 
 Three variants in one run, one after another: "fp32 eager" (TF32 off) and "bf16 eager" (autocast,
 channels-last), both written here without any of the project's speed-ups (torch's own dropout, Adam
@@ -90,9 +90,14 @@ def measure(size: dict, device: torch.device) -> dict:
             lambda: own_sampler(weights, spec, shape, device, size["shard"]),
         ),
     }
-    found = {name: training_rate(make, batch, device, size) for name, make in trains.items()}
+    found = {
+        name: training_rate(f"training, {name}", make, batch, device, size)
+        for name, make in trains.items()
+    }
     for name, (nimg, make) in samples.items():
-        found[name]["sampling"] = rate(make(), nimg, device, {**size, "steps": 1})
+        found[name]["sampling"] = rate(
+            f"sampling, {name}", make(), nimg, device, {**size, "steps": 1}
+        )
         free_memory(device)
     return {
         "rates": found,
@@ -104,13 +109,13 @@ def measure(size: dict, device: torch.device) -> dict:
     }
 
 
-def training_rate(make: Callable, batch: int, device: torch.device, size: dict) -> dict:
+def training_rate(name: str, make: Callable, batch: int, device: torch.device, size: dict) -> dict:
     """Images per second of what `make` returns, and how many it took at once; alone on the
     device.
     """
     training = make()
     found = {
-        "training": rate(training.advance, batch, device, size),
+        "training": rate(name, training.advance, batch, device, size),
         "at_once": training.microbatch,
     }
     del training
@@ -118,8 +123,10 @@ def training_rate(make: Callable, batch: int, device: torch.device, size: dict) 
     return found
 
 
-def rate(work: Callable[[], None], images: int, device: torch.device, size: dict) -> float:
-    return rates({"alone": work}, images, device, size)["alone"]
+def rate(
+    name: str, work: Callable[[], None], images: int, device: torch.device, size: dict
+) -> float:
+    return rates({name: work}, images, device, size)[name]
 
 
 def free_memory(device: torch.device) -> None:

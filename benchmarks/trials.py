@@ -24,6 +24,7 @@ import math
 import multiprocessing
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -278,15 +279,16 @@ def _accuracy(task: Task, module: Classifier) -> float:
     ).top1
 
 
-def compare(task: Task, repeats: int, together: int) -> list[dict]:
+def compare(task: Task, repeats: int, together: int, seconds_at_most: float) -> list[dict]:
     """A row per contender with the least seconds of a trial; repeats alternate, so that drifts hit
-    all.
+    all. After seconds_at_most nothing new begins but the first trial of each.
     """
     contenders = {"usual loop": usual_loop, "tuned loop": tuned_loop, "equigrid": ours}
     rows = [
         {"contender": name, "seconds": math.inf, "cpu_s": math.inf, "accuracies": []}
         for name in contenders
     ]
+    began = time.perf_counter()
     _warm_up(task)
     for seed in range(repeats):
         for row, contender in zip(rows, contenders.values()):
@@ -296,12 +298,20 @@ def compare(task: Task, repeats: int, together: int) -> list[dict]:
             row["seconds"] = min(row["seconds"], time.perf_counter() - started)
             row["cpu_s"] = min(row["cpu_s"], _cpu_seconds() - cpu_started)
             row["accuracies"].append(_accuracy(task, module))
+            tell(row["contender"], row["seconds"])
+        if time.perf_counter() - began > seconds_at_most:
+            break
     if together > 1:
         packed = {
-            f"equigrid, {together} processes": in_processes(task, together, repeats),
-            f"equigrid, train_together of {together}": in_one_graph(task, together),
+            f"equigrid, train_together of {together}": lambda: in_one_graph(task, together),
+            f"equigrid, {together} processes": lambda: in_processes(task, together, repeats),
         }
-        for name, (seconds, found) in packed.items():
+        for name, measure in packed.items():
+            if time.perf_counter() - began > seconds_at_most:
+                print(f"{name}: no time left", file=sys.stderr, flush=True)
+                continue
+            seconds, found = measure()
+            tell(name, seconds / len(found))
             rows.append(
                 {
                     "contender": name,
@@ -317,6 +327,11 @@ def compare(task: Task, repeats: int, together: int) -> list[dict]:
         row["times_tuned"] = rows[1]["seconds"] / row["seconds"]
         row["flops_per_s"] = flops / row["seconds"]
     return rows
+
+
+def tell(contender: str, seconds: float) -> None:
+    """A figure as soon as it is there: a machine may be taken away."""
+    print(f"{contender}: {seconds:.2f} s per trial", file=sys.stderr, flush=True)
 
 
 def _cpu_seconds() -> float:
@@ -491,6 +506,10 @@ def main() -> None:
     parser.add_argument(
         "--together", type=int, default=os.cpu_count(), help="trials at once in each packed row"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf,
+        help="after which nothing new begins but the first trial of each contender",
+    )  # fmt: skip
     parser.add_argument("--device")
     parser.add_argument(
         "--threads", type=int, help="of each process in the single contenders; default: all cores"
@@ -504,7 +523,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     task = make_task(args)
-    rows = compare(task, args.repeats, args.together)
+    rows = compare(task, args.repeats, args.together, 60 * args.minutes)
     if args.json:
         print(json.dumps(rows, indent=1))
     else:

@@ -5,6 +5,7 @@ SeedSequence, whose output numpy keeps stable over versions and machines.
 """
 
 import zlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,6 +43,13 @@ def order(n_images: int, seed: int, first: int, count: int) -> np.ndarray:
     """
     last = first + count
     epochs = range(first // n_images, -(-last // n_images))
-    stream = np.concatenate([permutation(seed, "order", epoch, n_images) for epoch in epochs])
+    stream = np.concatenate([_epoch(seed, epoch, n_images) for epoch in epochs])
     begin = first - epochs.start * n_images
     return stream[begin : begin + count]
+
+
+@lru_cache(maxsize=2)  # a batch may lie in two epochs; all steps of an epoch share one
+def _epoch(seed: int, number: int, n_images: int) -> np.ndarray:
+    order = permutation(seed, "order", number, n_images)
+    order.flags.writeable = False
+    return order

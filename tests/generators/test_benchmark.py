@@ -124,3 +124,42 @@ def test_it_runs_on_a_cpu(name, variants, tmp_path):
     )
     assert set(training) == variants
     assert all(value > 0 for value in training.values())
+
+
+def test_each_figure_is_printed_at_once_and_has_its_time(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(FOLDER)
+    comparing = importlib.import_module("comparing")
+    now, called = [0.0], {"slow": 0, "fast": 0}
+    monkeypatch.setattr(comparing.time, "perf_counter", lambda: now[0])
+
+    def work(name, seconds):
+        def once():
+            called[name] += 1
+            now[0] += seconds
+            if called["fast"] == 3:  # its first timed round: the slow one's figure stands already
+                printed.append(capsys.readouterr().err)
+
+        return once
+
+    printed = []
+    size = {"steps": 10, "rounds": 3, "seconds": 60}
+    found = comparing.rates(
+        {"slow": work("slow", 20.0), "fast": work("fast", 0.5)}, 40, torch.device("cpu"), size
+    )
+    assert found == {"slow": 2.0, "fast": 80.0}
+    assert "slow: 2 per s, round 1" in printed[0]
+    # Compiled, timed, and rounds of one call until a minute is over; of ten, three times.
+    assert called == {"slow": 5, "fast": 32}
+
+
+def test_the_dits_benchmark_says_what_it_lacks():
+    """Before anything is measured."""
+    code = "import runpy, sys; sys.modules['diffusers'] = None; runpy.run_path(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(FOLDER / "dit.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(FOLDER)])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("there is no diffusers here: pip install diffusers")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from equigrid.generators.common import rng
 from equigrid.generators.common.rng import order
 from equigrid.generators.edm.config import Training
 from equigrid.generators.edm.schedules import ema_decay, learning_rate
@@ -84,6 +85,20 @@ class TestDraws:
         assert np.array_equal(np.sort(stream, axis=1), np.tile(np.arange(20), (5, 1)))
         assert not np.array_equal(stream[0], stream[1])
         assert np.array_equal(order(20, 3, 37, 29), stream.ravel()[37:66])
+
+    def test_an_epoch_is_permuted_once(self, monkeypatch):
+        """Not at each of its steps; and what a caller does with its part is its own affair."""
+        made, permutation = [], rng.permutation
+        monkeypatch.setattr(
+            rng, "permutation", lambda *given: made.append(given[2]) or permutation(*given)
+        )
+        want = [permutation(77, "order", epoch, 12) for epoch in range(3)]
+        rng._epoch.cache_clear()
+        for step in range(9):
+            part = order(12, 77, 4 * step, 4)
+            assert np.array_equal(part, np.concatenate(want)[4 * step : 4 * step + 4])
+            part[:] = -1
+        assert made == [0, 1, 2]
 
     def test_parts_make_the_global_batch(self):
         images, labels = map(torch.from_numpy, data())

@@ -16,6 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from equigrid.analysis.conclusions.equivalence import CurveResult, analyse
+from equigrid.analysis.conclusions.phrasing import verdicts
+from equigrid.analysis.fitting.surface import EQ11, place
 from equigrid.analysis.schema import to_frame
 from equigrid.analysis.settings import Settings
 
@@ -145,10 +147,25 @@ def _row(equation: dict[Hashable, Any], curve: CurveResult) -> dict:
         },
         "ill_determined": bool(why),
         "why": why,
+        "eq11_rank": eq11_ranks(curve),
+        "worth": curve.worth and curve.worth.to_json(),
+        "verdicts": [one.text for one in verdicts(curve.worth)] if curve.worth else [],
         "inverse_tau": round(1 / curve.tau),
         "tuples": len(curve.tuples),
         "discarded": len(curve.discarded),
         "variants": {name: list(pair) for name, pair in curve.variants.items()},
+    }
+
+
+def eq11_ranks(curve: CurveResult) -> dict[str, int | None]:
+    """By base size, Eq. 11's rank among the 31 surfaces of Eq. 10 by adjusted R², 1 the best; None
+    where these cells do not identify it.
+    """
+    epsilon = curve.settings.epsilon
+    return {
+        f"{base.data.n_nominal:g}": place(base.candidates(epsilon), EQ11, "adjusted_r2")
+        for base in curve.bases
+        if base.surface is not None
     }
 
 
@@ -175,7 +192,7 @@ def render(rows: list[dict]) -> RenderableType:
     """Published beside re-fitted, for a terminal (`rich`)."""
     view = Table(title="Published and re-fitted (c1, c2)", title_justify="left")
     texts = ("dataset", "classifier", "set", "published", "re-fitted", "interval c1", "interval c2")
-    for name in ("Eq.", *texts, "tuples"):
+    for name in ("Eq.", *texts, "tuples", "Eq. 11's rank"):
         view.add_column(name, justify="left" if name in texts else "right")
     view.add_column("")
     for row in rows:
@@ -184,13 +201,19 @@ def render(rows: list[dict]) -> RenderableType:
             str(row["equation"]), row["dataset"], row["classifier"], row["setting"],
             _pair(row["published"]), _pair(row["refit"]), _ends(row["interval"]["c1"]),
             _ends(row["interval"]["c2"]), f"{row['tuples']}/{row['tuples'] + row['discarded']}",
-            flag,
+            ", ".join("–" if n is None else str(n) for n in row["eq11_rank"].values()), flag,
         )  # fmt: skip
     lines = [
         Text(f"Eq. {row['equation']}: {'; '.join(row['why'])}", style="dim")
         for row in rows
         if row["why"]
     ]
+    rank = "Eq. 11's rank: among the 31 surfaces by adjusted R², at each base size; "
+    lines.append(Text(f"{rank}Appendix A calls it the best", style="dim"))
+    lines.append(Text("What the images are worth, by the effective-sample-size model:"))
+    for row in rows:
+        name = f"{row['dataset']}, {row['classifier']}, {row['setting']} set"
+        lines += [Text(f"  Eq. {row['equation']} ({name}): {text}") for text in row["verdicts"]]
     return Group(view, *lines)
 
 

@@ -131,3 +131,14 @@ def test_a_subset_of_its_tuples_gives_equation_5_and_none_gives_equation_8():
         pytest.approx(37.840, abs=2e-3),
     )
     assert protocol_variants.closest_subset(8)["off"] == pytest.approx(0.166, abs=0.002)
+
+
+def test_eq11_is_never_the_best_of_the_31_on_the_papers_tables():
+    ranks = [
+        rank
+        for curve in published.curves(replicates=20, details=False).values()
+        for rank in published.eq11_ranks(curve).values()
+        if rank is not None
+    ]
+    assert len(ranks) == 16
+    assert (min(ranks), max(ranks)) == (4, 17)  # as docs/analysis.md says

@@ -27,6 +27,7 @@ FORBIDDEN = {
     "grid/reporting": {"ray", "torch"},
     "grid/authoring": {"ray", "torch"},
     "grid/exporting": {"ray", "torch"},
+    "grid/api": {"ray", "torch"},
     "grid/cli": {"ray", "torch"},
 }
 ALLOWED = {
@@ -43,7 +44,7 @@ ALLOWED = {
 # From top to bottom: a room imports from lower floors alone, and not from its neighbours.
 FLOORS = {
     "grid": """
-        cli
+        api cli
         authoring exporting gc
         running
         reporting
@@ -184,6 +185,7 @@ def test_the_rules_would_catch_a_late_import(tmp_path):
     "package",
     [
         "equigrid",
+        "equigrid.grid.api.verbs",
         "equigrid.grid.planning.planner",
         "equigrid.grid.cli",
         "equigrid.generators.registry",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from equigrid.grid.cli.inputs import open_filled, out_folder, planned, print_json
+from equigrid.grid.cli.inputs import open_filled, planned, print_json
 from equigrid.grid.cli.options import (
     DEFAULT_STORE,
     Json,
@@ -50,9 +50,11 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the figures and the HTML report anew from the store."""
+    from equigrid.grid.reporting.out_folder import out_folder
+
     opened = open_filled(store)
     the_plan = planned(spec, opened)
-    folder = out_folder(out, the_plan.resolved.spec.name)
+    folder = out_folder(out, the_plan.resolved.spec.name, option="--out")
     written = analyse(the_plan, opened, folder, as_json=True, metric=metric)
     if as_json:
         print_json(written)

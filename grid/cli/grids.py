@@ -3,18 +3,18 @@
 import shlex
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from equigrid.grid.cli import streams
-from equigrid.grid.cli.inputs import open_filled, out_folder, planned, print_json, question
+from equigrid.grid.cli.inputs import open_filled, planned, print_json, question
 from equigrid.grid.cli.options import DEFAULT_STORE, Json, Out, RanSpec, Spec, StoreOption, finite
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
+from equigrid.grid.planning.recorded import nothing_to_do
 
 if TYPE_CHECKING:
     from equigrid.analysis.answer.asking import Question
@@ -41,12 +41,10 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what would run, what is done already, and what it would take."""
-    from equigrid.grid.jobs.kinds import on_slots
     from equigrid.grid.planning import planner as planning
-    from equigrid.grid.planning.remarks import remarks
     from equigrid.grid.planning.resolve import resolve
     from equigrid.grid.reporting import console as screens
-    from equigrid.grid.reporting import estimate
+    from equigrid.grid.reporting.outline import outline
     from equigrid.grid.spec import load
     from equigrid.grid.store import Store
 
@@ -56,22 +54,7 @@ def plan(
     if asked is not None:
         _show_next(loaded, opened, asked, as_json=as_json)
         return
-    the_plan = planning.plan(resolve(loaded, opened))
-    lines = estimate.lines(opened, the_plan)
-    timed = [line for line in lines if line.kind in on_slots()]
-    slots, gpus = _slots_here(loaded)
-    content: dict[str, Any] = {
-        "grid": loaded.name, "dataset": the_plan.resolved.source.name,
-        "fingerprint": the_plan.resolved.fingerprint, "cells": len(the_plan.cells), "slots": slots,
-        "gpus": loaded.execution.gpus, "kinds": [line.__dict__ for line in lines],
-        "device_seconds": _sum(line.seconds for line in timed),
-        "bytes": _sum(line.bytes for line in lines), "currency": loaded.currency,
-        "money": _sum(line.money for line in timed),
-        "remarks": remarks(the_plan.resolved),
-    }  # fmt: skip
-    seconds = content["device_seconds"]
-    content["wall_seconds"] = seconds and seconds / (slots * (gpus or 1))
-    content["gpu_hours"] = seconds and seconds / 3600 * bool(gpus)
+    content, lines = outline(opened, planning.plan(resolve(loaded, opened)))
     if as_json:
         print_json(content)
     else:
@@ -129,6 +112,7 @@ def run(
 ) -> ExitCode:
     """Run a grid, or whatever is left of it; then fit, and write figures and a report."""
     from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.out_folder import out_folder
     from equigrid.grid.reporting.summary import closing_line, nothing_done
     from equigrid.grid.spec import load
     from equigrid.grid.store import Store
@@ -140,7 +124,7 @@ def run(
         name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None
     }
     loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update=chosen)})
-    folder = out_folder(out, loaded.name)
+    folder = out_folder(out, loaded.name, option="--out")
     opened = Store(store, create=True)
     opened.check()
     if not as_json:
@@ -157,23 +141,21 @@ def run(
             takeover=takeover,
             as_json=as_json,
         )
-    if (plan_now := _nothing_to_do(loaded, opened)) is not None:
+    if (plan_now := nothing_to_do(loaded, opened)) is not None:  # Ray is not even imported
         summary, the_plan = nothing_done(opened, plan_now), plan_now
     else:
-        from equigrid.grid.reporting.analysis_bridge import start_analyst
-        from equigrid.grid.running import cluster, driver
-        from equigrid.grid.store import lock
+        from equigrid.grid.running import session
 
-        held = lock.acquire(opened, loaded.name, takeover=takeover, tell=tell)
-        with held, cluster.connected(address, dashboard=dashboard):
-            summary, the_plan = driver.run(
-                loaded,
-                opened,
-                console=console,
-                analyst=start_analyst,
-                max_device_hours=max_gpu_hours,
-                lock=held,
-            )
+        summary, the_plan = session.run(
+            loaded,
+            opened,
+            console=console,
+            tell=tell,
+            address=address,
+            dashboard=dashboard,
+            max_device_hours=max_gpu_hours,
+            takeover=takeover,
+        )
     tell(closing_line(summary, shlex.join(["equigrid", *sys.argv[1:]])))
     if summary.interrupted:
         return ExitCode.INTERRUPTED
@@ -300,19 +282,6 @@ def _show_next(spec: "GridSpec", store: "Store", asked: "Question", *, as_json: 
         screens.show_next(amount.text, found)
 
 
-def _nothing_to_do(spec: "GridSpec", store: "Store") -> "Plan | None":
-    """The plan of a grid that has no work left, or None: then Ray need not start."""
-    from equigrid.grid.planning.pending import pending
-    from equigrid.grid.planning.planner import plan as make_plan
-    from equigrid.grid.planning.resolve import resolve
-
-    resolved = resolve(spec, store)
-    the_plan = make_plan(resolved)
-    if resolved.dataset is None:
-        return None
-    return None if pending(store, the_plan)[0] else the_plan
-
-
 def _reported(
     summary: "Summary", the_plan: "Plan", store: "Store", folder: Path, *, as_json: bool
 ) -> dict:
@@ -338,22 +307,3 @@ def _reported(
             f"--out: {folder} cannot be written: {error.strerror or error}; all results are in the"
             f" store, and the report comes from there: {again}"
         ) from error
-
-
-def _slots_here(spec: "GridSpec") -> tuple[int, float]:
-    """Slots of a local run on this machine (or the spec's own number), and GPUs per slot if they
-    were GPUs.
-    """
-    import os
-
-    from equigrid.grid.reporting.estimate import gpus_of_a_slot
-
-    execution = spec.execution
-    slots = execution.slots or max(1, int((os.cpu_count() or 1) / execution.cpus))
-    return slots, gpus_of_a_slot(execution)
-
-
-def _sum(values: Iterable[float | None]) -> float | None:
-    """None where there are none, or where one of them is not known."""
-    known = list(values)
-    return sum(v for v in known if v is not None) if known and None not in known else None

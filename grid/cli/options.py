@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-DEFAULT_STORE = "equigrid-store"
+from equigrid.grid.planning import recorded
+
+DEFAULT_STORE = recorded.DEFAULT_STORE
 Spec = Annotated[
     str, typer.Argument(metavar="SPEC", help="A preset's name or a YAML file.", show_default=False)
 ]
@@ -18,7 +20,10 @@ RanSpec = Annotated[
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", envvar="EQUIGRID_STORE", metavar="URI", help="A folder, or s3://… or gs://…"
+        "--store",
+        envvar=recorded.STORE_VARIABLE,
+        metavar="URI",
+        help="A folder, or s3://… or gs://…",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

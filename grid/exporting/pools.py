@@ -1,6 +1,6 @@
 """Which pool is meant, and the images of it that are in the store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,10 @@ class Export:
             left -= len(images[:left])
 
 
+def _as_option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def chosen(
     store: Store,
     plan: Plan,
@@ -56,15 +60,19 @@ def chosen(
     n_base: int | None = None,
     subset_seed: int | None = None,
     generator_seed: int | None = None,
+    where: str = "pool export",
+    spelled: Callable[[str], str] = _as_option,
 ) -> Export:
     """The pool of a generator in a grid that the options leave. Raises UserError if that is none or
     several, or if it has fewer images than n.
+
+    where, spelled: how messages begin, and how they write an option.
     """
     names = plan.resolved.generators
     if generator not in names:
         known = ", ".join(names) or "none"
         raise UserError(
-            f"pool export: {generator!r} is no generator of the grid; it has {known}"
+            f"{where}: {generator!r} is no generator of the grid; it has {known}"
             f"{near(generator, names)}"
         )
     pools = {
@@ -77,15 +85,17 @@ def chosen(
         if all(value is None or _facts(training)[key] == value for key, value in wanted.items())
     ]
     if len(left) != 1:
-        raise _unclear(generator, pools, len(left))
+        raise UserError(f"{where}: {_unclear(generator, pools, len(left), spelled)}")
     (pool,) = left
     refs = tuple(_shards(store, pool))
     there = sum(ref.n for ref in refs)
     grid = plan.resolved.spec.name
     if not there:
-        raise UserError(f"pool export: {generator} of {grid} has no image yet; run the grid first")
+        raise UserError(f"{where}: {generator} of {grid} has no image yet; run the grid first")
     if n is not None and n > there:
-        raise UserError(f"pool export: --n: {n:,}; {generator} of {grid} has {there:,} images")
+        raise UserError(
+            f"{where}: {spelled('n')} {n:,}; {generator} of {grid} has {there:,} images"
+        )
     return Export(
         plan=plan,
         pool=pool,
@@ -115,20 +125,22 @@ def _facts(training: GeneratorPayload) -> dict[str, int | None]:
     }
 
 
-def _unclear(generator: str, pools: dict[Pool, GeneratorPayload], left: int) -> UserError:
+def _unclear(
+    generator: str, pools: dict[Pool, GeneratorPayload], left: int, spelled: Callable[[str], str]
+) -> str:
     facts = [_facts(training) for training in pools.values()]
     values = {
         key: sorted({value for one in facts if (value := one[key]) is not None})
         for key in (facts[0] if facts else {})
     }
     choices = "; ".join(
-        f"--{key.replace('_', '-')} {' or '.join(map(str, found))}"
+        f"{spelled(key)} {' or '.join(map(str, found))}"
         for key, found in values.items()
         if len(found) > 1
     )
     what = f"{left} pools fit" if left else "no pool fits"
     right = f"choose by {choices}" if choices else f"it has {len(pools)}, with other values"
-    return UserError(f"pool export: {what} of {generator}; {right}")
+    return f"{what} of {generator}; {right}"
 
 
 def _shards(store: Store, pool: Pool) -> Iterator[shards.ShardRef]:

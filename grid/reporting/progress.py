@@ -1,5 +1,5 @@
-"""What a person sees while a grid runs: one live line per stage in a terminal, plain lines
-elsewhere.
+"""What a person sees while a grid runs: one live line per stage in a terminal, a table that
+changes in place in a notebook, plain lines elsewhere.
 """
 
 import time
@@ -14,9 +14,10 @@ from rich.progress import Progress as RichProgress
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from equigrid.grid.reporting import notebook
 from equigrid.grid.units import duration
 
-PLAIN_EVERY_S = 10
+PLAIN_EVERY_S, BOARD_EVERY_S = 10, 1
 
 
 @dataclass
@@ -80,6 +81,7 @@ class Progress:
         self.stages, self.console, self.clock = stages, console, clock
         self._last_plain_s, self._last_text = -float(PLAIN_EVERY_S), ""
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._table)
+        self._board = notebook.Board() if console.is_jupyter and not console.quiet else None
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -101,6 +103,11 @@ class Progress:
         if self.console.is_terminal:
             return
         now = self.clock()
+        if self._board is not None:
+            if force or now - self._last_plain_s >= BOARD_EVERY_S:
+                self._last_plain_s = now
+                self._board.show(self._html(now))
+            return
         text = "; ".join(
             line(name, stage, now) for name, stage in self.stages.items() if stage.total
         )
@@ -108,6 +115,14 @@ class Progress:
         if counts != self._last_text and (force or now - self._last_plain_s >= PLAIN_EVERY_S):
             self._last_plain_s, self._last_text = now, counts
             self.message(text)
+
+    def _html(self, now_s: float) -> str:
+        rows = [
+            (name, f"{stage.cached + stage.done:,}/{stage.total:,}", _details(stage, now_s))
+            for name, stage in self.stages.items()
+            if stage.total
+        ]
+        return notebook.table(("job", "done", ""), rows)
 
     def _table(self) -> Table:
         now = self.clock()

@@ -26,6 +26,7 @@ class Summary:
 
     device_s: seconds that slots and worker groups held their devices (a CPU slot counts as one),
     idle or not.
+    interrupted: by a signal, or because another driver took over, which `taken_over` says.
     """
 
     grid: str
@@ -41,6 +42,7 @@ class Summary:
     training_s: float = 0.0
     trial_overheads_s: list[float] = field(default_factory=list, repr=False)
     interrupted: bool = False
+    taken_over: bool = False
     device_s: float = 0.0
     budget_reached: bool = False
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from equigrid.grid.errors import ClusterError, StoreError
+from equigrid.grid.errors import ClusterError, StoreError, UserError
 from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
 from equigrid.grid.spec import Execution
@@ -35,11 +35,20 @@ def connected(
     address: str | None, *, dashboard: bool = True, **local_options: Any
 ) -> Iterator[None]:
     """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own,
-    ended with it.
+    ended with it. A connection that the process has already serves where no address is asked for,
+    and stays.
 
     local_options go to `ray.init` where the cluster is our own. Raises ClusterError if nothing
-    answers or starts.
+    answers or starts, UserError for an address where there is a connection already.
     """
+    if ray.is_initialized():
+        if address is not None:
+            raise UserError(
+                f"--address {address}: this process is connected to Ray already; leave the address "
+                "out, or call ray.shutdown() before"
+            )
+        yield
+        return
     for name, value in STARTUP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS") or "local"

@@ -253,6 +253,7 @@ class Driver:
         traceback: TracebackType | None,
     ) -> bool:
         self.summary.interrupted = isinstance(error, KeyboardInterrupt | TakenOver)
+        self.summary.taken_over = isinstance(error, TakenOver)
         self.attempts.close()
         self._sum_up()
         self.observers.close(interrupted=self.summary.interrupted)

@@ -1,0 +1,88 @@
+"""A plan as one looks at it."""
+
+from typing import Any
+
+import pandas as pd
+
+from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.planning.graph import Cell, Plan
+from equigrid.grid.reporting import notebook
+from equigrid.grid.reporting.console import size_text
+from equigrid.grid.reporting.estimate import Line
+from equigrid.grid.spec import GridSpec
+from equigrid.grid.units import duration
+
+
+class GridPlan:
+    """What a run would do now, what is done already, and what it would take; made by
+    `equigrid.plan`. Printed or shown in a notebook it is a table of the kinds of job.
+
+    outline: plain values, as `equigrid plan --json` prints them: `cells`, `kinds` (for each kind of
+    job `total`, `done`, `todo`, `seconds`, `bytes`), `device_seconds`, `wall_seconds`, `gpu_hours`,
+    `bytes`, `money`, `remarks`. Times and bytes are None where nothing is known yet.
+
+    >>> import equigrid as eg
+    >>> plan = eg.plan("digits", store="new-store")
+    >>> plan.outline["cells"], plan.todo["trial"]
+    (180, 165)
+    """
+
+    def __init__(self, plan: Plan, outline: dict[str, Any], lines: list[Line]) -> None:
+        self.plan, self.outline, self._lines = plan, outline, lines
+
+    @property
+    def grid(self) -> GridSpec:
+        """The spec."""
+        return self.plan.resolved.spec
+
+    @property
+    def todo(self) -> dict[str, int]:
+        """How many jobs a run would do, by kind; kinds that the grid has none of are left out."""
+        return {line.kind: line.todo for line in self._lines}
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """The places of the grid, a row each: amounts in images, names, seeds, and `trial_id`, the
+        training that fills the cell. Several cells may share one.
+
+        >>> import equigrid as eg
+        >>> cells = eg.plan("digits", store="new-store").cells
+        >>> sorted(cells["arm"].unique())
+        ['base', 'copies', 'real', 'syn']
+        """
+        return pd.DataFrame(self.plan.cells, columns=Cell._fields)
+
+    def __str__(self) -> str:
+        rows = (" ".join(row) for row in ([*self._head], *self._rows()))
+        return "\n".join([self._title, *rows, *self.outline["remarks"]])
+
+    def __repr__(self) -> str:
+        left = sum(self.todo.values())
+        return f"<plan of {self._title}: {left:,} of {len(self.plan.jobs):,} jobs to run>"
+
+    def _repr_html_(self) -> str:
+        wall_s = self.outline["wall_seconds"]
+        slots = self.outline["slots"]
+        time = f"about {duration(wall_s)} on {slots} slots" if wall_s else ""
+        remarks = [text for text in (time, *self.outline["remarks"]) if text]
+        return notebook.table(self._head, self._rows(), self._title) + notebook.listed(remarks)
+
+    _head = ("job", "jobs", "done", "to run", "device time", "to store")
+
+    @property
+    def _title(self) -> str:
+        about = self.outline
+        return f"{about['grid']}: {about['cells']:,} cells on {about['dataset']}"
+
+    def _rows(self) -> list[list[str]]:
+        return [
+            [
+                KINDS[line.kind].words,
+                f"{line.total:,}",
+                f"{line.done:,}",
+                f"{line.todo:,}",
+                "–" if line.seconds is None else duration(line.seconds),
+                "–" if line.bytes is None else size_text(line.bytes),
+            ]
+            for line in self._lines
+        ]

@@ -63,13 +63,17 @@ RUN = {
          '"cuda"': '"cpu"', "stop=100": "stop=6"},
         lambda names: names["images"].shape == (6, 256, 256, 3),
     ),
+    ("docs/python.md", 1): Shorter(
+        {}, lambda names: names["answer"].low < 100 / 0.3 < names["answer"].high
+    ),
     ("docs/zero-shot.md", 0): Shorter(
         {'"/models/bert-base-uncased"': '"<bert>", text_width=16'},
         lambda names: names["result"].among_unseen > 50,  # five classes: 20% by chance
     ),
 }  # fmt: skip
-# Needs a published network's files: tests/generators/dit/test_training.py runs it on such.
-ELSEWHERE = {("docs/dit.md", 1)}
+# Needs a published network's files: tests/generators/dit/test_training.py runs it on such. Runs a
+# grid: tests/grid/api/test_run.py.
+ELSEWHERE = {("docs/dit.md", 1), ("docs/python.md", 0)}
 
 
 def test_every_python_snippet_is_run():

@@ -1,14 +1,17 @@
 """A grid through Python with a real Ray of its own: the same table as the command line's."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import equigrid as eg
 
+PAGE = Path(__file__).parents[3] / "docs/python.md"
 SCRIPT = """
 import json, sys
 import equigrid as eg
@@ -103,3 +106,19 @@ def test_a_connection_that_is_there_is_used_and_stays(ray_here, mini, tmp_path, 
     mini["blocks"] = [{"n_base": [60, 120]}]
     with pytest.raises(eg.UserError, match="connected to Ray already"):
         eg.run(mini, tmp_path / "store", address="auto", quiet=True)
+
+
+@pytest.mark.long
+def test_the_first_snippet_of_the_page_runs(ray_here, mini, write_spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EQUIGRID_STORE", raising=False)
+    write_spec(mini, "mine.yaml")
+    text = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)[0]
+    names: dict = {"__name__": "snippet"}
+    exec(compile(text, "docs/python.md", "exec"), names)
+    assert len(names["frame"]) == 20
+    assert names["answer"].generator == "edm"
+    assert names["path"] == Path("equigrid-out/mini/report.html")
+    assert names["path"].is_file()
+    assert names["image"].shape == (8, 8, 1)
+    assert len(names["images"]) == len(names["labels"]) == len(names["pool"])

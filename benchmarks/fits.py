@@ -1,14 +1,11 @@
-"""How fast the analysis is, and whether its intervals cover: `python benchmarks/fits.py
-[speed|coverage]`.
+"""How fast the analysis is: `python benchmarks/fits.py`.
 
 Targets: the paper's equations under 5 s; 1,000 bootstrap refits of a 60-cell grid under 20 s on one
 core; a table of 100,000 rows read and summarised under 3 s; 10,000 rows through the analyst under
-10 s; 95% intervals that cover between 90% and 99% with generator variance at 3 and at 5 subset
-seeds.
+10 s. Whether intervals cover: `coverage.py`.
 """
 
 import argparse
-import itertools
 import json
 import tempfile
 import time
@@ -20,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from equigrid.analysis.conclusions.equivalence import analyse
-from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted, coverage
+from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted
 from equigrid.analysis.data.summary import cell_means
 from equigrid.analysis.paper import published
 from equigrid.analysis.schema import SCHEMA
@@ -99,39 +96,9 @@ def analyst_seconds(rows: int = 10_000, batch: int = 20) -> dict[str, float]:
         ray.shutdown()
 
 
-def coverage_study(tables: int, replicates: int) -> list[dict]:
-    """Coverage over subset seeds, trial seeds and generator variance, and with noise that differs
-    by base size.
-    """
-    rows = []
-    for subset_seeds, seeds, generator in itertools.product((3, 5), (1, 3), (0.0, 0.3, 0.6)):
-        planted = replace(
-            Planted(LIKE_CIFAR10), subset_seeds=subset_seeds, seeds=seeds, generator_sd=generator,
-            generator_tilt_sd=generator / 3,
-        )  # fmt: skip
-        for uneven in (False, True) if generator == 0.3 else (False,):
-            scaled = replace(planted, noise_scale={500: 2.0, 25_000: 0.3}) if uneven else planted
-            found = coverage(scaled, tables=tables, replicates=replicates)
-            rows.append({"subset_seeds": subset_seeds, "seeds": seeds, "generator_sd": generator,
-                         "uneven_noise": uneven, "tables": tables, **found})  # fmt: skip
-            print(json.dumps(rows[-1]), flush=True)
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("speed", "coverage"), nargs="?", default="speed")
-    parser.add_argument(
-        "--tables",
-        type=int,
-        default=1000,
-        help="simulated tables per condition of the coverage study",
-    )
-    parser.add_argument("--replicates", type=int, default=300)
-    arguments = parser.parse_args()
-    if arguments.what == "coverage":
-        coverage_study(arguments.tables, arguments.replicates)
-        return
+    parser.parse_args()
     runs = {
         "paper": paper_seconds,
         "1,000 refits of 60 cells": bootstrap_seconds,

@@ -140,29 +140,3 @@ LIKE_CIFAR10 = {
     5_000: (7.1, 0.18, 3.9, -16.3),
     25_000: (3.1, 0.04, 2.1, 38.2),
 }
-
-
-def coverage(
-    planted: Planted, *, tables: int, replicates: int, first_seed: int = 0, **changes: Any
-) -> dict[str, float]:
-    """Share of simulated tables whose intervals contain the truth, for c1, c2 and the equivalent
-    amount at the middle base size with as many real images added; and the share of bounded
-    intervals.
-
-    An unbounded interval contains the truth: it says so little that it cannot be wrong.
-    """
-    c1, c2 = planted.truth(**changes)
-    n_base = sorted(planted.surfaces)[len(planted.surfaces) // 2]
-    tau = 10.0 / planted.n_total
-    amount = c1 ** (tau * n_base) * (c2 - 1.0)
-    inside = {"c1": 0, "c2": 0, "n_syn": 0, "bounded": 0, "determined": 0}
-    for seed in range(first_seed, first_seed + tables):
-        settings = planted.settings(replicates=replicates, seed=seed, details=False, **changes)
-        curve = analyse(planted.table(seed), settings=settings).curves[0]
-        estimates = {"c1": (curve.c1, c1), "c2": (curve.c2, c2)}
-        estimates["n_syn"] = (curve.equivalent_ratio(n_base, n_base), amount)
-        for name, (estimate, truth) in estimates.items():
-            inside[name] += not estimate.excludes(truth)
-        inside["bounded"] += curve.c1.bounded and curve.c2.bounded
-        inside["determined"] += curve.determined
-    return {name: count / tables for name, count in inside.items()}

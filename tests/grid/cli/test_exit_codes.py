@@ -118,7 +118,7 @@ def test_1_failed_cells(mini, recorded, tmp_path):
         (["run", "digits", "--out", "/proc/out"], "--out: /proc/out cannot be written"),
         (["run", "digits", "--out", "~nobody-of-that-name/x"], "--out: .*home directory"),
         (["status", "digits", "--store", "nowhere"], "holds no grid yet"),
-        (["equiv", "--n-base", "5", "--n-real", "5", "--paper", "digits"], "not both"),
+        (["equiv", "--n-base", "5", "--n-real", "5", "--paper", "digits"], "not several"),
         (["equiv", "--n-base", "x", "--n-real", "5"], "--n-base"),
     ],
 )  # fmt: skip

@@ -97,8 +97,8 @@ class Run:
 
         >>> import equigrid as eg
         >>> answer = eg.open_run("tiny").answer(n_base=60, n_real=60)
-        >>> answer.generator, answer.kind  # 15 steps of training tell nothing
-        ('edm', 'undetermined')
+        >>> answer.generator, answer.kind in ("undetermined", "no amount does", "at least")
+        ('edm', True)
         """
         return self.fit().answer(
             n_base, n_real, classifier=classifier, recipe=recipe, generator=generator

@@ -159,7 +159,7 @@ def test_a_run_tells_how_far_it_is(mini, tmp_path, quiet):
     expected = {
         ("jobs_cached", "generator"): 2, ("jobs_cached", "shard"): 2, ("jobs_cached", "trial"): 18,
         ("shard_hits_total", None): summary.shard_hits, ("shard_loads_total", None): summary.shard_loads,
-        ("images_total", "shard"): 2 * 512,
+        ("images_total", "shard"): 2 * 256,
         ("images_total", "trial"): pytest.approx(sum(row["epochs"] * row["n_total"] for row in table)),
     }  # fmt: skip
 

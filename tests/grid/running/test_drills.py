@@ -131,15 +131,16 @@ def test_a_transient_out_of_memory_is_tried_again_and_a_lasting_one_becomes_a_ro
     store = Store(tmp_path / "store", create=True)
     plant(
         "import pathlib\n"
-        "from equigrid.grid import jobs\n"
-        "real = jobs.BODIES['trial']\n"
+        "from dataclasses import replace\n"
+        "from equigrid.grid.jobs.kinds import KINDS\n"
+        "real = KINDS['trial'].body\n"
         "def body(store, request):\n"
         f"    flag = pathlib.Path({str(tmp_path / 'once')!r})\n"
         "    if request.payload.seed == 1 or not flag.exists():\n"
         "        flag.touch()\n"
         "        raise MemoryError('planted')\n"
         "    return real(store, request)\n"
-        "jobs.BODIES['trial'] = body\n"
+        "KINDS['trial'] = replace(KINDS['trial'], body=body)\n"
     )
     summary, _ = driver.run(load(mini), store, console=quiet)
     rows = {row["seed"]: row for row in results.read(store).to_pylist()}

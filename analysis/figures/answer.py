@@ -155,7 +155,7 @@ def _arrow(worth: SyntheticWorth, b: int, main: Amount | None, right: float) -> 
 def _arrow_text(main: Amount) -> str:
     real = f"{images(main.n_real)} real"
     if main.kind == NEVER:
-        return f"no amount does what {real} do"
+        return f"{real} ≈ no amount"
     if main.kind == AT_LEAST:
         return f"{real} ≥ {images(main.low)} synthetic"
     if main.kind == FEWER:

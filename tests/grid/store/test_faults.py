@@ -517,7 +517,7 @@ def test_a_server_that_stays_dead_ends_the_run_with_one_line(
     server.kill()
     began = time.monotonic()
     try:
-        assert run.finish(timeout_s=120) == 2, run.text
+        assert run.finish(timeout_s=120) == 4, run.text
     finally:
         server.start()
     # As many windows of 2 s as there are retries, and the end of Ray.
@@ -576,7 +576,7 @@ def test_a_disk_that_fills_up_in_mid_grid(
     run = start(*arguments)
     run.wait_until(lambda: parts(Path(disk.uri)) >= 2, timeout_s=240)
     fill(filler)
-    assert run.finish(timeout_s=240) == 2, run.text
+    assert run.finish(timeout_s=240) == 4, run.text
     last = run.err_path.read_text().strip().splitlines()[-1]
     assert last.startswith(f"equigrid: store {disk.uri}: cannot write")
     assert "No space left on device" in last

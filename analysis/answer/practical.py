@@ -29,6 +29,8 @@ from equigrid.analysis.fitting.solve import NEVER as NO_ROOT
 from equigrid.analysis.fitting.tuples import ratio_estimate
 from equigrid.analysis.settings import DEFAULTS, NAMES, Settings
 
+MOST_IMAGES = 1e12  # beyond any dataset; larger numbers are slips of the hand
+MOST_COST = 1e15
 _SAME_BASE = 0.005  # relative: base sizes this close are one (11,959 and 12,000)
 
 
@@ -244,13 +246,16 @@ def _check(
     cost_generator: float, target_accuracy: float | None, budget: float | None,
 ) -> None:  # fmt: skip
     for name, amount in (("n_base", n_base), ("n_real", n_real)):
-        if not (amount > 0 and np.isfinite(amount)):
-            raise ValueError(f"{name} is {amount}, must be a positive number of images")
+        # Compared, not converted: a Python integer may be larger than any float.
+        if not 0 < amount <= MOST_IMAGES:
+            raise ValueError(
+                f"{name} is {amount}, must be a number of images from 1 to {MOST_IMAGES:.0e}"
+            )
     costs = {"cost_real": cost_real, "cost_syn": cost_syn, "cost_generator": cost_generator,
              "budget": budget}  # fmt: skip
     for name, cost in costs.items():
-        if cost is not None and not (cost >= 0 and np.isfinite(cost)):
-            raise ValueError(f"{name} is {cost}, must not be negative")
+        if cost is not None and not 0 <= cost <= MOST_COST:
+            raise ValueError(f"{name} is {cost}, must be from 0 to {MOST_COST:.0e}")
     if (cost_real is None) != (cost_syn is None):
         missing = "cost_real" if cost_real is None else "cost_syn"
         raise ValueError(

@@ -119,7 +119,7 @@ def write_report(
         script=Markup((_TEMPLATES / "report.js").read_text()),
     )
     path = directory / "report.html"
-    path.write_text(html, encoding="utf-8")
+    path.write_text(html.lstrip(), encoding="utf-8")  # the macros leave empty lines first
     return path
 
 

@@ -99,6 +99,8 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
     def init(**_):
         raise Exception("The current node timed out during startup.\nMore.")
 
+    # Whatever other tests left in this process.
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", init)
     said = "^--address local: Ray did not start here: Exception: The current node timed out during startup.$"
     with pytest.raises(ClusterError, match=said), cluster.connected("local"):

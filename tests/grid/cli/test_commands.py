@@ -128,7 +128,7 @@ def test_plan_before_and_after(finished_mini, mini, write_spec, tmp_path):
         "ingest": (1, 0, 1), "generator": (2, 0, 2), "shard": (2, 0, 2), "trial": (18, 0, 18),
     }  # fmt: skip
     assert by_kind["trial"]["shared"] == 2
-    assert by_kind["shard"]["bytes"] == 2 * 512 * 72
+    assert by_kind["shard"]["bytes"] == 2 * 256 * 72  # a pool's first shard holds 256
     assert not (tmp_path / "none").exists()  # planning leaves nothing behind
     mini["blocks"][0]["copies"] = [1, 2]
     grown = json.loads(

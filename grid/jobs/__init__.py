@@ -39,7 +39,7 @@ __all__ = [
     "run",
 ]
 
-log = logging.getLogger("equigrid.tasks")
+log = logging.getLogger("equigrid.jobs")
 CORRUPT, RETRY = "corrupt", "retry"
 
 

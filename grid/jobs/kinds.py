@@ -3,7 +3,7 @@
 from typing import Any
 
 from equigrid.grid.jobs import (
-    domain,
+    domain_gap,
     generator,
     ingest,
     quality,
@@ -22,7 +22,7 @@ KINDS: dict[str, JobKind[Any]] = {
         reference_classifier.KIND,
         trial.KIND,
         quality.KIND,
-        domain.KIND,
+        domain_gap.KIND,
     )
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from equigrid.grid.errors import UserError, near
-from equigrid.grid.jobs import domain, generator, quality, shard
+from equigrid.grid.jobs import domain_gap, generator, quality, shard
 from equigrid.grid.jobs.generator import GeneratorPayload
 from equigrid.grid.jobs.kind import JobKind
 from equigrid.grid.planning.graph import Cell, Job, Plan, Pool
@@ -162,7 +162,8 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
             for _, row in _manifests(store, plan, quality.KIND)
         ],
         "domain": [
-            {**row, "pool": names[row["pool"]]} for _, row in _manifests(store, plan, domain.KIND)
+            {**row, "pool": names[row["pool"]]}
+            for _, row in _manifests(store, plan, domain_gap.KIND)
         ],
         "zero_shot": _zero_shot_rows(store, plan),
         "sheets": samples.sheets(

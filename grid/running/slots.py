@@ -99,9 +99,9 @@ def _tidy_device(outcome: dict) -> None:
 
 def _let_samplers_go() -> None:
     """What sampling keeps ready between two shards would take a training's memory."""
-    backends = sys.modules.get("equigrid.generators.registry")
-    if backends:
-        backends.release()
+    registry = sys.modules.get("equigrid.generators.registry")
+    if registry:
+        registry.release()
 
 
 def launch_group(store: Store, request: jobs.Request) -> dict:

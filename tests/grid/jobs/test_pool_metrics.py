@@ -14,7 +14,7 @@ from equigrid.classifiers.features import Features
 from equigrid.grid import jobs
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.jobs import checkpoints, domain, grid_facts, inputs, reference_classifier
+from equigrid.grid.jobs import checkpoints, domain_gap, grid_facts, inputs, reference_classifier
 from equigrid.grid.jobs.job import Stream, Subset
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.spec import load
@@ -126,7 +126,7 @@ def test_both_panels_are_of_the_held_out_images_each_in_its_own_network(
         "domain_gap",
         lambda *a, **k: found.append(original(*a, **k)) or found[0],
     )
-    monkeypatch.setattr(domain, "_embedded", lambda features, seed: features.tolist())
+    monkeypatch.setattr(domain_gap, "_embedded", lambda features, seed: features.tolist())
     panels = measured(store, request)["tsne"]
 
     tested = found[0].tested

@@ -1,0 +1,40 @@
+"""Before a run: the spec is planned, its mistakes said, and its dataset read where the store has it
+not.
+"""
+
+from rich.console import Console
+
+from equigrid.grid.datasets import ingest
+from equigrid.grid.errors import UserError
+from equigrid.grid.planning.graph import Plan
+from equigrid.grid.planning.planner import plan
+from equigrid.grid.planning.resolve import resolve
+from equigrid.grid.reporting import trackers
+from equigrid.grid.reporting.progress import ReadingProgress
+from equigrid.grid.running import cluster
+from equigrid.grid.spec import GridSpec
+from equigrid.grid.store import Store, layout
+
+
+def prepared(spec: GridSpec, store: Store, console: Console) -> Plan:
+    """The plan of a spec, whose dataset is read where it is not in the store yet. Ray must be
+    connected. Raises UserError for what is wrong with the spec, before anything runs.
+    """
+    try:
+        trackers.check(spec.trackers)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    store.put_json(layout.spec(spec.name), spec.model_dump(mode="json"))
+    resolved = resolve(spec, store)
+    plan(resolved)  # for what is wrong with the spec, before a long ingest
+    cluster.check_all_nodes_see(store)
+    if resolved.dataset is None:
+        with ReadingProgress(resolved.source.name, console) as progress:
+            dataset = ingest.with_ray(store, resolved.source, progress.update)
+        resolved = resolved.with_dataset(dataset)
+    assert resolved.dataset
+    for line in resolved.dataset.told:
+        console.print(f"{resolved.source.name}: {line}", highlight=False, soft_wrap=True)
+    for warning in resolved.dataset.warnings:
+        console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    return plan(resolved)

@@ -19,6 +19,7 @@ from equigrid.generators.dit.presets import PRESETS as DIT_PRESETS
 from equigrid.generators.edm.config import EDMConfig
 from equigrid.generators.edm.presets import PRESETS as EDM_PRESETS
 from equigrid.generators.imported.config import ImportedConfig
+from equigrid.generators.python.config import PythonConfig
 from equigrid.generators.stable_diffusion.config import StableDiffusionConfig
 from equigrid.generators.stable_diffusion.presets import PRESETS as STABLE_DIFFUSION_PRESETS
 
@@ -32,6 +33,7 @@ KINDS: dict[str, tuple[type[GeneratorConfig], dict[str, dict]]] = {
     "imported": (ImportedConfig, {}),
     "cifake": (ImportedConfig, {}),
     "stable-diffusion": (StableDiffusionConfig, STABLE_DIFFUSION_PRESETS),
+    "python": (PythonConfig, {}),
 }
 """From a spec's `kind` to its configuration, and mappings from which one may start by name."""
 
@@ -71,10 +73,12 @@ BACKENDS = {
     "imported": Backend("imported"),
     "cifake": Backend("imported"),
     "stable-diffusion": Backend("stable_diffusion"),
+    "python": Backend("python"),
 }
 _KEEPERS = (
     "equigrid.generators.trainer.compilation",
     "equigrid.generators.stable_diffusion.models",
+    "equigrid.generators.python.sampling",
 )
 
 

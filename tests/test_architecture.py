@@ -58,7 +58,7 @@ FLOORS = {
     "generators": """
         previews
         registry
-        edm dit stable_diffusion imported
+        edm dit stable_diffusion imported python
         quality
         sheets
         trainer

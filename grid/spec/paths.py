@@ -34,6 +34,10 @@ def rooted(data: dict, folder: Path) -> dict:
 
 
 def _rooted(key: object, value: object, folder: Path) -> object:
+    if isinstance(value, dict) and value.get("kind") == "python":
+        # The module lies beside the spec where it says nothing else. Its options are its own: a
+        # `path` among them is no place of the spec's.
+        return {**value, "path": _absolute(value.get("path", str(folder)), folder)}
     if isinstance(value, dict):
         return {inner: _rooted(inner, part, folder) for inner, part in value.items()}
     if key in ALWAYS or (key in WHERE_THERE and _is_there(value, folder)):

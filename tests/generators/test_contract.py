@@ -49,6 +49,7 @@ MADE = [
     {"kind": kind, "preset": preset} for kind, (_, presets) in KINDS.items() for preset in presets
 ]
 MADE += [{"kind": kind, "path": "somewhere"} for kind in ("imported", "cifake")]
+MADE += [{"kind": "python", "module": "own_generator", "path": "examples", "setting": "closed"}]
 
 
 @pytest.mark.parametrize("mapping", MADE, ids=lambda mapping: "-".join(mapping.values()))
@@ -57,7 +58,7 @@ def test_costs_are_numbers_by_the_names_that_reports_show(mapping):
     facts = chosen.cost_facts(64, 64, 3, 10, 500)
     assert set(facts) == {
         "edm": TRAINED, "dit": TRAINED | {f"autoencoder_{name}" for name in ("parameters", "batch", "steps", "nimg")},
-        "stable-diffusion": SAMPLED, "imported": set(), "cifake": set(),
+        "stable-diffusion": SAMPLED, "imported": set(), "cifake": set(), "python": set(),
     }[mapping["kind"]]  # fmt: skip
     assert all(isinstance(value, int) and value > 0 for value in facts.values())
     of_training = {

@@ -99,3 +99,12 @@ def test_a_generator_without_a_preset_says_what_it_costs():
     assert line.startswith("generators.edm: no preset: by its defaults ")
     assert "million parameters are trained on 200.0 million images" in line
     assert "digits" in line.rpartition("presets: ")[2]
+
+
+def test_a_module_lies_beside_its_spec_and_its_options_are_its_own(tmp_path):
+    own = {"kind": "python", "module": "m", "setting": "open", "training": {"path": "x"}}
+    path = tmp_path / "spec.yaml"
+    path.write_text(json.dumps(SPEC | {"generators": {"a": own, "b": own | {"path": "lab"}}}))
+    found = load(path).generators
+    assert found["a"] == {**own, "path": str(tmp_path)}
+    assert found["b"] == {**own, "path": str(tmp_path / "lab")}

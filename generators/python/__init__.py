@@ -1,0 +1,1 @@
+"""Generators of the user's own: a Python module outside this repository."""

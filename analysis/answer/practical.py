@@ -62,7 +62,7 @@ class Costs:
                  f"{self.cheaper}"]  # fmt: skip
         if not self.generator:
             lines.append(
-                "the cost of training the generator is taken as 0: give it with --cost-generator"
+                "the cost of training the generator is taken as 0; if it has one, give it too"
             )
         if self.break_even is not None:
             beside = " (the generator's cost aside)" if self.generator else ""
@@ -228,7 +228,7 @@ def equiv(
     ValueError for amounts or costs out of range, for a budget or target without costs, and where
     no curve has the names asked for.
     """
-    _check(n_base, n_real, cost_real, cost_syn, cost_generator, target_accuracy, budget)
+    check(n_base, n_real, cost_real, cost_syn, cost_generator, target_accuracy, budget)
     if isinstance(table_or_analysis, Analysis):
         analysis = table_or_analysis
     else:
@@ -241,7 +241,7 @@ def equiv(
     return Answer(tuple(answers), analysis.problems, analysis.settings.metric)
 
 
-def _check(
+def check(
     n_base: float, n_real: float, cost_real: float | None, cost_syn: float | None,
     cost_generator: float, target_accuracy: float | None, budget: float | None,
 ) -> None:  # fmt: skip
@@ -329,7 +329,7 @@ def _answer(curve: CurveResult, question: _Question) -> CurveAnswer:
     return CurveAnswer(
         key=curve.key, n_base=question.n_base, n_real=question.n_real, headline=headline,
         verdict=found.kind, amount=amount, next_step=next_step(worth, base, amount),
-        costs=_costs(amount, question), planned=planned, paper=paper,
+        costs=costs(amount, question.n_real, question.prices), planned=planned, paper=paper,
         warnings=_warnings(worth, base, amount, curve, question.n_real),
     )  # fmt: skip
 
@@ -398,8 +398,8 @@ def _warnings(
     return tuple(unique(found))
 
 
-def _costs(amount: Amount, question: _Question) -> Costs | None:
-    prices = question.prices
+def costs(amount: Amount, n_real: float, prices: Prices | None) -> Costs | None:
+    """What n_real real images cost, and synthetic ones that do the same; None without prices."""
     if prices is None:
         return None
 
@@ -409,14 +409,12 @@ def _costs(amount: Amount, question: _Question) -> Costs | None:
     known = amount.kind in (MATCHED, FEWER, AT_LEAST, NEVER)
     bounded = amount.kind in (MATCHED, FEWER)
     return Costs(
-        real=question.n_real * prices.real,
+        real=n_real * prices.real,
         syn=of(amount.value) if amount.kind == MATCHED else None,
         syn_low=of(amount.low) if known else None,
         syn_high=of(amount.high) if bounded else None,
         generator=prices.generator,
-        break_even=question.n_real / amount.value
-        if amount.kind == MATCHED and amount.value
-        else None,
+        break_even=n_real / amount.value if amount.kind == MATCHED and amount.value else None,
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from equigrid.analysis.answer.cheapest_mix import Prices
+from equigrid.analysis.answer.practical import Costs, check, costs
 from equigrid.analysis.conclusions.amounts import Amount
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult, analyse
 from equigrid.analysis.conclusions.worth import plain
@@ -26,7 +28,9 @@ class Answer:
 
     amount: the answer itself, see `equigrid.analysis.conclusions.amounts.Amount`. reasons: why the
     synthetic images are not known to bring anything beyond copies of the base. warnings: what
-    limits every answer from this table. Printed, it is one sentence.
+    limits every answer from this table. costs: what either way costs, in the caller's currency
+    (`real`, `syn`, `syn_low`, `syn_high`, `cheaper` …); None where no prices were given. Printed,
+    it is one sentence, and one more for each line about costs.
 
     >>> import equigrid as eg
     >>> answer = eg.fit("results.csv").answer(n_base=100, n_real=100)
@@ -43,6 +47,7 @@ class Answer:
     amount: Amount = field(repr=False)
     reasons: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    costs: Costs | None = None
 
     @property
     def kind(self) -> str:
@@ -76,14 +81,16 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: the names, the amount with its notes, reasons and warnings, the text."""
-        return {**plain(asdict(self)), "text": self.text}
+        costs = None if self.costs is None else self.costs.to_json()
+        return {**plain(asdict(self)), "costs": costs, "text": self.text}
 
     def __str__(self) -> str:
-        return self.text
+        return "\n".join([self.text, *(self.costs.lines if self.costs else ())])
 
     def _repr_html_(self) -> str:
         names = f"{self.dataset} / {self.classifier} / {self.recipe} / {self.generator}"
-        notes = (*self.amount.notes, *self.reasons, *self.warnings)
+        lines = self.costs.lines if self.costs else ()
+        notes = (*lines, *self.amount.notes, *self.reasons, *self.warnings)
         sentence = notebook.paragraph(self.text, bold=True)
         return f"{notebook.paragraph(names)}{sentence}{notebook.listed(dict.fromkeys(notes))}"
 
@@ -118,11 +125,17 @@ class Fit:
         classifier: str | None = None,
         recipe: str | None = None,
         generator: str | None = None,
+        cost_real: float | None = None,
+        cost_syn: float | None = None,
+        cost_generator: float = 0.0,
     ) -> tuple[Answer, ...]:
         """An answer of every curve that has these names.
 
         n_base: real images there are, a base size that was measured. n_real: real images one could
-        add. Raises UserError if the base was not measured, or no curve has the names.
+        add. cost_real, cost_syn: of labelling a real image and of making a synthetic one, in any
+        one currency; cost_generator: of training the generator, once. With both prices
+        `Answer.costs` says what either way costs. Raises UserError if the base was not measured, if
+        no curve has the names, or if a price is out of range.
 
         >>> import equigrid as eg
         >>> for answer in eg.fit("results.csv").answers(n_base=100, n_real=100):
@@ -133,6 +146,7 @@ class Fit:
             raise UserError(
                 f"answer: n_base is {n_base} and n_real {n_real}; write numbers of images above 0"
             )
+        prices = _prices(n_base, n_real, cost_real, cost_syn, cost_generator)
         given = {
             "dataset": dataset,
             "classifier": classifier,
@@ -140,7 +154,7 @@ class Fit:
             "generator": generator,
         }
         wanted = {name: value for name, value in given.items() if value is not None}
-        return tuple(_answer(curve, n_base, n_real) for curve in self._chosen(wanted))
+        return tuple(_answer(curve, n_base, n_real, prices) for curve in self._chosen(wanted))
 
     def answer(
         self,
@@ -151,14 +165,20 @@ class Fit:
         classifier: str | None = None,
         recipe: str | None = None,
         generator: str | None = None,
+        cost_real: float | None = None,
+        cost_syn: float | None = None,
+        cost_generator: float = 0.0,
     ) -> Answer:
         """The answer of the one curve that has these names; see `answers`.
 
         Raises UserError if several curves do, and says by what to choose.
 
         >>> import equigrid as eg
-        >>> print(eg.fit("results.csv").answer(n_base=100, n_real=100).kind)
+        >>> fit = eg.fit("results.csv")
+        >>> print(fit.answer(n_base=100, n_real=100).kind)
         matched
+        >>> fit.answer(n_base=100, n_real=100, cost_real=1.0, cost_syn=0.001).costs.cheaper
+        'synthetic is cheaper'
         """
         found = self.answers(
             n_base,
@@ -167,6 +187,9 @@ class Fit:
             classifier=classifier,
             recipe=recipe,
             generator=generator,
+            cost_real=cost_real,
+            cost_syn=cost_syn,
+            cost_generator=cost_generator,
         )
         if len(found) > 1:
             raise UserError(f"answer: {len(found)} curves fit; choose by {_choices(found)}")
@@ -219,7 +242,24 @@ class Fit:
         return found
 
 
-def _answer(curve: CurveResult, n_base: float, n_real: float) -> Answer:
+def _prices(
+    n_base: float,
+    n_real: float,
+    cost_real: float | None,
+    cost_syn: float | None,
+    cost_generator: float,
+) -> Prices | None:
+    """What images cost, if both prices are given. Raises UserError."""
+    try:
+        check(n_base, n_real, cost_real, cost_syn, cost_generator, None, None)
+    except ValueError as error:
+        raise UserError(f"answer: {error}") from error
+    if cost_real is None or cost_syn is None:
+        return None
+    return Prices(cost_real, cost_syn, cost_generator)
+
+
+def _answer(curve: CurveResult, n_base: float, n_real: float, prices: Prices | None) -> Answer:
     worth = curve.worth
     if worth is None:
         raise UserError(f"answer: {curve.key}: nothing could be fitted: {'; '.join(curve.reasons)}")
@@ -229,7 +269,8 @@ def _answer(curve: CurveResult, n_base: float, n_real: float) -> Answer:
         raise UserError(f"answer: {curve.key}: {error}") from error
     key = curve.key
     names = (key.dataset, key.classifier, key.recipe, key.generator)
-    return Answer(*names, amount, worth.reasons, worth.warnings)
+    spent = costs(amount, n_real, prices)
+    return Answer(*names, amount, worth.reasons, worth.warnings, spent)
 
 
 def _choices(found: Iterable[Answer]) -> str:

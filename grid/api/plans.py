@@ -4,6 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from equigrid.analysis.answer.asking import Suggested
+from equigrid.analysis.conclusions.amounts import Amount
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Cell, Plan
 from equigrid.grid.reporting import notebook
@@ -85,4 +87,42 @@ class GridPlan:
                 "–" if line.bytes is None else size_text(line.bytes),
             ]
             for line in self._lines
+        ]
+
+
+class NextSteps:
+    """What to run next for one answer, made by `equigrid.next_steps`.
+
+    amount: the answer so far. steps: the best first, each as if those before it were done:
+    `trainings`, `text`, `now` and `after` (the factor within which the amount is known), `cost` in
+    device-seconds.
+    """
+
+    def __init__(self, amount: Amount, steps: tuple[Suggested, ...]) -> None:
+        self.amount, self.steps = amount, steps
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The trainings, a row each, with their step's number: amounts in images, and seeds."""
+        rows = [
+            {"step": number, **training._asdict()}
+            for number, step in enumerate(self.steps)
+            for training in step.trainings
+        ]
+        return pd.DataFrame(rows)
+
+    def __str__(self) -> str:
+        return "\n".join([self.amount.text, *(" ".join(row) for row in self._rows())])
+
+    def __repr__(self) -> str:
+        return f"<{len(self.steps)} next steps: {self.amount.text}>"
+
+    def _repr_html_(self) -> str:
+        table = notebook.table(("run", "known within", "device time"), self._rows(), "What next")
+        return notebook.paragraph(self.amount.text, bold=True) + table
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        return [
+            (step.text, f"×{step.now:.2g} → ×{step.after:.2g}", duration(step.cost))
+            for step in self.steps
         ]

@@ -1,7 +1,7 @@
 """A grid that ran, or runs: its results, and what follows from them."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -18,13 +18,17 @@ from equigrid.grid.reporting.out_folder import out_folder
 from equigrid.grid.reporting.summary import Summary
 from equigrid.grid.store import Store
 
+if TYPE_CHECKING:  # it imports Ray
+    from equigrid.grid.running.rounds import Asked
+
 
 class Run:
     """A grid in a store, made by `equigrid.run` and `equigrid.open_run`. It holds no results: each
     call reads the store, so that a grid that still runs can be looked at.
 
     plan: the jobs and cells. store: where all of it lies. summary: what `equigrid.run` did; None
-    of a grid that was opened.
+    of a grid that was opened. asked: what came of the question, where `equigrid.run` was given one:
+    `known`, `stopped` (why the rounds ended), `rounds`, `trainings`.
 
     >>> import equigrid as eg
     >>> run = eg.open_run("tiny")
@@ -32,8 +36,10 @@ class Run:
     ('tiny', True)
     """
 
-    def __init__(self, store: Store, plan: Plan, summary: Summary | None = None) -> None:
-        self.store, self.plan, self.summary = store, plan, summary
+    def __init__(
+        self, store: Store, plan: Plan, summary: Summary | None = None, asked: "Asked | None" = None
+    ) -> None:
+        self.store, self.plan, self.summary, self.asked = store, plan, summary, asked
         self._fitted: tuple[frozenset, Fit] | None = None  # the trials it is of
 
     @property
@@ -88,12 +94,15 @@ class Run:
         classifier: str | None = None,
         recipe: str | None = None,
         generator: str | None = None,
+        cost_real: float | None = None,
+        cost_syn: float | None = None,
+        cost_generator: float = 0.0,
     ) -> Answer:
         """How many synthetic images do what `n_real` more real ones do, at a base of `n_base`?
 
         n_base: real images there are, a base size of the grid. The names choose where the grid has
-        several. Raises UserError if they leave several curves or none, or if the base was not
-        measured; StoreError.
+        several. The costs are those of `Fit.answers`. Raises UserError if they leave several curves
+        or none, or if the base was not measured; StoreError.
 
         >>> import equigrid as eg
         >>> answer = eg.open_run("tiny").answer(n_base=60, n_real=60)
@@ -101,8 +110,9 @@ class Run:
         ('edm', True)
         """
         return self.fit().answer(
-            n_base, n_real, classifier=classifier, recipe=recipe, generator=generator
-        )
+            n_base, n_real, classifier=classifier, recipe=recipe, generator=generator,
+            cost_real=cost_real, cost_syn=cost_syn, cost_generator=cost_generator,
+        )  # fmt: skip
 
     def report(self, out: str | Path | None = None) -> Path:
         """Writes report.html, figures and tables into the folder `out`, `equigrid-out/GRID` where

@@ -10,15 +10,17 @@ import pandas as pd
 from pydantic import ValidationError
 from rich.console import Console
 
+from equigrid.analysis.answer.asking import Question
 from equigrid.analysis.data.tidy import SUFFIXES
 from equigrid.analysis.settings import Metric, Settings
 from equigrid.grid import spec as specs
 from equigrid.grid.api.fits import Answer, Fit, fit_table
-from equigrid.grid.api.plans import GridPlan
+from equigrid.grid.api.plans import GridPlan, NextSteps
 from equigrid.grid.api.runs import Run
 from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.planning import planner, recorded
 from equigrid.grid.planning.resolve import resolve
+from equigrid.grid.reporting import questions
 from equigrid.grid.reporting.console import progress_console
 from equigrid.grid.reporting.outline import outline
 from equigrid.grid.reporting.summary import closing_line, nothing_done
@@ -86,6 +88,7 @@ def run(
     address: str | None = None,
     dashboard: bool = True,
     max_gpu_hours: float | None = None,
+    until: Question | None = None,
     slots: int | None = None,
     gpus: float | None = None,
     takeover: bool = False,
@@ -96,9 +99,11 @@ def run(
     store: as in `plan`; made where it is not there. address: a Ray cluster (`auto`, `HOST:PORT`);
     None for the connection that this process has, else RAY_ADDRESS, else a Ray of its own, which
     ends with the call. dashboard: Ray's, of such a Ray. max_gpu_hours: stop before devices are held
-    for longer; a CPU slot counts as one. slots, gpus: how many slots at once, and the share of a
-    GPU that each holds (0 to 1), instead of the spec's. takeover: take the place of a driver that
-    runs the grid. quiet: no progress; else it goes to standard error, in a notebook to the cell.
+    for longer; a CPU slot counts as one. until: run in rounds until this question, which needs
+    `within`, is answered, and no more of the grid than that takes. slots, gpus: how many slots at
+    once, and the share of a GPU that each holds (0 to 1), instead of the spec's. takeover: take the
+    place of a driver that runs the grid. quiet: no progress; else it goes to standard error, in a
+    notebook to the cell.
 
     Cells that failed do not raise: see `Run.failures`. Raises UserError, StoreError, ClusterError;
     UnavailableError if another driver runs the grid or took it over; KeyboardInterrupt after an
@@ -124,29 +129,49 @@ def run(
         raise UserError(f"run: max_gpu_hours is {max_gpu_hours}; write hours from 0 up")
     opened = Store(_place(store), create=True)
     opened.check()
-    if (plan_now := recorded.nothing_to_do(loaded, opened)) is not None:
+    if until is None and (plan_now := recorded.nothing_to_do(loaded, opened)) is not None:
         return Run(opened, plan_now, nothing_done(opened, plan_now))
     from equigrid.grid.running import session
 
     console = _silent() if quiet else progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    summary, the_plan = session.run(
-        loaded,
-        opened,
-        console=console,
-        tell=tell,
-        address=address,
-        dashboard=dashboard,
-        max_device_hours=max_gpu_hours,
-        takeover=takeover,
-    )
+    how: dict[str, Any] = {
+        "console": console, "tell": tell, "address": address, "dashboard": dashboard,
+        "max_device_hours": max_gpu_hours, "takeover": takeover,
+    }  # fmt: skip
+    asked = None
+    if until is None:
+        summary, the_plan = session.run(loaded, opened, **how)
+    else:
+        asked = session.run_until(loaded, opened, until, **how)
+        summary, the_plan = asked.summary, asked.plan
     ended = closing_line(summary, f"equigrid.run({loaded.name!r}, {opened.uri!r})")
     tell(ended)
     if summary.taken_over:
         raise UnavailableError(f"grid {loaded.name}: another driver took it over; {ended}")
     if summary.interrupted:
         raise KeyboardInterrupt(ended)
-    return Run(opened, the_plan, summary)
+    return Run(opened, the_plan, summary, asked)
+
+
+def next_steps(
+    grid: Grid, question: Question, store: str | Path | None = None, *, steps: int = 10
+) -> NextSteps:
+    """What to run next for one answer: which trainings of the grid narrow it most for their cost.
+
+    question: `n_base`, `n_real` in images, and `generator`, `classifier` where the grid has
+    several. steps: how many at most. The ranking follows from the fits so far, it needs no outcome.
+    Raises UserError if nothing has run yet, or the question names what the grid does not have.
+
+    >>> import equigrid as eg
+    >>> found = eg.next_steps("tiny", eg.Question(n_base=60, n_real=60))
+    >>> len(found.steps) <= 10, list(found.frame.columns[:2])
+    (True, ['step', 'n_base'])
+    """
+    opened = recorded.open_filled(_place(store))
+    loaded = recorded.ran(grid, opened) if isinstance(grid, str) else load(grid)
+    amount, found = questions.next_steps(loaded, opened, question, steps=steps)
+    return NextSteps(amount, tuple(found))
 
 
 def open_run(grid: Grid, store: str | Path | None = None) -> Run:
@@ -228,15 +253,21 @@ def equiv(
     classifier: str | None = None,
     recipe: str | None = None,
     generator: str | None = None,
+    cost_real: float | None = None,
+    cost_syn: float | None = None,
+    cost_generator: float = 0.0,
 ) -> Answer:
     """How many synthetic images do what `n_real` more real ones do, at a base of `n_base`?
 
     source: a run, a fit, a table or its file as `fit` takes them, or the name of a grid in the
-    store. The names choose where there are several curves. Raises UserError, see `Fit.answer`.
+    store. The names choose where there are several curves. cost_real, cost_syn, cost_generator: per
+    image, and once for the generator, in any one currency. Raises UserError, see `Fit.answer`.
 
     >>> import equigrid as eg
     >>> eg.equiv("results.csv", n_base=100, n_real=100).kind
     'matched'
+    >>> eg.equiv("results.csv", 100, 100, cost_real=0.05, cost_syn=0.0004).costs.real
+    5.0
     """
     if isinstance(source, Run):
         source = source.fit()
@@ -245,8 +276,9 @@ def equiv(
     elif not isinstance(source, Fit):
         source = fit(source)
     return source.answer(
-        n_base, n_real, dataset=dataset, classifier=classifier, recipe=recipe, generator=generator
-    )
+        n_base, n_real, dataset=dataset, classifier=classifier, recipe=recipe, generator=generator,
+        cost_real=cost_real, cost_syn=cost_syn, cost_generator=cost_generator,
+    )  # fmt: skip
 
 
 def _place(store: str | Path | None) -> str:

@@ -13,7 +13,7 @@ import typer
 from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import open_filled, planned, print_json, question
 from equigrid.grid.cli.options import DEFAULT_STORE, Json, Out, RanSpec, Spec, StoreOption, finite
-from equigrid.grid.errors import ExitCode, UnavailableError, UserError
+from equigrid.grid.errors import ExitCode, UnavailableError
 from equigrid.grid.planning.recorded import nothing_to_do
 
 if TYPE_CHECKING:
@@ -214,19 +214,22 @@ def _run_until(
 ) -> ExitCode:
     """Rounds of runs, then the report of all that ran."""
     from equigrid.grid.reporting import console as screens
-    from equigrid.grid.reporting import questions
     from equigrid.grid.reporting.summary import closing_line
-    from equigrid.grid.running import cluster, rounds
-    from equigrid.grid.store import lock
+    from equigrid.grid.running import session
 
     console = screens.progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    questions.first_grid(spec, store, asked)  # what is wrong with the question is said at once
-    held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
-    with held, cluster.connected(address, dashboard=dashboard):
-        found = rounds.run_until(
-            spec, store, asked, console=console, max_device_hours=max_gpu_hours, lock=held
-        )
+    found = session.run_until(
+        spec,
+        store,
+        asked,
+        console=console,
+        tell=tell,
+        address=address,
+        dashboard=dashboard,
+        max_device_hours=max_gpu_hours,
+        takeover=takeover,
+    )
     tell(closing_line(found.summary, shlex.join(["equigrid", *sys.argv[1:]])))
     what = "known" if found.known else f"not known: {found.stopped}"
     tell(f"{found.rounds} rounds, {found.trainings:,} trainings in all; the answer is {what}")
@@ -250,27 +253,11 @@ def _run_until(
 
 def _show_next(spec: "GridSpec", store: "Store", asked: "Question", *, as_json: bool) -> None:
     """What to run next for one answer, by what the store holds."""
-    from equigrid.analysis.answer.asking import suggestions
     from equigrid.analysis.conclusions.worth import plain
-    from equigrid.grid.planning.planner import plan as make_plan
-    from equigrid.grid.planning.resolve import resolve
-    from equigrid.grid.reporting import analysis_bridge, questions
     from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting import questions
 
-    grown = questions.first_grid(spec, store, asked)
-    the_plan = make_plan(resolve(grown, store))
-    done = analysis_bridge.read_table(store, the_plan)
-    if done.empty:  # the whole grid's results may be there, if no round was run yet
-        the_plan = make_plan(resolve(spec, store))
-        done = analysis_bridge.read_table(store, the_plan)
-    if done.empty:
-        n = len(make_plan(resolve(grown, store)).cells)
-        first = f"nothing has run yet: the first round is {n:,} trainings, each place of the grid"
-        right = f"n_base={asked.n_base},n_real={asked.n_real},within=1.5"
-        raise UserError(f"{first} under two subset seeds; start with run SPEC --until {right}")
-    worth = questions.worth_of(done, asked)
-    amount = worth.amount(asked.n_base, asked.n_real)
-    found = suggestions(worth, asked, questions.costs(store, the_plan), steps=10)
+    amount, found = questions.next_steps(spec, store, asked)
     if as_json:
         print_json(
             {

@@ -5,14 +5,17 @@ from statistics import median
 import numpy as np
 import pandas as pd
 
-from equigrid.analysis.answer.asking import Question
+from equigrid.analysis.answer.asking import Question, Suggested, suggestions
 from equigrid.analysis.answer.next_trials import Costs
+from equigrid.analysis.conclusions.amounts import Amount
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
 from equigrid.analysis.data.checks import FAMILY, check_table
 from equigrid.grid.errors import UserError
 from equigrid.grid.jobs import generator
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.growth import grew_from, start
+from equigrid.grid.planning.planner import plan
+from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import analysis_bridge, estimate
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, layout
@@ -34,6 +37,29 @@ def first_grid(spec: GridSpec, store: Store, question: Question) -> GridSpec:
         if grew_from(grown, first):
             return grown.model_copy(update={"execution": first.execution})
     return first
+
+
+def next_steps(
+    spec: GridSpec, store: Store, question: Question, *, steps: int = 10
+) -> tuple[Amount, list[Suggested]]:
+    """The answer so far, by what the store holds, and what to run next for it, the best first.
+
+    Raises UserError where nothing has run yet, or the question names what the grid does not have.
+    """
+    grown = first_grid(spec, store, question)
+    the_plan = plan(resolve(grown, store))
+    done = analysis_bridge.read_table(store, the_plan)
+    if done.empty:  # the whole grid's results may be there, if no round was run yet
+        the_plan = plan(resolve(spec, store))
+        done = analysis_bridge.read_table(store, the_plan)
+    if done.empty:
+        n = len(plan(resolve(grown, store)).cells)
+        first = f"nothing has run yet: the first round is {n:,} trainings, each place of the grid"
+        right = f"n_base={question.n_base},n_real={question.n_real},within=1.5"
+        raise UserError(f"{first} under two subset seeds; start with run SPEC --until {right}")
+    worth = worth_of(done, question)
+    amount = worth.amount(question.n_base, question.n_real)
+    return amount, suggestions(worth, question, costs(store, the_plan), steps=steps)
 
 
 def check(spec: GridSpec, question: Question) -> None:
@@ -71,11 +97,11 @@ def worth_of(table: pd.DataFrame, question: Question) -> SyntheticWorth:
     return found[name]
 
 
-def costs(store: Store, plan: Plan) -> Costs:
+def costs(store: Store, the_plan: Plan) -> Costs:
     """Device-seconds of one more training, by its images, and of one more generator; equal costs
     where nothing is known.
     """
-    table = analysis_bridge.read_table(store, plan)
+    table = analysis_bridge.read_table(store, the_plan)
     done = table[(table["status"] == "ok") & table["seconds"].notna()]
     if done.empty:
         return Costs()
@@ -84,8 +110,8 @@ def costs(store: Store, plan: Plan) -> Costs:
     if np.ptp(images) > 0:
         per_image = max(0.0, float(np.polyfit(images, seconds, 1)[0]))
     trial = max(float(np.median(seconds - per_image * images)), 0.0)
-    expected = estimate.expected(store, plan)
-    known = [s for job in plan.of_kind(generator.KIND.name) if (s := expected(job)) is not None]
+    expected = estimate.expected(store, the_plan)
+    known = [s for job in the_plan.of_kind(generator.KIND.name) if (s := expected(job)) is not None]
     return Costs(
         trial=trial or 1e-3, per_image=per_image, generator=median(known) if known else 0.0
     )

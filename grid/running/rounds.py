@@ -58,8 +58,7 @@ def run_until(
 
     Raises UserError for a question that the grid cannot answer, or without a factor `within`.
     """
-    if question.within is None:
-        raise UserError("until: within=FACTOR is missing, such as within=1.5: how narrow is enough")
+    check(question)
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     now, rounds, narrow, spent_h = first_grid(spec, store, question), 0, 0, 0.0
     while True:
@@ -93,6 +92,12 @@ def run_until(
         for one in found.suggested:
             tell(f"  next: {one.text} (×{one.now:.2g} → ×{one.after:.2g})")
         now = with_places(now, plan.cells, _places(found.suggested))
+
+
+def check(question: Question) -> None:
+    """Raises UserError for a question without the factor that ends the rounds."""
+    if question.within is None:
+        raise UserError("until: within=FACTOR is missing, such as within=1.5: how narrow is enough")
 
 
 def _amount_so_far(store: Store, plan: Plan, question: Question) -> Amount | None:

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from equigrid.analysis.answer.asking import Question
 from equigrid.grid.planning.graph import Plan
+from equigrid.grid.reporting import questions
 from equigrid.grid.reporting.analysis_bridge import start_analyst
 from equigrid.grid.reporting.summary import Summary
-from equigrid.grid.running import cluster, driver
+from equigrid.grid.running import cluster, driver, rounds
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, lock
 
@@ -37,4 +39,28 @@ def run(
             analyst=start_analyst,
             max_device_hours=max_device_hours,
             lock=held,
+        )
+
+
+def run_until(
+    spec: GridSpec,
+    store: Store,
+    question: Question,
+    *,
+    console: Console,
+    tell: Callable[[str], None],
+    address: str | None = None,
+    dashboard: bool = True,
+    max_device_hours: float | None = None,
+    takeover: bool = False,
+) -> rounds.Asked:
+    """Rounds of runs, until the question is answered: see `equigrid.grid.running.rounds`. The rest
+    as `run`.
+    """
+    rounds.check(question)
+    questions.first_grid(spec, store, question)  # what is wrong with the question is said at once
+    held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
+    with held, cluster.connected(address, dashboard=dashboard):
+        return rounds.run_until(
+            spec, store, question, console=console, max_device_hours=max_device_hours, lock=held
         )

@@ -367,3 +367,50 @@ def test_progress_in_a_notebook_is_one_output_that_changes():
 
 def test_a_store_of_a_run_is_a_store(sampled):
     assert isinstance(sampled[0].store, Store)
+
+
+# Questions and costs ------------------------------------------------------------------------------
+
+
+def test_costs_are_the_commands():
+    fit = eg.fit(table(generators={"edm": 0.3}, bases=(100,)))
+    prices = {"cost_real": 0.05, "cost_syn": 0.0004, "cost_generator": 2.0}
+    answer = fit.answer(n_base=100, n_real=100, **prices)
+    from equigrid.analysis.answer.practical import equiv
+
+    (curve,) = equiv(fit.analysis, 100, 100, **prices).curves
+    assert answer.costs == curve.costs
+    assert answer.costs.real == 5
+    assert answer.costs.syn_low == pytest.approx(2 + 0.0004 * answer.low)
+    assert answer.to_json()["costs"]["cheaper"] == answer.costs.cheaper == "synthetic is cheaper"
+    assert str(answer).splitlines()[1].startswith("cost: real 5.00; synthetic ")
+    assert "synthetic is cheaper" in answer._repr_html_()
+    assert fit.answer(n_base=100, n_real=100).costs is None
+    with pytest.raises(eg.UserError, match="cost_syn is missing"):
+        fit.answer(n_base=100, n_real=100, cost_real=1.0)
+    with pytest.raises(eg.UserError, match="cost_real is -1"):
+        eg.equiv(fit, n_base=100, n_real=100, cost_real=-1, cost_syn=1)
+
+
+def test_a_question_is_checked_before_anything_runs(mini, tmp_path):
+    with pytest.raises(eg.UserError, match="n_base 61 is no base size of the grid"):
+        eg.run(mini, tmp_path / "store", until=eg.Question(n_base=61, n_real=60, within=2))
+    with pytest.raises(eg.UserError, match="within=FACTOR is missing"):
+        eg.run(mini, tmp_path / "store", until=eg.Question(n_base=60, n_real=60))
+    with pytest.raises(eg.UserError, match="holds no grid yet"):
+        eg.next_steps(mini, eg.Question(n_base=60, n_real=60), tmp_path / "store")
+
+
+def test_next_steps_show_themselves(sampled, monkeypatch):
+    run, _ = sampled
+    with pytest.raises(eg.UserError, match="nothing has run yet"):
+        eg.next_steps("mini", eg.Question(n_base=60, n_real=60), run.store.uri)
+    from equigrid.analysis.answer.asking import Suggested, Training
+    from equigrid.grid.api.plans import NextSteps
+
+    amount = eg.fit(table(generators={"edm": 0.3})).answer(n_base=400, n_real=400).amount
+    step = Suggested((Training(100, 0, 50, 0, "edm", 1, 0, 2),), "one <more>", 2.0, 1.5, 90.0)
+    found = NextSteps(amount, (step,))
+    assert found.frame.to_dict("records") == [{"step": 0, **step.trainings[0]._asdict()}]
+    assert str(found).splitlines() == [amount.text, "one <more> ×2 → ×1.5 2 min"]
+    assert "one &lt;more&gt;" in found._repr_html_()

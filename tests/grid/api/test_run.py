@@ -122,3 +122,14 @@ def test_the_first_snippet_of_the_page_runs(ray_here, mini, write_spec, tmp_path
     assert names["path"].is_file()
     assert names["image"].shape == (8, 8, 1)
     assert len(names["images"]) == len(names["labels"]) == len(names["pool"])
+
+
+@pytest.mark.long
+def test_a_question_is_run_in_rounds(ray_here, mini, tmp_path):
+    asked = eg.Question(n_base=60, n_real=60, within=1.5)
+    run = eg.run(mini, tmp_path / "store", until=asked, max_gpu_hours=0, quiet=True)
+    assert (run.asked.stopped, run.asked.known, run.asked.rounds) == (
+        "the budget is spent", False, 1,
+    )  # fmt: skip
+    assert run.asked.trainings == 18  # each place once, under two subset seeds
+    assert run.summary.budget_reached

@@ -15,8 +15,7 @@ from equigrid.grid.errors import UserError
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.pending import done_jobs
-from equigrid.grid.planning.planner import plan
-from equigrid.grid.planning.resolve import resolve
+from equigrid.grid.planning.recorded import as_run
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Entry, Store, layout, lock, results
 
@@ -46,7 +45,7 @@ def recorded(store: Store) -> list[Plan]:
     for name in sorted(filter(layout.is_spec, store.list(layout.GRIDS))):
         right = f"run it again, or remove {name} if it is not wanted any more"
         try:
-            the_plan = plan(resolve(GridSpec.model_validate(store.get_json(name)), store))
+            the_plan = as_run(GridSpec.model_validate(store.get_json(name)), store)
         except ValueError as error:
             why = "; ".join(str(error).splitlines()[:3])
             raise UserError(f"gc: {name}: {why}; what it needs is not known: {right}") from error

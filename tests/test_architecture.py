@@ -53,7 +53,7 @@ FLOORS = {
         datasets
         store
         spec
-        ids errors units
+        ids errors units text
     """,
     "generators": """
         previews

@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -39,6 +40,7 @@ EXTRAS = (
     "title", "spec", "recipe", "class_names", "versions", "summary", "runs", "failures", "costs",
     "generators", "quality", "domain", "zero_shot", "sheets", "neighbours",
 )  # fmt: skip
+_COUNT = re.compile(r'<meta name="equigrid-results" content="(\d{1,12})">')
 _PICTURE_PX = 1600  # the widest that the report carries
 
 
@@ -59,13 +61,15 @@ def write_report(
     sample images, see `report_figures.sheet_figures`. neighbours: pool -> PNG bytes of its samples
     above their nearest training images.
 
-    Raises ValueError for any other key.
+    A report that is there with more results is kept beside it, see `richer`. Raises ValueError for
+    any other key.
     """
     unknown = sorted(set(extras) - set(EXTRAS))
     if unknown:
         raise ValueError(f"extras has {unknown}; known are {list(EXTRAS)}")
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
+    n_results = int((table["status"] == "ok").sum()) if "status" in table else len(table)
     answers = list(answer_figures(analysis))
     drawn = [
         *report_figures(table, analysis, extras.get("class_names")),
@@ -94,6 +98,7 @@ def write_report(
     sections += [("paper", "The paper's reading"), ("settings", "Settings and versions")]
     html = _template().render(
         title=extras.get("title") or _title(table),
+        results=n_results,
         subtitle=f"{analysis.n_rows:,} result rows, {analysis.n_failed:,} of them failed attempts.",
         css=Markup((_TEMPLATES / "report.css").read_text()),
         sections=sections,
@@ -118,9 +123,29 @@ def write_report(
         plotly=_packed_plotly() if panels else "",
         script=Markup((_TEMPLATES / "report.js").read_text()),
     )
-    path = directory / "report.html"
-    path.write_text(html.lstrip(), encoding="utf-8")  # the macros leave empty lines first
-    return path
+    _keep_richer(directory, n_results)
+    path, aside = directory / "report.html", directory / ".report.html"
+    aside.write_text(html.lstrip(), encoding="utf-8")  # the macros leave empty lines first
+    return aside.replace(path)
+
+
+def richer(directory: Path | str, n_results: int) -> Path | None:
+    """Where the report in a directory is kept when one of so many results replaces it: None if
+    there is none, or if it has no more than that.
+    """
+    path = Path(directory) / "report.html"
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = _COUNT.search(file.read(2000))
+    except FileNotFoundError:
+        return None
+    before = int(found[1]) if found else 1  # of an earlier version: anything is more than nothing
+    return path.with_name(f"report-{before}-results.html") if before > n_results else None
+
+
+def _keep_richer(directory: Path, n_results: int) -> None:
+    if kept := richer(directory, n_results):
+        (directory / "report.html").replace(kept)
 
 
 def _template() -> jinja2.Template:

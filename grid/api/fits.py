@@ -19,6 +19,7 @@ from equigrid.analysis.schema import SCHEMA
 from equigrid.analysis.settings import Metric, Settings
 from equigrid.grid.errors import UserError
 from equigrid.grid.reporting import notebook
+from equigrid.grid.reporting.console import PlainConsole
 from equigrid.grid.reporting.out_folder import out_folder
 
 
@@ -220,7 +221,7 @@ class Fit:
     def _printed(self) -> Console:
         from equigrid.analysis.report.terminal import summary_table
 
-        console = Console(
+        console = PlainConsole(
             record=True, file=io.StringIO(), width=120, force_terminal=False, force_jupyter=False
         )
         console.print(summary_table(self.table, self.analysis))

@@ -118,12 +118,14 @@ class Run:
         """Writes report.html, figures and tables into the folder `out`, `equigrid-out/GRID` where
         none is named; returns the report's path. It opens from disk.
 
-        Raises UserError if the folder cannot be written, StoreError.
+        A report that is there with more results is kept beside it. Raises UserError if the folder
+        cannot be written or if there is no result yet, StoreError.
 
         >>> import equigrid as eg
         >>> eg.open_run("tiny").report("report-of-tiny").name
         'report.html'
         """
+        analysis_bridge.read_results(self.store, self.plan)
         fit, folder = self.fit(), out_folder(out, self.name)
         summary = None if self.summary is None else self.summary.to_json()
         return analysis_bridge.write_report(

@@ -21,7 +21,7 @@ from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.planning import planner, recorded
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import questions
-from equigrid.grid.reporting.console import progress_console
+from equigrid.grid.reporting.console import PlainConsole, progress_console
 from equigrid.grid.reporting.outline import outline
 from equigrid.grid.reporting.summary import closing_line, nothing_done
 from equigrid.grid.spec import GridSpec
@@ -186,7 +186,7 @@ def open_run(grid: Grid, store: str | Path | None = None) -> Run:
     """
     opened = recorded.open_filled(_place(store))
     loaded = recorded.ran(grid, opened) if isinstance(grid, str) else load(grid)
-    return Run(opened, planner.plan(resolve(loaded, opened)))
+    return Run(opened, recorded.as_run(loaded, opened))
 
 
 def results(grid: Grid, store: str | Path | None = None) -> pd.DataFrame:
@@ -299,4 +299,4 @@ def _executed(spec: GridSpec, chosen: dict[str, Any]) -> GridSpec:
 
 
 def _silent() -> Console:
-    return Console(file=io.StringIO(), quiet=True, force_terminal=False, force_jupyter=False)
+    return PlainConsole(file=io.StringIO(), quiet=True, force_terminal=False, force_jupyter=False)

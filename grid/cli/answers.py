@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import open_filled, planned, print_json
 from equigrid.grid.cli.options import (
     DEFAULT_STORE,
@@ -50,16 +51,18 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write the figures and the HTML report anew from the store."""
+    from equigrid.grid.reporting import analysis_bridge
     from equigrid.grid.reporting.out_folder import out_folder
 
     opened = open_filled(store)
     the_plan = planned(spec, opened)
     folder = out_folder(out, the_plan.resolved.spec.name, option="--out")
+    analysis_bridge.read_results(opened, the_plan)
     written = analyse(the_plan, opened, folder, as_json=True, metric=metric)
     if as_json:
         print_json(written)
     else:
-        print(written["report"])
+        streams.say(written["report"])
 
 
 def paper(
@@ -141,7 +144,7 @@ def equiv(
     if as_json:
         print_json(answer.to_json())
     else:
-        print(answer.text)
+        streams.say(answer.text)
 
 
 def table(
@@ -164,7 +167,10 @@ def table(
     opened = open_filled(store)
     path = csv or parquet
     assert path is not None
-    rows = analysis_bridge.read_table(opened, planned(spec, opened))
+    the_plan = planned(spec, opened)
+    rows = analysis_bridge.read_table(opened, the_plan)
+    if rows.empty:
+        analysis_bridge.read_results(opened, the_plan)  # says why
     try:
         write_table(rows, path.expanduser(), "csv" if csv else "parquet")
     except OSError as error:
@@ -172,7 +178,7 @@ def table(
             raise
         why = error.strerror or error
         raise UserError(f"table: {path} cannot be written: {why}; name a file that can") from error
-    print(f"{path}: {len(rows):,} rows")
+    streams.say(f"{path}: {len(rows):,} rows")
 
 
 # What they share ----------------------------------------------------------------------------------
@@ -190,14 +196,19 @@ def analyse(
     """Fits, prints the table unless `as_json`, and writes figures and report into `folder`. Returns
     what was written.
     """
+    from equigrid.analysis.report.html import richer
     from equigrid.grid.reporting import analysis_bridge
+    from equigrid.grid.reporting import console as screens
 
     table, analysis = analysis_bridge.fit(store, the_plan, metric)
     if not as_json:
         _show_analysis(table, analysis, tuple(analysis_bridge.pool_warnings(store, the_plan)))
+    if kept := richer(folder, analysis_bridge.n_results(table)):
+        text = f"the report that was there has more results: it is kept as {kept}"
+        screens.progress_console().print(text, soft_wrap=True)
     path = analysis_bridge.write_report(store, the_plan, table, analysis, folder, summary)
     if not as_json:
-        print(f"report: {path}")
+        streams.say(f"report: {path}")
     return {"report": str(path), "analysis": analysis.to_json()}
 
 
@@ -223,6 +234,7 @@ def _analysed(
     if spec is not None:
         opened = open_filled(store)
         the_plan = planned(spec, opened)
+        analysis_bridge.read_results(opened, the_plan)
         found = analysis_bridge.fit(opened, the_plan, metric)
         return *found, tuple(analysis_bridge.pool_warnings(opened, the_plan))
     from equigrid.analysis.conclusions.equivalence import analyse as conclude

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import print_json
 from equigrid.grid.cli.options import Json
 from equigrid.grid.errors import UserError
@@ -58,7 +59,7 @@ def inspect(
     if as_json:
         print_json(found)
     else:
-        print(inspection.text(found))
+        streams.say(inspection.text(found))
 
 
 def _options(texts: list[str]) -> dict:
@@ -80,4 +81,5 @@ def _options(texts: list[str]) -> dict:
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty() and (done % 500 == 0 or done == total):
         end = "\n" if done == total else ""
-        print(f"\r{done:,} of {total:,} images", end=end, file=sys.stderr, flush=True)
+        sys.stderr.write(f"\r{done:,} of {total:,} images{end}")
+        sys.stderr.flush()

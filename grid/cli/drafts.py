@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import GRID_NAME, print_json
 from equigrid.grid.cli.options import Json
 from equigrid.grid.errors import UserError, near
@@ -53,8 +54,8 @@ def init(
         print_json({"file": path and str(path), "spec": proposal.spec, "about": proposal.about})
         return
     for line in proposal.about:
-        print(line)
-    print(f"written: {path}; look at it, then: equigrid plan {path}")
+        streams.say(line)
+    streams.say(f"written: {path}; look at it, then: equigrid plan {path}")
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:
@@ -93,4 +94,6 @@ def keys(
     else:
         for one in found:
             default = "required" if one["default"] is None else f"default {one['default']}"
-            print(f"{one['section']}: {one['path']}: {one['type']}; {default}. {one['meaning']}")
+            streams.say(
+                f"{one['section']}: {one['path']}: {one['type']}; {default}. {one['meaning']}"
+            )

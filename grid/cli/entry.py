@@ -13,6 +13,7 @@ import typer
 from equigrid import __version__
 from equigrid.grid.cli import answers, datasets, drafts, grids, listings, pools, storage, streams
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
+from equigrid.grid.text import redacted
 
 COMMANDS: tuple[Callable, ...] = (
     drafts.init,
@@ -62,10 +63,10 @@ def _equigrid(
     if debug:
         os.environ[DEBUG] = "1"
     if version:
-        print(f"equigrid {__version__}")
+        streams.say(f"equigrid {__version__}")
         raise typer.Exit(ExitCode.DONE)
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
+        streams.say(context.get_help(), sys.stderr)
         raise typer.Exit(ExitCode.BAD_INPUT)
 
 
@@ -147,9 +148,8 @@ def _one_line(error: Any) -> str:
 
 def _tell(text: str) -> None:
     """To standard error. Where that cannot be written either, the exit code is all there is."""
-    printable = text.encode("utf-8", "backslashreplace").decode()  # names of files may be no text
     try:
-        print(f"equigrid: {printable}", file=sys.stderr, flush=True)
+        streams.say(f"equigrid: {text}", sys.stderr)
     except OSError:
         streams.silence(2)
 
@@ -166,7 +166,8 @@ def _tell_fault(error: BaseException) -> None:
     try:
         number, name = tempfile.mkstemp(prefix="equigrid-fault-", suffix=".txt")
         with open(number, "w", encoding="utf-8") as file:
-            file.write(f"equigrid {__version__}\n{' '.join(sys.argv)!a}\n{traceback.format_exc()}")
+            command = f"{' '.join(sys.argv)!a}"
+            file.write(redacted(f"equigrid {__version__}\n{command}\n{traceback.format_exc()}"))
         _tell(f"{what}; its traceback is in {name}: please report it")
     except OSError:
         _tell(f"{what}; {DEBUG}=1 shows its traceback: please report it")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from equigrid.grid.errors import UserError, near
 from equigrid.grid.planning.recorded import GRID_NAME, open_filled, planned, ran
+from equigrid.grid.text import redacted
 
 if TYPE_CHECKING:  # heavy: `--help` must answer at once
     from equigrid.analysis.answer.asking import Question
@@ -66,4 +67,4 @@ def _number(text: str) -> float:
 
 def print_json(content: Any) -> None:
     """To standard output, in ASCII: whoever reads it need not guess an encoding."""
-    sys.stdout.write(json.dumps(content, indent=1, default=str) + "\n")
+    sys.stdout.write(redacted(json.dumps(content, indent=1, default=str)) + "\n")

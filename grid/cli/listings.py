@@ -1,5 +1,6 @@
 """What comes with equigrid."""
 
+from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import print_json
 from equigrid.grid.cli.options import Json
 
@@ -19,4 +20,4 @@ def presets(as_json: Json = False) -> None:
     if as_json:
         print_json(about)
     else:
-        print("\n".join(f"{name}: {text}" for name, text in about.items()))
+        streams.say("\n".join(f"{name}: {text}" for name, text in about.items()))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import open_filled, planned, print_json
 from equigrid.grid.cli.options import DEFAULT_STORE, Json, StoreOption
 
@@ -60,6 +61,6 @@ def export(
         found = {"to": to, "images": chosen.n, "pool": chosen.pool.id, "memorised": share}
         print_json({**found, "files": len(names)})
         return
-    print(f"{chosen.n:,} images of {generator} in {len(chosen.classes)} classes: {to}")
+    streams.say(f"{chosen.n:,} images of {generator} in {len(chosen.classes)} classes: {to}")
     if share:
-        print(f"warning: {share:.1%} of those looked at copy a training image: see the card")
+        streams.say(f"warning: {share:.1%} of those looked at copy a training image: see the card")

@@ -11,6 +11,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from equigrid.grid.text import safe
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
@@ -49,6 +51,15 @@ def prepare() -> None:
         stream = getattr(sys, name)
         if stream is None or _is_of(stream, number):
             setattr(sys, name, _opened(number, stream))
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """A line to standard output, or to `file`: the only way in which commands print text of their
+    own. What others have put into it (paths, names, errors) steers no terminal and tells no secret.
+
+    Raises OSError.
+    """
+    print(safe(text), file=file or sys.stdout, flush=file is not None)
 
 
 def output_is_read() -> bool:

@@ -29,6 +29,7 @@ from equigrid.grid.datasets.sources.npz import npz
 from equigrid.grid.datasets.sources.parquet import parquet
 from equigrid.grid.errors import UnavailableError, UserError, near
 from equigrid.grid.store import Store, layout
+from equigrid.grid.text import holds_credentials, redacted
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
@@ -243,13 +244,18 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
 
 def expanded(value: Any, where: str) -> Any:
     """A text with its $VARIABLES filled in; anything else as it is. Raises UserError for a variable
-    that is not set.
+    that is not set, and for a URI that holds credentials.
     """
     filled = os.path.expandvars(value) if isinstance(value, str) else value
     if isinstance(filled, str) and (unset := re.search(r"\$\{?(\w+)", filled)):
         raise UserError(
             f"{where}: the environment variable {unset[1]} is not set; "
             "set it to what the spec needs there"
+        )
+    if isinstance(filled, str) and holds_credentials(filled):
+        raise UserError(
+            f"{where}: {redacted(filled)} holds credentials, which do not belong in a spec; "
+            "use the environment"
         )
     return filled
 

@@ -26,6 +26,7 @@ from equigrid.grid.jobs.provenance import provenance
 from equigrid.grid.jobs.request import Images, Request
 from equigrid.grid.jobs.trial import FAILED, OK
 from equigrid.grid.store import Store, layout
+from equigrid.grid.text import redacted
 
 __all__ = [
     "CORRUPT",
@@ -70,7 +71,7 @@ def run(store: Store, request: Request) -> dict:
                 "error": one_line(cause),
                 **_advice(cause, request),
             }
-        text = traceback.format_exc()
+        text = redacted(traceback.format_exc())
         # In the slot's log, so in Ray's dashboard.
         log.error("%s %s failed\n%s", request.kind, request.id, text)
         row = record_failure(store, request, text, started, seconds)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from equigrid.grid.errors import StoreError
 from equigrid.grid.jobs.checkpoints import Leaving
+from equigrid.grid.text import safe
 
 # Where Ray, or Ray Train around it, keeps what went wrong inside. (The last is what a worker of a
 # group raised.)
@@ -75,5 +76,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")
+    first = safe(next(iter(str(error).strip().splitlines()), ""))
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

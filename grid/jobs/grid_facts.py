@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class GridFacts:
     dataset: the fingerprint. source: the dataset's name. ingest: the id of its ingest. recipes: by
     name; `recipe` is the name of the grid's own. repeated: training images of each class that are
     copies of others, if there are any. grouped: whether images of one group stay together.
+    zero_shot, quality: what was recorded of these parts; None asks the files that the spec names.
     """
 
     spec: GridSpec
@@ -39,6 +41,24 @@ class GridFacts:
     domain_recipe: Recipe
     repeated: tuple[int, ...] = ()
     grouped: bool = False
+    zero_shot: Mapping[str, Any] | None = None
+    quality: Mapping[str, Any] | None = None
+
+    def zero_shot_payload(self) -> Mapping[str, Any] | None:
+        """What of `zero_shot` determines a trial; None where the spec has none."""
+        classes = self.shape.classes
+        if self.zero_shot is not None or self.spec.zero_shot is None:
+            return self.zero_shot
+        return self.spec.zero_shot.payload(classes, len(classes))
+
+    def quality_payload(self) -> tuple[Mapping[str, Any], Mapping[str, bool | str]]:
+        """What of `quality` determines the measuring of a pool, and where its networks come
+        from."""
+        wanted = self.spec.quality
+        assert wanted is not None, "the spec has it off"
+        if self.quality is not None:
+            return self.quality["payload"], self.quality["networks"]
+        return wanted.payload(*self.shape.image), wanted.networks(*self.shape.image)
 
     @cached_property
     def seen(self) -> tuple[int, ...] | None:

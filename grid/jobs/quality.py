@@ -48,13 +48,14 @@ def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
     before = shard.planned(pool, n)
     if quality.features:
         before.insert(0, reference_classifier.planned(grid))
+    config, networks = grid.quality_payload()
     payload = QualityPayload(
         dataset=grid.dataset,
         syn=Synthetic(pool=pool.pool.id, n=n),
         subset=pool.training.payload.subset,
         reference=before[0].id if quality.features else None,
-        config=quality.payload(*grid.shape.image),
-        networks=quality.networks(*grid.shape.image),
+        config=config,
+        networks=networks,
     )
     yield from before
     yield KIND.job(payload, [grid.ingest, *(job.id for job in before)], pool.where)

@@ -146,7 +146,7 @@ def _synthetic(
         raise UserError(
             f"{where}: {count:,} synthetic images; {MOST_SYNTHETIC:,} of a pool are the most"
         )
-    most = choice.config.capacity(grid.shape.classes)
+    most = choice.capacity(grid.shape.classes)
     if most is not None and grid.drawn(count) > most:
         classes, seen = len(grid.shape.classes), len(grid.seen or ())
         balanced = most * (classes - seen) // classes

@@ -69,6 +69,8 @@ def _facts(resolved: Resolved, shape: Shape, ingest_id: str) -> GridFacts:
         recipes=resolved.recipes,
         recipe=resolved.recipe_name,
         domain_recipe=resolved.domain_recipe,
+        zero_shot=resolved.zero_shot,
+        quality=resolved.quality,
         repeated=dataset.repeated_counts if dataset and dataset.repeated else (),
         grouped=resolved.source.grouped or bool(dataset and dataset.grouped),
     )
@@ -151,8 +153,7 @@ def _trials(
 ) -> Iterator[TrialPayload]:
     syn = Synthetic(pool=pool.pool.id, n=arm.n_syn) if pool else None
     copies = Copies(n=arm.n_copies) if arm.n_copies else None
-    stream, zero_shot, classes = grid.stream(arm.n_total), grid.spec.zero_shot, grid.shape.classes
-    split = zero_shot.payload(classes, len(classes)) if zero_shot else None
+    stream, split = grid.stream(arm.n_total), grid.zero_shot_payload()
     for classifier, recipe in by_classifier.items():
         for seed in arm.seeds.trial:
             yield TrialPayload(
@@ -166,7 +167,7 @@ def _trials(
                 stream=stream,
                 validation=grid.spec.validation,
                 zero_shot=split,
-                zero_shot_config=zero_shot,
+                zero_shot_config=grid.spec.zero_shot,
             )
 
 
@@ -208,7 +209,7 @@ def _pool(
         ),
         training=training,
         mapping=choice.mapping,
-        capacity=choice.config.capacity(grid.shape.classes),
+        capacity=choice.capacity(grid.shape.classes),
         n_used=grid.drawn(arm.n_syn),
     )
 

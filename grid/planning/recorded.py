@@ -54,10 +54,28 @@ def ran(spec: str, store: "Store") -> "GridSpec":
 
 def planned(spec: str, store: "Store") -> "Plan":
     """The plan of a spec that `ran` finds. Raises UserError, StoreError."""
+    return as_run(ran(spec, store), store)
+
+
+def as_run(spec: "GridSpec", store: "Store") -> "Plan":
+    """The plan of a spec as its last run in `store` found the world, whatever became of the places
+    that it names since. Parts that no run has recorded are looked up anew.
+
+    Raises UserError, StoreError.
+    """
+    from equigrid.grid.planning import recording
     from equigrid.grid.planning.planner import plan
     from equigrid.grid.planning.resolve import resolve
 
-    return plan(resolve(ran(spec, store), store))
+    return plan(resolve(spec, store, recording.read(store, spec.name)))
+
+
+def record(spec: "GridSpec", store: "Store", the_plan: "Plan") -> None:
+    """Keeps what planning found for `spec`, for who reads its results later. Raises StoreError."""
+    from equigrid.grid.planning import recording
+    from equigrid.grid.planning.resolve import record_of
+
+    recording.write(store, spec.name, record_of(spec, the_plan.resolved))
 
 
 def nothing_to_do(spec: "GridSpec", store: "Store") -> "Plan | None":
@@ -68,6 +86,7 @@ def nothing_to_do(spec: "GridSpec", store: "Store") -> "Plan | None":
 
     resolved = resolve(spec, store)
     the_plan = plan(resolved)
-    if resolved.dataset is None:
+    if resolved.dataset is None or pending(store, the_plan)[0]:
         return None
-    return None if pending(store, the_plan)[0] else the_plan
+    record(spec, store, the_plan)
+    return the_plan

@@ -2,12 +2,16 @@
 up.
 
 `resolve` reads the store (never the dataset's images); `plan` then needs nothing but its result.
+What it found is recorded with a run; `resolve` from a record looks at nothing but the store.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from equigrid.classifiers import names, recipes
 from equigrid.classifiers.recipes import Recipe
@@ -16,8 +20,10 @@ from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets import catalogue
 from equigrid.grid.errors import UserError, near
 from equigrid.grid.jobs.kinds import on_slots
+from equigrid.grid.planning import recording
+from equigrid.grid.planning.recording import Recorded
 from equigrid.grid.spec import GridSpec
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, layout
 
 T = TypeVar("T")
 
@@ -29,6 +35,7 @@ class GeneratorChoice:
     name: str
     config: GeneratorConfig
     seeds: tuple[int, ...]
+    recorded: dict[str, Any] | None = None  # what its files said when the grid ran
 
     @cached_property
     def mapping(self) -> dict[str, Any]:
@@ -40,12 +47,16 @@ class GeneratorChoice:
         """What of the configuration determines the training. Once: a file of weights is hashed for
         it.
         """
-        return self.config.trained_identity()
+        return self.recorded["training"] if self.recorded else self.config.trained_identity()
 
     @cached_property
     def sampling(self) -> dict[str, Any]:
         """What of the configuration determines the sampling."""
-        return self.config.sampling_payload()
+        return self.recorded["sampling"] if self.recorded else self.config.sampling_payload()
+
+    def capacity(self, class_names: tuple[str, ...]) -> int | None:
+        """How many images a pool can have; None: as many as are asked for."""
+        return self.recorded["capacity"] if self.recorded else self.config.capacity(class_names)
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,8 @@ class Resolved:
 
     `dataset` is None until the source was ingested with its present content ("fingerprint
     pending"); `shape` is then the source's own word, or None where only reading it will tell.
+    zero_shot, quality: what determines a zero-shot trial and the measuring of a pool, where that
+    was recorded; None asks the files that the spec names.
     """
 
     spec: GridSpec
@@ -63,6 +76,8 @@ class Resolved:
     recipes: dict[str, Recipe]
     domain_recipe: Recipe
     generators: dict[str, GeneratorChoice]
+    zero_shot: dict[str, Any] | None = None
+    quality: dict[str, Any] | None = None
 
     @property
     def recipe_name(self) -> str:
@@ -77,22 +92,28 @@ class Resolved:
         return replace(self, dataset=dataset, shape=dataset.shape)
 
 
-def resolve(spec: GridSpec, store: Store | None) -> Resolved:
-    """Looks up everything `spec` names; `store` None plans without one. Raises UserError."""
-    if zero_shot := spec.zero_shot:
+def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None) -> Resolved:
+    """Looks up everything `spec` names; `store` None plans without one. Raises UserError.
+
+    record: what a run of the grid found. Parts of the spec that it knows are taken from there, and
+    nothing outside the store is looked at for them.
+    """
+    _check_kinds("expected_seconds", spec.expected_seconds, on_slots())
+    grouped = [name for name, kind in on_slots().items() if kind.many_devices]
+    _check_kinds("execution.workers", spec.execution.workers, grouped)
+    split = quality = None
+    if record and spec.zero_shot:
+        split = record.of_zero_shot(spec.zero_shot.model_dump(mode="json"))
+    if record and spec.quality:
+        quality = record.of_quality(spec.quality.model_dump(mode="json"))
+    if split is None and (zero_shot := spec.zero_shot):
         encoder = catalogue.expanded(zero_shot.text_encoder, "zero_shot.text_encoder")
         spec = spec.model_copy(
             update={"zero_shot": zero_shot.model_copy(update={"text_encoder": encoder})}
         )
-    _check_kinds("expected_seconds", spec.expected_seconds, on_slots())
-    grouped = [name for name, kind in on_slots().items() if kind.many_devices]
-    _check_kinds("execution.workers", spec.execution.workers, grouped)
-    source = catalogue.source(spec.dataset)
-    dataset = catalogue.lookup(store, source.key) if store else None
-    if dataset is None and source.check:
-        source.check()
+    source, dataset = _dataset(spec, store, record)
     shape = dataset.shape if dataset else source.shape
-    choices = {name: _generator(name, entry) for name, entry in spec.generators.items()}
+    choices = {name: _generator(name, entry, record) for name, entry in spec.generators.items()}
     recipe = _named("recipe", lambda: recipes.recipe(spec.recipe))
     by_name = {recipe_name(spec.recipe): recipe}
     for i, block in enumerate(spec.blocks):
@@ -103,29 +124,99 @@ def resolve(spec: GridSpec, store: Store | None) -> Resolved:
     domain_recipe = recipe
     if gap and gap.recipe:
         domain_recipe = _named("domain_gap.recipe", partial(recipes.recipe, gap.recipe))
+    found = Resolved(
+        spec, source, dataset, shape, by_name, domain_recipe, choices,
+        split and split["payload"], quality,
+    )  # fmt: skip
     if shape:
-        size = (shape.height, shape.width, shape.channels, len(shape.classes))
-        for each in reversed(by_name.values()):
-            # What a classifier sees, after the crop.
-            seen = (*each.input_size(shape.height, shape.width), *size[2:])
-            for i, classifier in enumerate(spec.classifiers):
-                _named(f"classifiers.{i}", partial(names.check, classifier, *seen))
-        if gap and gap.classifier:
-            smallest = min([*gap.patches, min(seen[:2])])
-            check = partial(names.check, gap.classifier, smallest, smallest, *seen[2:])
-            _named("domain_gap.classifier", check)
-        if spec.zero_shot:
+        _check(found, shape)
+    return found
+
+
+def record_of(spec: GridSpec, resolved: Resolved) -> Recorded:
+    """What was found for `spec`, whose dataset is in the store, as plain values.
+
+    spec: as it is recorded, with its $VARIABLES.
+    """
+    dataset, shape, zero_shot = resolved.dataset, resolved.shape, resolved.spec.zero_shot
+    assert dataset is not None, "what is pending is not recorded"
+    assert shape is not None, "a dataset has one"
+    quality, split = resolved.spec.quality, resolved.zero_shot
+    if split is None and zero_shot is not None:
+        split = zero_shot.payload(shape.classes, len(shape.classes))
+    measured = None
+    if quality is not None:
+        measured = resolved.quality or {
+            "payload": quality.payload(*shape.image),
+            "networks": quality.networks(*shape.image),
+        }
+    facts = Recorded(
+        dataset={
+            "entry": spec.dataset,
+            "key": layout.dataset_folder(dataset.manifest),
+            "source": recording.facts_of(resolved.source),
+        },
+        generators={
+            name: {
+                "entry": spec.generators[name],
+                "mapping": choice.mapping,
+                "training": choice.training,
+                "sampling": choice.sampling,
+                "capacity": choice.capacity(shape.classes),
+            }
+            for name, choice in resolved.generators.items()
+        },
+        zero_shot=_part(spec.zero_shot, {"payload": split}),
+        quality=_part(spec.quality, measured),
+    )
+    return Recorded(**json.loads(json.dumps(asdict(facts))))  # lists for tuples, as it is stored
+
+
+def _part(wanted: BaseModel | None, facts: dict | None) -> dict | None:
+    return None if wanted is None else {"entry": wanted.model_dump(mode="json"), **(facts or {})}
+
+
+def _dataset(
+    spec: GridSpec, store: Store | None, record: Recorded | None
+) -> tuple[catalogue.Source, catalogue.Dataset | None]:
+    """The source, and the ingested set where there is one."""
+    if store and record and (facts := record.of_dataset(spec.dataset)):
+        dataset = catalogue.lookup(store, facts["key"])
+        if dataset is not None:
+            return recording.source_of(facts["source"]), dataset
+    source = catalogue.source(spec.dataset)
+    dataset = catalogue.lookup(store, source.key) if store else None
+    if dataset is None and source.check:
+        source.check()
+    return source, dataset
+
+
+def _check(found: Resolved, shape: catalogue.Shape) -> None:
+    """Raises UserError where a part of the spec cannot be made for images of that shape."""
+    spec, gap, choices = found.spec, found.spec.domain_gap, found.generators
+    size = (shape.height, shape.width, shape.channels, len(shape.classes))
+    for each in reversed(found.recipes.values()):
+        # What a classifier sees, after the crop.
+        seen = (*each.input_size(shape.height, shape.width), *size[2:])
+        for i, classifier in enumerate(spec.classifiers):
+            _named(f"classifiers.{i}", partial(names.check, classifier, *seen))
+    if gap and gap.classifier:
+        smallest = min([*gap.patches, min(seen[:2])])
+        check = partial(names.check, gap.classifier, smallest, smallest, *seen[2:])
+        _named("domain_gap.classifier", check)
+    if spec.zero_shot:
+        if found.zero_shot is None:
             check_split = partial(spec.zero_shot.check, shape.classes, len(shape.classes))
             _named("zero_shot", check_split)
-            if closed := [
-                name for name, choice in choices.items() if choice.config.setting == "closed"
-            ]:
-                why = "a closed-set generator has not seen the unseen classes"
-                raise UserError(f"zero_shot: generators.{closed[0]}: {why}; use open-set ones")
-        for name, choice in choices.items():
+        if closed := [
+            name for name, choice in choices.items() if choice.config.setting == "closed"
+        ]:
+            why = "a closed-set generator has not seen the unseen classes"
+            raise UserError(f"zero_shot: generators.{closed[0]}: {why}; use open-set ones")
+    for name, choice in choices.items():
+        if choice.recorded is None:
             suits = partial(choice.config.check, *size, shape.n_train, shape.classes)
             _named(f"generators.{name}", suits)
-    return Resolved(spec, source, dataset, shape, by_name, domain_recipe, choices)
 
 
 def recipe_name(recipe: str | dict, custom: str = "custom") -> str:
@@ -133,10 +224,15 @@ def recipe_name(recipe: str | dict, custom: str = "custom") -> str:
     return recipe if isinstance(recipe, str) else custom
 
 
-def _generator(name: str, entry: dict) -> GeneratorChoice:
-    entry = {
-        key: catalogue.expanded(value, f"generators.{name}.{key}") for key, value in entry.items()
-    }
+def _generator(name: str, entry: dict, record: Recorded | None) -> GeneratorChoice:
+    facts = record.of_generator(name, entry) if record else None
+    if facts is None:
+        entry = {
+            key: catalogue.expanded(value, f"generators.{name}.{key}")
+            for key, value in entry.items()
+        }
+    else:
+        entry = dict(entry)
     seeds = entry.pop("seeds", [0])
     if (
         not isinstance(seeds, list)
@@ -148,9 +244,9 @@ def _generator(name: str, entry: dict) -> GeneratorChoice:
         )
     if len(set(seeds)) < len(seeds):
         raise UserError(f"generators.{name}.seeds: {seeds} has a seed twice; name each once")
-    return GeneratorChoice(
-        name, _named(f"generators.{name}", lambda: registry.config(entry)), tuple(seeds)
-    )
+    mapping = entry if facts is None else facts["mapping"]
+    config = _named(f"generators.{name}", lambda: registry.config(mapping))
+    return GeneratorChoice(name, config, tuple(seeds), facts)
 
 
 def _check_kinds(where: str, given: Iterable[str], known: Collection[str]) -> None:

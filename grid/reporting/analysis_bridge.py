@@ -35,6 +35,28 @@ def read_table(store: Store, plan: Plan) -> pd.DataFrame:
     return read_cells(store, plan.cells, plan.resolved.spec.name, plan.resolved.source.name)
 
 
+def read_results(store: Store, plan: Plan) -> pd.DataFrame:
+    """As `read_table`, for who wants an answer from it. Raises UserError where no training of the
+    grid has succeeded: there is nothing to say, and nothing to replace an earlier word with.
+    """
+    table = read_table(store, plan)
+    if n_results(table):
+        return table
+    grid, cells = plan.resolved.spec.name, len(plan.cells)
+    if len(table):
+        why = f"all {len(table):,} trainings that ended failed: equigrid status says how"
+    elif plan.resolved.dataset is None:
+        why = "its dataset, as it is now, was not read yet: run the grid first"
+    else:
+        why = "run it first"
+    raise UserError(f"grid {grid}: no result of its {cells:,} cells is in {store.uri}; {why}")
+
+
+def n_results(table: pd.DataFrame) -> int:
+    """Rows of trainings that succeeded."""
+    return int((table["status"] == "ok").sum())
+
+
 def publish(store: Store, grid: str, name: str, data: bytes) -> None:
     """Puts one object of the analysis under the grid's name."""
     store.put(layout.analysis(grid, name), data)
@@ -81,8 +103,8 @@ def start_analyst(store: Store, plan: Plan) -> Any:
 
 def fit(store: Store, plan: Plan, metric: str = TOP1) -> "tuple[pd.DataFrame, Analysis]":
     """The table and its analysis, from the store; the curves are published as the analyst would,
-    those of another metric beside them. Raises UserError for a metric that is not known, or that no
-    row has.
+    those of another metric beside them, if there is any result. Raises UserError for a metric that
+    is not known, or that no row has.
     """
     import json
 
@@ -94,7 +116,8 @@ def fit(store: Store, plan: Plan, metric: str = TOP1) -> "tuple[pd.DataFrame, An
     analysis = analyse(table, settings=chosen)
     content = json.dumps(analysis.to_json(), allow_nan=False).encode()
     name = "curves.json" if metric == TOP1 else f"curves-{metric}.json"
-    publish(store, plan.resolved.spec.name, name, content)
+    if n_results(table):
+        publish(store, plan.resolved.spec.name, name, content)
     return table, analysis
 
 

@@ -1,11 +1,11 @@
 """What the commands print: tables and lines for people."""
 
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -15,20 +15,44 @@ from equigrid.grid.reporting.grids import GridLine
 from equigrid.grid.reporting.status import Status
 from equigrid.grid.reporting.summary import Summary
 from equigrid.grid.store.layout import top_folder
+from equigrid.grid.text import printable, redacted, safe
 from equigrid.grid.units import duration
 
 if TYPE_CHECKING:
     from equigrid.analysis.answer.asking import Suggested
 
 
+class PlainConsole(Console):
+    """rich's, which takes no text for markup: `[/b]` or `[batch, 3]` in an error are what they are.
+    Nor does text steer the terminal or tell secrets: see `equigrid.grid.text`. Every console of the
+    product is one; what is to be bold is a `Text` or has a `style`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
+
+    def render_str(self, text: str, *arguments: Any, **options: Any) -> Text:
+        """Before it is measured, so that tables are as wide as what they show."""
+        return super().render_str(safe(text), *arguments, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Whatever was made in another way, such as a `Text`."""
+        if isinstance(renderable, Text) and redacted(renderable.plain) != renderable.plain:
+            renderable = Text(redacted(renderable.plain), renderable.style)
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
 def progress_console() -> Console:
     """Where progress and messages go."""
-    return Console(stderr=True)
+    return PlainConsole(stderr=True)
 
 
 def screen() -> Console:
     """Where results go; a file or pipe has no width, and 80 columns would cut the tables."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return PlainConsole(width=None if sys.stdout.isatty() else 120)
 
 
 def show_plan(content: dict, lines: list[Line]) -> None:
@@ -55,12 +79,12 @@ def show_plan(content: dict, lines: list[Line]) -> None:
     console = screen()
     console.print(table)
     for remark in content["remarks"]:
-        console.print(remark, highlight=False, soft_wrap=True)
+        console.print(remark, soft_wrap=True)
     if content["wall_seconds"]:
         seen = any(line.calibrated for line in lines)
         basis = "from finished jobs in the store" if seen else "from the preset's figures"
         text = f"about {duration(content['wall_seconds'])} on {content['slots']} slots ({basis})"
-        console.print(f"{text}{_gpu_hours(content, lines)}", highlight=False)
+        console.print(f"{text}{_gpu_hours(content, lines)}")
         if content["money"] is not None:
             console.print(
                 f"{content['money']:,.2f} {content['currency']} at the spec's prices",
@@ -73,11 +97,9 @@ def show_plan(content: dict, lines: list[Line]) -> None:
             if line.todo and line.seconds is None and KINDS[line.kind].body
         ]
         what = f" of {', '.join(unknown)}" if unknown else ""
-        console.print(
-            f"time{what} unknown: no job like these has finished in this store", highlight=False
-        )
+        console.print(f"time{what} unknown: no job like these has finished in this store")
     else:
-        console.print("nothing to do", highlight=False)
+        console.print("nothing to do")
 
 
 def _gpu_hours(content: dict, lines: list[Line]) -> str:
@@ -113,12 +135,12 @@ def show_status(found: Status) -> None:
     console = screen()
     console.print(table)
     if found.driver:
-        console.print(_driver_line(found.driver), highlight=False, markup=False, soft_wrap=True)
+        console.print(_driver_line(found.driver), soft_wrap=True)
     if found.last_result_at:
-        console.print(f"last result at {found.last_result_at}", highlight=False)
+        console.print(f"last result at {found.last_result_at}")
     for failure in found.failures:
         text = f"failed: {failure['cell']} ({failure['id']}): {failure['error']}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
 
 def _live(kind: dict) -> tuple[str, str, str]:
@@ -142,15 +164,13 @@ def show_failures(summary: Summary, console: Console) -> None:
     if not summary.failures:
         return
     cells = sum(len(failure.cells) for failure in summary.failures)
-    console.print(
-        f"{len(summary.failures)} jobs failed, {cells} cells have no result:", highlight=False
-    )
+    console.print(f"{len(summary.failures)} jobs failed, {cells} cells have no result:")
     for failure in summary.failures:
         places = list(failure.cells[:3]) + (
             [f"and {len(failure.cells) - 3} more"] if len(failure.cells) > 3 else []
         )
         text = f"  {KINDS[failure.kind].words} {failure.id}: {failure.error} [{'; '.join(places)}]"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
     console.print(
         "the tracebacks are in the store (equigrid status --json); the next run tries these again"
     )
@@ -167,24 +187,20 @@ def show_grids(lines: Sequence[GridLine]) -> None:
         at = "running" if line.running else line.last_result_at or "–"
         done, cells = (("–" if n is None else f"{n:,}") for n in (line.done, line.cells))
         size = "–" if line.bytes is None else size_text(line.bytes)
-        table.add_row(escape(line.name), escape(line.dataset), done, cells, at, size)
+        table.add_row(line.name, line.dataset, done, cells, at, size)
     console = screen()
     console.print(table)
     for line in lines:
         if line.trouble:
             text = f"{line.name} cannot be planned: {line.trouble}"
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        "sizes are of all that a grid uses; what several use counts in each", highlight=False
-    )
+            console.print(text, soft_wrap=True)
+    console.print("sizes are of all that a grid uses; what several use counts in each")
 
 
 def show_garbage(garbage: list, *, deleted: bool) -> None:
     """What `gc` found, folder by folder and reason by reason."""
     if not garbage:
-        screen().print(
-            "nothing to remove: every object is needed by a grid in the store", highlight=False
-        )
+        screen().print("nothing to remove: every object is needed by a grid in the store")
         return
     groups: dict[tuple[str, str], list[int]] = {}
     for item in garbage:
@@ -203,15 +219,15 @@ def show_garbage(garbage: list, *, deleted: bool) -> None:
         if deleted
         else f"{total} in all; add --delete to free them, --json to see each"
     )
-    console.print(text, highlight=False)
+    console.print(text)
 
 
 def show_next(answer: str, suggested: "Sequence[Suggested]") -> None:
     """What to run next for one answer: each line as if those above it were done."""
     console = screen()
-    console.print(answer, highlight=False, markup=False, soft_wrap=True)
+    console.print(answer, soft_wrap=True)
     if not suggested:
-        console.print("Nothing that the grid could add narrows this answer.", highlight=False)
+        console.print("Nothing that the grid could add narrows this answer.")
         return
     view = Table(title="What narrows it most for its cost, in this order", title_justify="left")
     for name, justify in (("run", "left"), ("known within", "right"), ("device time", "right")):

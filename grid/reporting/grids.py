@@ -8,8 +8,7 @@ from datetime import datetime
 
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Plan
-from equigrid.grid.planning.planner import plan
-from equigrid.grid.planning.resolve import resolve
+from equigrid.grid.planning.recorded import as_run
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, layout, lock, results
 
@@ -49,7 +48,7 @@ def _line(
     holder = lock.holder(store, name, now_s=time.time())
     running = holder is not None and holder.alive
     try:
-        the_plan = plan(resolve(GridSpec.model_validate(content), store))
+        the_plan = as_run(GridSpec.model_validate(content), store)
     except (ValueError, OSError) as error:
         why = str(error).splitlines()[0]
         dataset = content.get("dataset") if isinstance(content, dict) else None

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from equigrid.grid.text import redacted
+
 
 def table(headers: Iterable[object], rows: Iterable[Iterable[object]], caption: str = "") -> str:
     """An HTML table; every cell is text and is escaped. The first column is words, the others are
@@ -20,18 +22,18 @@ def table(headers: Iterable[object], rows: Iterable[Iterable[object]], caption: 
 
 def _cell(tag: str, text: object, column: int) -> str:
     side = "right" if column else "left"
-    return f'<{tag} style="text-align:{side}">{escape(str(text))}</{tag}>'
+    return f'<{tag} style="text-align:{side}">{escape(redacted(str(text)))}</{tag}>'
 
 
 def paragraph(text: object, *, bold: bool = False) -> str:
     """Text as one paragraph, escaped."""
-    inner = escape(str(text))
+    inner = escape(redacted(str(text)))
     return f"<p><b>{inner}</b></p>" if bold else f"<p>{inner}</p>"
 
 
 def listed(lines: Iterable[object]) -> str:
     """Lines as a list; nothing where there are none."""
-    items = "".join(f"<li>{escape(str(line))}</li>" for line in lines)
+    items = "".join(f"<li>{escape(redacted(str(line)))}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 
 

@@ -8,6 +8,7 @@ from equigrid.grid.datasets import ingest
 from equigrid.grid.errors import UserError
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.planner import plan
+from equigrid.grid.planning.recorded import record
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import trackers
 from equigrid.grid.reporting.progress import ReadingProgress
@@ -37,4 +38,6 @@ def prepared(spec: GridSpec, store: Store, console: Console) -> Plan:
         console.print(f"{resolved.source.name}: {line}", highlight=False, soft_wrap=True)
     for warning in resolved.dataset.warnings:
         console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
-    return plan(resolved)
+    the_plan = plan(resolved)
+    record(spec, store, the_plan)
+    return the_plan

@@ -1,6 +1,7 @@
 """What a user asks for: a grid of blocks over one dataset, validated where it is made."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -9,6 +10,7 @@ from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid.errors import near
 from equigrid.grid.spec.amounts import Amounts, OneAmount, as_tuple, distinct
 from equigrid.grid.spec.trackers import validate_trackers
+from equigrid.grid.text import holds_credentials, redacted
 from equigrid.payloads import Frozen
 
 
@@ -193,6 +195,18 @@ def _off_is_none(value: object) -> object:
     return None if value == "off" else value
 
 
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a mapping or list, also in one that holds itself."""
+    left, seen = [value], set()
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, Mapping | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            left.extend(one.values() if isinstance(one, Mapping) else one)
+
+
 class GridSpec(Frozen):
     """A whole grid."""
 
@@ -242,6 +256,18 @@ class GridSpec(Frozen):
     """Of the prices, as tables name it."""
     notes: str = ""
     """Yours."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_credentials(cls, data: Any) -> Any:
+        """A spec is kept in stores and shown in reports."""
+        for text in _texts(data):
+            if holds_credentials(text):
+                raise ValueError(
+                    f"{redacted(text)} holds credentials, which do not belong in a spec; use the "
+                    "environment"
+                )
+        return data
 
     @field_validator("trackers")
     @classmethod

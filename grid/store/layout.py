@@ -10,7 +10,7 @@ checkpoints/ID/                        of a job that has no folder of its own
 statistics/ID…                         what several jobs would measure anew
 failures/ID/ATTEMPT.json               attempts that failed, but for trials
 results/parts/  results/tables/        the trials' rows: see `results`
-grids/GRID/                            spec.json, lock.json, runs/, analysis/
+grids/GRID/                            spec.json, planned.json, lock.json, runs/, analysis/
 check                                  what `Store.check` writes
 """
 
@@ -257,6 +257,11 @@ def generation_of(name: str) -> str:
 
 def spec(grid: str) -> str:
     return f"{GRIDS}/{grid}/spec.json"
+
+
+def planned(grid: str) -> str:
+    """What planning learned of the world for the grid."""
+    return f"{GRIDS}/{grid}/planned.json"
 
 
 def is_spec(name: str) -> bool:

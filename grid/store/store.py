@@ -13,19 +13,18 @@ a file, a bucket that is not there) is a UserError.
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qsl, urlsplit
 
 from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.store import layout
 from equigrid.grid.store.bucket import Bucket
 from equigrid.grid.store.folder import Folder, is_aside
 from equigrid.grid.store.trouble import one_line, why
+from equigrid.grid.text import holds_credentials, redacted
 
 T = TypeVar("T")
 
@@ -79,7 +78,8 @@ class Store:
         except UserError:
             raise
         except ValueError as error:  # brackets or a port that are none
-            raise UserError(f"store {uri}: is no address: {error}") from error
+            text = redacted(f"store {uri}: is no address: {error}")
+            raise UserError(text) from error
         self.uri = self._files.root if _is_local(uri) else uri
 
     # Travels to workers as its address, and is not asked anything before it is used.
@@ -258,20 +258,12 @@ def _is_local(uri: str) -> bool:
 
 def _refuse_credentials(uri: str) -> None:
     """What is in a URI ends in logs, records and process lists."""
-    if "://" not in uri:
-        return
-    scheme, rest = uri.split("://", 1)
-    user = rest.split("?")[0].rpartition("@")[0]
-    options = [
-        name
-        for name, _ in parse_qsl(urlsplit(uri).query)
-        if re.search("key|secret|token|password", name)
-    ]
-    if options or ":" in user or (user and scheme == "s3"):
-        clean = f"{scheme}://{rest.split('?')[0].rpartition('@')[2]}"
+    if holds_credentials(uri):
+        scheme, rest = uri.split("://", 1)
+        clean = redacted(f"{scheme}://{rest.split('?')[0].rpartition('@')[2]}")
         right = (
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            if scheme == "s3"
+            if scheme.lower() == "s3"
             else "use the environment"
         )
         raise UserError(

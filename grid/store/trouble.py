@@ -1,7 +1,8 @@
 """A store's trouble in one line, without what must not be seen."""
 
-import os
 import re
+
+from equigrid.grid.text import safe
 
 
 def why(error: BaseException) -> str:
@@ -17,9 +18,7 @@ def why(error: BaseException) -> str:
     ):
         if found := re.search(code, text):
             text = f"{words} ({found[0]})"
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID"):
-        if os.environ.get(name):
-            text = text.replace(os.environ[name], "***")
+    text = safe(text)
     return text if len(text) <= 300 else text[:297] + "…"
 
 

@@ -243,7 +243,9 @@ def plan_of(tmp_path, monkeypatch):
 
 @pytest.fixture
 def quiet() -> Console:
-    return Console(file=io.StringIO(), force_terminal=False, width=200)
+    from equigrid.grid.reporting.console import PlainConsole
+
+    return PlainConsole(file=io.StringIO(), force_terminal=False, width=200)
 
 
 @pytest.fixture

@@ -1,0 +1,88 @@
+"""What planning learned of the world for a grid, kept in the store beside its spec.
+
+A dataset's fingerprint and a generator's identity follow from files that lie elsewhere: they may be
+touched, moved or gone once a grid has run. Whoever only reads results plans with these facts, so
+that what a store says does not depend on such a place.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from equigrid.grid.datasets.sources.base import Contents, Source
+from equigrid.grid.errors import UserError
+from equigrid.grid.store import Store, layout
+
+KEPT = ("name", "state", "classes", "allow_broken", "local", "class_ids", "told", "duplicates",
+        "split_here", "grouped")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The facts of one grid, as JSON, each part with its `entry`: the spec's words that it is of.
+
+    dataset: `key` and `source`. generators, by name: `mapping`, `training`, `sampling`, `capacity`.
+    zero_shot: `payload`. quality: `payload` and `networks`. The last two are None where the spec
+    has none.
+    """
+
+    dataset: dict[str, Any]
+    generators: dict[str, dict[str, Any]]
+    zero_shot: dict[str, Any] | None
+    quality: dict[str, Any] | None
+
+    def of_dataset(self, entry: str | dict) -> dict[str, Any] | None:
+        """The facts of the dataset, if they are of these words."""
+        return _of(self.dataset, entry)
+
+    def of_generator(self, name: str, entry: dict) -> dict[str, Any] | None:
+        """The facts of a generator, if they are of these words."""
+        return _of(self.generators.get(name), entry)
+
+    def of_zero_shot(self, entry: dict) -> dict[str, Any] | None:
+        """What determines a zero-shot trial, if it is of these words."""
+        return _of(self.zero_shot, entry)
+
+    def of_quality(self, entry: dict) -> dict[str, Any] | None:
+        """What determines the measuring of a pool, if it is of these words."""
+        return _of(self.quality, entry)
+
+
+def _of(found: dict[str, Any] | None, entry: str | dict) -> dict[str, Any] | None:
+    return found if found and found["entry"] == entry else None
+
+
+def read(store: Store, grid: str) -> Recorded | None:
+    """The facts that the last run of a grid recorded; None if there are none. Raises StoreError."""
+    content = store.get_json(layout.planned(grid))
+    try:
+        found = Recorded(**content) if isinstance(content, dict) else None
+        if found:
+            source_of(found.dataset["source"])
+    except (TypeError, KeyError, AttributeError):  # of another version, or damaged
+        return None
+    return found
+
+
+def write(store: Store, grid: str, facts: Recorded) -> None:
+    """Records them, unless they are there already. Raises StoreError."""
+    content = asdict(facts)
+    if store.get_json(layout.planned(grid)) != content:
+        store.put_json(layout.planned(grid), content)
+
+
+def facts_of(source: Source) -> dict[str, Any]:
+    """What a source says of itself, as JSON."""
+    return {name: getattr(source, name) for name in KEPT}
+
+
+def source_of(facts: dict[str, Any]) -> Source:
+    """The source that said so. Its images cannot be read: look it up in the spec for that."""
+
+    def contents() -> Contents:
+        raise UserError(f"dataset {facts['name']}: this plan is a record; run the grid to read it")
+
+    known = {name: facts[name] for name in KEPT}
+    plain: dict[str, Any] = {
+        name: tuple(one) if isinstance(one, list) else one for name, one in known.items()
+    }
+    return Source(contents=contents, **plain)

@@ -144,7 +144,7 @@ def run(
     if (plan_now := nothing_to_do(loaded, opened)) is not None:  # Ray is not even imported
         summary, the_plan = nothing_done(opened, plan_now), plan_now
     else:
-        from equigrid.grid.running import session
+        from equigrid.grid.running import session, watch
 
         summary, the_plan = session.run(
             loaded,
@@ -155,6 +155,7 @@ def run(
             dashboard=dashboard,
             max_device_hours=max_gpu_hours,
             takeover=takeover,
+            last_word=watch.end_process,
         )
     tell(closing_line(summary, shlex.join(["equigrid", *sys.argv[1:]])))
     if summary.interrupted:
@@ -215,7 +216,7 @@ def _run_until(
     """Rounds of runs, then the report of all that ran."""
     from equigrid.grid.reporting import console as screens
     from equigrid.grid.reporting.summary import closing_line
-    from equigrid.grid.running import session
+    from equigrid.grid.running import session, watch
 
     console = screens.progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -229,6 +230,7 @@ def _run_until(
         dashboard=dashboard,
         max_device_hours=max_gpu_hours,
         takeover=takeover,
+        last_word=watch.end_process,
     )
     tell(closing_line(found.summary, shlex.join(["equigrid", *sys.argv[1:]])))
     what = "known" if found.known else f"not known: {found.stopped}"

@@ -4,6 +4,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -37,6 +38,9 @@ from equigrid.grid.store.layout import (
     artefact_manifest,
     artefact_name,
 )
+
+LOOK_SHARE = 0.1  # of a training's time, for looks at it
+MOST_LOOK_S, FIRST_LOOK_S = 20.0, 0.1  # a look takes; the first is expected to take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,7 @@ def _loop(config: dict) -> dict:
     before_s = resume.pop("equigrid_seconds", 0.0) if resume else 0.0
     clock = time.perf_counter()
     log: list[dict] = []
+    looks = Looks()
 
     def checkpoint(step: int, make_state: Callable[[], dict]) -> None:
         if checkpoints.due():
@@ -100,7 +105,9 @@ def _loop(config: dict) -> dict:
             spent = before_s + time.perf_counter() - clock
             checkpoints.save(step, {**state, "equigrid_seconds": spent})
             _write_log(store, request, log)
-            _write_sheet(store, request, step, state, generator, device)
+            with looks.one(time.perf_counter() - clock) as allowed_s:
+                if allowed_s:
+                    _write_sheet(store, request, step, state, generator, device, allowed_s)
 
     weights = registry.train(
         images, labels, generator, classes=request.classes, class_names=request.class_names,
@@ -149,7 +156,13 @@ def _write_log(store: Store, request: Request, log: list[dict]) -> None:
 
 
 def _write_sheet(
-    store: Store, request: Request, step: int, state: dict, generator: GeneratorConfig, device: str
+    store: Store,
+    request: Request,
+    step: int,
+    state: dict,
+    generator: GeneratorConfig,
+    device: str,
+    allowed_s: float,
 ) -> None:
     """What the generator makes now, as a picture, one row per class; not every kind has one in
     mid-training.
@@ -159,9 +172,33 @@ def _write_sheet(
     picture = previews.preview(
         state, generator, classes=request.classes, class_names=request.class_names,
         shape=request.image_shape, seed=seed_of(request.id, "sheets"), device=device,
+        budget_s=allowed_s,
     )  # fmt: skip
     if picture is not None:
         store.put(GENERATORS.sheet(request.id, step), picture)
+
+
+class Looks:
+    """When a training may be looked at: however often it is saved, looks take at most LOOK_SHARE of
+    its time, and the one that has just been taken.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock, self._spent_s, self._last_s = clock, 0.0, FIRST_LOOK_S
+
+    @contextmanager
+    def one(self, trained_s: float) -> Iterator[float]:
+        """How many seconds a look may take now, 0 for none. trained_s: since this attempt began."""
+        allowed_s = LOOK_SHARE * trained_s - self._spent_s
+        if allowed_s < self._last_s:
+            yield 0.0
+            return
+        began_s = self._clock()
+        try:
+            yield min(allowed_s, MOST_LOOK_S)
+        finally:
+            self._last_s = self._clock() - began_s
+            self._spent_s += self._last_s
 
 
 class Artefacts(MutableMapping):

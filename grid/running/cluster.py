@@ -4,6 +4,7 @@ machines died.
 
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,11 +17,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from equigrid.grid.errors import ClusterError, StoreError, UserError
 from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
+from equigrid.grid.running import token, watch
 from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store, layout
 
 LOOK_EVERY_S = 5.0  # at the list of nodes
 DEATH_KNOWN_S = 30.0  # a machine's, after its processes died; Ray's health checks take less
+FEWEST_FILES = 1024  # that a process of Ray's must be allowed to open
 STARTUP_ENVIRONMENT = {
     **TRAIN_ENVIRONMENT,
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -32,14 +35,20 @@ STARTUP_ENVIRONMENT = {
 
 @contextmanager
 def connected(
-    address: str | None, *, dashboard: bool = True, **local_options: Any
+    address: str | None,
+    *,
+    dashboard: bool = True,
+    last_word: Callable[[str], None] | None = None,
+    **local_options: Any,
 ) -> Iterator[None]:
     """A connection to Ray: a cluster at `address` (or RAY_ADDRESS), else one of this process's own,
     ended with it. A connection that the process has already serves where no address is asked for,
     and stays.
 
-    local_options go to `ray.init` where the cluster is our own. Raises ClusterError if nothing
-    answers or starts, UserError for an address where there is a connection already.
+    local_options go to `ray.init` where the cluster is our own. last_word: what to do where a part
+    of Ray died and this process cannot leave it, see `Watch`. Raises ClusterError if nothing
+    answers or starts, and if a part dies that no run can do without; UserError for an address where
+    there is a connection already.
     """
     if ray.is_initialized():
         if address is not None:
@@ -54,17 +63,34 @@ def connected(
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "local":  # its head is on this machine: once dead it does not come back
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
+        token.prepare()
+        _check_files()
     _check_reachable(address)
     options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
-    except Exception as error:  # Ray has no narrower one for a node that does not come up in time
-        what = "Ray did not start here" if address == "local" else "no Ray cluster answers there"
-        raise ClusterError(f"--address {address}: {what}: {one_line(error)}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with watch.Watch(watch.parts_of_ray, last_word) as watched:
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+        except Exception as error:  # Ray has no narrower one for a node that does not come up
+            what = (
+                "Ray did not start here" if address == "local" else "no Ray cluster answers there"
+            )
+            raise ClusterError(f"--address {address}: {what}: {one_line(error)}") from error
+        try:
+            yield
+        finally:
+            if watched.lost is None:
+                watched.stop()
+            ray.shutdown()
+
+
+def _check_files() -> None:
+    """Ray's raylet dies without a word where it may open too few files. Raises ClusterError."""
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < FEWEST_FILES:
+        what = f"a process may open {most:,} files here, and Ray needs {FEWEST_FILES:,}"
+        raise ClusterError(f"--address local: {what}: ulimit -n {FEWEST_FILES}")
+    if least < FEWEST_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FEWEST_FILES, most))
 
 
 def _check_reachable(address: str) -> None:

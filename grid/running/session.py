@@ -24,14 +24,16 @@ def run(
     dashboard: bool = True,
     max_device_hours: float | None = None,
     takeover: bool = False,
+    last_word: Callable[[str], None] | None = None,
 ) -> tuple[Summary, Plan]:
     """Runs what has no finished output, under the grid's lock. tell: gets lines for people.
+    last_word: as `cluster.connected` has it.
 
     An interrupt ends the run early: the summary says so. Raises UserError, StoreError,
     ClusterError; UnavailableError if another driver runs the grid.
     """
     held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
-    with held, cluster.connected(address, dashboard=dashboard):
+    with held, cluster.connected(address, dashboard=dashboard, last_word=last_word):
         return driver.run(
             spec,
             store,
@@ -53,6 +55,7 @@ def run_until(
     dashboard: bool = True,
     max_device_hours: float | None = None,
     takeover: bool = False,
+    last_word: Callable[[str], None] | None = None,
 ) -> rounds.Asked:
     """Rounds of runs, until the question is answered: see `equigrid.grid.running.rounds`. The rest
     as `run`.
@@ -60,7 +63,7 @@ def run_until(
     rounds.check(question)
     questions.first_grid(spec, store, question)  # what is wrong with the question is said at once
     held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
-    with held, cluster.connected(address, dashboard=dashboard):
+    with held, cluster.connected(address, dashboard=dashboard, last_word=last_word):
         return rounds.run_until(
             spec, store, question, console=console, max_device_hours=max_device_hours, lock=held
         )

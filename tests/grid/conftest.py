@@ -332,14 +332,16 @@ def group_processes():
 
 
 class Command:
-    """An `equigrid` process, its output in files, in a process group of its own."""
+    """An `equigrid` process, its output in files, in a process group of its own. under: a command
+    that is given it, such as `ulimit` of a shell.
+    """
 
-    def __init__(self, arguments: list, folder: Path):
+    def __init__(self, arguments: list, folder: Path, under: tuple[str, ...] = ()):
         folder.mkdir(parents=True, exist_ok=True)
         self.out_path, self.err_path = folder / "stdout.txt", folder / "stderr.txt"
         with open(self.out_path, "w") as out, open(self.err_path, "w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "equigrid.grid.cli", *map(str, arguments)],
+                [*under, sys.executable, "-m", "equigrid.grid.cli", *map(str, arguments)],
                 stdout=out, stderr=err, cwd=folder, start_new_session=True,
             )  # fmt: skip
 
@@ -391,8 +393,9 @@ def start(tmp_path):
     """Starts `equigrid` commands; whatever still runs at the test's end is killed."""
     commands = []
 
-    def run(*arguments) -> Command:
-        commands.append(Command(list(arguments), tmp_path / f"command{len(commands)}"))
+    def run(*arguments, under: tuple[str, ...] = ()) -> Command:
+        folder = tmp_path / f"command{len(commands)}"
+        commands.append(Command(list(arguments), folder, under))
         return commands[-1]
 
     yield run

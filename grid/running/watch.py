@@ -1,0 +1,124 @@
+"""Whether the parts of Ray live that a run cannot do without, so that none of them is waited for
+for ever.
+
+Ray's own driver stays silent when the raylet beside it dies: what it asks for never comes.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from equigrid.grid.errors import ClusterError, ExitCode
+
+LOOK_EVERY_S = 1.0
+MISSES = 4  # in a row, of a part that is asked over the network: a busy machine may miss one
+LEAVE_WITHIN_S = 12.0  # else the process waits in Ray for what never comes, and is ended
+
+
+class Watch:
+    """Looks at the parts from a thread of its own, once started. lost: what died, in words; None
+    while all live.
+
+    The thread that made it is interrupted then, if it is the main one. last_word: what is done,
+    with the words, where it has not left LEAVE_WITHIN_S later.
+    """
+
+    def __init__(
+        self,
+        parts: Callable[[], dict[str, bool | None]],
+        last_word: Callable[[str], None] | None = None,
+    ) -> None:
+        """parts: by name, whether each lives; None where it did not answer."""
+        self.lost: str | None = None
+        self._parts, self._last_word = parts, last_word
+        self._missed: Counter[str] = Counter()
+        self._lock, self._left = threading.Lock(), threading.Event()
+        self._interrupts = threading.current_thread() is threading.main_thread()
+        self._thread = threading.Thread(target=self._look, name="ray-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Whatever leaves the context once a part is lost is a ClusterError."""
+        self.stop()
+        if self.lost is not None:
+            raise ClusterError(self.lost) from error
+
+    def stop(self) -> None:
+        """Nothing is looked at any more, and nobody is interrupted."""
+        with self._lock:
+            self._left.set()
+
+    def _look(self) -> None:
+        while not self._left.wait(LOOK_EVERY_S):
+            for name, lives in self._parts().items():
+                self._missed[name] = self._missed[name] + 1 if lives is None else 0
+                if lives is False or self._missed[name] >= MISSES:
+                    self._give_up(name)
+                    return
+
+    def _give_up(self, name: str) -> None:
+        with self._lock:
+            if self._left.is_set():  # it went because the work was over
+                return
+            self.lost = (
+                f"Ray's {name} died (killed, or short of memory, files or disk); what finished is "
+                "in the store: run the same command again"
+            )
+            main = threading.main_thread().ident
+            if self._interrupts and main:  # it may wait in Ray: a signal reaches it there
+                signal.pthread_kill(main, signal.SIGINT)
+        if not self._left.wait(LEAVE_WITHIN_S) and self._last_word:
+            self._last_word(self.lost)
+
+
+def end_process(words: str) -> None:
+    """Says them and ends the process, whatever it waits for: for commands."""
+    sys.stderr.write(f"equigrid: {words}\n")
+    sys.stderr.flush()
+    os._exit(ExitCode.UNAVAILABLE)
+
+
+def parts_of_ray() -> dict[str, bool | None]:
+    """The raylet beside this process and the cluster's GCS, while Ray starts or is connected."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    if node is None:
+        return {}
+    own = {
+        name: infos[0].process
+        for name, infos in list(node.all_processes.items())
+        if name in ("raylet", "gcs_server") and infos
+    }
+    if own:
+        return {name: process.poll() is None for name, process in own.items()}
+    host, _, port = node.gcs_address.rpartition(":")
+    return {
+        "raylet": _answers(socket.AF_UNIX, node.raylet_socket_name.removeprefix("unix://")),
+        "head": _answers(socket.AF_INET, (host, int(port))),
+    }
+
+
+def _answers(family: socket.AddressFamily, place: Any) -> bool | None:
+    """None where nobody does: a busy machine may be slow."""
+    try:
+        with socket.socket(family) as tried:
+            tried.settimeout(3)
+            tried.connect(place)
+    except OSError:
+        return None
+    return True

@@ -1,0 +1,272 @@
+"""Drills of the rough kind: drivers that sleep and wake up beside their successor, clocks that go
+back, homes that cannot be written, damage in the store, kills at random.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from equigrid.grid.errors import ExitCode
+from equigrid.grid.running import driver
+from equigrid.grid.spec import load
+from equigrid.grid.store import Store, layout, lock, results
+
+pytestmark = pytest.mark.long
+KILLS = int(os.environ.get("EQUIGRID_KILLS", "100"))
+
+
+def parts(store: Store) -> list[str]:
+    return list(store.list(results.PARTS))
+
+
+def test_a_driver_that_was_stopped_goes_on_beside_its_successor(
+    finished_mini, mini, write_spec, start, tmp_path, outcomes
+):
+    """SIGSTOP, as a laptop that sleeps: the successor takes over, and the first wakes up beside it.
+    It finds that out by its next heartbeat, and until then may do work twice but never spoils it.
+    """
+    store, spec = Store(tmp_path / "store", create=True), write_spec(mini)
+    first = start("run", spec, "--store", store.uri, "--no-dashboard")
+    first.wait_until(lambda: len(parts(store)) >= 2)
+    first.process.send_signal(signal.SIGSTOP)
+    refused = start("run", spec, "--store", store.uri, "--no-dashboard")
+    assert refused.finish() == ExitCode.UNAVAILABLE  # it is there still: asleep, not dead
+    assert "--takeover" in refused.text
+    second = start("run", spec, "--store", store.uri, "--takeover", "--no-dashboard")
+    owner = lock.holder(store, "mini").owner.run
+    second.wait_until(lambda: (now := lock.holder(store, "mini")) and now.owner.run != owner)
+    second.wait_until(lambda: len(parts(store)) >= 4)
+    first.process.send_signal(signal.SIGCONT)
+    assert second.finish() == ExitCode.DONE, second.text
+    assert first.finish() in (ExitCode.DONE, ExitCode.INTERRUPTED), first.text
+    assert "Traceback" not in first.text + second.text
+    assert outcomes(store) == outcomes(finished_mini[0])
+    assert len(results.read(store)) == len(outcomes(store))
+    assert lock.holder(store, "mini") is None
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="no faketime (Debian: faketime)")
+def test_a_clock_that_was_set_back(finished_mini, mini, write_spec, start, tmp_path, outcomes):
+    """Killed, and run again a year and two hours before: results stand, locks and records do not
+    confuse it.
+    """
+    store, spec = Store(tmp_path / "store", create=True), write_spec(mini)
+    first = start("run", spec, "--store", store.uri, "--no-dashboard")
+    first.wait_until(lambda: len(parts(store)) >= 3)
+    first.kill()
+    before = set(parts(store))
+    under = ("faketime", "--exclude-monotonic", "-f", "-8762h")
+    again = start("run", spec, "--store", store.uri, "--no-dashboard", under=under)
+    assert again.finish(300) == ExitCode.DONE, again.text
+    assert outcomes(store) == outcomes(finished_mini[0])
+    trials = [name.rsplit("/", 1)[1].rsplit("-", 1)[0] for name in before]
+    rows = results.read(store).to_pylist()
+    kept = {row["trial_id"] for row in rows if row["finished_at"].year >= 2026}
+    assert kept >= set(trials)  # what was there was not made again
+    assert any(row["finished_at"].year < 2026 for row in rows)
+
+
+def test_a_home_that_cannot_be_written(
+    finished_mini, mini, write_spec, start, tmp_path, outcomes, monkeypatch
+):
+    """By a user without any privilege, as in a container: root's are dropped here."""
+    bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+    if shutil.which("setpriv") is None or subprocess.run([*bare, "true"], check=False).returncode:
+        pytest.skip("privileges cannot be dropped here")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o555)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    store = Store(tmp_path / "store", create=True)
+    command = start("run", write_spec(mini), "--store", store.uri, "--no-dashboard", under=bare)
+    assert command.finish(240) == ExitCode.DONE, command.text
+    assert outcomes(store) == outcomes(finished_mini[0])
+    assert not os.listdir(home)
+
+
+# Damage -------------------------------------------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def damaged_weights(folder: Path) -> None:
+    for path in folder.glob("generators/*/weights-*"):
+        flip(path)
+
+
+def swapped_weights(folder: Path) -> None:
+    first, second, *_ = sorted(folder.glob("generators/*/weights-*"))
+    one, other = first.read_bytes(), second.read_bytes()
+    assert one != other
+    first.write_bytes(other)
+    second.write_bytes(one)
+
+
+def swapped_shards(folder: Path) -> None:
+    first, second, *_ = sorted(folder.glob("pools/*/*.safetensors"))
+    one, other = first.read_bytes(), second.read_bytes()
+    first.write_bytes(other)
+    second.write_bytes(one)
+
+
+def damaged_real_shards(folder: Path) -> None:
+    for path in folder.glob("datasets/*/train-*.safetensors"):
+        flip(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "gone"),
+    [
+        (damaged_weights, ("pools",)), (swapped_weights, ("pools",)), (swapped_shards, ()),
+        (damaged_real_shards, ()),
+    ],
+)  # fmt: skip
+def test_damage_is_mended_by_the_next_run(
+    finished_mini, mini, quiet, tmp_path, outcomes, damage, gone
+):
+    """The trials' rows are gone too, so that what is damaged is needed again."""
+    folder = tmp_path / "store"
+    shutil.copytree(finished_mini[0].uri, folder)
+    for name in ("results", *gone):
+        shutil.rmtree(folder / name)
+    damage(folder)
+    store = Store(folder)
+    summary, _ = driver.run(load(mini), store, console=quiet)
+    assert not summary.failures
+    assert outcomes(store) == outcomes(finished_mini[0])
+
+
+def test_another_folder_at_the_stores_place_ends_the_run(mini, write_spec, start, tmp_path):
+    """As when a disk is unmounted and another one mounted there: nothing is written into it."""
+    mini["seeds"] = list(range(60))
+    store = Store(tmp_path / "store", create=True)
+    command = start("run", write_spec(mini), "--store", store.uri, "--no-dashboard")
+    command.wait_until(lambda: len(parts(store)) >= 2)
+    other = Store(tmp_path / "other", create=True)
+    mine = Path(other.uri, "identity").read_bytes()
+    Path(store.uri).rename(tmp_path / "unmounted")
+    Path(other.uri).rename(store.uri)
+    assert command.finish(120) == ExitCode.UNAVAILABLE, command.text
+    assert "another folder" in command.text or "cannot" in command.text
+    assert "Traceback" not in command.text
+    assert Path(store.uri, "identity").read_bytes() == mine
+
+
+# What a kill costs --------------------------------------------------------------------------------
+
+
+def test_at_most_one_interval_of_steps_is_repeated(
+    ray_here, mini, tmp_path, quiet, plant, slot_processes
+):
+    """kill -9 of a training: it goes on with the step after the last checkpoint, so that only steps
+    since then run twice. Counted step by step, in the process that trains.
+    """
+    mini["execution"] |= {"slots": 1, "checkpoint_every_s": 0.5}
+    mini["recipe"]["steps"] = 1500
+    mini["blocks"], mini["seeds"] = [{"n_base": [60]}], [0]
+    told = tmp_path / "steps"
+    plant(
+        "import os\n"
+        "from equigrid.grid.jobs.checkpoints import Checkpoints\n"
+        "call, save = Checkpoints.__call__, Checkpoints.save\n"
+        f"file = open({str(told)!r}, 'a', buffering=1)\n"
+        "def tell(what, step):\n"
+        "    file.write(f'{os.getpid()} {what} {step}\\n')\n"
+        "def counted(self, step, make_state):\n"
+        "    tell('step', step)\n"
+        "    call(self, step, make_state)\n"
+        "def saved(self, step, state):\n"
+        "    save(self, step, state)\n"
+        "    tell('saved', step)\n"
+        "Checkpoints.__call__, Checkpoints.save = counted, saved\n"
+    )
+
+    def killer() -> None:
+        end_s = time.monotonic() + 120
+        while time.monotonic() < end_s:
+            if told.exists() and told.read_text().count("saved") >= 2:
+                time.sleep(0.3)  # into the next interval
+                for pid in slot_processes("trial"):
+                    os.kill(pid, signal.SIGKILL)
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=killer, daemon=True)
+    thread.start()
+    summary, _ = driver.run(load(mini), Store(tmp_path / "store", create=True), console=quiet)
+    thread.join(10)
+    assert not summary.failures
+    lines = [line.split() for line in told.read_text().splitlines() if line.count(" ") == 2]
+    pids = list(dict.fromkeys(pid for pid, _, _ in lines))
+    assert len(pids) == 2, "it was killed once"
+    steps = {p: [int(n) for pid, what, n in lines if (pid, what) == (p, "step")] for p in pids}
+    saves = [int(n) for pid, what, n in lines if (pid, what) == (pids[0], "saved")]
+    before, after = steps[pids[0]], steps[pids[1]]
+    assert after[0] == saves[-1] + 1
+    assert after[-1] == 1500
+    repeated = before[-1] - saves[-1]
+    longest = max(b - a for a, b in zip([0, *saves], [*saves, before[-1]]))
+    assert 0 <= repeated <= longest
+    assert len(before) + len(after) == 1500 + repeated
+
+
+@pytest.mark.slow
+def test_kills_at_random(finished_mini, mini, write_spec, start, tmp_path, outcomes):
+    """kill -9 at random moments of random processes: the driver, any part of Ray, or all of them.
+    Whenever the grid is whole after all, it is the undisturbed one, and another begins.
+    EQUIGRID_KILLS and EQUIGRID_SEED choose how many, and which.
+    """
+    seed = int(os.environ.get("EQUIGRID_SEED", random.SystemRandom().randrange(10**6)))
+    print(f"EQUIGRID_SEED={seed} EQUIGRID_KILLS={KILLS}")
+    rng, spec, kills, grids = random.Random(seed), write_spec(mini), 0, 0
+    whole = outcomes(finished_mini[0])
+    while kills < KILLS:
+        store = Store(tmp_path / f"store{grids}", create=True)
+        while True:
+            command = start(
+                "run", spec, "--store", store.uri, "--no-dashboard", "--takeover",
+                "--out", tmp_path / "out",
+            )  # fmt: skip
+            end_s = time.monotonic() + rng.uniform(1, 40)
+            while command.process.poll() is None and time.monotonic() < end_s:
+                time.sleep(0.05)
+            if command.process.poll() is not None or kills == KILLS:
+                code = command.finish(300)
+                assert code == ExitCode.DONE, f"seed {seed}: {code}: {command.text}"
+                break
+            kills += 1
+            victims = [command.process.pid, *command.descendants()]
+            which = rng.choice(["driver", "one", "all"])
+            chosen = {"driver": victims[:1], "one": [rng.choice(victims)], "all": victims}[which]
+            for pid in chosen:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            if which == "one" and chosen != victims[:1]:
+                code = command.finish(300)  # it ends in order, or goes on
+                assert code in (ExitCode.DONE, ExitCode.UNAVAILABLE), f"seed {seed}: {command.text}"
+                if code == ExitCode.DONE:
+                    break
+            else:
+                command.process.wait(60)
+            found = outcomes(store)  # whatever is there is right
+            assert found.items() <= whole.items(), f"seed {seed}, after {kills} kills"
+            assert "Traceback" not in command.text, f"seed {seed}: {command.text}"
+        assert outcomes(store) == whole, f"seed {seed}, after {kills} kills"
+        assert len(results.read(store)) == len(whole)
+        assert store.get_json(layout.spec("mini"))
+        grids += 1
+    print(f"{kills} kills, {grids} grids made whole")

@@ -244,9 +244,18 @@ def _generator(name: str, entry: dict, record: Recorded | None) -> GeneratorChoi
         )
     if len(set(seeds)) < len(seeds):
         raise UserError(f"generators.{name}.seeds: {seeds} has a seed twice; name each once")
-    mapping = entry if facts is None else facts["mapping"]
-    config = _named(f"generators.{name}", lambda: registry.config(mapping))
+    config = _named(f"generators.{name}", lambda: _config(entry, facts))
     return GeneratorChoice(name, config, tuple(seeds), facts)
+
+
+def _config(entry: dict, facts: dict[str, Any] | None) -> GeneratorConfig:
+    if facts is None:
+        return registry.config(entry)
+    mapping = facts["mapping"]
+    try:
+        return registry.config(mapping)
+    except ValueError:  # a kind that looks at files: as it was valid when it ran, so it stays
+        return registry.KINDS[mapping["kind"]][0].model_construct(**mapping)
 
 
 def _check_kinds(where: str, given: Iterable[str], known: Collection[str]) -> None:

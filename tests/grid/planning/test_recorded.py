@@ -155,6 +155,23 @@ def test_a_recorded_plan_is_the_plan_that_was_recorded(ran):
     assert live.dataset_folders() == kept.dataset_folders()
 
 
+def test_a_generators_own_module_may_be_gone_too(planned, mini, tmp_path, capsys):
+    module = tmp_path / "made" / "noise.py"
+    module.parent.mkdir()
+    module.write_text("def sample(label, seed):\n    return None\n")
+    own = {"kind": "python", "setting": "open", "module": "noise", "path": str(module.parent)}
+    mini["generators"] = {"edm": own}
+    store, the_plan = planned(mini)
+    loaded = load(mini)
+    store.put_json(layout.spec("mini"), loaded.model_dump(mode="json"))
+    recorded.record(loaded, store, the_plan)
+    before = told(capsys, "status", "mini", "--store", store.uri)
+    shutil.rmtree(module.parent)
+    assert list(recorded.planned("mini", store).jobs) == list(the_plan.jobs)
+    assert told(capsys, "status", "mini", "--store", store.uri) == before
+    told(capsys, "grids", "--store", store.uri)
+
+
 def test_what_the_spec_says_now_is_looked_up_now(ran, data, mini):
     """A record is of the words that were run: other words are not answered by it."""
     store, spec = ran

@@ -75,12 +75,20 @@ def connected(
                 "Ray did not start here" if address == "local" else "no Ray cluster answers there"
             )
             raise ClusterError(f"--address {address}: {what}: {one_line(error)}") from error
+        if address == "local":
+            _close_session()
         try:
             yield
         finally:
             if watched.lost is None:
                 watched.stop()
             ray.shutdown()
+
+
+def _close_session() -> None:
+    """Ray makes the folder of logs and sockets readable for all; it is this user's alone."""
+    node: Any = ray._private.worker._global_node
+    os.chmod(node.get_session_dir_path(), 0o700)
 
 
 def _check_files() -> None:

@@ -1,0 +1,197 @@
+"""Who listens, and who is answered: every port of a head that was started as in docs/cluster.md, and
+of a local run, asked without a token, with a wrong one and with another user's.
+"""
+
+import os
+import secrets
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.long
+METHODS = (
+    "NodeInfoGcsService/GetAllNodeInfo",
+    "JobInfoGcsService/GetAllJobInfo",
+    "InternalKVGcsService/InternalKVKeys",
+    "NodeManagerService/GetNodeStats",
+    "ObjectManagerService/FreeObjects",
+    "CoreWorkerService/GetCoreWorkerStats",
+    "RayletDriver/ClusterInfo",
+    "RayletDriver/PrepRuntimeEnv",
+    "ReporterService/GetProfilingStats",
+)
+PATHS = ("/api/jobs/", "/nodes?view=summary", "/api/job_agent/jobs/", "/get_or_create_runtime_env")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def listening(root: int) -> dict[int, set[str]]:
+    """Ports of a process and all of its descendants, and the addresses that they listen on."""
+    import psutil
+
+    found = defaultdict(set)
+    parent = psutil.Process(root)
+    for process in (parent, *parent.children(recursive=True)):
+        try:
+            for one in process.net_connections(kind="tcp"):
+                if one.status == psutil.CONN_LISTEN:
+                    found[one.laddr.port].add(one.laddr.ip)
+        except psutil.Error:
+            continue
+    return found
+
+
+def environment(home: Path, token: str) -> dict[str, str]:
+    place = home / ".ray" / "auth_token"
+    place.parent.mkdir(mode=0o700, parents=True)
+    place.touch(mode=0o600)
+    place.write_text(token)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return {**kept, "HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.fixture
+def token() -> str:
+    return secrets.token_hex(32)
+
+
+@pytest.fixture
+def short():
+    """A folder with a short name: Ray's sockets have long ones."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="eq-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def head(short, token):
+    """`ray start --head` with the options of cluster-local.yaml, on ports of its own."""
+    import psutil
+
+    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    ports |= {name: free_port() for name in ("dashboard-agent-listen-port", "metrics-export-port")}
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    command += [f"--{name}={port}" for name, port in ports.items()]
+    command += ["--dashboard-host=127.0.0.1", "--num-cpus=1", f"--temp-dir={short / 'ray'}"]
+    with open(short / "log", "w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True,
+            env={**environment(short / "home", token), "RAY_AUTH_MODE": "token"},
+        )  # fmt: skip
+    end_s = time.monotonic() + 120
+    wanted = {port for name, port in ports.items() if name != "ray-client-server-port"}
+    while not wanted <= listening(process.pid).keys():
+        assert process.poll() is None, (short / "log").read_text()
+        assert time.monotonic() < end_s, (short / "log").read_text()
+        time.sleep(0.5)
+    yield process.pid, ports
+    tree = psutil.Process(process.pid)
+    for each in (*tree.children(recursive=True), tree):
+        try:
+            each.kill()
+        except psutil.Error:
+            continue
+    process.wait(30)
+
+
+def grpc_code(port: int, method: str, token: str | None) -> str:
+    import grpc
+
+    metadata = [] if token is None else [("authorization", f"Bearer {token}")]
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(f"/ray.rpc.{method}")
+        try:
+            call(b"", timeout=2, metadata=metadata)
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
+
+
+def http_code(port: int, path: str, token: str | None) -> int | str:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=3) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except Exception:  # it speaks something else
+        return "none"
+
+
+def check_refused(ports: dict[int, set[str]], token: str, metrics: set[int]) -> None:
+    """Nobody without the token is answered; whoever has it is, so that the asking is right."""
+    answered, right = [], []
+    for port in ports:
+        if http_code(port, "/", None) == "none":
+            for method in METHODS:
+                for other in (None, "wrong", secrets.token_hex(32)):
+                    if (code := grpc_code(port, method, other)) == "OK":
+                        answered.append((port, method, other, code))
+                if grpc_code(port, method, token) == "OK":
+                    right.append(method)
+        for path in PATHS:
+            for other in (None, "wrong", secrets.token_hex(32)):
+                code = http_code(port, path, other)
+                if code not in ("none", 401, 403, 404, 405, 500) and port not in metrics:
+                    answered.append((port, path, other, code))
+            if http_code(port, path, token) == 200:
+                right.append(path)
+    assert not answered
+    assert "NodeInfoGcsService/GetAllNodeInfo" in right
+    assert "NodeManagerService/GetNodeStats" in right
+
+
+def test_no_port_of_a_head_answers_without_its_token(head, token):
+    pid, named = head
+    ports = listening(pid)
+    check_refused(ports, token, metrics={named["metrics-export-port"]})
+    assert ports[named["dashboard-port"]] == {"127.0.0.1"}
+    assert http_code(named["dashboard-port"], "/api/jobs/", token) == 200
+    assert http_code(named["dashboard-port"], "/api/jobs/", None) == 401
+    assert http_code(named["dashboard-port"], "/api/jobs/", "wrong") == 403
+
+
+def test_a_local_run_is_its_users_alone(short):
+    """Its token, its session's folder, and its ports; it listens on this machine's own address
+    where Ray lets it.
+    """
+    code = (
+        "import sys\n"
+        "from equigrid.grid.running import cluster\n"
+        "with cluster.connected('local', num_cpus=1, dashboard=True):\n"
+        "    import ray\n"
+        "    ray.get(ray.remote(lambda: 1).remote())\n"
+        "    print(ray._private.worker._global_node.get_session_dir_path(), flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**kept, "HOME": str(short)},
+    )  # fmt: skip
+    try:
+        session = Path(process.stdout.readline().strip())
+        made = short / ".ray" / "auth_token"
+        assert stat.S_IMODE(made.stat().st_mode) == 0o600
+        assert stat.S_IMODE(session.stat().st_mode) == 0o700
+        ports = listening(process.pid)
+        metrics = {p for p in ports if http_code(p, "/metrics", None) == 200}
+        check_refused(ports, made.read_text(), metrics)
+        outside = {port for port, places in ports.items() if places - {"127.0.0.1", "::1"}}
+        print({port: ports[port] for port in outside}, metrics)
+    finally:
+        process.communicate("", timeout=60)

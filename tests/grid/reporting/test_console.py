@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import ray
 from rich.console import Group
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -96,6 +97,27 @@ def test_nothing_prints_in_another_way():
     assert wrong == [("grid/cli/streams.py", "print")]
 
 
+def test_a_spec_with_credentials_is_refused_and_not_repeated(write_spec, mini, tmp_path, capsys):
+    for place in (
+        f"s3://KEY:{SECRET}@bucket/x",
+        f"s3://bucket/x?endpoint_override=http://KEY:{SECRET}@host:9000",
+        f"abfs://c@a.dfs/x?sas={SECRET}",
+    ):
+        mini["dataset"] = {"parquet": place, "label": "label"}
+        store = tmp_path / "store"
+        for command in (["plan"], ["run"]):
+            arguments = [*command, str(write_spec(mini)), "--store", str(store)]
+            assert entry.outcome(arguments) is ExitCode.BAD_INPUT
+            said = capsys.readouterr()
+            assert "holds credentials, which do not belong in a spec" in said.err
+            assert SECRET not in said.out + said.err
+        assert not list(store.rglob("*.json"))
+        for command in (["status", "mini"], ["run", "digits"]):
+            assert entry.outcome([*command, "--store", place]) is ExitCode.BAD_INPUT
+            said = capsys.readouterr()
+            assert SECRET not in said.out + said.err
+
+
 @pytest.mark.long
 def test_a_run_with_hostile_errors_goes_on_and_says_them_as_they_are(
     ray_here, mini, write_spec, tmp_path, plant, capsys
@@ -133,5 +155,7 @@ def test_a_run_with_hostile_errors_goes_on_and_says_them_as_they_are(
             check(said.out + said.err)
     rows = results.read(store).to_pylist()
     assert any(SHOWN in (row["error"] or "") for row in rows)
-    for path in [*Path(store.uri).rglob("*"), *(tmp_path / "out").rglob("*")]:
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    assert any(b"shape [batch, 3]" in path.read_bytes() for path in logs.glob("worker-*"))
+    for path in [*Path(store.uri).rglob("*"), *(tmp_path / "out").rglob("*"), *logs.rglob("*")]:
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path

@@ -5,6 +5,7 @@ disk that fills up.
 import http.client
 import os
 import pickle
+import random
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -501,6 +502,34 @@ def test_a_server_that_dies_in_the_middle_of_a_grid(
     assert SECRET not in run.text
     for path in folder.rglob("*"):  # neither printed nor stored
         assert not path.is_file() or SECRET.encode() not in path.read_bytes()
+
+
+@pytest.mark.long
+@needs_rclone
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_server_that_fails_cuts_and_lies_all_the_time(
+    server, proxy, finished_mini, mini, write_spec, start, monkeypatch, outcomes, seed
+):
+    """A tenth of all requests of a whole grid, from its first to its last: the same table."""
+    monkeypatch.setenv("EQUIGRID_STORE_RETRY_S", "120")
+    rng, met = random.Random(seed), Counter[str]()
+    faults = ("500", "503", "reset", "cut", "short", "lost answer")
+
+    def fault(method: str, path: str) -> str | None:
+        if rng.random() >= 0.1:
+            return None
+        met[chosen := rng.choice(faults)] += 1
+        return chosen
+
+    monkeypatch.setattr(proxy, "next_fault", fault)
+    uri = f"s3://bucket/lies{seed}"
+    run = start("run", write_spec(mini), "--store", uri, "--no-dashboard")
+    assert run.finish(timeout_s=400) == 0, run.text
+    monkeypatch.setattr(proxy, "next_fault", lambda method, path: None)
+    assert set(met) == set(faults)
+    assert outcomes(Store(uri)) == outcomes(finished_mini[0])
+    assert len(results.read(Store(uri))) == len(outcomes(finished_mini[0]))
+    assert SECRET not in run.text
 
 
 @pytest.mark.long

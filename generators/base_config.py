@@ -2,11 +2,15 @@
 kind has.
 """
 
+import difflib
 from abc import abstractmethod
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from equigrid.generators import balance
+from equigrid.generators.naming import normal
 from equigrid.payloads import Frozen
 
 
@@ -19,6 +23,24 @@ def _below_one(betas: tuple[float, float]) -> tuple[float, float]:
 Betas = Annotated[tuple[float, float], AfterValidator(_below_one)]
 """Of Adam's moments."""
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def _checked_balance(value: object) -> object:
+    if isinstance(value, dict):
+        named = {normal(str(name)): share for name, share in value.items()}
+        if not all(type(share) in (int, float) for share in named.values()):
+            raise ValueError("write a number for each class, its share of the images")
+        balance.reduced(list(named.values()))
+        return named
+    if value not in ("equal", "as_data"):
+        raise ValueError("write equal, as_data, or a mapping from each class to its share")
+    return value
+
+
+Balance = Annotated[
+    Literal["equal", "as_data"] | dict[str, int | float], BeforeValidator(_checked_balance)
+]
+"""The classes' shares of a pool's labels."""
 
 
 class Compute(Frozen):
@@ -47,9 +69,38 @@ class GeneratorConfig(Frozen):
     """Each kind's own name, a literal."""
     setting: Literal["closed", "open"]
     """closed if it learns from the base subset alone, open if it may know other images."""
+    balance: Balance = "equal"
+    """The classes' shares of the synthetic images: equal (the paper's), as_data (as in the training
+    set, and so as in added real images), or a mapping from each class to a number, 0 for none.
+    """
 
-    def capacity(self, class_names: tuple[str, ...]) -> int | None:
-        """How many images a pool can have; None: as many as are asked for."""
+    untrained: ClassVar[frozenset[str]] = frozenset(("balance",))
+    """Later fields that say nothing of what `train` returns."""
+
+    def shares(self, class_names: Sequence[str], counts: Sequence[int]) -> tuple[int, ...] | None:
+        """The classes' shares of a pool's labels as whole numbers, None for equal ones. counts: the
+        training set's images of each class. Raises ValueError for classes of the mapping that the
+        dataset has not, or lacks.
+        """
+        if self.balance == "equal":
+            return None
+        if self.balance == "as_data":
+            return balance.reduced([int(n) for n in counts])
+        for name in self.balance:
+            if name not in class_names:
+                near = difflib.get_close_matches(name, class_names, n=1)
+                some = ", ".join(class_names[:5]) + (", …" if len(class_names) > 5 else "")
+                right = f"did you mean {near[0]!r}?" if near else f"it has {some}"
+                raise ValueError(f"balance: {name!r} is no class of the dataset; {right}")
+        if missing := [name for name in class_names if name not in self.balance]:
+            right = "name each class, with 0 for one without synthetic images"
+            raise ValueError(f"balance: class {missing[0]!r} has no share; {right}")
+        return balance.reduced([self.balance[name] for name in class_names])
+
+    def capacity(
+        self, class_names: tuple[str, ...], shares: tuple[int, ...] | None = None
+    ) -> int | None:
+        """How many images a pool of these shares can have; None: as many as are asked for."""
         return None
 
     def check(
@@ -68,6 +119,8 @@ class GeneratorConfig(Frozen):
             raise ValueError(f"images have 1 or 3 channels, got {channels}")
         if classes < 1:
             raise ValueError(f"classes must be at least 1, got {classes}")
+        if isinstance(self.balance, dict) and class_names:
+            self.shares(class_names, ())
         self.check_own(height, width, channels, classes, n_images, class_names)
 
     @abstractmethod
@@ -96,9 +149,10 @@ class GeneratorConfig(Frozen):
 
     def trained_identity(self) -> dict:
         """What of the configuration enters the generator's id: `training_payload`, and every field
-        that the kind has gained since, so that none is forgotten there.
+        that the kind has gained since, so that none is forgotten there, but those `untrained`.
         """
-        return {**self.training_payload(), **self.added()}
+        gained = {k: v for k, v in self.added().items() if k not in self.untrained}
+        return {**self.training_payload(), **gained}
 
     @abstractmethod
     def training_payload(self) -> dict:

@@ -54,6 +54,8 @@ class SampleCall:
     seed: int
     start: int
     stop: int
+    shares: tuple[int, ...] | None = None
+    """The classes' shares of the pool's labels; None: equal ones."""
     class_names: tuple[str, ...] = ()
     """In the order of labels."""
     device: "str | torch.device" = "cpu"

@@ -65,6 +65,7 @@ FLOORS = {
         common
         building calls
         base_config
+        balance naming
     """,
     "classifiers": """
         zero_shot domain_gap

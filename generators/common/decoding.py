@@ -1,4 +1,6 @@
-"""Encoded images as people keep them, decoded to one form: uint8 RGB. Pillow and numpy alone."""
+"""Encoded images as people keep them, decoded to one form: uint8 RGB. Pillow and numpy, and pydicom
+for what is DICOM.
+"""
 
 import io
 import warnings
@@ -9,8 +11,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from equigrid.generators.common import dicom
+
 _ORIENTATION = ExifTags.Base.Orientation
 
+_BULK = (0.005, 0.995)
 _NOT_DECODED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"))
 """Formats that Pillow knows by name and, by itself, does not decode."""
 
@@ -23,20 +28,28 @@ class Seen(NamedTuple):
     """What decoding an image passes over: worth telling of a whole set.
 
     levels: the lowest and the highest of an image with more than 8 bits a pixel, before they were
-    brought to 8. pages: of a stack or an animation, of which the first is taken.
+    brought to 8, without the half percent at either end: a hot pixel says nothing of the others.
+    pages: of a stack or an animation, of which one is taken. coloured: whether the levels are those
+    of colours, of which only the highest 8 bits can be read.
     """
 
     levels: tuple[int, int] | None = None
     pages: int = 1
+    coloured: bool = False
 
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Endings of files that Pillow, with the plugins it has here, decodes: `.png`, `.avif` …"""
+    """Endings of files that Pillow, with the plugins it has here, decodes: `.png`, `.avif` …, and
+    those of DICOM where pydicom is installed.
+    """
     Image.init()
     known = Image.registered_extensions().items()
-    return frozenset(
-        suffix for suffix, form in known if form in Image.OPEN and form not in _NOT_DECODED
+    return (
+        frozenset(
+            suffix for suffix, form in known if form in Image.OPEN and form not in _NOT_DECODED
+        )
+        | dicom.SUFFIXES
     )
 
 
@@ -49,21 +62,29 @@ def is_image_name(name: str) -> bool:
 
 
 def decode(
-    data: bytes | None, size: int | None = None, *, levels: tuple[float, float] | None = None
+    data: bytes | None,
+    size: int | None = None,
+    *,
+    levels: tuple[float, float] | None = None,
+    page: int | None = None,
 ) -> np.ndarray:
     """An encoded image as (H, W, 3) uint8 RGB: upright (EXIF), alpha over white, 16-bit grey scaled
     to 8 bits.
 
     size: the short side is resized to it and the centre cropped to size × size, see `square`.
-    levels: of grey images, the lowest becomes 0, the highest 255, what is beyond is clipped. Colour
-    profiles are not applied; of a stack or an animation the first image is taken. Raises
-    BrokenImage.
+    levels: of grey images, the lowest becomes 0, the highest 255, what is beyond is clipped. page:
+    which image of a stack or an animation, from 1 on; None: the first. DICOM is windowed as its
+    header says, see `dicom.read`. Colour profiles are not applied. Raises BrokenImage.
     """
-    return decode_and_see(data, size, levels=levels)[0]
+    return decode_and_see(data, size, levels=levels, page=page)[0]
 
 
 def decode_and_see(
-    data: bytes | None, size: int | None = None, *, levels: tuple[float, float] | None = None
+    data: bytes | None,
+    size: int | None = None,
+    *,
+    levels: tuple[float, float] | None = None,
+    page: int | None = None,
 ) -> tuple[np.ndarray, Seen]:
     """`decode`, and what was passed over."""
     if not isinstance(data, bytes | bytearray | memoryview):
@@ -71,14 +92,17 @@ def decode_and_see(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged tag, an odd palette: told by nobody else
-            with Image.open(io.BytesIO(data)) as opened:
-                pages = getattr(opened, "n_frames", 1)
-                opened.seek(0)
-                opened.load()
-                picture = ImageOps.exif_transpose(opened)
-        deep = _is_deep(picture)
-        seen = Seen(_extremes(picture) if deep else None, pages)
-        picture = _rgb(picture, levels)
+            if dicom.is_dicom(data):
+                frame = dicom.read(bytes(data), levels=levels, page=(page or 1) - 1)
+                seen = Seen(None, frame.pages)
+                picture = Image.fromarray(frame.pixels).convert("RGB")
+            else:
+                picture, pages, deep_colours = _opened(data, page or 1)
+                found = (
+                    _extremes(picture, deep_colours) if deep_colours or _is_deep(picture) else None
+                )
+                seen = Seen(found, pages, deep_colours)
+                picture = _rgb(picture, levels)
     except (BrokenImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
@@ -89,17 +113,44 @@ def decode_and_see(
     return np.asarray(picture if size is None else square(picture, size)), seen
 
 
-def header_size(data: BinaryIO | str) -> tuple[int, int] | None:
+def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Image, int, bool]:
+    """An image, upright, how many lie in its file, and whether its colours had 16 bits each."""
+    with Image.open(io.BytesIO(data)) as opened:
+        pages = getattr(opened, "n_frames", 1)
+        if page > pages:
+            raise BrokenImage(f"it has {pages} pages or frames; page {page} is none of them")
+        opened.seek(page - 1)
+        deep_colours = opened.mode in ("RGB", "RGBA") and _has_16_bits(opened)
+        opened.load()
+        return ImageOps.exif_transpose(opened), pages, deep_colours
+
+
+def header_size(data: BinaryIO | str, *, page: int | None = None) -> tuple[int, int] | None:
     """(height, width) that an image's header tells, upright; None where it tells none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if (found := _dicom_size(data)) is not None:
+                return found
             with Image.open(data) as opened:
+                opened.seek((page or 1) - 1)
                 width, height = opened.size
                 turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
     except Exception:
         return None  # a broken image: whoever decodes it says so
     return (width, height) if turned else (height, width)
+
+
+def _dicom_size(data: BinaryIO | str) -> tuple[int, int] | None:
+    """None where it is no DICOM file, or nothing reads such here."""
+    if not dicom.SUFFIXES:
+        return None
+    if isinstance(data, str):
+        with open(data, "rb") as file:
+            return _dicom_size(file)
+    head = data.read(132)
+    data.seek(0)
+    return dicom.size(data) if dicom.is_dicom(head) else None
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
@@ -126,9 +177,21 @@ def _is_deep(picture: Image.Image) -> bool:
     return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
 
 
-def _extremes(picture: Image.Image) -> tuple[int, int] | None:
+def _has_16_bits(opened: Image.Image) -> bool:
+    """Whether the raw pixels of an image that is not loaded yet have 16 bits a channel."""
+    tiles = getattr(opened, "tile", None) or ()
+    return any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _extremes(picture: Image.Image, deep_colours: bool) -> tuple[int, int] | None:
+    """Levels of 16 bits. deep_colours: of which Pillow has kept the highest 8."""
     values = np.asarray(picture)
-    return (int(values.min()), int(values.max())) if np.isfinite(values).all() else None
+    if not np.isfinite(values).all():
+        return None
+    if deep_colours:
+        values = values[..., :3].astype(np.int64) * 257
+    low, high = np.quantile(values, _BULK, method="nearest")
+    return int(low), int(high)
 
 
 def _rgb(picture: Image.Image, levels: tuple[float, float] | None) -> Image.Image:

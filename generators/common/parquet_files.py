@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from equigrid.generators.common.trees import is_hidden
+from equigrid.generators.naming import normal
 
 SPLITS = {
     "train": ("train", "training"),
@@ -549,11 +549,6 @@ def _names(schema: pa.Schema, label: str, file: str) -> list[str] | None:
             raise BadFiles(f"{file} names a class {name!r}; give it a name that one can see")
         seen.add(name)
     return names
-
-
-def normal(name: str) -> str:
-    """A class's name in one Unicode form (NFC): macOS writes é as two characters, others as one."""
-    return unicodedata.normalize("NFC", name)
 
 
 # Which rows ---------------------------------------------------------------------------------------

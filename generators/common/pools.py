@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from equigrid.generators import balance
 from equigrid.generators.calls import SampleCall
 from equigrid.generators.common.rng import permutation
 
@@ -25,11 +26,14 @@ _TINY_BYTES, _TINY_SHARD = 1024, 512
 _FIRST_SHARD = 256  # images: a sampler's batch
 
 
-def labels(seed: int, start: int, stop: int, classes: int) -> np.ndarray:
+def labels(
+    seed: int, start: int, stop: int, classes: int, shares: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Class labels of the images `start` to `stop - 1` of the pool `seed`: (stop - start,) int64.
 
     Blocks of `classes` images hold each class once, in an order drawn from (seed, block).  So in
-    every prefix of the pool the counts of two classes differ by at most one.
+    every prefix of the pool the counts of two classes differ by at most one.  shares: the shares
+    of the classes, where they are not equal; then `balance.labels` says, whatever the seed.
     """
     if not 0 <= start <= stop:
         raise ValueError(
@@ -37,6 +41,10 @@ def labels(seed: int, start: int, stop: int, classes: int) -> np.ndarray:
         )
     if classes < 1:
         raise ValueError(f"classes must be at least 1, got {classes}")
+    if shares is not None:
+        if len(shares) != classes:
+            raise ValueError(f"{classes} classes have as many shares, got {len(shares)}")
+        return balance.labels(shares, start, stop)
     first, last = start // classes, -(-stop // classes)
     blocks = [permutation(seed, "pool labels", block, classes) for block in range(first, last)]
     every = np.concatenate(blocks) if blocks else np.zeros(0, np.int64)
@@ -104,7 +112,17 @@ def in_batches(
     images = np.empty((stop - start, *call.shape), np.uint8)
     for first in range(start - start % batch, stop, batch):
         numbers = range(first, first + batch)
-        made = make(numbers, labels(call.seed, first, first + batch, call.classes))
+        of = labels(call.seed, first, first + batch, call.classes, call.shares)
+        made = make(numbers, of)
         low, high = max(start, first), min(stop, first + batch)
         images[low - start : high - start] = made[low - first : high - first]
-    return images, labels(call.seed, start, stop, call.classes)
+    return images, labels(call.seed, start, stop, call.classes, call.shares)
+
+
+def earlier(
+    numbers: np.ndarray, label: int, classes: int, shares: tuple[int, ...] | None
+) -> np.ndarray:
+    """How many images of a class come before those of a pool with these numbers (n,) int64, which
+    are of this class: (n,) int64.
+    """
+    return numbers // classes if shares is None else balance.earlier(shares, numbers, label)

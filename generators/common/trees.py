@@ -6,6 +6,8 @@ import os
 import stat
 from collections.abc import Iterator
 
+from equigrid.generators.common import dicom
+
 _LEFT_BY_OTHERS = frozenset((
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
     "__pycache__",
@@ -109,8 +111,23 @@ def lost_share(images: int, passed: list[str]) -> str | None:
     ]
     if len(lost) <= LOSS * (images + len(lost)):
         return None
+    if (kind := _dicom_hint(lost[0])) is not None:
+        return f"{len(lost)} of {images + len(lost)} files {kind}, such as {lost[0]}"
     ending = os.path.splitext(lost[0])[1]
     what = f"{len(lost)} of {images + len(lost)} files are no images that can be read here"
     how = f"ending {ending!r}" if ending else "without an ending"
     right = "convert them, or move them elsewhere" if ending else "rename them, e.g. to .png"
     return f"{what}, such as {os.path.basename(lost[0])} ({how}); {right}"
+
+
+def _dicom_hint(path: str) -> str | None:
+    """What to do with a DICOM file that was passed over; None if it is none."""
+    try:
+        with open(path, "rb") as file:
+            if not dicom.is_dicom(file.read(132)):
+                return None
+    except OSError:
+        return None
+    if not dicom.SUFFIXES:
+        return "are DICOM; install pydicom (equigrid[dicom])"
+    return "are DICOM; rename them to end in .dcm"

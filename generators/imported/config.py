@@ -4,7 +4,7 @@ of torch.
 
 from typing import ClassVar, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from equigrid.generators.base_config import GeneratorConfig
 from equigrid.generators.imported.finding import listing
@@ -40,6 +40,14 @@ class ImportedConfig(GeneratorConfig):
     that could be."""
     rename: dict[str, str] = {}
     """From names of classes in the set to the dataset's, where they differ."""
+    range: tuple[float, float] | None = None
+    """The grey levels that become 0 and 255, as for datasets; null: all that the images can
+    hold.
+    """
+    page: int | None = Field(None, ge=1)
+    """Of a stack or an animation, which image is taken, from 1 on; null: the first."""
+
+    untrained: ClassVar = GeneratorConfig.untrained | {"range", "page"}
 
     @field_validator("path")
     @classmethod
@@ -47,6 +55,13 @@ class ImportedConfig(GeneratorConfig):
         if not path:
             raise ValueError("name a folder with the images")
         return path
+
+    @field_validator("range")
+    @classmethod
+    def _range(cls, levels: tuple[float, float] | None) -> tuple[float, float] | None:
+        if levels and not levels[0] < levels[1]:
+            raise ValueError("write the lowest and the highest grey level: [0, 4095]")
+        return levels
 
     @model_validator(mode="after")
     def _fits(self) -> "ImportedConfig":
@@ -68,9 +83,11 @@ class ImportedConfig(GeneratorConfig):
             rename=renamed,
         )
 
-    def capacity(self, class_names: tuple[str, ...]) -> int | None:
-        """Images that are balanced over the classes: as many of each as the rarest has."""
-        return capacity(self.listing(), class_names)
+    def capacity(
+        self, class_names: tuple[str, ...], shares: tuple[int, ...] | None = None
+    ) -> int | None:
+        """Images in the classes' shares; in equal ones, as many of each as the rarest has."""
+        return capacity(self.listing(), class_names, shares)
 
     def check_own(
         self,
@@ -88,11 +105,13 @@ class ImportedConfig(GeneratorConfig):
 
     def training_payload(self) -> dict:
         """The images' content, wherever they lie."""
-        return {"kind": "imported", "content": self.listing().digest(), "rev": ORDER_REV}
+        order = {} if self.balance == "equal" else {"order": "of all"}
+        return {"kind": "imported", "content": self.listing().digest(), "rev": ORDER_REV, **order}
 
     def sampling_payload(self) -> dict:
         """How they are brought to the dataset's size."""
-        return {"kind": "imported", "rev": DECODING_REV}
+        decoding = self.identity(include=("range", "page"))
+        return {"kind": "imported", "rev": DECODING_REV, **decoding}
 
     def cost_facts(
         self, height: int, width: int, channels: int, classes: int, n_images: int | None

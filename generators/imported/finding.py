@@ -6,9 +6,9 @@ from functools import lru_cache
 
 from equigrid.generators.common import trees
 from equigrid.generators.common.decoding import is_image_name
-from equigrid.generators.common.parquet_files import normal
 from equigrid.generators.imported.listing import Folder, Image, Listing
 from equigrid.generators.imported.parquet import parquet
+from equigrid.generators.naming import normal
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAKE_NAME = re.compile(r"\d+(?: ?\((\d+)\))?\.(?:jpe?g|png)", re.IGNORECASE)

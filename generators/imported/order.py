@@ -4,6 +4,7 @@ import difflib
 
 import numpy as np
 
+from equigrid.generators import balance
 from equigrid.generators.common.rng import permutation
 from equigrid.generators.imported.listing import Listing
 
@@ -40,14 +41,19 @@ def by_class(listing: Listing, class_names: tuple[str, ...]) -> list[np.ndarray]
     return found
 
 
-def capacity(listing: Listing, class_names: tuple[str, ...]) -> int:
-    """Images of the longest prefix with as many of each class."""
-    return len(class_names) * min(map(len, by_class(listing, class_names)))
+def capacity(
+    listing: Listing, class_names: tuple[str, ...], shares: tuple[int, ...] | None = None
+) -> int:
+    """Images of the longest prefix that has the classes' shares, equal ones for None."""
+    counts = [len(positions) for positions in by_class(listing, class_names)]
+    if shares is not None:
+        return balance.longest(shares, counts)
+    return len(class_names) * min(counts)
 
 
-def accepted(listing: Listing, class_names: tuple[str, ...], seed: int) -> np.ndarray:
-    """Positions in listing.images: (images per class, classes) int64, row r the r-th image of each
-    class.
+def in_order(listing: Listing, class_names: tuple[str, ...], seed: int) -> list[np.ndarray]:
+    """Positions in listing.images, int64, of each class's images in the order in which a pool takes
+    them.
 
     A permutation per class, drawn from (seed, class).  Groups (of Parquet's rows) are permuted as
     wholes and then within themselves, so that neighbours in the pool are read together.
@@ -59,6 +65,14 @@ def accepted(listing: Listing, class_names: tuple[str, ...], seed: int) -> np.nd
     for label, positions in enumerate(by_class(listing, class_names)):
         shuffled = positions[permutation(seed, "imported order", label, len(positions))]
         columns.append(shuffled[np.argsort(rank[groups[shuffled]], kind="stable")])
+    return columns
+
+
+def accepted(listing: Listing, class_names: tuple[str, ...], seed: int) -> np.ndarray:
+    """Positions in listing.images of as many of each class: (images per class, classes) int64, row
+    r the r-th image of each class.
+    """
+    columns = in_order(listing, class_names, seed)
     shortest = min(map(len, columns))
     return np.stack([column[:shortest] for column in columns], axis=1)
 

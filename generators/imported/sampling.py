@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from equigrid.generators import balance
 from equigrid.generators.calls import SampleCall
 from equigrid.generators.common import pools
 from equigrid.generators.common.decoding import BrokenImage, decode
@@ -25,18 +26,18 @@ def sample(
 
     Raises ValueError for an image that is gone, changed or broken.
     """
-    digests, shape, classes = weights["digests"].numpy(), call.shape, call.classes
-    if digests.shape[1] != classes:
-        raise ValueError(
-            f"the imported order is that of {digests.shape[1]} classes, not of {classes}"
-        )
-    start, stop = call.start, min(call.stop, digests.size)
+    digests, shape = weights["digests"].numpy(), call.shape
+    per_class = _per_class(weights, call)
+    start, stop = call.start, min(call.stop, _length(per_class, call))
     if start >= stop:
         return np.empty((0, *shape), np.uint8), np.empty(0, np.int64)
-    labels = pools.labels(call.seed, start, stop, classes)
-    # A block of `classes` images has one of each class: image i is the (i // classes)-th of its
-    # class.
-    positions = np.arange(start, stop) // classes * classes + labels
+    labels = pools.labels(call.seed, start, stop, call.classes, call.shares)
+    if "per_class" in weights:
+        positions = _positions(labels, per_class, call)
+    else:
+        # A block of `classes` images has one of each class: image i is the (i // classes)-th of its
+        # class, and rows of the order have one of each.
+        positions = np.arange(start, stop) // call.classes * call.classes + labels
     every = places_of(weights)
     places = [every[i] for i in positions]
     listing = config.listing()
@@ -48,12 +49,47 @@ def sample(
                 "was when the pool was made"
             )
         try:
-            images[i] = fitted(decode(data), shape)
+            images[i] = fitted(decode(data, levels=config.range, page=config.page), shape)
         except BrokenImage as error:
             raise ValueError(
                 f"path: {places[i]} in {listing.root} is broken, remove it: {error}"
             ) from error
     return images, labels
+
+
+def _per_class(weights: dict[str, torch.Tensor], call: SampleCall) -> np.ndarray:
+    """Images of each class in the persisted order, (classes,) int64. Raises ValueError."""
+    if "per_class" in weights:
+        found = weights["per_class"].numpy()
+    else:
+        rows, classes = weights["digests"].shape
+        found = np.full(classes, rows)
+    if len(found) != call.classes:
+        raise ValueError(
+            f"the imported order is that of {len(found)} classes, not of {call.classes}"
+        )
+    return found
+
+
+def _length(per_class: np.ndarray, call: SampleCall) -> int:
+    """Images of the pool."""
+    if call.shares is None:
+        return call.classes * int(per_class.min())
+    return balance.longest(call.shares, per_class.tolist())
+
+
+def _positions(labels: np.ndarray, per_class: np.ndarray, call: SampleCall) -> np.ndarray:
+    """Where in an order of class after class the images from `start` on stand, whose labels (n,)
+    these are.
+    """
+    numbers = np.arange(call.start, call.start + len(labels))
+    first = np.cumsum(per_class) - per_class
+    positions = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        own = labels == label
+        before = pools.earlier(numbers[own], int(label), call.classes, call.shares)
+        positions[own] = first[label] + before
+    return positions
 
 
 def fitted(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from equigrid.generators.calls import TrainCall
 from equigrid.generators.imported.config import ImportedConfig
 from equigrid.generators.imported.listing import Listing
-from equigrid.generators.imported.order import accepted
+from equigrid.generators.imported.order import accepted, in_order
 from equigrid.generators.trainer.devices import on_rank_0
 
 _READ_AT_ONCE = 4096
@@ -25,17 +25,26 @@ def train(
 
     Returns `places`, uint8: JSON, a list of as many places as the pool has images, in their order
     by class, the r-th of each class in turn; and `digests`, (images per class, classes) int64, of
-    the encoded bytes.  They hold no path: a set that was moved serves.  Raises ValueError for a set
+    the encoded bytes.  Where the classes' shares are not equal, it is all of the set's images,
+    class after class, with `digests` (images,) int64 and `per_class` (classes,) int64, how many
+    each class has.  They hold no path: a set that was moved serves.  Raises ValueError for a set
     whose classes are not the dataset's.
     """
     height, width, channels = images.shape[1:]
     config.check(height, width, channels, call.classes, len(images), call.class_names)
     listing = config.listing()
-    order = accepted(listing, call.class_names or tuple(map(str, range(call.classes))), call.seed)
+    names = call.class_names or tuple(map(str, range(call.classes)))
+    per_class = {}
+    if config.balance == "equal":
+        order = accepted(listing, names, call.seed)
+    else:
+        columns = in_order(listing, names, call.seed)
+        per_class = {"per_class": torch.tensor([len(column) for column in columns])}
+        order = np.concatenate(columns)
     places = [listing.images[i].place for i in order.ravel()]
     digests = _digests(listing, places).reshape(order.shape)
     on_rank_0(call.log)({"step": 1, "images": len(listing.images), "accepted": order.size})
-    return {"places": _encoded(places), "digests": torch.from_numpy(digests)}
+    return {"places": _encoded(places), "digests": torch.from_numpy(digests), **per_class}
 
 
 def digest_of(data: bytes | None) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from equigrid.generators.common import pools
 from equigrid.generators.common.pixels import to_uint8
 from equigrid.generators.common.rng import seed_of
 from equigrid.generators.stable_diffusion import models, prompts
@@ -51,8 +52,12 @@ class Candidates:
         *,
         seed: int,
         device: torch.device,
+        shares: tuple[int, ...] | None = None,
     ):
-        """names: the classes in words, in the order of labels.  Loads all pre-trained parts."""
+        """names: the classes in words, in the order of labels; shares: theirs of the labels,
+        as in `pools.labels`.  Loads all pre-trained parts.
+        """
+        self.shares = shares
         self.config, self.names, self.seed = config, names, seed
         self.batch = config.sampler.batch
         self.pipeline = models.pipeline(config, device)
@@ -113,9 +118,8 @@ class Candidates:
         if self.captioner is None:
             assert self.config.prompt is not None, "there is a prompt where there are no captions"
             return {"prompt": prompts.prompt(self.config.prompt, self.names[wanted.label])}
-        # Each run of `classes` images holds each class once (pools.labels): so many of its class
-        # came before.
-        before = wanted.number // len(self.names)
+        at = np.array([wanted.number])
+        before = int(pools.earlier(at, wanted.label, len(self.names), self.shares)[0])
         number = before // self.captioner.config.images_per_caption
         text = self.captioner.caption(wanted.label, number, wanted.attempt)
         return {

@@ -44,7 +44,9 @@ def sample(
     bounds = _bounds(weights, config, names)
     images = np.empty((stop - start, *call.shape), np.uint8)
     rows: list[dict] = []
-    candidates = Candidates(config, names, seed=call.seed, device=torch.device(call.device))
+    candidates = Candidates(
+        config, names, seed=call.seed, device=torch.device(call.device), shares=call.shares
+    )
     size = config.sampler.batch if bounds is None else WINDOW
     for first in range(start - start % size, stop, size):
         for number, (attempt, made) in enumerate(
@@ -57,7 +59,7 @@ def sample(
                 )
                 rows.append({**made.facts, **filtered})
     call.facts({name: [row[name] for row in rows] for name in rows[0]} if rows else {})
-    return images, pools.labels(call.seed, start, stop, call.classes)
+    return images, pools.labels(call.seed, start, stop, call.classes, call.shares)
 
 
 def _window(
@@ -66,7 +68,9 @@ def _window(
     """For each of the images first .. first + size - 1 (attempt, candidate) of the first one that
     is kept.
     """
-    labels = pools.labels(candidates.seed, first, first + size, len(candidates.names))
+    labels = pools.labels(
+        candidates.seed, first, first + size, len(candidates.names), candidates.shares
+    )
     kept: dict[int, tuple[int, Candidate]] = {}
     for attempt in range(_ATTEMPTS):
         wanted = [

@@ -41,6 +41,7 @@ OF_DATASETS = {
     "classes": "A file of your own that lists WordNet ids, and names if you like.",
     "allow_broken": "Images that may fail to decode; they are left out.",
     "range": "The grey levels that become 0 and 255.",
+    "page": "Which image of a stack or an animation is taken, from 1 on; null: the first.",
     "channels": "1 keeps grey images grey, 3 makes all RGB.",
     "image": "The column of encoded images.",
     "labels": "A table of labels (CSV, TSV or Parquet) in place of class folders.",

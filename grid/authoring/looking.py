@@ -5,7 +5,7 @@ options it can be read.
 import inspect
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,9 @@ from equigrid.generators.common import parquet_files, trees
 from equigrid.grid.datasets import catalogue
 from equigrid.grid.datasets.sources import splitting, table
 from equigrid.grid.datasets.sources.base import Source
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import UserError, near
 
-TABLES = (".csv", ".tsv", ".tab")
+PLACES = ("imagefolder", "parquet", "npz")  # kinds of sources that are no names of sets
 TEST = 0.2
 _WHOM = (
     "patient", "subject", "participant", "volunteer", "person", "donor", "animal", "mouse",
@@ -46,17 +46,22 @@ class Found(NamedTuple):
         return Found(mapping, catalogue.source(mapping), reasons)
 
 
-def look(place: str, group: str | None = None) -> Found:
+def look(
+    place: str, options: Mapping[str, Any] | None = None, *, keep_groups: bool = True
+) -> Found:
     """The set at a place: a folder, a table, an .npz file, Parquet files, a URI, or the name of a
-    known set. group: the column or pattern that tells groups. Raises UserError.
+    known set. options: as a spec has them, such as size or group. keep_groups: whether a column
+    that seems to say which images belong together is taken for that. Raises UserError.
     """
     first: UserError | None = None
     for mapping, why in _candidates(place):
+        if options:
+            mapping = {**({mapping: None} if isinstance(mapping, str) else mapping), **options}
         try:
-            return _opened(mapping, why, group)
+            return _opened(mapping, why, keep_groups=keep_groups)
         except UserError as error:
             first = first or error
-    raise first or UserError(f"init: {place}: holds no labelled images")
+    raise first or UserError(f"{place}: holds no labelled images")
 
 
 def takes(kind: str, option: str) -> bool:
@@ -92,7 +97,9 @@ def _candidates(place: str) -> Iterator[tuple[str | dict[str, Any], dict[str, st
     if not os.path.lexists(path):
         if place not in catalogue.SOURCES:
             right = "name a folder, a table of labels, an .npz file or Parquet files"
-            raise UserError(f"init: there is no {path.absolute()}; {right}")
+            names = [name for name in catalogue.SOURCES if name not in PLACES]
+            called = f"and no set is called {place!r:.60}{near(place, names)}"
+            raise UserError(f"there is no {path.absolute()!s:.300}, {called}; {right}")
         yield place, {}
         return
     path = path.absolute()
@@ -101,13 +108,13 @@ def _candidates(place: str) -> Iterator[tuple[str | dict[str, Any], dict[str, st
         yield from _of_folder(path)
     elif ending == ".npz":
         yield {"npz": str(path)}, {}
-    elif ending in TABLES or (ending == ".parquet" and not _holds_images(path)):
+    elif ending in table.ENDINGS or (ending == ".parquet" and not _holds_images(path)):
         yield _of_table(path, path.parent)
     elif ending == ".parquet":
         yield {"parquet": str(path)}, {}
     else:
         right = "name a folder, a table of labels (CSV, TSV), an .npz file or Parquet files"
-        raise UserError(f"init: {path} is none of these; {right}")
+        raise UserError(f"{path} is none of these; {right}")
 
 
 def _of_folder(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
@@ -115,7 +122,7 @@ def _of_folder(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         names = [entry.name for entry in trees.entries(str(path)) if not trees.is_folder(entry)]
         packed, _ = parquet_files.find(str(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"init: {path}: {error}") from error
+        raise UserError(f"{path}: {error}") from error
     tables = [path / name for name in names if _is_table(path / name)]
     if packed and not all(path / file.name in tables for file in packed):
         yield {"parquet": str(path)}, {}
@@ -136,14 +143,12 @@ def _of_table(path: Path, folder: Path) -> tuple[dict[str, Any], dict[str, str]]
 
 
 def _is_table(path: Path) -> bool:
-    """Whether a file is a table with a column of files and one of classes."""
+    """Whether a file is a table with a column of files."""
     ending = path.suffix.lower()
-    if ending not in (*TABLES, ".parquet") or (ending == ".parquet" and _holds_images(path)):
+    if ending not in (*table.ENDINGS, ".parquet") or (ending == ".parquet" and _holds_images(path)):
         return False
     columns = [name.lower() for name in columns_of(path)]
-    return any(name in columns for name in table.FILES) and any(
-        name in columns for name in parquet_files.LABELS
-    )
+    return any(name in columns for name in table.FILES)
 
 
 def columns_of(path: Path) -> list[str]:
@@ -188,7 +193,7 @@ def _wordnet(path: Path) -> bool:
 # With which options -------------------------------------------------------------------------------
 
 
-def _opened(mapping: str | dict[str, Any], why: dict[str, str], group: str | None) -> Found:
+def _opened(mapping: str | dict[str, Any], why: dict[str, str], *, keep_groups: bool) -> Found:
     """The source of a line, with a split of our own where it brings none, and its groups kept
     together. Raises UserError.
     """
@@ -196,9 +201,7 @@ def _opened(mapping: str | dict[str, Any], why: dict[str, str], group: str | Non
         return Found(mapping, catalogue.source(mapping), why)
     kind = next(iter(mapping))
     base = Found(mapping, None, why)  # type: ignore[arg-type]  # opened below
-    columns = _group_columns(mapping, kind)
-    if group is not None:
-        columns = [group]
+    columns = [] if "group" in mapping else _group_columns(mapping, kind)
     because = "images of one group (patient, scene) stay on one side of every split"
     try:
         plain = catalogue.source(mapping)
@@ -208,7 +211,7 @@ def _opened(mapping: str | dict[str, Any], why: dict[str, str], group: str | Non
         without = error
     else:
         found = base._replace(source=plain)
-        if not columns or not takes(kind, "group"):
+        if not columns or not takes(kind, "group") or not keep_groups:
             return found
         return found.with_(because, group=columns[0])
     held = {**mapping, "test": TEST}

@@ -42,7 +42,9 @@ def propose(
     size: int | None = None,
 ) -> Proposal:
     """A spec for the set at `place`. Raises UserError."""
-    found, shape = _sized(looking.look(place, group), machine, size)
+    found, shape = _sized(
+        looking.look(place, {} if group is None else {"group": group}), machine, size
+    )
     kind = "gpu" if machine.gpus else "cpu"
     sizes, amounts = _bases(shape, kind)
     generator, why_generator = _generator(shape, kind)
@@ -107,7 +109,8 @@ def _sized(
     elif wanted is not None:
         raise UserError(f"init: --size: {kind} is stored as it is; leave --size out")
     if shape is None:
-        raise UserError(f"init: {found.source.name}: no image of it can be decoded; mend them")
+        found.source.contents()  # says why none can be decoded
+        raise UserError(f"init: {found.source.name}: set its size, e.g. --size 32")
     if isinstance(found.dataset, dict) and looking.takes(kind, "channels"):
         found, shape = _in_grey(found, shape)
     return found, shape
@@ -253,7 +256,8 @@ def _about(found: looking.Found, shape: Shape, machine: Machine, uneven: bool) -
         lines.append(
             f"The classes are uneven: {most[0]:,} of {most[1]!r}, {least[0]:,} of {least[1]!r}. "
             "Look at balanced accuracy (`equigrid report --metric balanced_accuracy`); the recipe "
-            "takes `class_weights: balanced`."
+            "takes `class_weights: balanced`, the generator `balance: as_data` for synthetic "
+            "images in the same proportions."
         )
     if max(shape.height, shape.width) > LARGEST["gpu" if machine.gpus else "cpu"]:
         lines.append(

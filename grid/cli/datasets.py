@@ -1,7 +1,7 @@
 """Datasets, before they are planned with."""
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import print_json
 from equigrid.grid.cli.options import Json
 from equigrid.grid.errors import UserError
+
+if TYPE_CHECKING:
+    from equigrid.grid.authoring.looking import Found
 
 app = typer.Typer(
     name="dataset", help="Look at a dataset.", no_args_is_help=True, rich_markup_mode=None
@@ -39,27 +42,59 @@ def inspect(
             help="An option of the dataset as a spec writes it, such as size=32 or test=0.2.",
         ),
     ] = None,
+    near_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--near-duplicates",
+            help="Look for images that are another one, saved again, shifted, lighter or darker.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what a set looks like to us: classes, counts, sizes, copies, broken files, columns."""
-    from equigrid.grid.datasets import catalogue, inspection
-    from equigrid.grid.spec import load
+    from equigrid.grid.authoring import looking
+    from equigrid.grid.datasets import inspection
 
-    if place.endswith((".yaml", ".yml")):
-        spec: Any = load(place).dataset
-    else:
-        spec = inspection.guess(place)
-    if options := _options(option or []):
-        spec = {**({spec: None} if isinstance(spec, str) else spec), **options}
-    src = catalogue.source(spec)
+    read = _of_spec(place, _options(option or [])) or looking.look(
+        place, _options(option or []), keep_groups=False
+    )
     try:
-        found = inspection.inspect(src, None if as_json else _progress)
+        found = inspection.inspect(
+            read.source, None if as_json else _progress, near_duplicates=near_duplicates
+        )
     except ValueError as error:
         raise error if isinstance(error, UserError) else UserError(f"dataset: {error}") from error
     if as_json:
-        print_json(found)
+        print_json({**found, "dataset": read.dataset, "why": read.why})
     else:
         streams.say(inspection.text(found))
+        streams.say(f"  in a spec: dataset: {_as_yaml(read.dataset)}")
+        for name, reason in read.why.items():
+            streams.say(f"  {name}: {reason}")
+
+
+def _of_spec(place: str, options: dict) -> "Found | None":
+    """The dataset of a spec's file; None for another place. Raises UserError."""
+    if not place.endswith((".yaml", ".yml")):
+        return None
+    from equigrid.grid.authoring.looking import Found
+    from equigrid.grid.datasets import catalogue
+    from equigrid.grid.spec import load
+
+    named: Any = load(place).dataset
+    if options:
+        named = {**({named: None} if isinstance(named, str) else named), **options}
+    return Found(named, catalogue.source(named), {})
+
+
+def _as_yaml(dataset: Any) -> str:
+    """On one line, as one may write it into a spec."""
+    import yaml
+
+    text = yaml.safe_dump(
+        dataset, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000
+    )
+    return text.removesuffix("...\n").strip()
 
 
 def _options(texts: list[str]) -> dict:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from equigrid.generators.common.parquet_files import normal
+from equigrid.generators.naming import normal
 from equigrid.grid.datasets import shards
 from equigrid.grid.datasets.sources import medmnist
 from equigrid.grid.datasets.sources.base import SPLITS, Shape, Source

@@ -20,6 +20,7 @@ import numpy as np
 from equigrid.generators.common import pools
 from equigrid.grid.datasets import catalogue, shards
 from equigrid.grid.datasets.sources.base import (
+    LEVELS,
     SPLITS,
     Batch,
     Contents,
@@ -34,8 +35,6 @@ from equigrid.grid.store import Store, layout
 
 SHOWN = 3  # broken images named in an error
 LISTED = 20  # duplicates listed in a manifest
-LEVELS = 65_535  # of 16-bit grey images
-USED = 0.1  # the part of them below which a set is told that it is nearly black
 
 
 class Unit(NamedTuple):
@@ -364,14 +363,16 @@ def told_of(src: Source, told: Told) -> list[str]:
     lines = []
     if told.paged:
         what = f"{told.paged:,} images have several pages or frames, such as {told.first}"
-        lines.append(f"{what}: the first of each is taken")
+        page = src.state.get("page")
+        first = "the first of each is taken; page: 2 would take the second"
+        lines.append(f"{what}: {f'page {page} of each is taken' if page else first}")
     low, high = told.low, told.high
-    if low is None or high is None or "range" in src.state:
+    if low is None or high is None or "range" in src.state or told.faint <= told.deep / 2:
         return lines
-    if high - low < LEVELS * USED:
-        above = 2 ** max(1, high.bit_length()) - 1
-        used = f"{low:,} to {high:,} of {LEVELS:,} grey levels are used"
-        lines.append(f"{used}: stored with hardly any contrast; set range: [0, {above}]")
+    used = f"{low:,} to {high:,} of {LEVELS:,} levels are used by {told.faint:,} images"
+    above = 2 ** max(1, high.bit_length()) - 1
+    right = "save them with 8 bits" if told.coloured else f"set range: [0, {above}]"
+    lines.append(f"{used}: stored with hardly any contrast; {right}")
     return lines
 
 

@@ -4,16 +4,14 @@ nothing is written.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from equigrid.generators.common import parquet_files
 from equigrid.generators.common.decoding import BrokenImage, decode_and_see
-from equigrid.grid.datasets import catalogue, ingest
+from equigrid.grid.datasets import ingest
+from equigrid.grid.datasets import near_duplicates as near
 from equigrid.grid.datasets.sources.base import SPLITS, Contents, Source, Told
-from equigrid.grid.errors import UserError, near
 
 UNIT = 512  # images read at once
 LISTED = 20  # sizes, broken images, files passed over
@@ -28,49 +26,40 @@ class _Image(NamedTuple):
     broken: str = ""
 
 
-def guess(place: str) -> dict | str:
-    """What a spec's `dataset` would say of a place: a set's name, an .npz, Parquet files, a folder
-    of class folders, or a table of labels in a folder. Raises UserError.
+class _Seen(NamedTuple):
+    """What near-duplicates are told by: of each image its split, where it lies, its label, a hash
+    of its pixels and its thumbnail.
     """
-    if place in catalogue.SOURCES:
-        return place
-    if "://" in place:
-        return {"parquet": place}
-    path = Path(place).expanduser()
-    try:
-        is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, ValueError):
-        is_file = is_folder = False
-    ending = path.suffix.lower()
-    if is_file and ending in (".npz", ".parquet"):
-        return {ending[1:]: place}
-    if is_file and ending in (".csv", ".tsv"):
-        return {"imagefolder": str(path.parent), "labels": str(path.absolute())}
-    if not is_folder:
-        what = "is no folder, no .npz, .parquet or table (.csv)" if is_file else "is not there"
-        names = [
-            name for name in catalogue.SOURCES if name not in ("imagefolder", "parquet", "npz")
-        ]
-        raise UserError(f"{place} {what}, and no set's name{near(place, names)}")
-    try:
-        found, _ = parquet_files.find(str(path.absolute()))
-    except parquet_files.BadFiles as error:
-        raise UserError(f"dataset: parquet: {error}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{place} cannot be listed: {error}") from error
-    return {"parquet" if found else "imagefolder": place}
+
+    splits: list[str]
+    places: list[str]
+    labels: list[int]
+    hashes: list[bytes]
+    thumbnails: list[np.ndarray]
+
+    def add(self, split: str, place: str, label: int, digest: bytes, small: np.ndarray) -> None:
+        self.splits.append(split)
+        self.places.append(place)
+        self.labels.append(label)
+        self.hashes.append(digest)
+        self.thumbnails.append(small)
 
 
-def inspect(src: Source, report: Callable[[int, int], None] | None = None) -> dict:
+def inspect(
+    src: Source, report: Callable[[int, int], None] | None = None, *, near_duplicates: bool = False
+) -> dict:
     """Classes, counts, sizes, copies, broken and passed-over files of a set, as JSON.
 
-    report: told (images done, images in all). Raises UserError.
+    report: told (images done, images in all). near_duplicates: whether to look for those too, which
+    takes memory for a thumbnail of each image, and time that grows with the square of their number.
+    Raises UserError.
     """
     contents = src.contents()
     sizes: Counter[str] = Counter()
     broken, told, grey = [], Told(), 0
     hashes: dict[str, list[bytes]] = {split: [] for split in contents.counts}
     labels: dict[str, list[int]] = {split: [] for split in contents.counts}
+    seen, side = _Seen([], [], [], [], []), near.side_of(*contents.image[:2])
     total = sum(contents.counts.values())
     for done, image in enumerate(_images(src, contents), start=1):
         if report:
@@ -84,6 +73,10 @@ def inspect(src: Source, report: Callable[[int, int], None] | None = None) -> di
         told = told.with_(image.told)
         hashes[image.split].append(ingest.hash_of(image.pixels))
         labels[image.split].append(image.label)
+        if near_duplicates:
+            place = image.where or f"{image.split} {len(labels[image.split]) - 1}"
+            own = (image.split, place, image.label, hashes[image.split][-1])
+            seen.add(*own, near.thumbnail(image.pixels, side))
     counted = {split: np.array(found, np.int64) for split, found in labels.items()}
     copies = ingest.duplicates(
         {split: np.frombuffer(b"".join(found), "V16") for split, found in hashes.items()}, counted
@@ -99,12 +92,36 @@ def inspect(src: Source, report: Callable[[int, int], None] | None = None) -> di
         "stored": list(contents.image), "duplicates": copies, "broken": broken[:LISTED],
         "n_broken": len(broken), "passed_over": list(contents.skipped[:LISTED]),
         "n_passed_over": len(contents.skipped), "told": [*src.told, *ingest.told_of(src, told)],
-        "groups_apart": src.grouped,
+        "groups_apart": src.grouped, "split_here": src.split_here,
+        **({"near_duplicates": _near_duplicates(seen)} if near_duplicates else {}),
     }  # fmt: skip
 
 
+def _near_duplicates(seen: _Seen) -> dict:
+    """How many images nearly repeat another: of train by themselves, of test that are in train, and
+    so on; with those of them under another class, and `first`, the nearest: [the one, the other,
+    part of the variance left unexplained]. Copies, equal in every pixel, are counted elsewhere.
+    """
+    found = near.find(np.stack(seen.thumbnails)) if seen.thumbnails else None
+    images: dict[str, set[int]] = {}
+    first: list[list] = []
+    other_class: set[int] = set()
+    for (one, other), distance in zip(*(found or ([], []))):
+        if seen.hashes[one] == seen.hashes[other]:
+            continue
+        one, other = sorted((one, other), key=lambda i: (SPLITS.index(seen.splits[i]), i))
+        splits = dict.fromkeys((seen.splits[one], seen.splits[other]))
+        images.setdefault("_".join(splits), set()).add(int(other))
+        if seen.labels[one] != seen.labels[other]:
+            other_class.add(int(other))
+        if len(first) < LISTED:
+            first.append([seen.places[one], seen.places[other], round(float(distance), 5)])
+    counts = {pair: len(numbers) for pair, numbers in images.items()}
+    return {**counts, "other_class": len(other_class), "first": first}
+
+
 def _images(src: Source, contents: Contents) -> Iterator[_Image]:
-    levels = src.state.get("range")
+    levels, page = src.state.get("range"), src.state.get("page")
     for split, n in contents.counts.items():
         step = n if contents.from_start else UNIT
         for start in range(0, n, step):
@@ -116,14 +133,11 @@ def _images(src: Source, contents: Contents) -> Iterator[_Image]:
                 continue
             for _, where, data, label in contents.raw(unit):
                 try:
-                    pixels, seen = decode_and_see(data, levels=levels and tuple(levels))
+                    pixels, seen = decode_and_see(data, levels=levels and tuple(levels), page=page)
                 except BrokenImage as error:
                     yield _Image(split, where, label, None, Told(), str(error)[:120])
                     continue
-                low, high = seen.levels or (None, None)
-                paged = seen.pages > 1
-                told = Told(low, high, int(paged), where if paged else "")
-                yield _Image(split, where, label, pixels, told)
+                yield _Image(split, where, label, pixels, Told.of(seen, where))
 
 
 def text(found: dict) -> str:
@@ -141,7 +155,9 @@ def text(found: dict) -> str:
     if len(sizes) > 1 and (height, width) == tuple(map(int, next(iter(found["sizes"])).split("×"))):
         lines.append("  several sizes: set size, e.g. size: 32")
     lines += [f"  {line}" for line in found["told"]]
-    lines += [f"  {line}" for line in _copies(found["duplicates"])]
+    lines += [f"  {line}" for line in _copies(found["duplicates"], found["split_here"])]
+    if (alike := found.get("near_duplicates")) is not None:
+        lines += [f"  {line}" for line in _alike(alike)]
     for name, n, some in (
         ("broken", found["n_broken"], found["broken"]),
         ("passed over as no images", found["n_passed_over"], found["passed_over"]),
@@ -151,13 +167,30 @@ def text(found: dict) -> str:
     return "\n".join(lines)
 
 
-def _copies(copies: dict) -> Iterator[str]:
+def _copies(copies: dict, split_here: bool) -> Iterator[str]:
+    left_out = " (the split is made here: ingest leaves them out of train)" if split_here else ""
     if "train" in copies:
         other = f", {copies['labels']:,} under another class" if "labels" in copies else ""
         yield f"copies: {copies['train']:,} train images repeat an earlier one{other}"
     for pair, n in copies.items():
         if "_" in pair and n:
             one, two = pair.split("_")
-            yield f"copies: {n:,} {two} images are in {one} too"
+            yield f"copies: {n:,} {two} images are in {one} too{left_out if one == 'train' else ''}"
     if "first" not in copies:
         yield "copies: none, pixel by pixel"
+
+
+def _alike(found: dict) -> Iterator[str]:
+    for pair, n in found.items():
+        if pair in SPLITS:
+            yield f"near-duplicates: {n:,} {pair} images nearly repeat an earlier one"
+        elif pair not in ("other_class", "first"):
+            one, two = pair.split("_")
+            yield f"near-duplicates: {n:,} {two} images nearly repeat one of {one}"
+    if not found["first"]:
+        yield "near-duplicates: none (crops, turned and mirrored images are not looked for)"
+        return
+    if found["other_class"]:
+        yield f"near-duplicates: {found['other_class']:,} of them are under another class"
+    for one, other, distance in found["first"][:3]:
+        yield f"  {other} is nearly {one} ({distance:.2%} of its variance differs)"

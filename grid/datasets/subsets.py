@@ -11,31 +11,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from equigrid.generators.balance import apportioned
 from equigrid.generators.common import pools
 from equigrid.generators.common.rng import permutation, seed_of
 
 HELD_OUT_SEED = seed_of(0, "held out")
 
 
-def class_sequence(counts: np.ndarray) -> np.ndarray:
-    """The class of each place in the stratified order. counts: (k,) int images per class; returns
-    (sum,) int64.
-
-    The divisor method with odd divisors gives the next place to the class with the largest
-    counts[c] / (2 s + 1), s being the places it has; that orders all places by (s + 1/2) /
-    counts[c]. Ties go to the larger class, then to the lower label.
-    """
-    counts = np.asarray(counts, dtype=np.int64)
-    classes = np.repeat(np.arange(len(counts)), counts)
-    rank = np.arange(len(classes)) - np.repeat(np.cumsum(counts) - counts, counts)
-    turn = (2 * rank + 1) / counts[classes]
-    return classes[np.lexsort((classes, -counts[classes], turn))]
-
-
 def subset_counts(counts: ArrayLike, n: int) -> np.ndarray:
     """Images of each class in the subset of n: (k,) int64."""
     every = np.asarray(counts)
-    return np.bincount(class_sequence(every)[:n], minlength=len(every))
+    return np.bincount(apportioned(every)[:n], minlength=len(every))
 
 
 def counts_left(counts: ArrayLike, held_out: int) -> np.ndarray:
@@ -50,7 +36,7 @@ def smallest_complete(counts: ArrayLike) -> int:
     every = np.asarray(counts)
     if not np.all(every > 0):
         raise ValueError(f"class {int(np.argmin(every))} has no image")
-    sequence = class_sequence(every)
+    sequence = apportioned(every)
     return int(max(np.argmax(sequence == c) for c in range(len(every)))) + 1
 
 
@@ -60,7 +46,7 @@ def order(labels: np.ndarray, seed: int) -> np.ndarray:
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels)
-    sequence = class_sequence(counts)
+    sequence = apportioned(counts)
     result = np.empty(len(labels), dtype=np.int64)
     for c in range(len(counts)):
         members = np.flatnonzero(labels == c)
@@ -122,16 +108,18 @@ def _of(labels: np.ndarray, indices: np.ndarray, classes: Sequence[int] | None) 
     return indices if classes is None else indices[np.isin(labels[indices], classes)]
 
 
-def copies(labels: np.ndarray, base: np.ndarray, n: int, seed: int) -> np.ndarray:
+def copies(
+    labels: np.ndarray, base: np.ndarray, n: int, seed: int, shares: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Indices of n repeated base images, class-balanced in every prefix as a pool of synthetic
     images is.
 
-    labels: (N,) int64 of the whole set; base: indices of the base subset. Within a class the base's
-    images come round one after another in an order by (seed, class), so none is used twice before
-    all were once.
+    labels: (N,) int64 of the whole set; base: indices of the base subset; shares: the classes'
+    shares, as of a pool. Within a class the base's images come round one after another in an order
+    by (seed, class), so none is used twice before all were once.
     """
     classes = int(labels.max()) + 1
-    wanted = pools.labels(seed, 0, n, classes)
+    wanted = pools.labels(seed, 0, n, classes, shares)
     result = np.empty(n, dtype=np.int64)
     for c in range(classes):
         places = np.flatnonzero(wanted == c)

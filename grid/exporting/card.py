@@ -70,6 +70,7 @@ def _facts(export: Export) -> dict[str, Any]:
         "training_images": subset and subset.n,
         "subset_seed": subset and subset.subset_seed,
         "generator_seed": training.seed,
+        "balance": export.plan.resolved.generators[export.pool.generator].config.balance,
         "images": export.n,
         "memorised": memorised(export),
     }
@@ -93,7 +94,8 @@ def _text(export: Export) -> str:
         "**No image here is real.** They come from a generative model, and share its faults.",
         "",
         f"- Images: {export.n:,} of {shape.height}×{shape.width}, {_channels(shape.channels)}, in "
-        f"{len(shape.classes)} classes; labels are what the generator was asked for.",
+        f"{len(shape.classes)} classes; labels are what the generator was asked for, "
+        f"{_balance(facts['balance'])}.",
         f"- Generator: `{facts['kind']}`, {facts['setting']} set: {learned}; seed "
         f"{facts['generator_seed']}.",
         f"- Memorised: {_memorised(export)}",
@@ -127,6 +129,13 @@ def training_mapping(export: Export) -> dict[str, Any]:
         for key, value in export.training.mapping.items()
         if not (isinstance(value, str) and ("/" in value or "\\" in value))
     }
+
+
+def _balance(balance: str | dict[str, float]) -> str:
+    if isinstance(balance, dict):
+        return "in shares of " + ", ".join(f"{name} {share:g}" for name, share in balance.items())
+    words = {"equal": "as many of each class", "as_data": "in the proportions of the training set"}
+    return words[balance]
 
 
 def _channels(channels: int) -> str:

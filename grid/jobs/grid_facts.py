@@ -152,9 +152,19 @@ class GridFacts:
         """A recipe at a size. Raises UserError."""
         sizes = {"n_base": n_base, "n_total": n_total, "n_dataset": self.n_train}
         try:
-            return recipes.resolve(self.recipes[name], **sizes, classifier=classifier)
+            resolved = recipes.resolve(self.recipes[name], **sizes, classifier=classifier)
         except ValueError as error:
             raise UserError(f"recipe {name}: {error}") from error
+        self.check_streamed(resolved, n_total, f"recipe {name}")
+        return resolved
+
+    def check_streamed(
+        self, recipe: ResolvedRecipe, n_total: int, where: str, patch_px: int | None = None
+    ) -> None:
+        """Raises UserError for a recipe that so many images of this size cannot be trained by."""
+        if recipe.class_weights != "none" and self.stream(n_total, patch_px):
+            what = f"{n_total:,} images of this size are streamed, and not counted by class"
+            raise UserError(f"{where}: class_weights: {what}; leave it out, or add fewer images")
 
     def stream(self, n_total: int, patch_px: int | None = None) -> Stream | None:
         """How so many images are read where they are too large for a device; None where they are

@@ -63,12 +63,14 @@ def real_indices(request: Request, chosen: Subset) -> np.ndarray:
     return _subset(request, chosen)
 
 
-def copies_indices(request: Request, base: Subset, n: int, *, dataset: str) -> np.ndarray:
+def copies_indices(
+    request: Request, base: Subset, n: int, *, dataset: str, shares: tuple[int, ...] | None = None
+) -> np.ndarray:
     """Indices of n repeated images of the base, in the order in which they come. dataset: the
-    fingerprint.
+    fingerprint. shares: the classes' shares.
     """
     seed = seed_of(dataset, "copies", base.subset_seed or 0)
-    return subsets.copies(labels(request), _subset(request, base), n, seed)
+    return subsets.copies(labels(request), _subset(request, base), n, seed, shares)
 
 
 def held_out_indices(request: Request, n: int) -> np.ndarray:

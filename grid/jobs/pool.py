@@ -11,11 +11,14 @@ from equigrid.grid.store.layout import POOLS
 
 @dataclass(frozen=True, kw_only=True)
 class PoolIdentity(Identified):
-    """What determines the images of a pool. generator: the id of the training."""
+    """What determines the images of a pool. generator: the id of the training. shares: the
+    classes' shares of the labels, where they are not equal.
+    """
 
     generator: str
     sampler: Mapping[str, Any]
     classes: int
+    shares: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class Pool:
 class PlannedPool:
     """A pool in a plan. training: the job that trains its generator. mapping: the configuration by
     which it is sampled. capacity: the most images that it can have, where there is a most. n_used:
-    the images that trials use of it.
+    the images that trials use of it. shares: the classes' shares of its labels, None for equal
+    ones.
     """
 
     pool: Pool
@@ -58,6 +62,7 @@ class PlannedPool:
     mapping: Mapping[str, Any]
     capacity: int | None
     n_used: int
+    shares: tuple[int, ...] | None = None
 
     def at_most(self, n: int) -> int:
         """n, or as many as it can have."""

@@ -34,7 +34,7 @@ MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would 
 class ShardPayload(Payload):
     """`size` images of a pool from number `start` on. The job's id names them: see `PoolIdentity`
     for what determines the pool's. generator: the id of the training. mapping: the configuration by
-    which the pool is sampled.
+    which the pool is sampled. shares: the classes' shares of its labels.
     """
 
     pool: str
@@ -44,6 +44,7 @@ class ShardPayload(Payload):
     start: int
     size: int
     seed: int
+    shares: tuple[int, ...] | None = None
 
 
 def planned(pool: PlannedPool, n: int) -> list[Job]:
@@ -58,6 +59,7 @@ def planned(pool: PlannedPool, n: int) -> list[Job]:
             start=own.shard(index).start,
             size=len(own.shard(index)),
             seed=seed,
+            shares=pool.shares,
         )
         for index in range(own.shards(n))
     )
@@ -81,7 +83,7 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
     images, labels = registry.sample(
         weights_here, config, classes=request.classes, class_names=request.class_names,
         shape=request.image_shape, seed=payload.seed, start=start, stop=start + payload.size,
-        device=device, facts=columns.update,
+        shares=payload.shares, device=device, facts=columns.update,
     )  # fmt: skip
     seconds = time.perf_counter() - clock
     if not len(images):

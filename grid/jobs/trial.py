@@ -49,9 +49,12 @@ EVALUATED_AT_ONCE_BYTES = 2**30  # a larger test set is evaluated shard by shard
 
 @dataclass(frozen=True, kw_only=True)
 class Copies(Identified):
-    """So many images of the base, each repeated: the control for synthetic ones."""
+    """So many images of the base, each repeated: the control for synthetic ones. shares: the
+    classes' shares of them, as of the pools that they are the control for; None for equal ones.
+    """
 
     n: int
+    shares: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +86,11 @@ def training_parts(request: Request[TrialPayload]) -> list[inputs.Part]:
     payload = request.payload
     found = inputs.parts(request.train, inputs.real_indices(request, payload.real))
     if payload.copies:
-        n, of = payload.copies.n, payload.dataset
-        found += inputs.parts(
-            request.train, inputs.copies_indices(request, payload.real, n, dataset=of)
-        )
+        indices = inputs.copies_indices(
+            request, payload.real, payload.copies.n, dataset=payload.dataset,
+            shares=payload.copies.shares,
+        )  # fmt: skip
+        found += inputs.parts(request.train, indices)
     if payload.syn and payload.zero_shot:
         unseen = payload.zero_shot["unseen"]
         found += inputs.parts(request.syn, inputs.indices_of(request, payload.syn, unseen))

@@ -19,7 +19,9 @@ class Seeds(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """The amounts of one arm at one base size: what is added to `n_base` images."""
+    """The amounts of one arm at one base size: what is added to `n_base` images. shares: the
+    classes' shares of copies, None for equal ones.
+    """
 
     arm: str
     recipe: str
@@ -29,6 +31,7 @@ class Arm(NamedTuple):
     n_real_added: int = 0
     n_syn: int = 0
     n_copies: int = 0
+    shares: tuple[int, ...] | None = None
     generator: GeneratorChoice | None = None
 
     @property
@@ -51,14 +54,42 @@ def arms_of(resolved: Resolved, grid: GridFacts) -> list[Arm]:
     UserError for amounts that the dataset or a generator cannot supply.
     """
     found: dict[tuple, Arm] = {}
+    of_copies = _of_copies(resolved, grid)
     for number, block in enumerate(resolved.spec.blocks):
-        for arm in _arms(block, number, resolved, grid):
+        for arm in _arms(block, number, resolved, grid, of_copies):
             key = (*arm[:-1], arm.generator and arm.generator.name)
             found.setdefault(key, arm)
     return list(found.values())
 
 
-def _arms(block: Block, number: int, resolved: Resolved, grid: GridFacts) -> Iterator[Arm]:
+def _of_copies(resolved: Resolved, grid: GridFacts) -> tuple[int, ...] | None:
+    """The classes' shares of `copies`: those of the pools that they are the control for. Raises
+    UserError where the grid's pools have several.
+    """
+    blocks = resolved.spec.blocks
+    if not any(block.copies for block in blocks):
+        return None
+    used = [name for block in blocks for name in block.syn]
+    used += [mix.generator for block in blocks for mix in block.mixes]
+    by_name = {name: resolved.generators[name].shares(grid.shape, grid.repeated) for name in used}
+    if len(set(by_name.values())) > 1:
+        first = next(iter(by_name))
+        other = next(name for name in by_name if by_name[name] != by_name[first])
+        what = (
+            f"copies follow the balance of the pools, and {first} and {other} have different ones"
+        )
+        right = "give them one balance, or a grid each (what two grids share is trained once)"
+        raise UserError(f"generators.{other}.balance: {what}; {right}")
+    return next(iter(by_name.values()), None)
+
+
+def _arms(
+    block: Block,
+    number: int,
+    resolved: Resolved,
+    grid: GridFacts,
+    of_copies: tuple[int, ...] | None,
+) -> Iterator[Arm]:
     where = f"blocks.{number}"
     spec = resolved.spec
     recipe = recipe_name(block.recipe, f"custom {number}") if block.recipe else resolved.recipe_name
@@ -86,7 +117,7 @@ def _arms(block: Block, number: int, resolved: Resolved, grid: GridFacts) -> Ite
                 yield Arm("syn", *own, n, nominal, n_syn=count, generator=choice)
         for amount in block.copies:
             count = _whole(amount.count(nominal, 0), amount, f"{where}.copies")
-            yield Arm("copies", *own, n, nominal, n_copies=count)
+            yield Arm("copies", *own, n, nominal, n_copies=count, shares=of_copies)
         for i, mix in enumerate(block.mixes):
             place = f"{where}.mixes.{i}"
             choice = _generator(mix.generator, n, f"{place}.syn.{mix.generator}", resolved)
@@ -146,12 +177,15 @@ def _synthetic(
         raise UserError(
             f"{where}: {count:,} synthetic images; {MOST_SYNTHETIC:,} of a pool are the most"
         )
-    most = choice.capacity(grid.shape.classes)
+    shares = choice.shares(grid.shape, grid.repeated)
+    most = choice.capacity(grid.shape.classes, shares)
     if most is not None and grid.drawn(count) > most:
         classes, seen = len(grid.shape.classes), len(grid.seen or ())
         balanced = most * (classes - seen) // classes
         of = "unseen classes" if seen else "classes"
         have = f"{choice.name} has {balanced:,} that are balanced over the {of}"
+        if shares:
+            have = f"{choice.name} has {most:,} in the classes' shares that balance says"
         raise UserError(f"{where}: {count:,} images; {have}")
     return count
 

@@ -152,7 +152,7 @@ def _trials(
     pool: PlannedPool | None,
 ) -> Iterator[TrialPayload]:
     syn = Synthetic(pool=pool.pool.id, n=arm.n_syn) if pool else None
-    copies = Copies(n=arm.n_copies) if arm.n_copies else None
+    copies = Copies(n=arm.n_copies, shares=arm.shares) if arm.n_copies else None
     stream, split = grid.stream(arm.n_total), grid.zero_shot_payload()
     for classifier, recipe in by_classifier.items():
         for seed in arm.seeds.trial:
@@ -200,8 +200,12 @@ def _pool(
         [grid.ingest],
         grid.where(arm.n_base),
     )
+    shares = choice.shares(grid.shape, grid.repeated)
     identity = PoolIdentity(
-        generator=training.id, sampler=choice.sampling, classes=len(grid.shape.classes)
+        generator=training.id,
+        sampler=choice.sampling,
+        classes=len(grid.shape.classes),
+        shares=shares,
     )
     return PlannedPool(
         pool=Pool(
@@ -209,8 +213,9 @@ def _pool(
         ),
         training=training,
         mapping=choice.mapping,
-        capacity=choice.capacity(grid.shape.classes),
+        capacity=choice.capacity(grid.shape.classes, shares),
         n_used=grid.drawn(arm.n_syn),
+        shares=shares,
     )
 
 

@@ -54,9 +54,26 @@ class GeneratorChoice:
         """What of the configuration determines the sampling."""
         return self.recorded["sampling"] if self.recorded else self.config.sampling_payload()
 
-    def capacity(self, class_names: tuple[str, ...]) -> int | None:
-        """How many images a pool can have; None: as many as are asked for."""
-        return self.recorded["capacity"] if self.recorded else self.config.capacity(class_names)
+    def shares(
+        self, shape: catalogue.Shape, repeated: tuple[int, ...] = ()
+    ) -> tuple[int, ...] | None:
+        """The classes' shares of its pools; None for equal ones. repeated: training images of each
+        class that are copies of others. Raises UserError.
+        """
+        copies = repeated or (0,) * len(shape.classes)
+        counts = [n - again for n, again in zip(shape.train_counts, copies, strict=True)]
+        try:
+            return self.config.shares(shape.classes, counts)
+        except ValueError as error:
+            raise UserError(f"generators.{self.name}: {error}") from error
+
+    def capacity(
+        self, class_names: tuple[str, ...], shares: tuple[int, ...] | None = None
+    ) -> int | None:
+        """How many images a pool of these shares can have; None: as many as are asked for."""
+        if self.recorded:
+            return self.recorded["capacity"]
+        return self.config.capacity(class_names, shares)
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,10 @@ def record_of(spec: GridSpec, resolved: Resolved) -> Recorded:
                 "mapping": choice.mapping,
                 "training": choice.training,
                 "sampling": choice.sampling,
-                "capacity": choice.capacity(shape.classes),
+                "capacity": choice.capacity(
+                    shape.classes,
+                    choice.shares(shape, dataset.repeated_counts if dataset.repeated else ()),
+                ),
             }
             for name, choice in resolved.generators.items()
         },
@@ -213,6 +233,10 @@ def _check(found: Resolved, shape: catalogue.Shape) -> None:
         ]:
             why = "a closed-set generator has not seen the unseen classes"
             raise UserError(f"zero_shot: generators.{closed[0]}: {why}; use open-set ones")
+        for name, choice in choices.items():
+            if choice.config.balance != "equal":
+                why = "zero-shot trials take images of the unseen classes alone, in equal parts"
+                raise UserError(f"generators.{name}.balance: {why}; leave balance out")
     for name, choice in choices.items():
         if choice.recorded is None:
             suits = partial(choice.config.check, *size, shape.n_train, shape.classes)

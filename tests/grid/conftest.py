@@ -235,7 +235,9 @@ def plan_of(tmp_path, monkeypatch):
                 resolved, shape=Shape(tuple(classes), side, side, 3, tuple(train), tuple(test))
             )
         for choice in resolved.generators.values():
-            monkeypatch.setattr(type(choice.config), "capacity", lambda self, names: None)
+            monkeypatch.setattr(
+                type(choice.config), "capacity", lambda self, names, shares=None: None
+            )
         return plan(resolved)
 
     return make

@@ -11,12 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from equigrid.generators.common.decoding import Seen
 from equigrid.grid.datasets import shards
 from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.ids import content_id
 
 SPLITS = ("train", "val", "test")
 SIZES = (4, 2048)  # of a stored image's side, in pixels
+LEVELS = 65_535  # of 16-bit images
+USED = 0.1  # the part of them below which an image is nearly of one grey
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,29 @@ class Shape:
 
 class Told(NamedTuple):
     """What decoding passed over in some images: the lowest and highest level of those with more
-    than 8 bits, how many hold several pages or frames, and where the first of them lies.
+    than 8 bits that use little of their range, how many hold several pages or frames, and where the
+    first of them lies; how many images have more than 8 bits, how many of them use little of their
+    range, and how many of these are coloured.
     """
 
     low: int | None = None
     high: int | None = None
     paged: int = 0
     first: str = ""
+    deep: int = 0
+    faint: int = 0
+    coloured: int = 0
+
+    @classmethod
+    def of(cls, seen: Seen, where: str = "") -> "Told":
+        """Of one image, which lies there."""
+        paged = seen.pages > 1
+        low, high = seen.levels or (None, None)
+        faint = low is not None and high is not None and high - low < LEVELS * USED
+        return cls(
+            low if faint else None, high if faint else None, int(paged), where if paged else "",
+            int(seen.levels is not None), int(faint), int(faint and seen.coloured),
+        )  # fmt: skip
 
     def with_(self, other: "Told") -> "Told":
         lows = [told.low for told in (self, other) if told.low is not None]
@@ -88,6 +107,9 @@ class Told(NamedTuple):
             max(highs, default=None),
             self.paged + other.paged,
             self.first or other.first,
+            self.deep + other.deep,
+            self.faint + other.faint,
+            self.coloured + other.coloured,
         )
 
 
@@ -230,6 +252,14 @@ def checked_channels(channels: object) -> int:
         raise UserError(
             f"dataset.channels: {channels!r}; 1 keeps grey images grey, 3 makes all RGB"
         )
+    return number
+
+
+def checked_page(page: object) -> int | None:
+    """The option `page`. Raises UserError."""
+    number = whole(page)
+    if page is not None and (number is None or number < 1):
+        raise UserError(f"dataset.page: {page!r}; write which image of a stack, 1 for the first")
     return number
 
 

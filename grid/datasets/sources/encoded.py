@@ -8,12 +8,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from equigrid.generators.common.decoding import BrokenImage, decode_and_see
+from equigrid.generators.common.decoding import BrokenImage, Seen, decode_and_see
 from equigrid.grid.datasets.sources.base import (
     Batch,
     Told,
     checked_allowance,
     checked_channels,
+    checked_page,
     checked_range,
     checked_size,
 )
@@ -26,29 +27,35 @@ class Reading(NamedTuple):
     """How encoded images become stored ones.
 
     size: as in `decode`; None: as they are. levels: the range of grey levels. channels: 1 or 3.
+    page: which image of a stack, from 1 on; None: the first.
     """
 
     size: int | None = None
     levels: tuple[float, float] | None = None
     channels: int = 3
     allow_broken: int = 0
+    page: int | None = None
 
     def state(self) -> dict:
         """What of it tells stored images apart, beside `size`; nothing of what is as ever."""
         facts = {"range": self.levels and list(self.levels), "channels": self.channels}
+        facts["page"] = self.page
         return {name: value for name, value in facts.items() if value is not None and value != 3}
 
     def decode(self, data: bytes | None) -> tuple[np.ndarray, Told]:
         """(H, W, C) uint8, and what was passed over. Raises BrokenImage."""
-        pixels, seen = decode_and_see(data, self.size, levels=self.levels)
+        pixels, seen = self.see(data, self.size)
         if self.channels == 1:
             pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
-        low, high = seen.levels or (None, None)
-        return pixels, Told(low, high, int(seen.pages > 1))
+        return pixels, Told.of(seen)
+
+    def see(self, data: bytes | None, size: int | None = None) -> tuple[np.ndarray, Seen]:
+        """(H, W, 3) uint8 at any size, as decoded. Raises BrokenImage."""
+        return decode_and_see(data, size, levels=self.levels, page=self.page)
 
 
 def checked_reading(
-    size: object, levels: object, channels: object, allow_broken: object
+    size: object, levels: object, channels: object, allow_broken: object, page: object = None
 ) -> Reading:
     """The options of a spec. Raises UserError."""
     return Reading(
@@ -56,6 +63,7 @@ def checked_reading(
         checked_range(levels),
         checked_channels(channels),
         checked_allowance(allow_broken),
+        checked_page(page),
     )
 
 

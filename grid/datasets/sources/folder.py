@@ -14,8 +14,8 @@ import numpy as np
 from equigrid.generators.common import trees
 from equigrid.generators.common.decoding import header_size, is_image_name
 from equigrid.generators.common.parquet_files import SPLITS as SPLIT_NAMES
-from equigrid.generators.common.parquet_files import normal
 from equigrid.generators.common.trees import BadTree, is_hidden
+from equigrid.generators.naming import normal
 from equigrid.grid.datasets.sources import encoded, splitting, table
 from equigrid.grid.datasets.sources.base import SPLITS, Batch, Contents, Shape, Source
 from equigrid.grid.errors import UserError, near
@@ -29,6 +29,7 @@ def imagefolder(
     allow_broken: int = 0,
     range: list | None = None,
     channels: int = 3,
+    page: int | None = None,
     labels: str | None = None,
     label: str | None = None,
     split: str | None = None,
@@ -43,13 +44,14 @@ def imagefolder(
     part of train, or of PATH/CLASS/*, is held back. Labels number the class folders by name. size:
     resize the short side to it (bicubic, antialiased) and crop the centre; without it all images
     must have one size. allow_broken: images that may fail to decode; they are left out. range: the
-    grey levels that become 0 and 255. channels: 1 keeps grey images grey. labels: a table (CSV,
+    grey levels that become 0 and 255. channels: 1 keeps grey images grey. page: which image of a
+    stack is taken, from 1 on. labels: a table (CSV,
     TSV or Parquet) of the images' files and classes, in place of class folders; label, split,
     group: its columns. group: else a pattern in the images' names that says which patient each is
     of.
     """
     root = root_folder(place, "imagefolder", LAYOUT)
-    reading = encoded.checked_reading(size, range, channels, allow_broken)
+    reading = encoded.checked_reading(size, range, channels, allow_broken, page)
     wish = splitting.checked_wish(test, val, split_seed, group)
     if labels is None and (label or split):
         name = "label" if label else "split"
@@ -153,6 +155,8 @@ def _from_folders(root: Path, reading: encoded.Reading, wish: splitting.Wish) ->
     folders = _splits(root, wish)
     by_class = {split: class_folders(root / folder) for split, folder in folders.items()}
     classes = sorted(by_class["train"])
+    if len(classes) < 2:
+        raise _one_class(root / folders["train"], by_class["train"][classes[0]][0])
     for split, folder in folders.items():
         _same_classes(
             root, folders["train"], folder, classes, by_class[split], exactly=split == "test"
@@ -251,6 +255,20 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     for name in folders:
         classes.setdefault(normal(name), []).append(name)
     return classes
+
+
+def _one_class(folder: Path, only: str) -> UserError:
+    """The error for a folder with one class, which is often the set's own folder, or a heap of
+    images that a table describes.
+    """
+    inside = [entry.name for entry in trees.entries(str(folder / only)) if trees.is_folder(entry)]
+    tables = [e.name for e in trees.entries(str(folder)) if e.name.lower().endswith(table.ENDINGS)]
+    right = "a classifier needs two at least"
+    if inside:
+        right = f"did you mean {folder / only}, which has {', '.join(inside[:3])}?"
+    elif tables:
+        right = f"does {tables[0]} say which class each image is of? Set labels: {tables[0]}"
+    return UserError(f"dataset: {folder} has one class folder, {only!r}; {right}")
 
 
 def _same_classes(

@@ -42,6 +42,7 @@ def parquet(
     allow_broken: int = 0,
     range: list | None = None,
     channels: int = 3,
+    page: int | None = None,
     split: str | None = None,
     group: str | None = None,
     test: float | None = None,
@@ -62,7 +63,7 @@ def parquet(
         raise UserError(
             "dataset: parquet: name a folder or URI with train-*.parquet and test-*.parquet in it"
         )
-    reading = encoded.checked_reading(size, range, channels, allow_broken)
+    reading = encoded.checked_reading(size, range, channels, allow_broken, page)
     wish = splitting.checked_wish(test, val, split_seed, group)
     try:
         place = parquet_files.absolute(place)
@@ -256,6 +257,21 @@ def _column(
         yield file.name, values
 
 
+def _known(filesystem: fs.FileSystem, columns: Columns, name: str) -> list:
+    """The values of a column that nobody asked for: what is missing, in a file or a row, counts as
+    a value of its own.
+    """
+    found: list = []
+    for file in columns.files:
+        if columns.schemas[file.name].names.count(name) != 1:
+            found += [f"{file.name} {row}" for row in range(file.rows)]
+            continue
+        with filesystem.open_input_file(file.path) as opened:
+            values = pq.read_table(opened, columns=[name])[name].to_pylist()
+        found += [f"{file.name} {i}" if v is None else str(v) for i, v in enumerate(values)]
+    return found
+
+
 def _divided(
     place: str,
     filesystem: fs.FileSystem,
@@ -270,14 +286,21 @@ def _divided(
     where = f"dataset: parquet: {place}"
     wanted = wish.wanted_group
     candidates = splitting.group_columns(next(iter(columns.schemas.values())).names)
-    candidates = [name for name in candidates if name != columns.label]
+    candidates = [
+        name
+        for name in candidates
+        if name not in (columns.label, columns.image)
+        and wish.group is None
+        and splitting.repeated(_known(filesystem, columns, name))
+    ]
     if wish.any and wish.group is None and candidates:
         why = f"there is a column {candidates[0]!r}"
         splitting.refuse_suspicion(where, why, f"set group: {candidates[0]}")
     groups = None
-    if wanted or (candidates and wish.group is None):
-        column = wanted or candidates[0]
-        groups = [str(v) for _, part in _column(filesystem, columns, column, "group") for v in part]
+    if wanted:
+        groups = [str(v) for _, part in _column(filesystem, columns, wanted, "group") for v in part]
+    elif candidates:
+        groups = [*map(str, _known(filesystem, columns, candidates[0]))]
     if groups is not None and len(rows) > 1:
         by_split = {split: [groups[i] for i in places] for split, places in rows.items()}
         if wanted:
@@ -352,7 +375,11 @@ def _sizes(table: _Table) -> Iterator[tuple[str, tuple[int, int] | None]]:
     for split, rows in table.rows.items():
         unit = _unit(table, split, 0, len(rows))
         for _, where, data, _ in _raw(table.place, table.image, unit):
-            yield where, header_size(io.BytesIO(data)) if data else None
+            yield where, _size_of(data, table.reading.page)
+
+
+def _size_of(data: bytes | None, page: int | None) -> tuple[int, int] | None:
+    return header_size(io.BytesIO(data), page=page) if data else None
 
 
 def _image_shape(table: _Table) -> tuple[int, int, int] | None:

@@ -14,7 +14,10 @@ from equigrid.generators.common.rng import permutation
 from equigrid.grid.datasets.sources.base import whole
 from equigrid.grid.errors import UserError
 
-_GROUP_WORDS = "patient|subject|participant|volunteer|person|donor|animal|mouse|lesion|specimen|pid"
+_GROUP_WORDS = (
+    "patient|subject|participant|volunteer|person|donor|animal|mouse|lesion|specimen|pid|case|study"
+    "|slide|scan|video|scene"
+)
 _GROUP_COLUMN = re.compile(
     rf"(.*_)?(group|{_GROUP_WORDS})(_?(id|no|num|nr|number|name|uid))?", re.I
 )
@@ -108,13 +111,19 @@ def group_columns(names: Iterable[str]) -> list[str]:
     return [name for name in names if _GROUP_COLUMN.fullmatch(name)]
 
 
+def repeated(values: Iterable[object]) -> bool:
+    """Whether a value is there twice: where none is, each image is a group of its own."""
+    every = list(values)
+    return len(set(every)) < len(every)
+
+
 def groups_suspected(names: Sequence[str], labels: np.ndarray) -> str | None:
     """Why images seem to come in groups by their names: several of one patient, or series such as
     `a17_1.png`, `a17_2.png`; None if they do not.
     """
-    if (n := sum(bool(_GROUP_IN_NAME.search(name)) for name in names)) > len(names) / 2:
-        example = next(name for name in names if _GROUP_IN_NAME.search(name))
-        return f"{n:,} names tell whom they are of, such as {example!r}"
+    told = [match for name in names if (match := _GROUP_IN_NAME.search(name))]
+    if len(told) > len(names) / 2 and repeated(match[0].lower() for match in told):
+        return f"{len(told):,} names tell whom they are of, such as {told[0].string!r}"
     for label in np.unique(labels):
         series: dict[str, str] = {}
         counts: dict[str, int] = {}

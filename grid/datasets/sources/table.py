@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 from equigrid.generators.common import trees
 from equigrid.generators.common.decoding import is_image_name
-from equigrid.generators.common.parquet_files import LABELS, normal
+from equigrid.generators.common.parquet_files import LABELS
+from equigrid.generators.naming import normal
 from equigrid.grid.datasets.sources import splitting
 from equigrid.grid.errors import UserError, near
 
 FILES = ("file", "file_name", "filename", "path", "image", "image_path", "filepath", "image_id")
 SPLIT = ("split", "set", "subset", "fold", "partition")
 NAME_LENGTH = 100
+ENDINGS = (".csv", ".tsv", ".tab")
 
 
 class Row(NamedTuple):
@@ -88,6 +90,7 @@ def rows(
         name
         for name in splitting.group_columns(columns)
         if name not in (file_column, label_column, split_column)
+        and splitting.repeated(columns[name])
     ]
     chosen = f"files are column {file_column!r}, classes column {label_column!r}"
     chosen += f", splits column {split_column!r}" if split_column else ""
@@ -184,7 +187,20 @@ def _column(
     if optional:
         return None
     right = f"call it {usual[0]!r}" + (f", or say {what}: COLUMN" if what != "file" else "")
+    if what == "label" and len(each := _one_per_class(columns)) > 1:
+        right = (
+            f"are {', '.join(each[:3])} … a column for each class? Write one column, {usual[0]!r}, "
+            "with the class of each image"
+        )
     raise UserError(f"{where} has no column of the {what}; it has {known}; {right}")
+
+
+def _one_per_class(columns: dict[str, list[str]]) -> list[str]:
+    """Columns of zeros and ones, of which one is 1 in each row."""
+    numbers = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+    found = [name for name, cells in columns.items() if all(c.strip() in numbers for c in cells)]
+    rows = zip(*(columns[name] for name in found))
+    return found if all(sum(numbers[c.strip()] for c in row) == 1 for row in rows) else []
 
 
 class _Files:
@@ -207,9 +223,19 @@ class _Files:
             found.setdefault(os.path.splitext(name)[0], []).append(path)
         return found
 
+    @cached_property
+    def by_last(self) -> dict[str, list[str]]:
+        """By their names without folders, with and without their endings."""
+        found: dict[str, list[str]] = {}
+        for name, path in self.by_name.items():
+            last = os.path.basename(name)
+            for each in {last, os.path.splitext(last)[0]}:
+                found.setdefault(each, []).append(path)
+        return found
+
     def find(self, name: str, at: str) -> tuple[str, os.stat_result]:
         """The image that a row names, with or without its ending, with / or \\, in any Unicode
-        form; and its facts. Raises UserError.
+        form, without its folder if there is one of that name; and its facts. Raises UserError.
         """
         for each in (name, name.replace("\\", "/")):
             relative = os.path.normpath(os.path.relpath(self.root / each, self.root))
@@ -221,15 +247,20 @@ class _Files:
                 if relative.startswith(".."):
                     raise UserError(f"{at}: {name} lies outside of {self.root}; name files in it")
                 return relative, facts
-            found = self.by_name.get(normal(relative)) or self._without_ending(relative, name, at)
+            key = normal(relative)
+            found = self.by_name.get(key) or self._one_of(self.by_stem, key, name, at, "ending")
+            if not found and os.path.basename(key) == key:
+                found = self._one_of(self.by_last, key, name, at, "folder")
             if found:
                 return found, (self.root / found).stat()
         raise UserError(
             f"{at}: there is no image {name!r} in {self.root}; write its path from there"
         )
 
-    def _without_ending(self, relative: str, name: str, at: str) -> str | None:
-        found = self.by_stem.get(normal(relative), [])
-        if len(found) > 1:
-            raise UserError(f"{at}: {name!r} may be {found[0]} or {found[1]}; write its ending")
-        return found[0] if found else None
+    def _one_of(
+        self, found: dict[str, list[str]], key: str, name: str, at: str, lacks: str
+    ) -> str | None:
+        paths = found.get(key, [])
+        if len(paths) > 1:
+            raise UserError(f"{at}: {name!r} may be {paths[0]} or {paths[1]}; write its {lacks}")
+        return paths[0] if paths else None

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from equigrid.grid.authoring import looking
 from equigrid.grid.datasets import catalogue, inspection
 from equigrid.grid.errors import UserError
 
@@ -71,7 +72,11 @@ def test_options_specs_tables_and_files(tmp_path, flowers, write_parquet):
     write_parquet(tmp_path / "repo/data/all.parquet", list("ab") * 10)
     found = json.loads(run(tmp_path / "repo", "-o", "test=0.2", "--json").stdout)
     assert found["counts"] == {"train": [8, 8], "test": [2, 2]}
-    assert inspection.guess(str(tmp_path / "repo")) == {"parquet": str(tmp_path / "repo")}
+    assert found["dataset"] == {"parquet": str(tmp_path / "repo"), "test": 0.2}
+    # Without a word of ours it is split too, and that is said.
+    text = run(tmp_path / "repo").stdout
+    assert f"in a spec: dataset: {{parquet: {tmp_path / 'repo'}, test: 0.2}}" in text
+    assert "test: there is no test split: this part of each class is held back" in text
     (flowers / "t.csv").write_text("file,label,split\n" + "".join(
         f"{s}/{c}/{i}.png,{c},{s}\n" for s in ("train", "test") for c in ("aster", "rose") for i in range(3)))  # fmt: skip
     assert json.loads(run(flowers / "t.csv", "--json").stdout)["counts"]["train"] == [3, 3]
@@ -99,14 +104,14 @@ def test_options_specs_tables_and_files(tmp_path, flowers, write_parquet):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "nowhere is not there, and no set's name"),
+        (["nowhere"], "nowhere, and no set is called 'nowhere'"),
         (["digist"], "did you mean 'digits'"),
-        (["notes.md"], "notes.md is no folder, no .npz, .parquet or table"),
+        (["notes.md"], "notes.md is none of these; name a folder, a table of labels"),
         (["digits", "-o", "size"], "--option 'size': write NAME=VALUE"),
         (["digits", "-o", "size=[1"], "the value is no YAML"),
         (["digits", "-o", "size=3"], "dataset.size: digits takes no such option"),
-        (["."], "has no folder train; it has"),
-        (["a\nb"], "is not there"),
+        (["."], "has no class folders"),
+        (["a\nb"], "there is no"),
     ],
 )
 def test_refusals_are_one_line(tmp_path, arguments, message):
@@ -117,10 +122,10 @@ def test_refusals_are_one_line(tmp_path, arguments, message):
     assert done.stderr.count("\n") == 1
 
 
-def test_every_set_by_name_is_guessed():
+def test_every_set_goes_by_its_name():
     for name in ("digits", "cifar10", "bloodmnist"):
-        assert inspection.guess(name) == name
-    with pytest.raises(UserError):
-        inspection.guess("x" * 5000)
+        assert looking.look(name).dataset == name
+    with pytest.raises(UserError, match="and no set is called"):
+        looking.look("x" * 5000)
     found = inspection.inspect(catalogue.source("digits"))
     assert sum(found["counts"]["train"]) == 1200 and found["grey"] == 1797

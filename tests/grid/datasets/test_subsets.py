@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from equigrid.generators.balance import apportioned
 from equigrid.generators.common import pools
 from equigrid.grid.datasets import subsets
 
@@ -32,12 +33,12 @@ def test_sainte_lague_against_its_definition(imbalanced):
             best = int(np.argmax(counts / (2 * places + 1)))
             places[best] += 1
             sequence.append(best)
-        assert subsets.class_sequence(counts).tolist() == sequence
+        assert apportioned(counts).tolist() == sequence
 
 
 def test_proportions_hold_at_every_size(imbalanced):
     counts = np.bincount(imbalanced)
-    taken = np.cumsum(np.eye(6, dtype=int)[subsets.class_sequence(counts)], axis=0)
+    taken = np.cumsum(np.eye(6, dtype=int)[apportioned(counts)], axis=0)
     share = np.arange(1, len(imbalanced) + 1)[:, None] * counts / counts.sum()
     assert np.abs(taken - share).max() < 1.5
     assert (taken[-1] == counts).all()
@@ -70,6 +71,18 @@ def test_copies_are_balanced_in_every_prefix_and_use_each_base_image_in_turn(imb
         ]
         assert uses.max() - uses.min() <= 1
     assert (subsets.copies(imbalanced, base, 500, seed=11) == chosen[:500]).all()
+
+
+def test_copies_have_the_shares_of_the_pools_that_they_are_the_control_for(imbalanced):
+    base, shares = subsets.subset(imbalanced, 400, 0), (5, 0, 1, 2, 1, 1)
+    chosen = subsets.copies(imbalanced, base, 900, seed=11, shares=shares)
+    assert set(chosen) <= set(base)
+    assert (imbalanced[chosen] == pools.labels(99, 0, 900, 6, shares)).all()
+    assert np.bincount(imbalanced[chosen], minlength=6).tolist() == [90 * s for s in shares]
+    for c in np.flatnonzero(shares):
+        own = base[imbalanced[base] == c]
+        uses = np.bincount(chosen[imbalanced[chosen] == c], minlength=len(imbalanced))[own]
+        assert uses.max() - uses.min() <= 1
 
 
 def test_smallest_complete_subset(imbalanced):

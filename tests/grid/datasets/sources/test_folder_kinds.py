@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from equigrid.generators import registry
 from equigrid.generators.registry import config
 from equigrid.grid.datasets import catalogue, ingest
 from equigrid.grid.errors import UserError
@@ -68,7 +69,7 @@ def test_all_that_pillow_decodes_is_an_image(both, encode, painted, ending):
     ("names", "message"),
     [
         (["0.heic"], "train/a: 1 of 4 files are no images that can be read here, such as 0.heic .ending '.heic'"),
-        (["0.dcm", "1.dcm"], "2 of 5 files .*'.dcm'.; convert them"),
+        (["0.nii", "1.nii"], "2 of 5 files .*'.nii'.; convert them"),
         (["0007"], "1 of 4 files .*such as 0007 .without an ending.; rename them, e.g. to .png"),
         (["3.png.bak"], "ending '.bak'"),
     ],
@@ -461,7 +462,8 @@ def test_twelve_bits_in_sixteen_are_told_and_windowed(scans, store, images_of):
     dark = ingest.ingest(store, source(scans))
     assert len(np.unique(images_of(store, dark.train))) < 20
     assert any(
-        "0 to 4,095 of 65,535 grey levels are used" in line and "set range: [0, 4095]" in line
+        "0 to 4,095 of 65,535 levels are used by 12 images" in line
+        and "set range: [0, 4095]" in line
         for line in dark.told
     )
     good = ingest.ingest(store, source(scans, range=[0, 4095]))
@@ -491,6 +493,27 @@ def test_a_window_is_for_grey_images(both, store):
         ingest.ingest(store, source(both, range=[0, 100], size=8))
 
 
+def test_a_hot_pixel_does_not_hide_that_a_set_is_nearly_black(scans, store):
+    for path in (scans / "train").rglob("*.png"):
+        levels = np.array(Image.open(path)).repeat(4, 0).repeat(4, 1)
+        levels[3, 3] = 65_535
+        deep(path, levels)
+    told = ingest.ingest(store, source(scans, size=8)).told
+    assert any("levels are used by 12 images" in line for line in told)
+
+
+def test_sixteen_bit_colours_that_hold_twelve_are_told(tmp_path, store):
+    """Pillow keeps the highest eight of sixteen bits: no range can bring back what is gone."""
+    tifffile = pytest.importorskip("tifffile")
+    for i, name in enumerate(BOTH):
+        path = (tmp_path / name).with_suffix(".tif")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colours = np.random.default_rng(i).integers(0, 4096, (8, 8, 3), dtype=np.uint16)
+        tifffile.imwrite(path, colours, photometric="rgb")
+    told = ingest.ingest(store, source(tmp_path)).told
+    assert any("hardly any contrast; save them with 8 bits" in line for line in told)
+
+
 def test_floating_point_pixels_have_a_range_once_it_is_said(tmp_path, store, images_of):
     for i, name in enumerate(BOTH):
         path = tmp_path / name.replace(".png", ".tif")
@@ -512,8 +535,79 @@ def test_stacks_are_told(both, store, painted):
     (both / "train/a/9.tiff").write_bytes(buffer.getvalue())
     told = ingest.ingest(store, source(both)).told
     assert told == (
-        "1 images have several pages or frames, such as train/a/9.tiff: the first of each is taken",
+        "1 images have several pages or frames, such as train/a/9.tiff: the first of each is taken; page: 2 would take the second",
     )
+
+
+def stack(path, pages, size=(8, 8)) -> None:
+    """Page k, counted from 1, is of the grey 40 k."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = [Image.new("L", size, 40 * k) for k in range(1, pages + 1)]
+    shown[0].save(path, save_all=True, append_images=shown[1:])
+
+
+@pytest.fixture
+def stacks(tmp_path):
+    for name in BOTH:
+        stack((tmp_path / "stacks" / name).with_suffix(".tiff"), 3)
+    return tmp_path / "stacks"
+
+
+def test_a_page_is_taken_and_is_another_dataset(stacks, store, images_of):
+    first, second = source(stacks), source(stacks, page=2)
+    assert first.key != second.key and first.key == source(stacks, page=None).key
+    assert set(images_of(store, ingest.ingest(store, first).train).ravel()) == {40}
+    dataset = ingest.ingest(store, second)
+    assert set(images_of(store, dataset.train).ravel()) == {80}
+    assert any("page 2 of each is taken" in line for line in dataset.told)
+
+
+def test_a_page_that_some_have_not_is_told(stacks, store):
+    stack(stacks / "train/a/0.tiff", 1)
+    with pytest.raises(
+        ValueError, match="train/a/0.tiff .it has 1 pages or frames; page 3 is none"
+    ):
+        ingest.ingest(store, source(stacks, page=3))
+    for wrong in (0, -1, "middle", 1.5, True):
+        refused(
+            stacks, "dataset.page: .*; write which image of a stack, 1 for the first", page=wrong
+        )
+
+
+def test_an_imported_pool_has_a_page_and_a_range_too(stacks, scans):
+    """As sampled: of the same generator, another pool."""
+    for folder, option, expected in (
+        (stacks, {"page": 3}, {120}),
+        (scans, {"range": [0, 4095]}, set(np.rint(np.linspace(0, 255, 64)).astype(int))),
+    ):
+        plain = config({"kind": "imported", "path": str(folder / "train")})
+        chosen = config({"kind": "imported", "path": str(folder / "train"), **option})
+        assert plain.trained_identity() == chosen.trained_identity()
+        assert plain.sampling_payload() != chosen.sampling_payload()
+        nothing = np.empty((0, 8, 8, 1), np.uint8), np.empty(0, np.int64)
+        names = {"classes": 2, "class_names": ("a", "b")}
+        weights = registry.train(*nothing, chosen, seed=0, **names)
+        images, _ = registry.sample(
+            weights, chosen, shape=(8, 8, 1), seed=1, start=0, stop=6, **names
+        )
+        assert set(images.ravel()) == expected
+    with pytest.raises(ValueError, match="range.*write the lowest and the highest"):
+        config({"kind": "imported", "path": "x", "range": [5, 5]})
+
+
+def test_a_folder_of_dicom(tmp_path, store, images_of):
+    dicom = pytest.importorskip("tests.generators.common.test_dicom").dicom
+    ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 65
+    for i, name in enumerate(BOTH):
+        path = (tmp_path / name).with_suffix(".dcm")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(dicom(np.roll(ramp, i), WindowCenter="2048", WindowWidth="1024"))
+    src = source(tmp_path, channels=1)
+    src.check()
+    found = images_of(store, ingest.ingest(store, src).train)[0, ..., 0]
+    assert np.array_equal(found, np.rint(255 * ((ramp - 2047.5) / 1023 + 0.5).clip(0, 1)))
+    (tmp_path / "train/a/0.dcm").rename(tmp_path / "train/a/IM000001")
+    refused(tmp_path, "1 of 3 files are DICOM; rename them to end in .dcm, such as .*IM000001")
 
 
 def test_mixed_sizes_are_found_before_anything_runs(both, encode, painted):
@@ -536,6 +630,44 @@ def test_files_are_found_however_a_table_writes_them(tmp_path, write_tree):
     assert source(root, labels="t.csv", test=0.2).shape.train_counts == (5, 5)
     shutil.copy(root / "tea/3.png", root / "tea/3.jpg")
     refused(root, "t.csv:11: 'tea.*3' may be tea/3.* or tea/3", labels="t.csv", test=0.2)
+
+
+def test_names_in_a_table_may_lack_their_folder(tmp_path, write_tree):
+    root = write_tree(tmp_path, [f"images/deep/{i}.png" for i in range(12)])
+    rows = [f"{i}.png,{'ab'[i % 2]}" for i in range(6)] + [
+        f"{i},{'ab'[i % 2]}" for i in range(6, 12)
+    ]
+    (root / "t.csv").write_text("file,label\n" + "\n".join(rows))
+    assert source(root, labels="t.csv", test=0.2).shape.train_counts == (5, 5)
+    shutil.copy(root / "images/deep/3.png", root / "images/3.png")
+    refused(root, "t.csv:5: '3.png' may be images/.*; write its folder", labels="t.csv", test=0.2)
+
+
+def test_a_column_for_each_class_is_told(tmp_path, write_tree):
+    root = write_tree(tmp_path, [f"{i}.png" for i in range(4)])
+    (root / "t.csv").write_text("image,MEL,NV\n" + "".join(f"{i},{i % 2}.0,{1 - i % 2}.0\n" for i in range(4)))  # fmt: skip
+    message = "no column of the label; it has image, MEL, NV; are MEL, NV … a column for each class"
+    refused(root, message, labels="t.csv", test=0.2)
+
+
+def test_one_class_folder_is_no_set(tmp_path, write_tree):
+    write_tree(tmp_path / "a", [f"set/images/{c}/{i}.png" for c in "xy" for i in range(4)])
+    refused(
+        tmp_path / "a", "one class folder, 'set'; did you mean .*a/set, which has images", test=0.2
+    )
+    write_tree(tmp_path / "b", [f"images/{i}.png" for i in range(4)])
+    (tmp_path / "b/t.csv").write_text("nothing")
+    refused(tmp_path / "b", "'images'; does t.csv say .*Set labels: t.csv", test=0.2)
+    write_tree(tmp_path / "c", [f"{s}/x/{i}.png" for s in ("train", "test") for i in range(4)])
+    refused(tmp_path / "c", "one class folder, 'x'; a classifier needs two")
+
+
+def test_patients_with_one_image_each_leak_nothing(tmp_path, write_tree):
+    names = [f"{c}/patient{10 * i + k}.png" for k, c in enumerate("ab") for i in range(8)]
+    root = write_tree(tmp_path / "apart", names)
+    assert source(root, test=0.25).shape.test_counts == (2, 2)
+    root = write_tree(tmp_path / "same", [f"{c}/patient{i}.png" for c in "ab" for i in range(8)])
+    refused(root, "16 names tell whom they are of", test=0.25)
 
 
 def test_the_folder_inside_is_named(tmp_path, write_tree):

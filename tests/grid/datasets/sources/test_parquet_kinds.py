@@ -251,6 +251,23 @@ def test_a_cloned_repository_is_found(tmp_path, write_parquet, store, layout):
     assert len(list(made.listing().read([made.listing().images[5].place]))) == 1
 
 
+def test_a_column_of_cases_is_a_group_where_they_come_back(tmp_path, write_parquet):
+    """One image a case leaks nothing; several do, whatever word says it."""
+    labels = [0, 1] * 12
+    write_parquet(tmp_path / "one/a.parquet", labels, case_id=[f"c{i}" for i in range(24)])
+    found = catalogue.source({"parquet": str(tmp_path / "one"), "test": 0.25})
+    assert found.shape.test_counts == (3, 3)
+    for i, column in enumerate(("Case", "study_uid", "slide", "video_id")):
+        root = tmp_path / str(i)
+        write_parquet(root / "a.parquet", labels, **{column: [f"c{i // 4}" for i in range(24)]})
+        with pytest.raises(UserError, match=f"there is a column '{column}'.*set group: {column}"):
+            catalogue.source({"parquet": str(root), "test": 0.25})
+    gaps = [None if i % 3 else f"c{i // 12}" for i in range(24)]
+    write_parquet(tmp_path / "gaps/a.parquet", labels, patient=gaps)
+    with pytest.raises(UserError, match="there is a column 'patient'"):
+        catalogue.source({"parquet": str(tmp_path / "gaps"), "test": 0.25})
+
+
 def test_two_configurations_are_not_guessed_between(tmp_path, write_parquet):
     for name in ("large", "small"):
         write_parquet(tmp_path / name / "train.parquet", TRAIN)

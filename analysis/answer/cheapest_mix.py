@@ -13,6 +13,7 @@ from equigrid.analysis.conclusions.worth import SyntheticWorth
 from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.data.trials import Floats, Numbers
 from equigrid.analysis.fitting.effective_samples import misfit_features
+from equigrid.analysis.settings import NAMES
 
 CONFIDENCES = (0.5, 0.9)
 _REAL, _SYN = 41, 49  # amounts tried at first
@@ -57,12 +58,12 @@ class Plan:
             "warnings": list(self.warnings),
         }
 
-    @property
-    def lines(self) -> list[str]:
-        """Plain words."""
+    def lines(self, metric: str = "top1") -> list[str]:
+        """Plain words. metric: what the accuracy is."""
         a = self.accuracy
+        measure = "accuracy" if metric == "top1" else NAMES[metric]
         sure = "" if self.probability is None else f", {self.target:g}% with {self.probability:.0%}"
-        there = f"accuracy {a.value:.2f} ({a.low:.2f} to {a.high:.2f}{sure})"
+        there = f"{measure} {a.value:.2f} ({a.low:.2f} to {a.high:.2f}{sure})"
         mix = f"{self.n_real:,} real and {self.n_syn:,} synthetic images for {self.cost:,.2f}"
         if self.asked is None:
             text = f"the best within the budget: {mix}: {there}"
@@ -74,16 +75,17 @@ class Plan:
 @dataclass(frozen=True)
 class Planned:
     """Plans for a target, the most sure last; `unreached`: a sentence for each confidence that no
-    mix reaches.
+    mix reaches; `metric`: what the accuracies are.
     """
 
     plans: tuple[Plan, ...]
     unreached: tuple[str, ...]
+    metric: str = "top1"
 
     @property
     def lines(self) -> list[str]:
         """Plain words."""
-        return [*(line for plan in self.plans for line in plan.lines), *self.unreached]
+        return [*(line for plan in self.plans for line in plan.lines(self.metric)), *self.unreached]
 
     def to_json(self) -> dict:
         """Plain values."""

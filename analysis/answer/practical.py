@@ -5,7 +5,7 @@ By amounts from the effective-sample-size model (`equigrid.analysis.conclusions.
 A's reading stands beside them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -326,6 +326,7 @@ def _answer(curve: CurveResult, question: _Question) -> CurveAnswer:
             real_most=max(curve.n_total_dataset - base.n_base, question.n_real),
             target=question.target, budget=question.budget,
         )  # fmt: skip
+        planned = replace(planned, metric=curve.settings.metric)
     return CurveAnswer(
         key=curve.key, n_base=question.n_base, n_real=question.n_real, headline=headline,
         verdict=found.kind, amount=amount, next_step=next_step(worth, base, amount),

@@ -114,8 +114,8 @@ def harmful_steps(bases: list[BaseData], draws: list[np.ndarray], level: float) 
             within += 1
     if within:
         sentences.append(
-            f"at {within} of {len(steps)} steps more synthetic images lower the "
-            "accuracy, within the noise"
+            f"at {within} of {len(steps)} steps more synthetic images lower the mean, within the "
+            "noise"
         )
     return sentences
 

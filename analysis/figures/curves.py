@@ -265,7 +265,7 @@ def fit_residuals(curve: CurveResult) -> Figure:
         for axes, (base, surface) in zip(grid, fitted):
             _residual_panel(axes, base, surface, handles)
         for axes in grid:
-            axes.set_xlabel("fitted accuracy (%)")
+            axes.set_xlabel(f"fitted {NAMES[curve.settings.metric]} (%)")
         figure.supylabel("measured - fitted (points)", fontsize=9)
         figure.suptitle(f"Residuals: {_named(curve)}", fontsize=10.5)
         legend_below(figure, handles.values(), handles.keys())

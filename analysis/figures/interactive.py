@@ -25,6 +25,7 @@ from equigrid.analysis.figures.style import (
 )
 from equigrid.analysis.fitting.curve import equivalent_ratio
 from equigrid.analysis.fitting.surface import Surfaces
+from equigrid.analysis.settings import NAMES
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down",
@@ -51,7 +52,7 @@ def accuracy_panels(
     return [
         _panel(
             f"base {size:,.0f} images", _accuracy_traces(part, generators),
-            x="added images / base images", y="accuracy (%)",
+            x="added images / base images", y=f"{NAMES[metric]} (%)",
         )
         for size, part in means.groupby("n_nominal", sort=True)
     ]  # fmt: skip

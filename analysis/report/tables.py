@@ -207,24 +207,25 @@ def _comparison_tables(
     table: pd.DataFrame, analysis: Analysis, recipe: str | None
 ) -> Iterable[dict]:
     metric, level = analysis.settings.metric, analysis.settings.level
-    if recipe and (rows := _compared_rows(recipe_gains(table, recipe, metric=metric, level=level))):
+    of_recipe = recipe_gains(table, recipe, metric=metric, level=level) if recipe else []
+    if rows := _compared_rows(of_recipe, metric):
         intro = (
             "All that was trained from one base size, over that base alone with the recipe "
             f"{recipe}."
         )
         yield _table("recipes", "Recipes of one base", rows, "", intro)
-    if rows := _compared_rows(real_gains(table, metric=metric, level=level)):
+    if rows := _compared_rows(real_gains(table, metric=metric, level=level), metric):
         intro = "Synthetic images fixed, real ones varied; gains over the fewest real images."
         yield _table("fixed-synthetic", "Real images beside fixed synthetic ones", rows, "", intro)
 
 
-def _compared_rows(compared: Compared) -> list[dict]:
+def _compared_rows(compared: Compared, metric: str) -> list[dict]:
     return [
         {
             "dataset": row["dataset"], "classifier": row["classifier"], "recipe": row["recipe"],
             "real": int(row["n_base"] + row["n_real_added"]), "synthetic": int(row["n_syn"]),
             "copies": int(row["n_copies"]), "generator": row["generator"],
-            "accuracy %": f"{row['mean']:.2f}", "interval": _interval(row["low"], row["high"]),
+            _heading(metric): f"{row['mean']:.2f}", "interval": _interval(row["low"], row["high"]),
             "gain, points": "reference" if gain is None else gain.text(2),
             "trainings": int(row["trials"]),
         }

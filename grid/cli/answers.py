@@ -105,7 +105,9 @@ def equiv(
     cost_generator: Annotated[
         float, typer.Option(help="What training the generator costs, once.")
     ] = 0.0,
-    target: Annotated[float | None, typer.Option(help="An accuracy to reach, in percent.")] = None,
+    target: Annotated[
+        float | None, typer.Option(help="What to reach, in percent of the metric.")
+    ] = None,
     budget: Annotated[float | None, typer.Option(help="The most to spend.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Only this dataset's curve.")] = None,
     classifier: Annotated[str | None, typer.Option(help="Only this classifier's curve.")] = None,

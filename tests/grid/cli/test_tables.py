@@ -47,6 +47,28 @@ def test_equiv_of_a_table_answers(mine, capsys):
     assert "85% at 90% confidence: " in text
 
 
+def test_equiv_by_another_metric_names_that_one(mine, tmp_path, capsys):
+    """Nowhere does it say accuracy of what is none."""
+    table = pd.read_csv(mine)
+    table["macro_f1"] = table["accuracy"] - 3
+    table.to_csv(tmp_path / "f1.csv", index=False)
+    question = [
+        "equiv",
+        "--table",
+        str(tmp_path / "f1.csv"),
+        "--n-base",
+        "5000",
+        "--n-real",
+        "5000",
+    ]
+    costs = ["--cost-real", "1", "--cost-syn", "0.01", "--target", "80", "--metric", "macro_f1"]
+    assert outcome([*question, *costs]) is ExitCode.DONE
+    text = capsys.readouterr().out
+    assert text.startswith("by macro F1:")
+    assert ": macro F1 8" in text
+    assert "accuracy" not in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -111,14 +111,15 @@ def _file(info: fs.FileInfo, name: str) -> File:
 def _in_folder(
     filesystem: fs.FileSystem, root: str, place: str, *, deep: bool
 ) -> tuple[list[File], list[str]]:
-    entries = sorted(
-        (
-            entry
-            for entry in filesystem.get_file_info(fs.FileSelector(root))
-            if not is_hidden(entry.base_name)
-        ),
-        key=lambda entry: entry.base_name,
-    )
+    try:
+        listed = [
+            (entry.base_name, entry) for entry in filesystem.get_file_info(fs.FileSelector(root))
+        ]
+    except UnicodeDecodeError as error:
+        name = error.object.decode("utf-8", "backslashreplace")
+        raise BadFiles(f"{place} has {name!r}, which is no name in UTF-8; rename it") from error
+    listed = sorted((item for item in listed if not is_hidden(item[0])), key=lambda item: item[0])
+    entries = [entry for _, entry in listed]
     files = [
         _file(entry, entry.base_name)
         for entry in entries

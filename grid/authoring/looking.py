@@ -122,7 +122,8 @@ def _of_folder(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         names = [entry.name for entry in trees.entries(str(path)) if not trees.is_folder(entry)]
         packed, _ = parquet_files.find(str(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {error}") from error
+        at = "" if str(path) in str(error) else f"{path}: "
+        raise UserError(f"{at}{error}") from error
     tables = [path / name for name in names if _is_table(path / name)]
     if packed and not all(path / file.name in tables for file in packed):
         yield {"parquet": str(path)}, {}

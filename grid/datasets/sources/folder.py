@@ -162,6 +162,7 @@ def _from_folders(root: Path, reading: encoded.Reading, wish: splitting.Wish) ->
             root, folders["train"], folder, classes, by_class[split], exactly=split == "test"
         )
     listed = {split: {name: by_class[split].get(name, []) for name in classes} for split in folders}
+    _check_no_splits_inside(root, folders["train"], by_class["train"])
     tree = look_into(root, folders, classes, listed, reading=reading)
     names = [file.name for file in tree.files["train"]]
     groups = None
@@ -255,6 +256,29 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     for name in folders:
         classes.setdefault(normal(name), []).append(name)
     return classes
+
+
+def _check_no_splits_inside(root: Path, train: str, classes: dict[str, list[str]]) -> None:
+    """Raises UserError where each class is divided into splits, CLASS/train and CLASS/test: taken
+    as one, they would be divided anew.
+    """
+    words = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+    for folders in classes.values():
+        inside = [
+            e.name
+            for name in folders
+            for e in trees.entries(str(root / train / name))
+            if trees.is_folder(e)
+        ]
+        found = [name for name in inside if name.lower() in words]
+        if len({words[name.lower()] for name in found}) > 1:
+            here = root / train / folders[0]
+            right = (
+                f"write {found[0]}/{folders[0]} and {found[1]}/{folders[0]}, and so for each class"
+            )
+            raise UserError(
+                f"dataset: {here} has the splits {found[0]} and {found[1]} in it; {right}"
+            )
 
 
 def _one_class(folder: Path, only: str) -> UserError:
@@ -379,7 +403,7 @@ def _from_table(
         if split in by_split
     }
     told = (
-        listed.told,
+        *listed.told,
         *(f"{listed.unlisted} image files are in no row of it",) * bool(listed.unlisted),
     )
     tree = Tree(root, classes, files, (), digest.hexdigest(), reading, wish, told)

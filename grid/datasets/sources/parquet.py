@@ -31,6 +31,8 @@ from equigrid.grid.store.bucket import FINAL_ANSWERS
 ROWS = 256  # encoded images held at once
 BUFFER_BYTES = 4 * 2**20  # a column is streamed: a row group may be as large as its file
 LABELS_REV = 2  # raised when a change of the code reads other classes from the same files
+SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition", "phase", "fold", "usage")
+MOST_SPLITS = 6  # words in a column of splits: train, training, val …
 CHECKED_BYTES = 2**30  # of local files, whose images' sizes are looked at before anything runs
 
 
@@ -67,7 +69,7 @@ def parquet(
     wish = splitting.checked_wish(test, val, split_seed, group)
     try:
         place = parquet_files.absolute(place)
-        return _source(_look_into(place, image, label, split, reading, wish), split, wish)
+        return _source(_look_into(place, image, label, split, reading, wish), wish)
     except (UserError, UnavailableError):
         raise
     except BadFiles as error:
@@ -115,6 +117,7 @@ class _Table(NamedTuple):
     counts: dict[str, tuple[int, ...]]
     skipped: tuple[str, ...]
     told: tuple[str, ...]
+    split: str | None
 
 
 def _look_into(
@@ -138,6 +141,12 @@ def _look_into(
     if not found:
         there = ", ".join(others[:5]) + (" …" if len(others) > 5 else "") or "nothing"
         raise UserError(f"dataset: parquet: {place} has no train-*.parquet; it has {there}")
+    if split is None and not any(parquet_files.split_of(file.name) for file in found):
+        split = _column_of_splits(filesystem, found)
+        if split and wish.any:
+            part = "test" if wish.test is not None else "val"
+            right = f"leave {part} out and it is followed, or take the column out"
+            raise UserError(f"dataset.{part}: {place} has the column {split!r} of splits; {right}")
     by_split = _files(place, found, split, wish)
     for files in by_split.values():
         parquet_files.check_files(filesystem, files)
@@ -159,11 +168,12 @@ def _look_into(
     )
     told = (
         f"images are column {columns.image!r}, classes column {columns.label!r}: {_listed(names)}",
+        *((f"splits are column {split!r}",) if split else ()),
         *group_told,
     )
     return _Table(
         place, columns.files, columns.image, columns.label, reading, names, rows,
-        {split: codes[places] for split, places in rows.items()}, counts, skipped, told,
+        {side: codes[places] for side, places in rows.items()}, counts, skipped, told, split,
     )  # fmt: skip
 
 
@@ -211,6 +221,33 @@ def _files(
         right = "add some, or set test: 0.2 to hold a part of train back"
         raise UserError(f"dataset: parquet: {place} has no test-*.parquet; it has {names}; {right}")
     return {split: files[split] for split in SPLITS if files[split]}
+
+
+def _column_of_splits(filesystem: fs.FileSystem, found: list[File]) -> str | None:
+    """The column of text that names the split of each row, where all files have one: whoever wrote
+    it has divided the set already.
+    """
+    shared: set[str] | None = None
+    values: dict[str, set[str]] = {}
+    for file in found:
+        with filesystem.open_input_file(file.path) as opened:
+            try:
+                schema = pq.read_schema(opened)
+            except pa.ArrowException:
+                return None  # what is wrong with it is told when it is read
+            texts = {field.name for field in schema if _is_short_text(field)}
+            shared = texts if shared is None else shared & texts
+            for name in sorted(shared):
+                column = pq.read_table(opened, columns=[name])[name]
+                values.setdefault(name, set()).update(map(str, column.unique().to_pylist()))
+                if len(values[name]) > MOST_SPLITS:
+                    shared.discard(name)
+    return next((n for n in sorted(shared or ()) if splitting.splits_named(values[n])), None)
+
+
+def _is_short_text(field: pa.Field) -> bool:
+    """Whether a column may hold words for splits, by its name: a caption is not read for it."""
+    return field.name.lower() in SPLIT_COLUMNS and not parquet_files.why_no_label(field.type)
 
 
 def _by_split(
@@ -305,11 +342,9 @@ def _divided(
         by_split = {split: [groups[i] for i in places] for split, places in rows.items()}
         if wanted:
             splitting.check_apart(where, by_split)
-        elif both := set(by_split["train"]) & set(by_split.get("test", ())):
-            told.append(
-                f"{len(both):,} of the {len(set(by_split['test'])):,} values of {candidates[0]!r} "
-                "in test are in train too: if these are patients, the test is no test of new ones"
-            )
+        else:
+            sides = {side: set(values) for side, values in by_split.items()}
+            told.extend(splitting.leak_told(candidates[0], sides))
     if not wish.any:
         return rows
     train = rows["train"]
@@ -346,14 +381,14 @@ def _paths(filesystem: fs.FileSystem, columns: Columns) -> list[str] | None:
 # The source ---------------------------------------------------------------------------------------
 
 
-def _source(table: _Table, split: str | None, wish: splitting.Wish) -> Source:
+def _source(table: _Table, wish: splitting.Wish) -> Source:
     files = [[parquet_files.split_of(f.name), f.path, f.size, f.mtime_ns] for f in table.files]
     state = {
         "source": "parquet", "image": table.image, "label": table.label, "files": files,
         "size": table.reading.size, "rev": LABELS_REV, **table.reading.state(), **wish.state(),
     }  # fmt: skip
-    if split is not None:
-        state["split"] = split
+    if table.split is not None:
+        state["split"] = table.split
     shape = None
     # Where none decodes, ingest will say so.
     if not table.reading.allow_broken and (image := _image_shape(table)):

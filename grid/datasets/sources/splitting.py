@@ -81,6 +81,13 @@ def split_named(value: object, where: str) -> str:
     raise UserError(f"{where}: {value!r} is no split; write train, val or test")
 
 
+def splits_named(values: Iterable[object]) -> bool:
+    """Whether every value names a split, and more than one is named."""
+    words = {str(value).strip().lower() for value in values}
+    named = {split for split, names in SPLIT_NAMES.items() if words & set(names)}
+    return len(named) > 1 and words <= {name for names in SPLIT_NAMES.values() for name in names}
+
+
 # Groups -------------------------------------------------------------------------------------------
 
 
@@ -109,6 +116,17 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
 def group_columns(names: Iterable[str]) -> list[str]:
     """Columns that seem to say which patient, subject … an image is of."""
     return [name for name in names if _GROUP_COLUMN.fullmatch(name)]
+
+
+def leak_told(column: str, sides: Mapping[str, set]) -> list[str]:
+    """What is told of a column that seems to name groups, and of which some are on two sides."""
+    test = sides.get("test", set())
+    if not (both := sides.get("train", set()) & test):
+        return []
+    return [
+        f"{len(both):,} of the {len(test):,} values of {column!r} in test are in train too: if "
+        "these are patients, the test is no test of new ones"
+    ]
 
 
 def repeated(values: Iterable[object]) -> bool:

@@ -4,6 +4,7 @@ perhaps a split and a group.
 
 import csv
 import os
+import re
 import stat
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,9 @@ from equigrid.grid.datasets.sources import splitting
 from equigrid.grid.errors import UserError, near
 
 FILES = ("file", "file_name", "filename", "path", "image", "image_path", "filepath", "image_id")
-SPLIT = ("split", "set", "subset", "fold", "partition")
+MISSING = ("nan", "<na>", "null")  # as pandas and others write what is not there
 NAME_LENGTH = 100
+_WHOLE = re.compile(r"\d+\.0+")
 ENDINGS = (".csv", ".tsv", ".tab")
 
 
@@ -42,7 +44,7 @@ class Listed(NamedTuple):
     group: str | None
     candidates: list[str]
     unlisted: int
-    told: str
+    told: tuple[str, ...]
 
 
 def rows(
@@ -56,7 +58,10 @@ def rows(
         raise UserError(f"{where} has no rows; write a file and a label in each")
     file_column = _column(columns, None, FILES, where, "file")
     label_column = _column(columns, label, LABELS, where, "label")
-    split_column = _column(columns, split, SPLIT[:1], where, "split", optional=split is None)
+    split_column = _column(columns, split, ("split",), where, "split", optional=split is None)
+    if split_column is None:
+        others = (name for name in columns if name not in (file_column, label_column))
+        split_column = next((c for c in others if splitting.splits_named(columns[c])), None)
     wanted = None if group in (None, "none") else group
     if wanted is not None and wanted not in columns:
         known = ", ".join(columns)
@@ -69,14 +74,14 @@ def rows(
     named = columns[file_column]
     lines = zip(
         named,
-        columns[label_column],
+        _whole_numbers(columns[label_column]),
         columns[split_column] if split_column else ["train"] * len(named),
         columns[wanted] if wanted else [""] * len(named),
     )
     for number, (name, text, side, of) in enumerate(lines, start=2):
         at = f"{where}:{number}"
         for column, value in ((file_column, name), (label_column, text), (wanted, of)):
-            if column and not value.strip():
+            if column and (not value.strip() or value.strip().lower() in MISSING):
                 raise UserError(f"{at}: no {column}; fill it in, or remove the row")
         if not (clean := normal(text.strip())).isprintable():
             raise UserError(f"{at}: the class {text!r:.60} cannot be printed; give it another name")
@@ -96,7 +101,21 @@ def rows(
     chosen += f", splits column {split_column!r}" if split_column else ""
     chosen += f", groups column {wanted!r}" if wanted else ""
     unlisted = len(files.by_name) - len(found)
-    return Listed(path, found, wanted, candidates, max(0, unlisted), f"{path.name}: {chosen}")
+    told = [f"{path.name}: {chosen}"]
+    if candidates and group is None:
+        own = columns[candidates[0]]
+        sides: dict[str, set[str]] = {}
+        for row, value in zip(found, own):
+            sides.setdefault(row.split, set()).add(value)
+        told += splitting.leak_told(candidates[0], sides)
+    return Listed(path, found, wanted, candidates, max(0, unlisted), tuple(told))
+
+
+def _whole_numbers(cells: list[str]) -> list[str]:
+    """1.0 as 1, if all are so: what is a number and was missing once is written with a point."""
+    if not all(_WHOLE.fullmatch(cell.strip()) for cell in cells):
+        return cells
+    return [cell.strip().partition(".")[0] for cell in cells]
 
 
 def _path(root: Path, table: str) -> Path:
@@ -237,6 +256,8 @@ class _Files:
         """The image that a row names, with or without its ending, with / or \\, in any Unicode
         form, without its folder if there is one of that name; and its facts. Raises UserError.
         """
+        if "://" in name:
+            raise UserError(f"{at}: {name} is an address; download the images, and name the files")
         for each in (name, name.replace("\\", "/")):
             relative = os.path.normpath(os.path.relpath(self.root / each, self.root))
             try:

@@ -632,6 +632,62 @@ def test_files_are_found_however_a_table_writes_them(tmp_path, write_tree):
     refused(root, "t.csv:11: 'tea.*3' may be tea/3.* or tea/3", labels="t.csv", test=0.2)
 
 
+def test_a_column_that_names_splits_is_followed_whatever_it_is_called(tmp_path, write_tree):
+    """Dividing anew what its owner has divided would put his test images into train."""
+    root = write_tree(tmp_path, [f"{i}.png" for i in range(12)])
+    rows = [f"{i}.png,{'ab'[i % 2]},{'TEST' if i < 4 else 'train'}" for i in range(12)]
+    (root / "t.csv").write_text("file,label,subset\n" + "\n".join(rows))
+    src = source(root, labels="t.csv")
+    assert src.shape.test_counts == (2, 2) and src.shape.train_counts == (4, 4)
+    assert "splits column 'subset'" in src.told[0]
+    refused(root, "dataset.test: t.csv has a test split; leave it out", labels="t.csv", test=0.2)
+
+
+def test_groups_on_both_sides_of_a_table_are_told(tmp_path, write_tree):
+    root = write_tree(tmp_path, [f"{i}.png" for i in range(12)])
+    rows = [f"{i}.png,{'ab'[i % 2]},{'test' if i < 4 else 'train'},p{i % 5}" for i in range(12)]
+    (root / "t.csv").write_text("file,label,split,patient\n" + "\n".join(rows))
+    told = source(root, labels="t.csv").told
+    assert any("4 of the 4 values of 'patient' in test are in train too" in line for line in told)
+    refused(root, "4 groups, such as 'p0'", labels="t.csv", group="patient")
+
+
+def test_splits_inside_of_classes_are_not_mixed(tmp_path, write_tree):
+    names = [
+        f"{c}/{s}/{i}.png" for c in "ab" for s, n in (("train", 6), ("test", 3)) for i in range(n)
+    ]
+    root = write_tree(tmp_path, names)
+    refused(root, "a has the splits test and train in it; write test/a and train/a", test=0.2)
+
+
+@pytest.mark.parametrize(
+    ("cells", "classes"),
+    [(["1.0", "0.0"], ("0", "1")), (["1.0", "0.5"], ("0.5", "1.0")), (["1.0", "b"], ("1.0", "b"))],
+)
+def test_numbers_that_were_written_with_a_point_are_the_same_classes(
+    tmp_path, write_tree, cells, classes
+):
+    root = write_tree(tmp_path, [f"{i}.png" for i in range(8)])
+    (root / "t.csv").write_text(
+        "file,label\n" + "".join(f"{i}.png,{cells[i % 2]}\n" for i in range(8))
+    )
+    assert source(root, labels="t.csv", test=0.25).classes == classes
+
+
+@pytest.mark.parametrize("cell", ["NaN", "nan", "<NA>", "null", " "])
+def test_what_is_missing_is_no_class(tmp_path, write_tree, cell):
+    root = write_tree(tmp_path, [f"{i}.png" for i in range(8)])
+    rows = [f"{i}.png,{cell if i in (3, 5) else 'ab'[i % 2]}" for i in range(8)]
+    (root / "t.csv").write_text("file,label\n" + "\n".join(rows))
+    refused(root, "t.csv:5: no label; fill it in, or remove the row", labels="t.csv", test=0.2)
+
+
+def test_an_address_is_no_file(tmp_path, write_tree):
+    root = write_tree(tmp_path, ["0.png"])
+    (root / "t.csv").write_text("file,label\nhttps://x.example/0.png,a\n")
+    refused(root, "https://x.example/0.png is an address; download", labels="t.csv", test=0.2)
+
+
 def test_names_in_a_table_may_lack_their_folder(tmp_path, write_tree):
     root = write_tree(tmp_path, [f"images/deep/{i}.png" for i in range(12)])
     rows = [f"{i}.png,{'ab'[i % 2]}" for i in range(6)] + [

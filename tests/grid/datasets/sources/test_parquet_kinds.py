@@ -251,6 +251,29 @@ def test_a_cloned_repository_is_found(tmp_path, write_parquet, store, layout):
     assert len(list(made.listing().read([made.listing().images[5].place]))) == 1
 
 
+def test_a_column_that_names_splits_is_followed(tmp_path, write_parquet):
+    """Also where `split:` does not say so; test: would divide anew what is divided."""
+    root = tmp_path / "set"
+    for k in range(2):
+        splits = ["train"] * 8 + ["test"] * 4
+        write_parquet(root / f"part{k}.parquet", [0, 1] * 6, start=k, subset=splits)
+    found = catalogue.source({"parquet": str(root)})
+    assert (found.shape.train_counts, found.shape.test_counts) == ((8, 8), (4, 4))
+    assert "splits are column 'subset'" in found.told
+    assert found.key == catalogue.source({"parquet": str(root), "split": "subset"}).key
+    with pytest.raises(UserError, match="dataset.test: .* has the column 'subset' of splits"):
+        catalogue.source({"parquet": str(root), "test": 0.2})
+
+
+@pytest.mark.parametrize(
+    "cells", [["train"] * 12, ["train", "b"] * 6, ["train"] * 11 + [None], list(range(12))]
+)
+def test_a_column_of_other_words_is_no_split(tmp_path, write_parquet, cells):
+    write_parquet(tmp_path / "all.parquet", [0, 1] * 6, subset=cells)
+    found = catalogue.source({"parquet": str(tmp_path), "test": 0.25})
+    assert found.split_here and found.shape.n_test == 4
+
+
 def test_a_column_of_cases_is_a_group_where_they_come_back(tmp_path, write_parquet):
     """One image a case leaks nothing; several do, whatever word says it."""
     labels = [0, 1] * 12

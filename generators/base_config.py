@@ -123,6 +123,10 @@ class GeneratorConfig(Frozen):
             self.shares(class_names, ())
         self.check_own(height, width, channels, classes, n_images, class_names)
 
+    def remarks(self) -> list[str]:
+        """What whoever plans with this should know, a line each."""
+        return []
+
     @abstractmethod
     def check_own(
         self,

@@ -95,6 +95,7 @@ _BESIDE_IMAGES = frozenset((
     ".htm", ".db", ".ini", ".log", ".toml", ".pdf", ".py", ".ipynb", ".url", ".lnk", ".sha256",
     ".md5", ".npy", ".mat",
 ))  # fmt: skip
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".7z", ".rar")
 LOSS = 0.1
 """The part of a class's files that may be passed over as no images."""
 

@@ -89,6 +89,17 @@ class ImportedConfig(GeneratorConfig):
         """Images in the classes' shares; in equal ones, as many of each as the rarest has."""
         return capacity(self.listing(), class_names, shares)
 
+    def remarks(self) -> list[str]:
+        """Images that are there twice: a pool counts them as different ones."""
+        listing = self.listing()
+        n = listing.copies()
+        if not n:
+            return []
+        return [
+            f"{n:,} of the {len(listing.images):,} images in {listing.root} are another one again, "
+            "byte for byte, and count as more synthetic images; remove them"
+        ]
+
     def check_own(
         self,
         height: int,

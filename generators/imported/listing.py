@@ -48,6 +48,12 @@ class Listing(ABC):
         hexadecimal.
         """
 
+    def copies(self) -> int | None:
+        """How many images are another one again, byte for byte; None where only reading them all
+        would tell.
+        """
+        return None
+
     @abstractmethod
     def read(self, places: list[str]) -> Iterator[tuple[int, bytes | None]]:
         """(position in `places`, encoded bytes or None where there are none), in whatever order is
@@ -59,6 +65,12 @@ class Folder(Listing):
     """Files below one folder."""
 
     def digest(self) -> str:
+        return self._digest()[0]
+
+    def copies(self) -> int:
+        return self._digest()[1]
+
+    def _digest(self) -> tuple[str, int]:
         stamps = []
         for image in self.images:
             facts = os.stat(os.path.join(self.root, image.place))
@@ -76,8 +88,10 @@ class Folder(Listing):
 
 
 @lru_cache(maxsize=8)  # a plan asks more than once; by size and time, so that a change is seen
-def _digest(root: str, stamps: tuple[tuple[str, str, int, int], ...]) -> str:
+def _digest(root: str, stamps: tuple[tuple[str, str, int, int], ...]) -> tuple[str, int]:
+    """Of all content, and how many files have that of an earlier one."""
     whole = hashlib.blake2b(digest_size=16)
+    different: set[str] = set()
     # Threads, because reading and hashing release the interpreter's lock.
     with ThreadPoolExecutor(_HASHING_THREADS) as threads:
         digests = threads.map(
@@ -85,7 +99,8 @@ def _digest(root: str, stamps: tuple[tuple[str, str, int, int], ...]) -> str:
         )
         for (place, label, _, _), digest in zip(stamps, digests):
             whole.update(f"{place}\0{label}\0{digest}\0".encode(errors="surrogateescape"))
-    return whole.hexdigest()
+            different.add(digest)
+    return whole.hexdigest(), len(stamps) - len(different)
 
 
 def content_of(path: str) -> str:

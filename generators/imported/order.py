@@ -5,6 +5,7 @@ import difflib
 import numpy as np
 
 from equigrid.generators import balance
+from equigrid.generators.common.parquet_files import split_of
 from equigrid.generators.common.rng import permutation
 from equigrid.generators.imported.listing import Listing
 
@@ -29,6 +30,9 @@ def by_class(listing: Listing, class_names: tuple[str, ...]) -> list[np.ndarray]
                 if near
                 else f"it has {_some(names)}; set rename"
             )
+            if {split_of(f"{one}/") for one in listing.labels} & {"train", "test", "val"}:
+                splits = " and ".join(one for one in listing.labels if split_of(f"{one}/"))
+                right = f"are its folders ({splits}) splits? Set split, e.g. split: train"
             raise ValueError(f"class {label!r} of {listing.root} is not in the dataset: {right}")
     classes = np.array([place[image.label] for image in listing.images])
     found = [np.flatnonzero(classes == k) for k in range(len(names))]

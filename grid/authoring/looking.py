@@ -113,6 +113,8 @@ def _candidates(place: str) -> Iterator[tuple[str | dict[str, Any], dict[str, st
     elif ending == ".parquet":
         yield {"parquet": str(path)}, {}
     else:
+        if path.name.lower().endswith(trees.ARCHIVES):
+            raise UserError(f"{path} is an archive; unpack it, and name the folder")
         right = "name a folder, a table of labels (CSV, TSV), an .npz file or Parquet files"
         raise UserError(f"{path} is none of these; {right}")
 

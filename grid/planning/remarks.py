@@ -10,9 +10,11 @@ def remarks(resolved: Resolved) -> list[str]:
     told = dataset.told if dataset else resolved.source.told
     lines = [f"{resolved.source.name}: {line}" for line in told]
     lines += [f"warning: {line}" for line in (dataset.warnings if dataset else ())]
-    return lines + [
-        line for name in resolved.generators if (line := _cost_of_defaults(resolved, name))
-    ]
+    for name, choice in resolved.generators.items():
+        lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]
+        if cost := _cost_of_defaults(resolved, name):
+            lines.append(cost)
+    return lines
 
 
 def _cost_of_defaults(resolved: Resolved, name: str) -> str | None:

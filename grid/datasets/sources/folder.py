@@ -248,8 +248,11 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
             if loose
             else "has no class folders"
         )
+        archives = [e.name for e in found if e.name.lower().endswith(trees.ARCHIVES)]
         right = (
             "put the images of each class into a folder of its name, or name a table (labels: FILE)"
+            if not archives
+            else f"{archives[0]} is an archive: unpack it first"
         )
         raise UserError(f"dataset: {folder} {what}; {right}")
     classes: dict[str, list[str]] = {}

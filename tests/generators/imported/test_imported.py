@@ -101,6 +101,23 @@ class TestOrder:
         ]
         assert again[0] == again[1]
 
+    def test_images_that_are_there_twice_are_told(self, folder):
+        assert config({"kind": "imported", "path": str(folder)}).remarks() == []
+        shutil.copy(folder / "cat/0.png", folder / "cat/again.png")
+        shutil.copy(folder / "cat/0.png", folder / "dog/other.png")
+        (line,) = config({"kind": "imported", "path": str(folder), "rename": {"x": "y"}}).remarks()
+        assert line.startswith("2 of the 17 images in ") and "byte for byte" in line
+
+    def test_splits_are_no_classes(self, folder, tmp_path):
+        (tmp_path / "both").mkdir()
+        for split in ("train", "test"):
+            shutil.copytree(folder, tmp_path / "both" / split)
+        whole = config({"kind": "imported", "path": str(tmp_path / "both")})
+        with pytest.raises(ValueError, match="are its folders .test and train. splits. Set split"):
+            whole.capacity(NAMES)
+        part = config({"kind": "imported", "path": str(tmp_path / "both"), "split": "train"})
+        assert part.capacity(NAMES) == 12
+
     def test_weights_survive_a_file(self, folder, tmp_path):
         from safetensors.torch import load, save
 

@@ -11,6 +11,7 @@ from PIL import Image, features
 
 from equigrid.generators import registry
 from equigrid.generators.registry import config
+from equigrid.grid.authoring import looking
 from equigrid.grid.datasets import catalogue, ingest
 from equigrid.grid.errors import UserError
 
@@ -680,6 +681,14 @@ def test_what_is_missing_is_no_class(tmp_path, write_tree, cell):
     rows = [f"{i}.png,{cell if i in (3, 5) else 'ab'[i % 2]}" for i in range(8)]
     (root / "t.csv").write_text("file,label\n" + "\n".join(rows))
     refused(root, "t.csv:5: no label; fill it in, or remove the row", labels="t.csv", test=0.2)
+
+
+@pytest.mark.parametrize("name", ["train-000000.tar", "archive.zip", "data.TAR.GZ"])
+def test_an_archive_is_to_be_unpacked(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    refused(tmp_path, f"has no class folders; {name} is an archive: unpack it first", test=0.2)
+    with pytest.raises(UserError, match="is an archive; unpack it, and name the folder"):
+        looking.look(str(tmp_path / name))
 
 
 def test_an_address_is_no_file(tmp_path, write_tree):

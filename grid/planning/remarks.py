@@ -11,7 +11,8 @@ def remarks(resolved: Resolved) -> list[str]:
     lines = [f"{resolved.source.name}: {line}" for line in told]
     lines += [f"warning: {line}" for line in (dataset.warnings if dataset else ())]
     for name, choice in resolved.generators.items():
-        lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]
+        if choice.recorded is None:  # else its files may be gone
+            lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]
         if cost := _cost_of_defaults(resolved, name):
             lines.append(cost)
     return lines

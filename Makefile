@@ -4,15 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 UV := uv==0.13.9
+TORCH ?= auto
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean
 .DELETE_ON_ERROR:
 
 ## The digits grid, from scratch to figures and a report.
 demo: $(READY)
-	$(BIN)/equigrid run digits
+	$(BIN)/equigrid demo
 
 ## Units, contracts, a small grid, a kill drill, two processes at a time: under five minutes on two
 ## cores. ARGS="-m gpu" or ARGS=tests/grid chooses others.
@@ -29,13 +30,17 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Compiled bytecode: without it every Ray worker would compile PyTorch anew at its start.
-$(READY): requirements.txt pyproject.toml
+## The documentation as a site, in build/site; a warning is an error.
+docs: $(READY) requirements-docs.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# PyTorch's CPU build on a machine without a GPU; TORCH=cpu or TORCH=cuda chooses.
+$(READY): requirements.txt pyproject.toml deploy/install.sh
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "equigrid needs Python 3.11 or newer, this is %s; try make PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(UV)
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
-	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python -e .
+	EQUIGRID_TORCH=$(TORCH) deploy/install.sh $(VENV)
 	@touch $@
 
 clean:

@@ -211,7 +211,7 @@ def test_the_readme_names_targets_that_exist_and_ci_runs_its_test_command():
     for target in targets:
         assert re.search(rf"^{target}: \$\(READY\)$", makefile, flags=re.MULTILINE)
     assert re.search(r"^make test\b", (ROOT / ".ci/run").read_text(), flags=re.MULTILINE)
-    assert "equigrid run digits" in makefile
+    assert "equigrid demo" in makefile
 
 
 def test_the_readme_names_files_that_exist():

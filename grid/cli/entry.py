@@ -19,6 +19,7 @@ COMMANDS: tuple[Callable, ...] = (
     drafts.init,
     grids.plan,
     grids.run,
+    grids.demo,
     grids.status,
     answers.fit,
     answers.report,

@@ -169,6 +169,11 @@ def run(
     return ExitCode.BUDGET if summary.budget_reached else ExitCode.DONE
 
 
+def demo(store: StoreOption = DEFAULT_STORE, out: Out = None) -> ExitCode:
+    """Run the digits grid, as `run digits` does: minutes on a laptop, nothing to download."""
+    return run("digits", store, out)
+
+
 def status(
     spec: RanSpec,
     store: StoreOption = DEFAULT_STORE,

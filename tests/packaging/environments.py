@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sysconfig
 import venv
+from collections.abc import Collection
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -55,12 +57,26 @@ class Environment:
     so this checkout is out of sight.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, only: Collection[str] | None = None):
+        """only: distributions that it sees, by name, as they lie here; None for all."""
         venv.create(folder, with_pip=True, symlinks=True)
         self.bin = folder / "bin"
         variables = {"base": str(folder), "platbase": str(folder)}
         self.site = Path(sysconfig.get_path("purelib", "venv", variables))
-        (self.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        if only is None:
+            (self.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+            self._remove_setuptools(folder)
+        for name in only or ():
+            self._link(distribution(name))
+
+    def _link(self, one: Distribution) -> None:
+        """Makes a distribution's files importable, where they lie."""
+        for top in {file.parts[0] for file in one.files or ()} - {".."}:
+            source, place = Path(one.locate_file(top)), self.site / top
+            if source.exists() and not place.exists():
+                place.symlink_to(source)
+
+    def _remove_setuptools(self, folder: Path) -> None:
         # Before 3.12 Python brings a setuptools of its own, too old for our pyproject.toml.
         self.pip("uninstall", "--yes", "--quiet", "setuptools", cwd=folder)
 

@@ -125,12 +125,10 @@ def write_blood(path, channels=3, size=64, classes=8, **changes):
     return arrays
 
 
-def accept(monkeypatch, path, name="bloodmnist", flag="_64", **facts):
-    """medmnist is told the file's checksum."""
-    from medmnist import INFO
-
+def accept(monkeypatch, path, name="bloodmnist", size=64):
+    """The table of sets is told the file's checksum."""
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(INFO, name, {**INFO[name], f"MD5{flag}": md5, **facts})
+    monkeypatch.setitem(medmnist._facts()[name]["md5"], str(size), md5)
 
 
 def test_bloodmnist_is_the_64_pixel_version_resized_to_32(store, cache, monkeypatch, images_of):
@@ -153,19 +151,17 @@ def test_bloodmnist_is_the_64_pixel_version_resized_to_32(store, cache, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("options", "file", "flag", "side"),
+    ("options", "file", "side"),
     [
-        ({"size": 28}, "pneumoniamnist.npz", "", 28),
-        ({"size": 64, "resize": 64}, "pneumoniamnist_64.npz", "_64", 64),
-        ({"size": 128, "resize": 32}, "pneumoniamnist_128.npz", "_128", 32),
+        ({"size": 28}, "pneumoniamnist.npz", 28),
+        ({"size": 64, "resize": 64}, "pneumoniamnist_64.npz", 64),
+        ({"size": 128, "resize": 32}, "pneumoniamnist_128.npz", 32),
     ],
 )
-def test_other_versions_and_grey_sets(
-    store, cache, monkeypatch, options, file, flag, side, images_of
-):
+def test_other_versions_and_grey_sets(store, cache, monkeypatch, options, file, side, images_of):
     file = cache / "medmnist" / file
     arrays = write_blood(file, channels=1, size=options["size"], classes=2)
-    accept(monkeypatch, file, "pneumoniamnist", flag)
+    accept(monkeypatch, file, "pneumoniamnist", options["size"])
     src = catalogue.source({"pneumoniamnist": str(cache / "medmnist")} | options)
     dataset = ingest.ingest(store, src)
     assert dataset.shape.image == src.shape.image == (side, side, 1)
@@ -187,7 +183,9 @@ def test_medmnist_downloads_by_its_own_address(store, cache, monkeypatch, tmp_pa
         ("127.0.0.1", 0), lambda *a: Quiet(*a, directory=tmp_path / "web")
     )
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    accept(monkeypatch, file, url_64=f"http://127.0.0.1:{server.server_port}/bloodmnist_64.npz")
+    accept(monkeypatch, file)
+    address = f"http://127.0.0.1:{server.server_port}/{{file}}"
+    monkeypatch.setattr(medmnist, "ADDRESS", address)
     try:
         dataset = ingest.ingest(store, catalogue.source("bloodmnist"))
     finally:
@@ -205,9 +203,7 @@ def test_a_set_without_published_counts_is_planned_once_its_file_is_there(cache,
 
 
 def test_medmnist_without_network_says_which_file_to_place_where(store, cache):
-    from medmnist import INFO
-
-    md5 = INFO["bloodmnist"]["MD5_64"]
+    md5 = medmnist._facts()["bloodmnist"]["md5"]["64"]
     right = rf"place bloodmnist_64.npz \(MD5 {md5}\) in {cache}/medmnist"
     with pytest.raises(
         UnavailableError, match=f"bloodmnist cannot be downloaded .*; {right}"
@@ -240,7 +236,9 @@ def test_bad_choices(spec, message):
 
 
 def test_the_table_of_sets_is_medmnists():
-    from medmnist import INFO
+    from medmnist import INFO, __version__
+
+    assert __version__ == medmnist.PUBLISHED
 
     flat = {
         name
@@ -254,6 +252,10 @@ def test_the_table_of_sets_is_medmnists():
         assert facts["channels"] == theirs["n_channels"]
         assert facts["classes"] == [theirs["label"][str(i)] for i in range(len(theirs["label"]))]
         assert facts["images"] == theirs["n_samples"]
+        for size in medmnist.VERSIONS:
+            flag = "" if size == 28 else f"_{size}"
+            assert facts["md5"][str(size)] == theirs[f"MD5{flag}"]
+            assert medmnist.ADDRESS.format(file=f"{name}{flag}.npz") == theirs[f"url{flag}"]
         for split, counts in facts.get("counts", {}).items():
             assert sum(counts) == theirs["n_samples"][split]
             assert len(counts) == len(facts["classes"])

@@ -68,7 +68,9 @@ class Replica:
 
     def load(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state["optimizer"]})
+        # Copies: the optimizer goes on with the very tensors that it is given, and changes them.
+        moments = _on_host(state["optimizer"])
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.validated = [tuple(item) for item in state["validated"]]
 
 

@@ -7,7 +7,7 @@ UV := uv==0.13.9
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint gpu clean
 .DELETE_ON_ERROR:
 
 ## The digits grid, from scratch to figures and a report.
@@ -28,6 +28,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+## Correctness and speed on a CUDA device, within MINUTES; the same command goes on. DATA: a folder
+## of CIFAR-10's Parquet files. benchmarks/README.md says more.
+MINUTES ?= 15
+OUT ?= gpu-figures
+gpu: $(READY)
+	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/gpu.py --out $(OUT) --minutes $(MINUTES) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 # Compiled bytecode: without it every Ray worker would compile PyTorch anew at its start.
 $(READY): requirements.txt pyproject.toml

@@ -142,7 +142,9 @@ class Execution(Frozen):
     retries: Annotated[int, Field(ge=0)] = 3
     """Of a job that a lost machine or process took with it."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 120
-    """Seconds between a training's checkpoints."""
+    """Seconds between a training's checkpoints; more where they would hold it up by 2% of its time.
+    0: after every step.
+    """
 
     @field_validator("gpus")
     @classmethod

@@ -24,6 +24,7 @@ from equigrid.classifiers import models
 from equigrid.classifiers.data.batches import Batch
 from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.recipes import recipe, resolve
+from equigrid.classifiers.training.shadow_weights import ShadowWeights
 from equigrid.classifiers.training.step import Step
 from equigrid.generators.edm.network import EDMNetwork
 from equigrid.generators.edm.weights import network_for
@@ -38,8 +39,9 @@ GROUPS = {
     "optimizer": ("_fused", "_foreach"),
 }
 """Parts of the names of operations; what is in none of them is `other`."""
-FREE = ("view", "expand", "permute", "transpose", "slice", "select", "detach", "alias", "t.default")
-"""Operations that only look at memory in another way, and launch nothing."""
+FREE = ("view", "expand", "permute", "transpose", "slice", "select", "detach", "alias", "t.default",
+        "empty")  # fmt: skip
+"""Operations that only look at memory in another way, or ask for some, and launch nothing."""
 
 
 class Operations(TorchDispatchMode):
@@ -64,7 +66,10 @@ class Operations(TorchDispatchMode):
         return found
 
 
-def classifier_step(name: str, batch: int, *, bf16: bool) -> Callable[[], object]:
+def classifier_step(
+    name: str, batch: int, *, bf16: bool, at_once: bool = False
+) -> Callable[[], object]:
+    """at_once: weights and gradients are cast by one operation each, as on a GPU."""
     own = recipe("paper/cifar10")
     own = resolve(own, n_base=5_000, n_total=5_000, n_dataset=50_000, classifier=name)
     network = models.build(name, classes=10, height=32, width=32, channels=3)
@@ -72,7 +77,7 @@ def classifier_step(name: str, batch: int, *, bf16: bool) -> Callable[[], object
     module = module.to(memory_format=torch.channels_last).train()
     module.bf16 = bf16
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9, fused=True)
-    step = Step(module, optimizer, own)
+    step = Step(module, optimizer, own, shadows=ShadowWeights(module) if at_once else None)
     side = 32 + 2 * own.augmentation.crop_padding_px
     images = Batch(
         torch.zeros(500, side, side, 3, dtype=torch.uint8),
@@ -105,7 +110,12 @@ def edm_call(network: EDMNetwork, batch: int, *, bf16: bool) -> Callable[[], tor
 
 def eager() -> None:
     makes = {
-        "ResNet-110, a step": lambda: classifier_step("resnet110", 2, bf16=True),
+        "ResNet-110, a step with autocast's casts": lambda: classifier_step(
+            "resnet110", 2, bf16=True
+        ),
+        "ResNet-110, a step as on a GPU": lambda: classifier_step(
+            "resnet110", 2, bf16=True, at_once=True
+        ),
         "EDM's published network, forward and backward": lambda: _with_backward(
             edm_call(edm_network(), 1, bf16=True)
         ),

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from torch.torch_version import TorchVersion
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from equigrid.classifiers.compute import Speed
 from equigrid.classifiers.data import rng
@@ -25,6 +26,7 @@ from equigrid.classifiers.training.cuda_graphs import GraphedSteps
 from equigrid.classifiers.training.loop import NotFinite, Validation, train, train_together
 from equigrid.classifiers.training.loss_monitor import LossWatch
 from equigrid.classifiers.training.replica import Replica
+from equigrid.classifiers.training.shadow_weights import ShadowWeights
 from equigrid.classifiers.training.step import Step, Steps
 
 
@@ -616,3 +618,84 @@ def test_bad_data_is_named(digits):
     colours = resolved(5, normalisation={"mean": [0, 0, 0], "std": [1, 1, 1]})
     with pytest.raises(ValueError, match="normalises 3 channels"):
         train(images[:5], labels[:5], recipe=colours, classes=10, **options)
+
+
+# Weights cast at once -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cast_at_once(monkeypatch):
+    """As on a GPU; the casts that a training made by foreach are counted."""
+    init = Replica.__init__
+
+    def made(self, *given):
+        init(self, *given)
+        self.casts_at_once = True
+
+    monkeypatch.setattr(Replica, "__init__", made)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}])
+@pytest.mark.parametrize("model", ["digits-cnn", "resnet20"])
+def test_weights_cast_at_once_train_bitwise_as_autocasts_do(digits, model, changes, request):
+    changes, speed = {"steps": 12, **changes}, Speed(bf16=True)
+    states: list[list] = [[], []]
+    trained = []
+    for kept in states:
+        keep = lambda step, make, kept=kept: kept.append(make())  # noqa: E731
+        options = {"recipe_changes": changes, "speed": speed, "model": model}
+        trained.append(fit(digits, checkpoint=keep, **options))
+        request.getfixturevalue("cast_at_once")  # for the second
+    assert same(weights(trained[0]), weights(trained[1]))
+    one, other = (kept[5]["members"][0] for kept in states)
+    assert same(one["module"], other["module"])
+    assert all(v.dtype != torch.bfloat16 for v in other["module"].values())
+    whole = fit(digits, resume=states[1][5], **options)
+    assert same(weights(whole), weights(trained[0]))
+
+
+def test_a_step_casts_its_weights_and_their_gradients_by_one_operation_each(digits):
+    images, labels = digits
+    module, _ = begin(images[:70], labels[:70], resolved(70))
+    module.bf16 = True
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            counts[str(func).removeprefix("aten.")] += 1
+            return func(*args, **(kwargs or {}))
+
+    layers = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in module.modules())
+    (feed,) = Resident.of(Mix.of(images[:70], labels[:70]), resolved(70), [0], torch.device("cpu"))
+    batch = next(feed.batches(0, 0))
+    found = []
+    for shadows in (None, ShadowWeights(module)):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1, fused=True)
+        step = Step(module.train(), optimizer, resolved(70), shadows=shadows)
+        step(batch, 0)
+        counts: Counter[str] = Counter()
+        with Casts():
+            step(batch, 1)
+        found.append(counts)
+    autocast, at_once = found
+    assert at_once["_foreach_copy_.default"] == 2
+    # Each layer has a weight at least, cast on the way there and back.
+    assert autocast["_to_copy.default"] - at_once["_to_copy.default"] >= 2 * layers
+    assert all(p.grad.stride() == p.stride() for p in module.parameters())
+
+
+def test_what_a_layer_holds_comes_back_after_an_error_and_shared_weights_stay_shared():
+    first, second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    second.weight = first.weight
+    shadows = ShadowWeights(torch.nn.Sequential(first, second))
+    weight = first.weight
+    assert len(shadows.weights) == 3
+
+    def step():
+        with shadows.in_place():
+            assert first.weight is second.weight is not weight
+            assert first.weight.dtype == torch.bfloat16
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        step()
+    assert first.weight is second.weight is weight

@@ -32,8 +32,8 @@ class ShadowWeights:
                     own = nn.Parameter(weight.detach().to(torch.bfloat16))
                     pair = found.setdefault(id(weight), (weight, own))
                     self.places.append((layer._parameters, name, *pair))
-        self.weights = [weight for weight, _ in found.values()]
-        self.shadows = [shadow for _, shadow in found.values()]
+        self.weights: list[torch.Tensor] = [weight for weight, _ in found.values()]
+        self.shadows: list[torch.Tensor] = [shadow for _, shadow in found.values()]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -50,9 +50,13 @@ class ShadowWeights:
 
     def hand_back_gradients(self) -> None:
         """Gives the weights the gradients that their copies have; the copies have none then."""
-        pairs = [(w, s) for w, s in zip(self.weights, self.shadows) if s.grad is not None]
-        gradients = [torch.empty_like(weight) for weight, _ in pairs]
-        if pairs:
-            torch._foreach_copy_(gradients, [shadow.grad for _, shadow in pairs])
-        for (weight, shadow), gradient in zip(pairs, gradients):
+        trained = [
+            (weight, shadow, shadow.grad)
+            for weight, shadow in zip(self.weights, self.shadows)
+            if shadow.grad is not None
+        ]
+        gradients = [torch.empty_like(weight) for weight, _, _ in trained]
+        if trained:
+            torch._foreach_copy_(gradients, [narrow for _, _, narrow in trained])
+        for (weight, shadow, _), gradient in zip(trained, gradients):
             weight.grad, shadow.grad = gradient, None

@@ -42,7 +42,8 @@ class DenoiserTrainer(Trainer[Batch]):
         self.images = torch.tensor(images, device=device)
         self.labels = torch.tensor(labels, device=device)
         height, width, channels = images.shape[1:]
-        network = network_for(config, shape=(height, width, channels), classes=classes)
+        shape = height, width, channels
+        network = network_for(config, shape=shape, classes=classes)
         network.to_empty(device="cpu")
         initialise(network, torch.Generator().manual_seed(seed_of(seed, "initial weights")))
         self.layout = memory_format(self.precision, device)
@@ -55,7 +56,7 @@ class DenoiserTrainer(Trainer[Batch]):
             compiled=compiles_training(
                 config.compute,
                 device,
-                lambda: training.total_nimg * forward_flops(config, images.shape[1:], classes),
+                lambda: training.total_nimg * forward_flops(config, shape, classes),
             ),
         )
         self.learners = {"denoiser": self.learner}

@@ -220,6 +220,7 @@ def _trained(
     }
     seeds = [seed_of(request.id, "training") for request in requests]
     if payload.zero_shot:
+        assert payload.zero_shot_config, "its whole beside what determines the trial"
         what = zero_shot.ZeroShot(
             payload.zero_shot, payload.zero_shot_config, payload.syn is not None
         )

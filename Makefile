@@ -8,7 +8,7 @@ TORCH ?= auto
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint docs gpu clean
 .DELETE_ON_ERROR:
 
 ## The digits grid, from scratch to figures and a report.
@@ -35,7 +35,15 @@ docs: $(READY) requirements-docs.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements-docs.txt
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+## Correctness and speed on a CUDA device, within MINUTES; the same command goes on. DATA: a folder
+## of CIFAR-10's Parquet files. benchmarks/README.md says more.
+MINUTES ?= 15
+OUT ?= gpu-figures
+gpu: $(READY)
+	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/gpu.py --out $(OUT) --minutes $(MINUTES) $(if $(DATA),--data $(DATA)) $(ARGS)
+
 # PyTorch's CPU build on a machine without a GPU; TORCH=cpu or TORCH=cuda chooses.
+# Compiled bytecode: without it every Ray worker would compile PyTorch anew at its start.
 $(READY): requirements.txt pyproject.toml deploy/install.sh
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "equigrid needs Python 3.11 or newer, this is %s; try make PYTHON=python3.12" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)

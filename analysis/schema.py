@@ -79,13 +79,19 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         True,
         "Top-1 accuracy on held-out training images, percent, where there are any.",
     ),
-    ("seconds", pa.float64(), True, "Wall time of the training and its evaluation."),
-    ("images_per_s", pa.float64(), True, "Training throughput."),
+    (
+        "seconds",
+        pa.float64(),
+        True,
+        "Wall time of the training and its evaluation; an equal share of it where several trials "
+        "of one mix trained together.",
+    ),
+    ("images_per_s", pa.float64(), True, "Training throughput, in such seconds."),
     (
         "peak_device_bytes",
         pa.int64(),
         True,
-        "Peak memory on the device; null where it is not measured.",
+        "Peak memory on the device, of all that trained together; null where it is not measured.",
     ),
     ("device", pa.string(), True, "Device, in words."),
     ("world_size", pa.int64(), True, "Devices that trained together."),

@@ -32,6 +32,7 @@ from equigrid.generators.edm.sampling import heun, ready
 from equigrid.generators.edm.schedules import ema_decay, learning_rate
 from equigrid.generators.edm.steps import Batch, batch_of, losses
 from equigrid.generators.edm.trainer import DenoiserTrainer
+from equigrid.generators.edm.weights import forward_flops as own_flops
 from equigrid.generators.edm.weights import network_for
 from equigrid.generators.registry import config
 from equigrid.generators.trainer.trainer import sliced
@@ -255,17 +256,7 @@ def forward_flops(spec: EDMConfig, shape: tuple[int, int, int]) -> int:
     """Floating-point operations (two per multiplication with addition) of one image's forward
     pass.
     """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    height, width, channels = shape
-    network = network_for(spec, shape=shape, classes=CLASSES)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network(
-            torch.empty(1, channels, height, width),
-            torch.empty(1),
-            torch.empty(1, dtype=torch.int64),
-        )
-    return counter.get_total_flops()
+    return own_flops(spec, shape, CLASSES)
 
 
 def matmul_rate(device: torch.device) -> float:

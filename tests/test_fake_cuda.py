@@ -170,6 +170,34 @@ def test_the_sampler_waits_for_nothing():
     assert seen.on_the_host() == set()
 
 
+def test_an_uncompiled_edm_keeps_its_layout(monkeypatch):
+    """With the norm that it has on a GPU, all that 3×3 convolutions are given lies in channels-last
+    memory.
+    """
+    small = config(
+        {"kind": "edm", "network": {"model_channels": 32, "channel_mult": [1, 2], "num_blocks": 1}}
+    )
+    monkeypatch.setattr("equigrid.generators.edm.network._loses_layout", lambda x: True)
+    layouts = []
+    with FakeTensorMode():
+        with torch.device("meta"):
+            plan = small.layout(32, 32)
+        network = placed(EDMNetwork(plan, image_channels=3, classes=10), "cpu").eval()
+        for part in network.modules():
+            if isinstance(part, nn.Conv2d) and part.kernel_size == (3, 3):
+                part.register_forward_pre_hook(
+                    lambda _, ins: layouts.append(
+                        ins[0].is_contiguous(memory_format=torch.channels_last)
+                    )
+                )
+        x = torch.empty(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+        labels = torch.empty(8, dtype=torch.int64)
+        with autocast("bf16", torch.device("cpu")), torch.no_grad():
+            network(x, torch.empty(8), labels)
+    assert len(layouts) > 10
+    assert all(layouts)
+
+
 def test_these_tests_catch_what_they_are_for():
     with FakeTensorMode():
         x = torch.empty(4, device=CUDA)

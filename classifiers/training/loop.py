@@ -25,13 +25,14 @@ from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable, stream_of
 from equigrid.classifiers.training.loss_monitor import LossWatch, NotFinite
 from equigrid.classifiers.training.replica import Feed, Replica
-from equigrid.classifiers.training.step import Steps
+from equigrid.classifiers.training.step import Step, Steps
 
 __all__ = ["NotFinite", "Trained", "Validation", "train", "train_together"]
 
 State = dict[str, Any]
 Images = np.ndarray | Mix | StreamedMix
 Checkpoint = Callable[[int, Callable[[], State]], None]
+CheckpointOfSeveral = Callable[[int, Callable[[], list[State | None]]], None]
 Log = Callable[[dict[str, Any]], None]
 
 
@@ -59,8 +60,9 @@ class Trained:
 
     module: in evaluation mode, on its device, without the multi-worker wrapper. epochs: passes over
     the data (a fraction if the steps end inside one). seconds: wall time of the loop, earlier
-    attempts included, and shared by all that trained together. peak_device_bytes: the allocator's
-    peak on a GPU, the process's peak resident size on a CPU. validation: (steps done, Evaluation),
+    attempts included; of several that train together, each has its equal share. images_per_s: of
+    this attempt, in these seconds. peak_device_bytes: the allocator's peak on a GPU, the process's
+    peak resident size on a CPU, of all that train together. validation: (steps done, Evaluation),
     rank 0's only.
     """
 
@@ -103,11 +105,21 @@ def train(
 
     Raises ValueError for a classifier or data that do not fit, and NotFinite, with epoch and step.
     """
-    return train_together(
+    (trained,) = train_together(
         images, labels, model=model, recipe=recipe, classes=classes, seeds=[seed], device=device,
-        resume=resume, checkpoint=checkpoint, log=log, validation=validation, speed=speed,
-        head=head,
-    )[0]  # fmt: skip
+        resume=[resume], checkpoint=lambda step, make: checkpoint(step, lambda: one(make())),
+        log=log, validation=validation, speed=speed, head=head,
+    )  # fmt: skip
+    if isinstance(trained, FloatingPointError):
+        raise trained
+    return trained
+
+
+def one(states: Sequence[State | None]) -> State:
+    """The state of the only training among those that train together."""
+    (state,) = states
+    assert state is not None, "a training that ended has no next step"
+    return state
 
 
 def train_together(
@@ -119,19 +131,21 @@ def train_together(
     classes: int,
     seeds: Sequence[int],
     device: torch.device | str,
-    resume: State | None = None,
-    checkpoint: Checkpoint = ignore,
+    resume: Sequence[State | None] = (),
+    checkpoint: CheckpointOfSeveral = ignore,
     log: Log = ignore,
     validation: Validation | None = None,
     speed: Speed = Speed(),  # noqa: B008 - frozen
     head: Head | None = None,
-) -> list[Trained]:
+) -> list[Trained | FloatingPointError]:
     """Train one classifier per seed on the same images, step by step beside each other; else as
     `train`.
 
     Each comes out as it would alone (on a CPU bitwise). On a GPU their steps run as branches of one
-    CUDA graph, and the images lie there once. NotFinite in one ends all: train the seeds apart
-    then.
+    CUDA graph, and the images lie there once. A loss that is not finite, in training or validation,
+    ends that seed alone, and the error stands in its place. checkpoint, resume: states by seed,
+    each the same as `train` makes and takes, so that a seed may go on alone, or beside others; None
+    for a seed that ended, or has none. Raises ValueError for states of different steps.
     """
     device = torch.device(device)
     _reset_peak(device)
@@ -143,20 +157,9 @@ def train_together(
     with _own_stream(device), torch.random.fork_rng(devices=devices):
         # On that stream too: DistributedDataParallel notes where it is built, and waits for it in
         # each step that runs elsewhere.
-        loop = _Loop(members, recipe, speed, resume, validation)
-        done = loop.run(checkpoint, log)
-    return [
-        Trained(
-            module=member.module.eval(),
-            epochs=loop.total_steps / loop.steps_per_epoch,
-            steps=loop.total_steps,
-            seconds=loop.seconds(),
-            images_per_s=done / loop.seconds_now if done else 0.0,
-            peak_device_bytes=peak_bytes(device),
-            validation=[(steps, Evaluation(**result)) for steps, result in member.validated],
-        )
-        for member in members
-    ]
+        loop = _Loop(members, recipe, speed, list(resume) or [None] * len(members), validation)
+        loop.run(checkpoint, log)
+    return [loop.failed.get(member) or loop.trained(member) for member in members]
 
 
 def _feeds(
@@ -180,34 +183,42 @@ def _feeds(
     return Resident.of(mix, recipe, seeds, device)
 
 
+@dataclass(frozen=True)
+class _Branch:
+    """One member of a loop, as long as it goes on."""
+
+    member: Replica
+    step: Step
+    watch: LossWatch
+
+
 class _Loop:
-    """All members' training between two steps."""
+    """All members' training between two steps. failed: what ended a member before the others."""
 
     def __init__(
         self,
         members: list[Replica],
         recipe: ResolvedRecipe,
         speed: Speed,
-        resume: State | None,
+        resume: list[State | None],
         validation: Validation | None,
     ):
-        self.members, self.validation = members, validation
+        self.members, self.speed, self.validation = members, speed, validation
+        self.failed: dict[Replica, FloatingPointError] = {}
         self.device, self.n_total = members[0].feed.device, members[0].feed.n_total
         self.steps_per_epoch = recipe.steps_per_epoch(self.n_total)
         self.total_steps = recipe.total_steps(self.n_total)
         self.lr = [recipe.lr_at(step, self.n_total) for step in range(self.total_steps)]
         self.rank, self.workers = distributed.world()
-        self.step, self.seconds_before, self.seconds_now = 0, 0.0, 0.0
-        steps = [member.step(recipe, self.rank, self.workers) for member in members]
+        self.step, self.images = 0, 0  # steps done in all; images of each member in this attempt
+        self.seconds_before = dict.fromkeys(members, 0.0)  # earlier attempts
+        self.seconds_now, self._since = 0.0, time.perf_counter()  # a member's share of this one
+        self._steps = {
+            member: member.step(recipe, self.rank, self.workers) for member in self.members
+        }
         graphs = speed.use_graphs(self.device, self.total_steps, self._against_graphs())
-        if resume is not None:
-            self._load(resume)
-        self.make_step: Steps | WhileRecordable
-        if graphs:
-            graphed = GraphedSteps(steps)
-            self.make_step = WhileRecordable(graphed, members) if speed.graphs is None else graphed
-        else:
-            self.make_step = Steps(steps)
+        self._load(resume)
+        self.make_step = self._stepping(members, graphs)
 
     def _against_graphs(self) -> str | None:
         """Why this training's steps cannot be replayed, if so."""
@@ -219,36 +230,70 @@ class _Loop:
             return "streamed images"
         return None
 
-    def run(self, checkpoint: Checkpoint, log: Log) -> int:
-        """Makes the steps that are left; how many images that were."""
-        self.started, images = time.perf_counter(), 0
-        watches = [self._watch(member, log) for member in self.members]
+    def _stepping(self, members: list[Replica], graphs: bool) -> Steps | WhileRecordable:
+        steps = [self._steps[member] for member in members]
+        if not graphs:
+            return Steps(steps)
+        graphed = GraphedSteps(steps)
+        return WhileRecordable(graphed, members) if self.speed.graphs is None else graphed
+
+    # The steps ------------------------------------------------------------------------------------
+
+    def run(self, checkpoint: CheckpointOfSeveral, log: Log) -> None:
+        """Makes the steps that are left."""
+        self._since = time.perf_counter()
+        self.branches = [
+            _Branch(member, self._steps[member], self._watch(member, log))
+            for member in self.members
+        ]
         for member in self.members:
             member.module.train()
-        while self.step < self.total_steps:
-            with contextlib.ExitStack() as stack:
-                for batches in zip(*self._open_feeds(stack)):
-                    losses = self.make_step(batches, self.step, self.lr[self.step])
-                    self.step += 1
-                    images += sum(batch.n_global for batch in batches)
-                    for watch, loss in zip(watches, losses):
-                        watch.add(loss)
-                    if self.rank == 0:
-                        self._validate()
-                        checkpoint(self.step, self._state)
-                    if self.step == self.total_steps:
-                        break
-        for watch in watches:
-            watch.finish()
-        self.seconds_now = time.perf_counter() - self.started
-        return images
+        while self.step < self.total_steps and self.branches:
+            self._until_an_epoch_or_a_member_ends(checkpoint)
+        self._each(lambda branch, _: branch.watch.finish(), self.branches)
+        self._count_time()
 
-    def seconds(self) -> float:
-        return self.seconds_before + (self.seconds_now or time.perf_counter() - self.started)
+    def _until_an_epoch_or_a_member_ends(self, checkpoint: CheckpointOfSeveral) -> None:
+        with contextlib.ExitStack() as stack:
+            for batches in zip(*self._open_feeds(stack)):
+                losses = self.make_step(batches, self.step, self.lr[self.step])
+                self.step += 1
+                self.images += batches[0].n_global
+                all_go_on = self._each(lambda branch, loss: branch.watch.add(loss), losses)
+                if self.rank == 0:
+                    all_go_on &= self._validate()
+                    checkpoint(self.step, self._states)
+                if self.step == self.total_steps or not all_go_on:
+                    break
+
+    def _each(self, look: Callable[[_Branch, Any], None], values: Sequence[Any]) -> bool:
+        """Looks at each member, with a value of its own; those whose numbers are not finite end.
+        Whether all go on.
+        """
+        ended = {}
+        for branch, value in zip(self.branches, values):
+            try:
+                look(branch, value)
+            except FloatingPointError as error:
+                # Without its traceback, whose frames hold all that lies on the device.
+                ended[branch.member] = error.with_traceback(None)
+        if ended:
+            self._end(ended)
+        return not ended
+
+    def _end(self, members: dict[Replica, FloatingPointError]) -> None:
+        self._count_time()
+        self.failed |= members
+        self.branches = [branch for branch in self.branches if branch.member not in members]
+        if self.device.type == "cuda":  # it may still be replaying what is let go here
+            torch.cuda.synchronize(self.device)
+        if self.branches:
+            graphs = isinstance(getattr(self.make_step, "steps", self.make_step), GraphedSteps)
+            self.make_step = self._stepping([branch.member for branch in self.branches], graphs)
 
     def _open_feeds(self, stack: contextlib.ExitStack) -> list[Iterator[Batch]]:
         epoch, first = divmod(self.step, self.steps_per_epoch)
-        feeds = (member.feed.batches(epoch, first) for member in self.members)
+        feeds = (branch.member.feed.batches(epoch, first) for branch in self.branches)
         return [stack.enter_context(contextlib.closing(feed)) for feed in feeds]
 
     def _watch(self, member: Replica, log: Log) -> LossWatch:
@@ -260,38 +305,73 @@ class _Loop:
         reduce = dist.all_reduce if self.workers > 1 else None
         return LossWatch(self.device, self.step, self.steps_per_epoch, reduce=reduce, report=report)
 
-    def _validate(self) -> None:
+    def _validate(self) -> bool:
+        """Looks at the validation split when it is time; whether all members go on."""
         if self.validation is None:
-            return
+            return True
         between = self.step % (self.validation.every_epochs * self.steps_per_epoch) != 0
         if between and self.step < self.total_steps:
-            return
-        for member in self.members:
-            member.validate(self.step, self.validation.mix)
+            return True
+        mixes = [self.validation.mix] * len(self.branches)
+        return self._each(lambda branch, mix: branch.member.validate(self.step, mix), mixes)
 
-    def _state(self) -> State:
-        """Tensors, numbers, strings, lists and dicts only: torch.load(weights_only=True) reads
-        it.
+    # What they come to ----------------------------------------------------------------------------
+
+    def _count_time(self) -> None:
+        """Time goes by for all members that go on alike."""
+        now = time.perf_counter()
+        self.seconds_now += (now - self._since) / max(1, len(self.branches))
+        self._since = now
+
+    def trained(self, member: Replica) -> Trained:
+        """A member that made all steps."""
+        return Trained(
+            module=member.module.eval(),
+            epochs=self.total_steps / self.steps_per_epoch,
+            steps=self.total_steps,
+            seconds=self.seconds_before[member] + self.seconds_now,
+            images_per_s=self.images / self.seconds_now if self.images else 0.0,
+            peak_device_bytes=peak_bytes(self.device),
+            validation=[(steps, Evaluation(**result)) for steps, result in member.validated],
+        )
+
+    def _states(self) -> list[State | None]:
+        """By member. Tensors, numbers, strings, lists and dicts only: torch.load(weights_only=True)
+        reads them.
         """
+        self._count_time()
+        return [None if member in self.failed else self._state(member) for member in self.members]
+
+    def _state(self, member: Replica) -> State:
         return {
             "step": self.step,
             "n_total": self.n_total,
-            "seconds": self.seconds(),
-            "members": [member.state() for member in self.members],
+            "seconds": self.seconds_before[member] + self.seconds_now,
+            "members": [member.state()],
         }
 
-    def _load(self, state: State) -> None:
-        fits = state["n_total"] == self.n_total and len(state["members"]) == len(self.members)
+    def _load(self, states: list[State | None]) -> None:
+        steps = {0 if state is None else state["step"] for state in states}
+        if len(states) != len(self.members) or len(steps) > 1:
+            raise ValueError(
+                f"{len(self.members)} seeds go on from as many states of one step; got "
+                f"{len(states)} of steps {sorted(steps)}"
+            )
+        (self.step,) = steps
+        for member, state in zip(self.members, states):
+            if state is not None:
+                self._load_one(member, state)
+
+    def _load_one(self, member: Replica, state: State) -> None:
+        fits = state["n_total"] == self.n_total and len(state["members"]) == 1
         if not fits or not 0 <= state["step"] <= self.total_steps:
             raise ValueError(
                 f"the checkpoint is of another training: step {state['step']} on "
                 f"{state['n_total']} images, {len(state['members'])} seeds; "
-                f"this one has {self.total_steps} steps on {self.n_total}, "
-                f"{len(self.members)} seeds"
+                f"this one has {self.total_steps} steps on {self.n_total}, 1 seed"
             )
-        self.step, self.seconds_before = state["step"], state["seconds"]
-        for member, own in zip(self.members, state["members"]):
-            member.load(own)
+        self.seconds_before[member] = state["seconds"]
+        member.load(state["members"][0])
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from equigrid.classifiers.data.stream import Streamed
 from equigrid.classifiers.evaluation import evaluate
 from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.classifiers.training.shadow_weights import ShadowWeights
 from equigrid.classifiers.training.step import Step
 
 Feed = Resident | Streamed
@@ -39,6 +40,9 @@ class Replica:
         self.module = _initial(model, recipe, classes, seed, feed, speed, head)
         self.optimizer = _optimizer(self.module, recipe)
         self.has_dropout = _has_dropout(self.module)
+        # On a CPU there is nothing to launch, and a compiled network has its casts in its kernels.
+        on_gpu = feed.device.type == "cuda"
+        self.casts_at_once = self.module.bf16 and on_gpu and not speed.compile
         self.validated: list[tuple[int, dict]] = []
 
     def step(self, recipe: ResolvedRecipe, rank: int, size: int) -> Step:
@@ -50,6 +54,7 @@ class Replica:
         return Step(
             parallel, self.optimizer, recipe, workers=size, dropout_seed=dropout_seed,
             class_weights=_class_weights(self.feed, recipe, self.classes),
+            shadows=ShadowWeights(self.module) if self.casts_at_once and size == 1 else None,
         )  # fmt: skip
 
     def validate(self, steps: int, mix: Mix) -> None:
@@ -68,7 +73,9 @@ class Replica:
 
     def load(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state["optimizer"]})
+        # Copies: the optimizer goes on with the very tensors that it is given, and changes them.
+        moments = _on_host(state["optimizer"])
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
         self.validated = [tuple(item) for item in state["validated"]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import nn
 from equigrid.classifiers.data import augment, rng
 from equigrid.classifiers.data.batches import Batch
 from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.classifiers.training.shadow_weights import ShadowWeights
 
 
 class Step:
@@ -25,16 +27,18 @@ class Step:
         workers: int = 1,
         dropout_seed: int | None = None,
         class_weights: torch.Tensor | None = None,
+        shadows: ShadowWeights | None = None,
     ):
         """module: from pixels to float32 logits, wrapped if there are several workers.
 
         class_weights: (classes,) float32 on the device, factors of the losses of a class's images.
         dropout_seed: given if the module draws random numbers; each step then seeds them anew from
-        it and the step's number, so that a resumed training draws the same.
+        it and the step's number, so that a resumed training draws the same. shadows: bf16 copies
+        of the module's weights, None where autocast casts them.
         """
         self.module, self.optimizer, self.recipe = module, optimizer, recipe
         self.workers, self.dropout_seed = workers, dropout_seed
-        self.class_weights = class_weights
+        self.class_weights, self.shadows = class_weights, shadows
         self.parameters = list(module.parameters())
 
     def __call__(self, batch: Batch, number: int) -> torch.Tensor:
@@ -45,11 +49,14 @@ class Step:
             torch.manual_seed(rng.mixed(self.dropout_seed, number))
         x = augment.batch(batch.padded, batch.draws, self.recipe.augmentation)
         y = batch.targets[batch.draws[:, rng.INDEX].long()]
-        logits = self.module(x)
-        loss = self._summed(logits, y) / batch.n_global
         self.drop_gradients()
-        # The wrapper averages gradients over workers; the loss is a sum over them.
-        (loss * self.workers if self.workers > 1 else loss).backward()
+        with self.shadows.in_place() if self.shadows else nullcontext():
+            logits = self.module(x)
+            loss = self._summed(logits, y) / batch.n_global
+            # The wrapper averages gradients over workers; the loss is a sum over them.
+            (loss * self.workers if self.workers > 1 else loss).backward()
+        if self.shadows:
+            self.shadows.hand_back_gradients()
         self.optimizer.step()
         return loss.detach()
 

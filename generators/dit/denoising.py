@@ -11,7 +11,7 @@ from equigrid.generators.dit.latents import Latents
 from equigrid.generators.dit.network import initialise, transformer
 from equigrid.generators.dit.schedules import ema_decay
 from equigrid.generators.dit.trainer import DiTTrainer
-from equigrid.generators.trainer.compilation import compiles_training
+from equigrid.generators.trainer.compilation import compiles_training, flops_of
 
 
 class Noised(NamedTuple):
@@ -23,6 +23,19 @@ class Noised(NamedTuple):
     """(n,) int64 in 0..999."""
     labels: torch.Tensor
     """(n,) int64; the number of classes where the label is dropped."""
+
+
+def forward_flops(config: DiTConfig, side: int, classes: int) -> int:
+    """Floating-point operations of one latent's forward pass, (channels, side, side)."""
+    meta, channels = torch.device("meta"), config.vae.latent_channels
+    with meta:
+        network = transformer(config.network, side=side, channels=channels, classes=classes)
+    return flops_of(
+        network.to(meta).eval(),  # type: ignore[arg-type]  # diffusers' decorator hides its types
+        torch.empty(1, channels, side, side, device=meta),
+        timestep=torch.zeros(1, dtype=torch.int64, device=meta),
+        class_labels=torch.zeros(1, dtype=torch.int64, device=meta),
+    )
 
 
 class TransformerTrainer(DiTTrainer[Noised]):
@@ -49,7 +62,11 @@ class TransformerTrainer(DiTTrainer[Noised]):
         network = transformer(config.network, side=side, channels=channels, classes=classes)
         initialise(network, torch.Generator().manual_seed(seed_of(self.seed, "initial weights")))
         self.checkpointed = network
-        compiled = compiles_training(config.compute, device, training.steps * training.batch)
+        compiled = compiles_training(
+            config.compute,
+            device,
+            lambda: training.steps * training.batch * forward_flops(config, side, classes),
+        )
         self.learners = {"transformer": self.learner(network, averages=True, compiled=compiled)}
 
     def batch(self) -> Noised:

@@ -89,11 +89,11 @@ class Painter:
         if self.config.class_indices is not None:
             labels = torch.tensor(self.config.class_indices)[labels]
         labels = labels.to(self.device)
-        noise = streams(
-            seed, numbers, (self.config.vae.latent_channels, self.side, self.side), self.device
-        )
+        steps = self.config.sampler.steps
+        shape = self.config.vae.latent_channels, self.side, self.side
+        noise = streams(seed, numbers, shape, self.device, draws=steps)
         with torch.no_grad():
-            latents = ancestral(self.guided(labels), noise, diffusion(self.config.sampler.steps))
+            latents = ancestral(self.guided(labels), noise, diffusion(steps))
         return self.coder.decode((latents / self.scale).to(torch.float32))
 
     def guided(self, labels: torch.Tensor) -> Denoiser:

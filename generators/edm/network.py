@@ -181,8 +181,35 @@ class UNetBlock(nn.Module):
         return x
 
 
+class GroupNorm(nn.GroupNorm):
+    """torch's, which on a CUDA device brings images to another layout in memory and leaves them
+    there, so that the next convolution brings them back. Where it is not compiled, this one
+    computes the same in channels-last memory: sums in float32, whatever the images are.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.in_place(x) if _loses_layout(x) else super().forward(x)
+
+    def in_place(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) in any layout -> float32 in the same one."""
+        x = x.to(torch.float32)
+        n, channels, height, width = x.shape
+        each = channels // self.num_groups
+        parts = x.view(n, self.num_groups, each, height, width)
+        variance, mean = torch.var_mean(parts, dim=(2, 3, 4), correction=0)  # (N, G) each
+        scale = (variance + self.eps).rsqrt()[:, :, None] * self.weight.view(1, -1, each)
+        shift = self.bias.view(1, -1, each) - mean[:, :, None] * scale
+        return torch.addcmul(shift.view(n, channels, 1, 1), x, scale.view(n, channels, 1, 1))
+
+
+def _loses_layout(x: torch.Tensor) -> bool:
+    """Whether torch's norm would return another layout in memory than x has."""
+    eager_on_a_gpu = x.device.type == "cuda" and not torch.compiler.is_compiling()
+    return eager_on_a_gpu and x.is_contiguous(memory_format=torch.channels_last)
+
+
 def norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(groups(channels), channels, eps=NORM_EPS)
+    return GroupNorm(groups(channels), channels, eps=NORM_EPS)
 
 
 def resampled(x: torch.Tensor, resample: str | None) -> torch.Tensor:
@@ -230,8 +257,10 @@ def mix(words: torch.Tensor) -> torch.Tensor:
     int32 for speed: products wrap around, as torch's integers do, and right shifts are made
     unsigned.
     """
-    words = (words ^ ((words >> 16) & 0xFFFF)) * 0x7FEB352D
-    return (words ^ ((words >> 15) & 0x1FFFF)) * -0x7B935975
+    # In place after the first: these are as large as activations, and their memory is what costs.
+    words = words ^ (words >> 16).bitwise_and_(0xFFFF)
+    words.mul_(0x7FEB352D)
+    return words.bitwise_xor_((words >> 15).bitwise_and_(0x1FFFF)).mul_(-0x7B935975)
 
 
 def fold(keys: torch.Tensor | None, number: int) -> torch.Tensor | None:

@@ -32,7 +32,8 @@ def sample(
 
     def make(numbers: range, labels: np.ndarray) -> np.ndarray:
         of = torch.from_numpy(labels).to(device)
-        noise = streams(call.seed, numbers, (channels, height, width), device)
+        draws = 1 + (config.sampler.steps if config.sampler.S_churn else 0)
+        noise = streams(call.seed, numbers, (channels, height, width), device, draws=draws)
         with torch.no_grad():
             made = heun(lambda x, sigma: evaluate(x, sigma, of), noise, config.sampler)
         return to_uint8(made).cpu().numpy()

@@ -8,7 +8,7 @@ from equigrid.generators.edm.config import EDMConfig, Training
 from equigrid.generators.edm.network import EDMNetwork, initialise
 from equigrid.generators.edm.schedules import ema_decay, learning_rate
 from equigrid.generators.edm.steps import Batch, batch_of, losses
-from equigrid.generators.edm.weights import network_for
+from equigrid.generators.edm.weights import forward_flops, network_for
 from equigrid.generators.trainer.compilation import compiles_training
 from equigrid.generators.trainer.devices import memory_format
 from equigrid.generators.trainer.learner import Learner
@@ -42,7 +42,8 @@ class DenoiserTrainer(Trainer[Batch]):
         self.images = torch.tensor(images, device=device)
         self.labels = torch.tensor(labels, device=device)
         height, width, channels = images.shape[1:]
-        network = network_for(config, shape=(height, width, channels), classes=classes)
+        shape = height, width, channels
+        network = network_for(config, shape=shape, classes=classes)
         network.to_empty(device="cpu")
         initialise(network, torch.Generator().manual_seed(seed_of(seed, "initial weights")))
         self.layout = memory_format(self.precision, device)
@@ -52,7 +53,11 @@ class DenoiserTrainer(Trainer[Batch]):
             _optimizer(network, training),
             precision=self.precision,
             averages=True,
-            compiled=compiles_training(config.compute, device, training.total_nimg),
+            compiled=compiles_training(
+                config.compute,
+                device,
+                lambda: training.total_nimg * forward_flops(config, shape, classes),
+            ),
         )
         self.learners = {"denoiser": self.learner}
 

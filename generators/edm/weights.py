@@ -35,6 +35,22 @@ def network_for(config: "EDMConfig", *, shape: tuple[int, int, int], classes: in
         )
 
 
+def forward_flops(config: "EDMConfig", shape: tuple[int, int, int], classes: int) -> int:
+    """Floating-point operations of one image's forward pass."""
+    import torch
+
+    from equigrid.generators.trainer.compilation import flops_of
+
+    height, width, channels = shape
+    meta = torch.device("meta")
+    return flops_of(
+        network_for(config, shape=shape, classes=classes),
+        torch.empty(1, channels, height, width, device=meta),
+        torch.empty(1, device=meta),
+        torch.empty(1, dtype=torch.int64, device=meta),
+    )
+
+
 def load(network: "EDMNetwork", weights: "dict[str, torch.Tensor]") -> None:
     """Put a state dict into `network` (which may be on the meta device), names and shapes checked.
 

@@ -11,17 +11,35 @@ from equigrid.generators.base_config import Compute
 
 log = logging.getLogger("equigrid.generators")
 
-_COMPILE_PAYS_NIMG = 2_000_000
-"""Of training: below so many images, compiling (about a minute) costs more than it saves."""
+_COMPILE_PAYS_FLOPS = 1e16
+"""Of training, forward passes alone: below so many operations, compiling (about a minute) costs
+more than it saves.  0.25 million images of EDM's published network; by arithmetic, not measured.
+"""
 _COMPILE_PAYS_PARAMETERS = 10_000_000
 """Of sampling: a few shards from a network of this size take longer than compiling.  Estimated, not
 measured.
 """
 
 
-def compiles_training(compute: Compute, device: torch.device, nimg: int) -> bool:
-    """Whether to compile a network that learns from `nimg` images in all."""
-    return _compiles(compute, device, pays=nimg >= _COMPILE_PAYS_NIMG)
+def compiles_training(
+    compute: Compute, device: torch.device, forward_flops: Callable[[], float]
+) -> bool:
+    """Whether to compile a network for a training.
+
+    forward_flops: counts the operations of all forward passes; asked where the answer hangs on it.
+    """
+    return _compiles(compute, device, pays=lambda: forward_flops() >= _COMPILE_PAYS_FLOPS)
+
+
+def flops_of(network: nn.Module, *inputs: torch.Tensor, **options: torch.Tensor) -> int:
+    """Floating-point operations (two per multiplication with addition) of one call. Nothing is
+    computed where all lies on the meta device.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(*inputs, **options)
+    return int(counter.get_total_flops())
 
 
 def compiles_sampling(compute: Compute, device: torch.device, parameters: int) -> bool:
@@ -31,11 +49,13 @@ def compiles_sampling(compute: Compute, device: torch.device, parameters: int) -
     of a pool are to go one way.  Nor would it tell much: a process samples shard after shard, of
     pool after pool.
     """
-    return _compiles(compute, device, pays=parameters >= _COMPILE_PAYS_PARAMETERS)
+    return _compiles(compute, device, pays=lambda: parameters >= _COMPILE_PAYS_PARAMETERS)
 
 
-def _compiles(compute: Compute, device: torch.device, *, pays: bool) -> bool:
-    return device.type == "cuda" and pays if compute.compile == "auto" else compute.compile == "on"
+def _compiles(compute: Compute, device: torch.device, *, pays: Callable[[], bool]) -> bool:
+    if compute.compile == "auto":
+        return device.type == "cuda" and pays()
+    return compute.compile == "on"
 
 
 class Compiled(nn.Module):

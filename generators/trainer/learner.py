@@ -38,8 +38,9 @@ class Learner:
             {name: p.detach().clone() for name, p in self.parameters.items()} if averages else {}
         )
         self.alone = False
-        """Whether to pass the network itself, without telling the other ranks."""
-        self._compiled = Compiled(network) if compiled else None
+        """Whether to compute without telling the other ranks."""
+        # Few sizes of batch, each compiled for itself: a microbatch, and what is left of a batch.
+        self._compiled = Compiled(network, dynamic=False) if compiled else None
         self._forward: nn.Module = network if self._compiled is None else self._compiled
         self._parallel: DistributedDataParallel | None = None
         if group()[1] > 1:
@@ -49,7 +50,9 @@ class Learner:
     @property
     def forward(self) -> Callable[..., Any]:
         """What the network computes, whatever that takes and returns."""
-        return self.network if self.alone else self._forward
+        if self.alone:
+            return self.network if self._compiled is None else self._compiled
+        return self._forward
 
     def runs_on_eagerly(self, error: Exception) -> bool:
         """After an error in a backward pass: whether another try runs without what may have been at

@@ -188,8 +188,8 @@ class Trainer(ABC, Generic[Batch]):
         self.checkpointing = True
 
     def _fit_memory(self) -> None:
-        """Make room until one part fits beside the optimisers' moments; without a word between
-        ranks.
+        """Make room until one part fits beside the optimisers' moments, in the form that will run,
+        compiled or not: a compiled network may need much less. Without a word between ranks.
         """
         moments = [
             torch.empty_like(p)
@@ -212,11 +212,16 @@ class Trainer(ABC, Generic[Batch]):
         del moments
 
     def _fits(self, part: Batch) -> bool:
-        try:
-            self.losses_of(part, 1.0, full=True)
-        except torch.OutOfMemoryError:
-            return False
-        return True
+        while True:
+            try:
+                self.losses_of(part, 1.0, full=True)
+                return True
+            except torch.OutOfMemoryError:
+                return False
+            except Exception as error:  # as in `advance`
+                if not any(le.runs_on_eagerly(error) for le in self.learners.values()):
+                    raise
+            self._forget_gradients()
 
 
 def sliced(batch: Batch, part: slice) -> Batch:

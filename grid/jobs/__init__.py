@@ -8,6 +8,7 @@ small dict for the driver; the output itself is already in the store by then.
 import logging
 import time
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from equigrid.grid.datasets import shards
@@ -38,6 +39,7 @@ __all__ = [
     "one_line",
     "record_failure",
     "run",
+    "run_together",
 ]
 
 log = logging.getLogger("equigrid.jobs")
@@ -48,54 +50,75 @@ def run(store: Store, request: Request) -> dict:
     """Does the job. A failure that repeating will not mend is written to the store and returned,
     not raised.
     """
+    return run_together(store, [request])[0]
+
+
+def run_together(store: Store, requests: Sequence[Request]) -> list[dict]:
+    """Does jobs that are alike (`JobKind.alike`) beside each other; outcomes as if each had been
+    alone, with an equal share of the seconds.
+    """
     started = datetime.now(UTC)
     clock = time.perf_counter()
+    found: Sequence[dict | Exception]
     try:
-        facts = KINDS[request.kind].run(store, request)
-        return {"id": request.id, "status": OK, "seconds": time.perf_counter() - clock, **facts}
+        found = KINDS[requests[0].kind].run_together(store, requests)
     # Every failure of a job ends here: it becomes a row, or goes back for another try.
     except Exception as error:
-        seconds = time.perf_counter() - clock
-        cause = cause_of(error)
-        if isinstance(cause, shards.ShardCorrupt):
-            return {
-                "id": request.id,
-                "status": CORRUPT,
-                "manifest": cause.name,
-                "error": str(cause),
-            }
-        if is_infrastructure(cause):
-            return {
-                "id": request.id,
-                "status": RETRY,
-                "error": one_line(cause),
-                **_advice(cause, request),
-            }
-        text = redacted(traceback.format_exc())
-        # In the slot's log, so in Ray's dashboard.
-        log.error("%s %s failed\n%s", request.kind, request.id, text)
-        row = record_failure(store, request, text, started, seconds)
+        if len(requests) > 1 and not is_infrastructure(cause_of(error)):
+            log.warning("what was to run together runs one by one: %s", one_line(error))
+            return [run(store, request) for request in requests]  # whosever fault it is, shows
+        found = [error] * len(requests)
+    seconds = (time.perf_counter() - clock) / len(requests)
+    crowd = len(requests)
+    return [
+        _failed(store, request, one, crowd, started, seconds)
+        if isinstance(one, Exception)
+        else {"id": request.id, "status": OK, "seconds": seconds, **one}
+        for request, one in zip(requests, found, strict=True)
+    ]
+
+
+def _failed(
+    store: Store, request: Request, error: Exception, crowd: int, started: datetime, seconds: float
+) -> dict:
+    """The outcome of a failure. crowd: how many jobs shared the request."""
+    cause = cause_of(error)
+    if isinstance(cause, shards.ShardCorrupt):
+        return {"id": request.id, "status": CORRUPT, "manifest": cause.name, "error": str(cause)}
+    if is_infrastructure(cause):
         return {
             "id": request.id,
-            "status": FAILED,
+            "status": RETRY,
             "error": one_line(cause),
-            "row": row,
-            "seconds": seconds,
+            **_advice(cause, request, crowd),
         }
+    text = redacted("".join(traceback.format_exception(error)))
+    # In the slot's log, so in Ray's dashboard.
+    log.error("%s %s failed\n%s", request.kind, request.id, text)
+    row = record_failure(store, request, text, started, seconds)
+    return {
+        "id": request.id,
+        "status": FAILED,
+        "error": one_line(cause),
+        "row": row,
+        "seconds": seconds,
+    }
 
 
-def _advice(error: BaseException, request: Request) -> dict:
+def _advice(error: BaseException, request: Request, crowd: int) -> dict:
     """What the driver should do before the next attempt.
 
     lost: losing a machine, with or without notice, is no fault of the job's and uses up none of its
-    tries. lost_process: one of a worker group died; whether with its machine, the driver finds out.
+    tries; nor is it, where the memory did not suffice for several jobs at once. lost_process: one
+    of a worker group died; whether with its machine, the driver finds out.
     """
     memory, left = is_out_of_memory(error), isinstance(error, Leaving)
     rank = request.workers > 1 and (is_lost_process(error) or is_broken_group(error))
     advice = {
+        "together": crowd,
         "fresh_slot": memory or left,
         "out_of_memory": memory,
-        "lost": left,
+        "lost": left or (memory and crowd > 1),
         "lost_process": rank,
     }
     # A load that failed for want of the host's memory stays a failure; a device's memory has

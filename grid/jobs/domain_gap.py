@@ -12,7 +12,7 @@ from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import inputs, reference_classifier, shard
-from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import FLAT, Job, Payload, Stream, Subset, Synthetic
 from equigrid.grid.jobs.kind import JobKind
@@ -114,7 +114,7 @@ def measure(store: Store, request: Request[DomainGapPayload]) -> dict:
         cpus=request.cpus,
     )
     store.put_json(DOMAIN_GAPS.manifest(request.id), {**found, **provenance(request)})
-    Checkpoints(store, DOMAIN_GAPS.checkpoints(request.id), every_s=0).clear()
+    Checkpoints(store, DOMAIN_GAPS.checkpoints(request.id)).clear()
     return {}
 
 
@@ -125,18 +125,17 @@ def _loop(config: dict) -> dict:
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
     clock = time.perf_counter()
-    checkpoints = Checkpoints(
-        store, DOMAIN_GAPS.checkpoints(request.id), every_s=request.checkpoint_every_s
-    )
+    checkpoints = Checkpoints(store, DOMAIN_GAPS.checkpoints(request.id))
     real = inputs.parts(request.train, inputs.real_indices(request, request.payload.real))
     made = inputs.whole(request.syn, payload.syn.n)
-    gap = domain_gap(
-        inputs.fetchers(real), inputs.fetchers(made), request.image_shape, classes=request.classes,
-        model=payload.classifier, recipe=payload.recipe, seed=seed_of(request.id, "domain"),
-        device=device, held_out=payload.held_out, patch_px=payload.patch_px,
-        window=payload.stream and payload.stream.window, resume=checkpoints.load(),
-        checkpoint=checkpoints,
-    )  # fmt: skip
+    with Saving(checkpoints, every_s=request.checkpoint_every_s) as saving:
+        gap = domain_gap(
+            inputs.fetchers(real), inputs.fetchers(made), request.image_shape,
+            classes=request.classes, model=payload.classifier, recipe=payload.recipe,
+            seed=seed_of(request.id, "domain"), device=device, held_out=payload.held_out,
+            patch_px=payload.patch_px, window=payload.stream and payload.stream.window,
+            resume=checkpoints.load(), checkpoint=saving,
+        )  # fmt: skip
     facts = {
         field.name: getattr(gap, field.name)
         for field in fields(gap)

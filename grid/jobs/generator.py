@@ -16,7 +16,7 @@ from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import REVISIONS, canonical_json, seed_of
 from equigrid.grid.jobs import inputs
-from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.job import HOW, Job, Payload, Subset
 from equigrid.grid.jobs.kind import NOTHING, TRAIN, Alike, Cost, Finished, JobKind, Took
 from equigrid.grid.jobs.provenance import (
@@ -78,7 +78,7 @@ def train(store: Store, request: Request[GeneratorPayload]) -> dict:
     # it.
     if not store.exists(GENERATORS.manifest(request.id)):
         store.put_json(GENERATORS.manifest(request.id), manifest)
-    Checkpoints(store, GENERATORS.checkpoints(request.id), every_s=0).clear()
+    Checkpoints(store, GENERATORS.checkpoints(request.id)).clear()
     return {"facts": {key: facts[key] for key in ("train_seconds",)}}
 
 
@@ -90,9 +90,7 @@ def _loop(config: dict) -> dict:
     device, generator = device_of(request), registry.config(dict(request.payload.mapping))
     reset_peak(device)
     images, labels = _images(request)
-    checkpoints = Checkpoints(
-        store, GENERATORS.checkpoints(request.id), every_s=request.checkpoint_every_s
-    )
+    checkpoints = Checkpoints(store, GENERATORS.checkpoints(request.id))
     resume = checkpoints.load()
     before_s = resume.pop("equigrid_seconds", 0.0) if resume else 0.0
     clock = time.perf_counter()
@@ -100,20 +98,23 @@ def _loop(config: dict) -> dict:
     looks = Looks()
 
     def checkpoint(step: int, make_state: Callable[[], dict]) -> None:
-        if checkpoints.due():
-            state = make_state()
-            spent = before_s + time.perf_counter() - clock
-            checkpoints.save(step, {**state, "equigrid_seconds": spent})
-            _write_log(store, request, log)
+        if saving.due():
+            with saving.holding():
+                state = make_state()
+                spent = before_s + time.perf_counter() - clock
+                saving.save(step, [{**state, "equigrid_seconds": spent}])
+                _write_log(store, request, log)
             with looks.one(time.perf_counter() - clock) as allowed_s:
                 if allowed_s:
                     _write_sheet(store, request, step, state, generator, device, allowed_s)
 
-    weights = registry.train(
-        images, labels, generator, classes=request.classes, class_names=request.class_names,
-        seed=seed_of(request.id, "training"), device=device, resume=resume, checkpoint=checkpoint,
-        log=log.append, artefacts=Artefacts(store, GENERATORS.artefacts(request.id)),
-    )  # fmt: skip
+    with Saving(checkpoints, every_s=request.checkpoint_every_s) as saving:
+        weights = registry.train(
+            images, labels, generator, classes=request.classes, class_names=request.class_names,
+            seed=seed_of(request.id, "training"), device=device, resume=resume,
+            checkpoint=checkpoint, log=log.append,
+            artefacts=Artefacts(store, GENERATORS.artefacts(request.id)),
+        )  # fmt: skip
     seconds = before_s + time.perf_counter() - clock
     if rank() != 0:
         return {}

@@ -3,7 +3,7 @@
 What a failed job blocks needs no rule of its own: whatever needs its output, directly or not.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -60,6 +60,16 @@ class Cost(Generic[P]):
 
 
 @dataclass(frozen=True)
+class Together(Generic[P]):
+    """How several jobs of a kind are done by one request, on one device, each as if alone."""
+
+    alike: Callable[[P], Hashable | None]
+    """What they must agree in; None for a job that is done by itself."""
+    body: Callable[[Store, Sequence[Request[P]]], list[dict | Exception]]
+    """Does them; an outcome of each, or what that one failed of. Raises what all failed of."""
+
+
+@dataclass(frozen=True)
 class JobKind(Generic[P]):
     """A kind of job. `name` is in ids and in stores, and never changes.
 
@@ -82,6 +92,8 @@ class JobKind(Generic[P]):
     """Whether several may share a device, and queue behind one another on a slot. All else has a
     device for itself.
     """
+    together: Together[P] | None = None
+    """How several of them share a request; None: they do not."""
     plan: Callable[[GridFacts, PlannedPool], Iterable[Job]] | None = None
     """The jobs of this kind for a pool that a grid uses, and all that they need; None for a kind
     that the planner itself makes jobs of.
@@ -115,6 +127,19 @@ class JobKind(Generic[P]):
         if self.body is None:
             raise ValueError(f"{request.id}: no slot runs {self.plural}")
         return self.body(store, request)
+
+    def run_together(self, store: Store, requests: Sequence[Request[P]]) -> list[dict | Exception]:
+        """Does jobs that are alike; see `Together`. One may be of any kind."""
+        if len(requests) == 1:
+            return [self.run(store, requests[0])]
+        assert self.together, f"{self.plural} are done one by one"
+        return self.together.body(store, requests)
+
+    def alike(self, payload: P) -> Hashable | None:
+        """What a job must agree in with others, to share a request with them; None: it has its
+        own.
+        """
+        return self.together.alike(payload) if self.together else None
 
     def done_among(self, store: Store, jobs: list[Job]) -> set[str]:
         """The ids of those of its jobs that are done."""

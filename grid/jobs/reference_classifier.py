@@ -10,7 +10,7 @@ from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import inputs, weights
-from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import Job, Payload, Stream, Subset
 from equigrid.grid.jobs.kind import TRAIN, Cost, JobKind
@@ -68,7 +68,7 @@ def train(store: Store, request: Request[ReferencePayload]) -> dict:
     )
     manifest = {**facts, "started_at": started.isoformat(), **provenance(request)}
     store.put_json(REFERENCE_CLASSIFIERS.manifest(request.id), manifest)
-    Checkpoints(store, REFERENCE_CLASSIFIERS.checkpoints(request.id), every_s=0).clear()
+    Checkpoints(store, REFERENCE_CLASSIFIERS.checkpoints(request.id)).clear()
     return {}
 
 
@@ -78,16 +78,15 @@ def _loop(config: dict) -> dict:
 
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
-    checkpoints = Checkpoints(
-        store, REFERENCE_CLASSIFIERS.checkpoints(request.id), every_s=request.checkpoint_every_s
-    )
+    checkpoints = Checkpoints(store, REFERENCE_CLASSIFIERS.checkpoints(request.id))
     indices = inputs.real_indices(request, payload.real)
-    trained = loop.train(
-        inputs.mix(request, inputs.parts(request.train, indices), payload.stream),
-        model=payload.classifier, recipe=payload.recipe, classes=request.classes,
-        seed=seed_of(request.id, "training"), device=device, resume=checkpoints.load(),
-        checkpoint=checkpoints,
-    )  # fmt: skip
+    with Saving(checkpoints, every_s=request.checkpoint_every_s) as saving:
+        trained = loop.train(
+            inputs.mix(request, inputs.parts(request.train, indices), payload.stream),
+            model=payload.classifier, recipe=payload.recipe, classes=request.classes,
+            seed=seed_of(request.id, "training"), device=device, resume=checkpoints.load(),
+            checkpoint=saving,
+        )  # fmt: skip
     if rank() != 0:
         return {}
     name = REFERENCE_CLASSIFIERS.weights(request.id, request.attempt)

@@ -1,8 +1,9 @@
 """Training a classifier on one mix and evaluating it on the whole test set."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,11 +12,12 @@ import numpy as np
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.grid.datasets.sources.base import Shape
+from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import REVISIONS, seed_of
 from equigrid.grid.jobs import inputs, zero_shot
-from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.job import HOW, Identified, Job, Payload, Stream, Subset, Synthetic
-from equigrid.grid.jobs.kind import POOL_AND_TRAIN, Cost, Finished, JobKind, Reads, Took
+from equigrid.grid.jobs.kind import POOL_AND_TRAIN, Cost, Finished, JobKind, Reads, Together, Took
 from equigrid.grid.jobs.provenance import (
     device_bytes,
     device_name,
@@ -32,6 +34,8 @@ from equigrid.grid.store import Store, layout, results
 if TYPE_CHECKING:
     from torch import nn
 
+    from equigrid.classifiers.data.mix import Mix
+    from equigrid.classifiers.data.stream import StreamedMix
     from equigrid.classifiers.evaluation import Evaluation
     from equigrid.classifiers.training import loop
 
@@ -101,23 +105,56 @@ def training_parts(request: Request[TrialPayload]) -> list[inputs.Part]:
 
 def run(store: Store, request: Request[TrialPayload]) -> dict:
     """Trains, evaluates, and writes the trial's row."""
+    (outcome,) = run_together(store, [request])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def run_together(store: Store, requests: Sequence[Request[TrialPayload]]) -> list[dict | Exception]:
+    """Trains trials of one mix beside each other; each is evaluated and gets its row as if alone,
+    and an equal share of the time. In a trial's place stands what it failed of by itself; raises
+    what all failed of.
+    """
     started = datetime.now(UTC)
     clock = time.perf_counter()
-    config = {"store": store, "request": request}
-    outcome = fit(
+    first = requests[0]
+    found = fit(
         _loop,
-        config,
-        name=request.id,
-        workers=request.workers,
-        gpus=request.gpus,
-        cpus=request.cpus,
+        {"store": store, "requests": requests},
+        name=first.id,
+        workers=first.workers,
+        gpus=first.gpus,
+        cpus=first.cpus,
     )
-    training_s, memory = outcome.pop("training_s"), outcome.pop("device_bytes")
-    seconds = time.perf_counter() - clock
-    written = {**row(request, started, seconds), "status": OK, "error": None, **outcome}
-    results.write_part(store, written)
-    Checkpoints(store, layout.checkpoints(request.id), every_s=0).clear()
-    return {"row": written, "training_s": training_s, "device_bytes": memory}
+    seconds = (time.perf_counter() - clock) / len(requests)
+    return [
+        one if isinstance(one, Exception) else _written(store, request, one, started, seconds)
+        for request, one in zip(requests, found, strict=True)
+    ]
+
+
+def _written(
+    store: Store, request: Request[TrialPayload], found: dict, started: datetime, seconds: float
+) -> dict | Exception:
+    """The outcome of a trial, once its row is in the store."""
+    facts = {name: found.pop(name) for name in ("training_s", "device_bytes", "together")}
+    written = {**row(request, started, seconds), "status": OK, "error": None, **found}
+    try:
+        results.write_part(store, written)
+        Checkpoints(store, layout.checkpoints(request.id)).clear()
+    except StoreError as error:
+        return error
+    return {"row": written, **facts}
+
+
+def mix_of(payload: TrialPayload) -> Hashable | None:
+    """What trials that may train beside each other have in common: all but the seed. None for those
+    that train alone: what is streamed has no place on the device, and texts are one trial's.
+    """
+    if payload.stream or payload.zero_shot is not None:
+        return None
+    return replace(payload, seed=0)
 
 
 def row(request: Request[TrialPayload], started: datetime, seconds: float) -> dict:
@@ -130,39 +167,94 @@ def row(request: Request[TrialPayload], started: datetime, seconds: float) -> di
     }  # fmt: skip
 
 
-def _loop(config: dict) -> dict:
+def _loop(config: dict) -> list[dict | Exception]:
     """The TorchTrainer loop: one process of `workers`."""
+    store, requests = config["store"], config["requests"]
+    device = device_of(requests[0])
+    reset_peak(device)
+    kept = [Checkpoints(store, layout.checkpoints(request.id)) for request in requests]
+    states = [checkpoints.load() for checkpoints in kept]
+    images = _images(requests[0])
+    found: dict[int, dict | Exception] = {}
+    for numbers in _abreast(states):
+        own = [requests[i] for i in numbers]
+        with Saving(*(kept[i] for i in numbers), every_s=own[0].checkpoint_every_s) as saving:
+            made = _trained(store, own, images, device, [states[i] for i in numbers], saving)
+        found |= dict(zip(numbers, made, strict=True))
+    if len(found) == 1 and isinstance(found[0], Exception):
+        raise found[0]  # in a worker group, so that no other rank waits for this one
+    return [found[i] for i in range(len(requests))]
+
+
+def _abreast(states: Sequence[dict | None]) -> list[list[int]]:
+    """The numbers of the trainings that go on from the same step, which can do so together.
+
+    (An attempt may have ended between the writing of two states.)
+    """
+    by_step: dict[int, list[int]] = defaultdict(list)
+    for i, state in enumerate(states):
+        by_step[state["step"] if state else 0].append(i)
+    return list(by_step.values())
+
+
+def _images(request: Request[TrialPayload]) -> "Mix | StreamedMix":
+    return inputs.mix(request, training_parts(request), request.payload.stream)
+
+
+def _trained(
+    store: Store,
+    requests: Sequence[Request[TrialPayload]],
+    images: "Mix | StreamedMix",
+    device: str,
+    states: list[dict | None],
+    saving: Saving,
+) -> list[dict | Exception]:
+    """What is found of each of the trials that train on the same images from the same step on."""
     from equigrid.classifiers.training import loop
 
-    store, request = config["store"], config["request"]
-    payload, device = request.payload, device_of(request)
-    reset_peak(device)
-    checkpoints = Checkpoints(
-        store, layout.checkpoints(request.id), every_s=request.checkpoint_every_s
-    )
-    options = {
-        "model": payload.classifier, "recipe": payload.recipe,
-        "seed": seed_of(request.id, "training"), "device": device,
-        "resume": checkpoints.load(), "checkpoint": checkpoints,
-    }  # fmt: skip
-    images = inputs.mix(request, training_parts(request), payload.stream)
+    request, payload = requests[0], requests[0].payload
+    options: dict[str, Any] = {
+        "model": payload.classifier,
+        "recipe": payload.recipe,
+        "device": device,
+    }
+    seeds = [seed_of(request.id, "training") for request in requests]
     if payload.zero_shot:
+        assert payload.zero_shot_config, "its whole beside what determines the trial"
         what = zero_shot.ZeroShot(
             payload.zero_shot, payload.zero_shot_config, payload.syn is not None
         )
+        options |= {"seed": seeds[0], "resume": states[0], "checkpoint": saving}
         trained, found = zero_shot.run(store, request, images, what, options)
-    else:
-        trained = loop.train(
-            images, classes=request.classes, validation=_validation(request), **options
-        )
+        return [{**found, **_facts(trained, device, together=1)}]
+    every = loop.train_together(
+        images, classes=request.classes, validation=_validation(request), seeds=seeds,
+        resume=states, checkpoint=saving.several, **options,
+    )  # fmt: skip
+    return [_evaluated(trained, request, device, len(requests)) for trained in every]
+
+
+def _evaluated(
+    trained: "loop.Trained | FloatingPointError", request: Request, device: str, together: int
+) -> dict | Exception:
+    """What is found of a trial, or what it failed of."""
+    try:
+        if isinstance(trained, Exception):
+            raise trained  # here it gets a traceback
         evaluation = _evaluate(trained.module, request, device)
-        found = {name: _known(getattr(evaluation, name)) for name in EVALUATED}
+    except Exception as error:
+        return error
+    found = {name: _known(getattr(evaluation, name)) for name in EVALUATED}
+    return {**found, **_facts(trained, device, together=together)}
+
+
+def _facts(trained: "loop.Trained", device: str, *, together: int) -> dict:
     return {
-        **found, "epochs": trained.epochs, "steps": trained.steps,
-        "images_per_s": trained.images_per_s,
+        "epochs": trained.epochs, "steps": trained.steps, "images_per_s": trained.images_per_s,
         "val_top1": trained.validation[-1][1].top1 if trained.validation else None,
         "training_s": trained.seconds, "device": device_name(device),
         "peak_device_bytes": peak_device_bytes(device), "device_bytes": device_bytes(device),
+        "together": together,
     }  # fmt: skip
 
 
@@ -240,6 +332,7 @@ KIND = JobKind(
     reads=_reads,
     many_devices=True,
     shares_device=True,
+    together=Together(alike=mix_of, body=run_together),
     done=lambda store, jobs: results.finished(store) & {job.id for job in jobs},
     record_failure=_record_failure,
     images=lambda outcome: outcome["row"]["epochs"] * outcome["row"]["n_total"],

@@ -1,8 +1,12 @@
-"""The attempts that were sent off and have not come back, on slots and worker groups."""
+"""The attempts that were sent off and have not come back, on slots and worker groups.
+
+Attempts at jobs that are alike may share a request to a slot: it runs them beside each other, they
+come back at once, and each has its own outcome.
+"""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import ray
@@ -33,17 +37,18 @@ class Attempts:
     def __init__(self, store: Store, pool: SlotPool, requests: Requests) -> None:
         self.pool = pool
         self._store, self._requests = store, requests
-        self._under_way: dict[ray.ObjectRef, Attempt] = {}
+        self._under_way: dict[ray.ObjectRef, tuple[Attempt, ...]] = {}  # by request
+        self.alone: set[str] = set()  # jobs that share no request any more: one was lost with them
 
     @property
     def of_group(self) -> Attempt | None:
         """The attempt that a worker group has; there is one group at a time."""
-        return next((one for one in self._under_way.values() if one.slot is None), None)
+        return next((one for one, *_ in self._under_way.values() if one.slot is None), None)
 
     @property
     def on_slots(self) -> int:
-        """How many attempts slots have: those that run, and those that wait behind them."""
-        return sum(one.slot is not None for one in self._under_way.values())
+        """How many requests slots have: those that run, and those that wait behind them."""
+        return sum(one.slot is not None for one, *_ in self._under_way.values())
 
     @property
     def devices_held(self) -> float:
@@ -52,23 +57,29 @@ class Attempts:
         return self.pool.devices_held + (group.request.workers if group else 0)
 
     def at_work(self) -> Counter[str]:
-        """How many jobs of each kind devices work on: the first attempt of each slot, and the
+        """How many jobs of each kind devices work on: those of each slot's first request, and the
         group's.
         """
-        kinds = Counter(self._under_way[ref].job.kind for ref in self.pool.running())
+        kinds = Counter(one.job.kind for ref in self.pool.running() for one in self._under_way[ref])
         if group := self.of_group:
             kinds[group.job.kind] += 1
         return kinds
 
     def free_slot(self, depth: int) -> ActorHandle | None:
-        """A slot with fewer than `depth` attempts, all of them at jobs that may share a device."""
-        return self.pool.idle(depth, lambda ref: _shares_device(self._under_way[ref].job))
+        """A slot with fewer than `depth` requests, all of them of jobs that may share a device."""
+        return self.pool.idle(depth, lambda ref: _shares_device(self._under_way[ref][0].job))
 
-    def send_to_slot(self, job: Job, slot: ActorHandle, *, gpus: float) -> None:
-        """gpus: the slot's, a fraction where several share one."""
-        request = self._requests.make(job, workers=1, gpus=gpus)
-        ref = self.pool.submit(slot, request, job.stage, self._requests.title(job))
-        self._under_way[ref] = Attempt(job, request, slot, frozenset([self.pool.node_of(slot)]))
+    def send_to_slot(self, alike: Sequence[Job], slot: ActorHandle, *, gpus: float) -> None:
+        """One request. alike: one job, or several that may share it. gpus: the slot's, a fraction
+        where several share one.
+        """
+        requests = [self._requests.make(job, workers=1, gpus=gpus) for job in alike]
+        titles = [self._requests.title(job) for job in alike]
+        ref = self.pool.submit(slot, requests, alike[0].stage, titles)
+        nodes = frozenset([self.pool.node_of(slot)])
+        self._under_way[ref] = tuple(
+            Attempt(job, request, slot, nodes) for job, request in zip(alike, requests)
+        )
 
     def send_to_group(self, job: Job, *, workers: int, gpus: float) -> None:
         """By a task that holds no device, since the workers hold them. gpus: of each worker."""
@@ -76,7 +87,7 @@ class Attempts:
         task = ray.remote(num_cpus=0, max_retries=0)(launch_group).options(name=job.stage)
         nodes = frozenset(node["NodeID"] for node in cluster.alive_nodes())
         ref = task.remote(self._store, request)
-        self._under_way[ref] = Attempt(job, request, None, nodes)
+        self._under_way[ref] = (Attempt(job, request, None, nodes),)
 
     def ended(self, within_s: float) -> Iterator[tuple[Attempt, dict]]:
         """The attempts that have ended, with their outcomes. Waits for the first of them, or for a
@@ -95,31 +106,35 @@ class Attempts:
         for ref in ray.wait(refs, num_returns=len(refs), timeout=0)[0] if refs else ():
             if ref not in self._under_way:
                 continue  # it was given back when its slot went
-            attempt = self._under_way.pop(ref)
-            if attempt.slot is not None:
-                self.pool.done(attempt.slot, ref)
-            yield attempt, _outcome(ref)
+            attempts = self._under_way.pop(ref)
+            if attempts[0].slot is not None:
+                self.pool.done(attempts[0].slot, ref)
+            yield from zip(attempts, self._outcomes(ref, attempts), strict=True)
 
     def drop_slot(self, slot: ActorHandle) -> list[Job]:
         """Ends a slot; these jobs waited on it and had not begun."""
-        return [self._under_way.pop(ref).job for ref in self.pool.drop(slot)]
+        return [one.job for ref in self.pool.drop(slot) for one in self._under_way.pop(ref)]
 
     def close(self) -> None:
         """Ends all that runs."""
-        for ref, attempt in self._under_way.items():
+        for ref, (attempt, *_) in self._under_way.items():
             if attempt.slot is None:
                 ray.cancel(ref, force=True)
         self.pool.close()
 
+    def _outcomes(self, ref: ray.ObjectRef, attempts: tuple[Attempt, ...]) -> list[dict]:
+        """What the jobs' body returned, or that its process was lost: which of several was at
+        fault, shows when they go on alone.
+        """
+        try:
+            return ray.get(ref)
+        except ray.exceptions.RayError as error:
+            if len(attempts) > 1:
+                self.alone.update(attempt.job.id for attempt in attempts)
+            lost = {"fresh_slot": True, "lost_process": True}
+            outcome = {"status": jobs.RETRY, "error": jobs.one_line(error), **lost}
+            return [dict(outcome) for _ in attempts]
+
 
 def _shares_device(job: Job) -> bool:
     return KINDS[job.kind].shares_device
-
-
-def _outcome(ref: ray.ObjectRef) -> dict:
-    """What the job's body returned, or that its process was lost."""
-    try:
-        return ray.get(ref)
-    except ray.exceptions.RayError as error:
-        lost = {"fresh_slot": True, "lost_process": True}
-        return {"status": jobs.RETRY, "error": jobs.one_line(error), **lost}

@@ -1,6 +1,6 @@
-"""Which ready job goes next, and where to: a slot, or a worker group that slots make room for."""
+"""Which ready jobs go next, and where to: a slot, or a worker group that slots make room for."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ray.actor import ActorHandle
 
@@ -33,6 +33,7 @@ def queue_of(the_plan: Plan, todo: Iterable[Job]) -> JobQueue:
             needs=job.needs,
             shards=shards_of(the_plan, job),
             group=workers_of(the_plan, job) > 1,
+            alike=KINDS[job.kind].alike(job.payload),
         )
         for job in the_plan.jobs.values()
     ]
@@ -49,9 +50,8 @@ class Dispatcher:
         budget: Budget,
         outputs: Outputs,
         attempts: Attempts,
-        packing: Packing | None,
+        packing: Packing,
     ) -> None:
-        """packing: None where each slot has a fixed share of a device."""
         self._plan, self._queue, self._budget = the_plan, queue, budget
         self._outputs, self._attempts, self._packing = outputs, attempts, packing
         self._pool = attempts.pool
@@ -80,19 +80,37 @@ class Dispatcher:
         elif self._budget.affords(self._cost(job)):
             self._pool.limit = max(0, self._pool.capacity - workers_of(self._plan, job))
             if len(self._pool.slots) <= self._pool.limit:
-                yield from self._send(job, None)
+                yield from self._send([job], None)
 
     # Slots ----------------------------------------------------------------------------------------
 
     def _send_to_slots(self) -> Iterator[Job]:
-        if self._packing:
+        if self._packing.shares:
             self._pool.gpus = self._packing.share if self._only_sharers_may_run() else 1.0
         self._pool.resize(self._queue.ready_for_slots + self._attempts.on_slots)
         while job := self._job(self._queue.next_for_slot()):
             slot = self._slot_for(job)
-            if slot is None or not self._budget.affords(self._cost(job)):
+            if slot is None or not (together := self._affordable(self._with_those_beside(job))):
                 return
-            yield from self._send(job, slot)
+            yield from self._send(together, slot)
+
+    def _with_those_beside(self, job: Job) -> list[Job]:
+        """The job, and others that share its request; fewer, or none, where that would leave slots
+        without any.
+        """
+        most = self._packing.branches
+        if not self._packing.exact:
+            most = min(most, self._queue.ready_for_slots // max(1, len(self._pool.slots)))
+        if most <= 1 or job.id in self._attempts.alone:
+            return [job]
+        beside = [i for i in self._queue.ready_beside(job.id) if i not in self._attempts.alone]
+        return [job, *(self._plan.jobs[i] for i in beside[: most - 1])]
+
+    def _affordable(self, alike: list[Job]) -> list[Job]:
+        """As many of these, the first ones, as the budget has room for."""
+        while alike and not self._budget.affords(self._cost(*alike)):
+            alike = alike[:-1]
+        return alike
 
     def _only_sharers_may_run(self) -> bool:
         """Several trials share a device, once what comes before them is done and for as long as
@@ -103,7 +121,7 @@ class Dispatcher:
 
     def _slot_for(self, job: Job) -> ActorHandle | None:
         shares = KINDS[job.kind].shares_device
-        if self._packing and self._pool.gpus < 1 and not shares:
+        if self._packing.shares and self._pool.gpus < 1 and not shares:
             return None  # it has a whole device, once the last trials have left it
         # Trials queue behind trials and nothing else does: behind a generator they would wait while
         # slots idle.
@@ -112,10 +130,11 @@ class Dispatcher:
 
     # Both -----------------------------------------------------------------------------------------
 
-    def _send(self, job: Job, slot: ActorHandle | None) -> Iterator[Job]:
-        """slot: None for a worker group. Where an input is not there after all, that is made again
-        instead, and the job waits for it.
+    def _send(self, alike: Sequence[Job], slot: ActorHandle | None) -> Iterator[Job]:
+        """alike: one job, or several that share a request. slot: None for a worker group. Where an
+        input is not there after all, that is made again instead, and the jobs wait for it.
         """
+        job = alike[0]  # what one takes in, the others do
         if absent := self._outputs.absent(job):
             self._outputs.remake(absent)
             return
@@ -123,14 +142,20 @@ class Dispatcher:
         if slot is None:  # each worker of a group has a device for itself
             self._attempts.send_to_group(job, workers=workers, gpus=1 if gpus else 0)
         else:
-            self._attempts.send_to_slot(job, slot, gpus=gpus)
-        self._budget.begin(job.id, self._cost(job))
-        self._queue.start(job.id)
-        yield job
+            self._attempts.send_to_slot(alike, slot, gpus=gpus)
+        all_of_them = self._cost(*alike)
+        # Each holds its part of the slot, for as long as all of them take.
+        own = Cost(all_of_them.devices / len(alike), all_of_them.seconds)
+        for job in alike:
+            self._budget.begin(job.id, own)
+            self._queue.start(job.id)
+        yield from alike
 
     def _job(self, job_id: str | None) -> Job | None:
         return None if job_id is None else self._plan.jobs[job_id]
 
-    def _cost(self, job: Job) -> Cost:
-        devices = devices_held(workers_of(self._plan, job), self._pool.gpus)
-        return Cost(devices, self.expected_s(job))
+    def _cost(self, *alike: Job) -> Cost:
+        """Of one request: a job's seconds are its share of those that share it."""
+        devices = devices_held(workers_of(self._plan, alike[0]), self._pool.gpus)
+        known = [seconds for job in alike if (seconds := self.expected_s(job)) is not None]
+        return Cost(devices, sum(known) if known else None)

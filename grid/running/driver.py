@@ -100,7 +100,12 @@ class Driver:
         self.pool = SlotPool.of(store, spec.execution)
         requests = Requests(the_plan, self.outputs, self.cache)
         self.attempts = Attempts(store, self.pool, requests)
-        packing = Packing() if self.pool.gpus and spec.execution.gpus == "auto" else None
+        packing = Packing.of(
+            spec.execution.together,
+            on_gpus=self.pool.gpus > 0,
+            shares=self.pool.gpus > 0 and spec.execution.gpus == "auto",
+            mixes=[trial.mix_of(job.payload) for job in todo if job.kind == trial.KIND.name],
+        )
         self.dispatcher = Dispatcher(
             the_plan, self.queue, self.budget, self.outputs, self.attempts, packing
         )

@@ -21,8 +21,8 @@ already, or it comes back and says so.
 """
 
 from bisect import bisect_left, insort
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import count
@@ -54,6 +54,7 @@ class QueuedJob:
     needs: tuple[str, ...] = ()  # ids of the jobs whose outputs it takes
     shards: tuple[str, ...] = ()  # those of `needs` that are kept at hand while somebody reads them
     group: bool = False  # it runs as a worker group, on several devices; all others run on a slot
+    alike: Hashable | None = None  # jobs of an equal one may share a request; None: it shares none
 
 
 @dataclass(slots=True)
@@ -99,6 +100,7 @@ class JobQueue:
         self._for_slots: list[tuple[int, int, str]] = []  # ready jobs, sorted by (rank, place)
         self._for_groups: list[tuple[int, int, str]] = []  # those of groups, by when they got ready
         self._counts: Counter[tuple[str, State]] = Counter()  # jobs by kind and state
+        self._alike: dict[Hashable, list[_Entry]] = defaultdict(list)
         self._readers: Counter[str] = Counter()  # by shard: jobs left that read it
         self._failed: dict[str, None] = {}  # ids, in the order in which they failed
         for job in jobs:
@@ -115,6 +117,8 @@ class JobQueue:
                 raise ValueError(f"job {job.id} needs {need}, which does not come before it")
             self._entries[need].needed_by.append(entry)
         self._entries[job.id] = entry
+        if job.alike is not None and not job.group:
+            self._alike[job.alike].append(entry)
         self._counts[job.kind, State.DONE] += 1
 
     # Events ---------------------------------------------------------------------------------------
@@ -172,6 +176,14 @@ class JobQueue:
     def next_for_slot(self) -> str | None:
         """The job that the next free slot should run; None if none is ready."""
         return self._for_slots[0][-1] if self._for_slots else None
+
+    def ready_beside(self, job_id: str) -> list[str]:
+        """The other ready jobs that may share a request with a ready one, in order."""
+        own = self._expect(job_id, State.READY)
+        if own.job.alike is None or own.job.group:
+            return []
+        turns = [entry.turn for entry in self._alike[own.job.alike] if entry.turn is not None]
+        return [turn[-1] for turn in sorted(turns) if turn[-1] != job_id]
 
     def next_for_group(self) -> str | None:
         """The job that the next worker group should run; None if none is ready."""

@@ -32,7 +32,7 @@ class Settlement:
         cache: ShardCache,
         outputs: Outputs,
         attempts: Attempts,
-        packing: Packing | None,
+        packing: Packing,
         observers: Observers,
         summary: Summary,
     ) -> None:
@@ -52,8 +52,7 @@ class Settlement:
         """Raises StoreError where the store is gone, which every other job needs too."""
         self.budget.end(attempt.job.id)
         if attempt.slot is not None:
-            if self.packing:
-                self.packing.learn(outcome, attempt.request.gpus)
+            self.packing.learn(outcome, attempt.request.gpus)
             if outcome.get("fresh_slot"):
                 self._drop_slot(attempt.slot)
         if outcome["status"] == jobs.OK:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +34,8 @@ MOST_FAILED_STARTS = 5  # one after another, while no slot is up: the cause is n
 
 
 class Slot:
-    """The actor. `run` takes a request whose shard handles are object references, and returns an
-    outcome.
+    """The actor. `run` takes requests whose shard handles are object references, and returns
+    outcomes.
     """
 
     def __init__(self, store: Store, memory_fraction: float | None) -> None:
@@ -68,29 +68,35 @@ class Slot:
             os._exit(0)
         leaving.set()
 
-    def run(self, request: jobs.Request, title: str) -> dict:
-        """Makes an attempt at a job. title: what the log calls it."""
-        log.info("%s %s: %s", request.kind, request.id, title)
+    def run(self, requests: Sequence[jobs.Request], titles: Sequence[str]) -> list[dict]:
+        """Makes an attempt at a job, or at several that are alike beside each other. titles: what
+        the log calls them.
+        """
+        for request, title in zip(requests, titles):
+            log.info("%s %s: %s", request.kind, request.id, title)
         self.busy = True
-        if request.kind != shard.KIND.name:
+        if requests[0].kind != shard.KIND.name:
             _let_samplers_go()
         try:
-            outcome = jobs.run(self.store, request)
+            outcomes = jobs.run_together(self.store, requests)
         finally:
             self.busy = False
-        if request.gpus:
-            _tidy_device(outcome)
-        log.info("%s %s: %s", request.kind, request.id, outcome.get("error") or outcome["status"])
-        return outcome
+        if requests[0].gpus:
+            _tidy_device(outcomes)
+        for request, outcome in zip(requests, outcomes):
+            what = outcome.get("error") or outcome["status"]
+            log.info("%s %s: %s", request.kind, request.id, what)
+        return outcomes
 
 
-def _tidy_device(outcome: dict) -> None:
-    """The memory that a job's allocations have left, for the slots beside this one; or, where that
+def _tidy_device(outcomes: list[dict]) -> None:
+    """The memory that jobs' allocations have left, for the slots beside this one; or, where that
     is no longer safe in this process, the wish for another one.
     """
     graphs = sys.modules.get("equigrid.classifiers.training.cuda_graphs")
     if graphs and graphs.process_is_broken():
-        outcome["fresh_slot"] = True
+        for outcome in outcomes:
+            outcome["fresh_slot"] = True
         return
     import torch
 
@@ -104,12 +110,12 @@ def _let_samplers_go() -> None:
         registry.release()
 
 
-def launch_group(store: Store, request: jobs.Request) -> dict:
+def launch_group(store: Store, request: jobs.Request) -> list[dict]:
     """A job on several devices: a task that holds none itself starts Ray Train's worker group and
     waits for it.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    return jobs.run(store, request)
+    return [jobs.run(store, request)]
 
 
 @dataclass(slots=True)
@@ -306,10 +312,12 @@ class SlotPool:
         return slot if busy < depth else None
 
     def submit(
-        self, slot: ActorHandle, request: jobs.Request, stage: str, title: str
+        self, slot: ActorHandle, requests: Sequence[jobs.Request], stage: str, titles: Sequence[str]
     ) -> ray.ObjectRef:
-        """Sends a request. stage, title: what Ray's dashboard and the slot's log call it."""
-        ref: ray.ObjectRef = slot.run.options(name=stage).remote(request, title)
+        """Sends one or several that run beside each other. stage, titles: what Ray's dashboard and
+        the slot's log call them.
+        """
+        ref: ray.ObjectRef = slot.run.options(name=stage).remote(requests, titles)
         self.slots[slot].requests.append(ref)
         return ref
 

@@ -127,6 +127,10 @@ class Execution(Frozen):
     """That a slot holds: 1, a fraction, or 0; auto: one, shared by trials where memory and
     speed allow.
     """
+    together: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Trials of one mix, other seeds, that a slot trains step by step beside each other; auto: on a
+    GPU as many as memory and speed allow, on a CPU one.
+    """
     threads: Annotated[int, Field(ge=1)] = 1
     """PyTorch's in a slot. On CPU a result is bitwise the same only for equal threads."""
     slots: Annotated[int, Field(ge=1)] | None = None
@@ -138,7 +142,9 @@ class Execution(Frozen):
     retries: Annotated[int, Field(ge=0)] = 3
     """Of a job that a lost machine or process took with it."""
     checkpoint_every_s: Annotated[float, Field(ge=0)] = 120
-    """Seconds between a training's checkpoints."""
+    """Seconds between a training's checkpoints; more where they would hold it up by 2% of its time.
+    0: after every step.
+    """
 
     @field_validator("gpus")
     @classmethod

@@ -235,7 +235,7 @@ def test_checkpoints_and_arrays_of_a_store_run_no_code(store, tmp_path):
     store.put(f"checkpoints/t/0000000001-a-{_digest(file.getvalue())}.pt", file.getvalue())
     # Its name says that its bytes are right: it is opened.
     with pytest.raises(pickle.UnpicklingError, match="[Ww]eights"):
-        Checkpoints(store, "checkpoints/t", every_s=0).load()
+        Checkpoints(store, "checkpoints/t").load()
     np.savez(tmp_path / "x.npz", train_images=np.array([Bomb(tmp_path / "owned")], dtype=object))
     with pytest.raises(ValueError):  # noqa: PT011
         ingest.ingest(store, catalogue.source({"npz": str(tmp_path / "x.npz")}))

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import threading
+import time
 from collections import Counter
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from torch.torch_version import TorchVersion
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from equigrid.classifiers.compute import Speed
 from equigrid.classifiers.data import rng
@@ -24,7 +26,8 @@ from equigrid.classifiers.training.cuda_graphs import GraphedSteps
 from equigrid.classifiers.training.loop import NotFinite, Validation, train, train_together
 from equigrid.classifiers.training.loss_monitor import LossWatch
 from equigrid.classifiers.training.replica import Replica
-from equigrid.classifiers.training.step import Steps
+from equigrid.classifiers.training.shadow_weights import ShadowWeights
+from equigrid.classifiers.training.step import Step, Steps
 
 
 def resolved(n_total, **changes):
@@ -460,17 +463,88 @@ def test_seeds_trained_together_are_each_as_alone(digits):
     images, labels = digits
     states, own = [], resolved(70, steps=25)
     options = {"model": "digits-cnn", "recipe": own, "classes": 10, "device": "cpu"}
-    keep = lambda step, make: states.append(make()) if step == 10 else None  # noqa: E731
+    keep = lambda step, make: states.append(make()) if step in (10, 11) else None  # noqa: E731
     both = train_together(images[:70], labels[:70], seeds=[0, 7], checkpoint=keep, **options)
     again = train_together(images[:70], labels[:70], seeds=[0, 7], resume=states[0], **options)
-    for trained, resumed, seed in zip(both, again, (0, 7)):
+    for trained, resumed, seed, state in zip(both, again, (0, 7), states[0]):
         alone = weights(fit(digits, seed=seed))
         assert same(alone, weights(trained))
         assert same(alone, weights(resumed))
-    with pytest.raises(ValueError, match="1 seeds"):
-        fit(digits, resume=states[0])
+        assert same(alone, weights(fit(digits, seed=seed, resume=state)))  # a seed's own state
+    mixed = [states[0][0], states[1][1]]
+    with pytest.raises(ValueError, match=r"2 of steps \[10, 11\]"):
+        train_together(images[:70], labels[:70], seeds=[0, 7], resume=mixed, **options)
+    with pytest.raises(ValueError, match="2 seeds"):
+        fit(digits, resume={**states[0][0], "members": 2 * states[0][0]["members"]})
     with pytest.raises(ValueError, match="each once"):
         train_together(images, labels, seeds=[1, 1], **options)
+
+
+@pytest.fixture
+def spoilt(monkeypatch):
+    """Spoils the weights of one seed after so many of its steps, so that its loss is NaN."""
+
+    def spoil(seed: int, after: int) -> None:
+        step, own = Replica.step, Step.__call__
+        doomed, done = set(), Counter()
+
+        def known(self, *given):
+            made = step(self, *given)
+            if self.seed == seed:
+                doomed.add(made)
+            return made
+
+        def call(self, batch, number):
+            loss = own(self, batch, number)
+            done[self] += 1
+            if self in doomed and done[self] == after:
+                next(self.module.parameters()).data.fill_(float("nan"))
+            return loss
+
+        monkeypatch.setattr(Replica, "step", known)
+        monkeypatch.setattr(Step, "__call__", call)
+
+    return spoil
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("steps", [25, 200])
+def test_a_seed_that_fails_ends_alone(digits, steps, graphs, spoilt, monkeypatch):
+    """In mid-epoch, or at the end of all; its images, steps and rates are then the others' no
+    more.
+    """
+    images, labels = digits
+    whole = {"recipe_changes": {"steps": steps}}
+    alone = {seed: weights(fit(digits, seed=seed, **whole)) for seed in (0, 7)}
+    options = {"model": "digits-cnn", "recipe": resolved(70, steps=steps), "classes": 10}
+    if graphs:
+        monkeypatch.setattr(loop, "GraphedSteps", HostGraphedSteps)
+        monkeypatch.setattr(HostGraphedSteps, "made", [])
+        monkeypatch.setattr(Speed, "use_graphs", lambda *_: True)
+    spoilt(seed=3, after=14)
+    states, logs = [], []
+    first, failed, last = train_together(
+        images[:70], labels[:70], seeds=[0, 3, 7], device="cpu", log=logs.append,
+        checkpoint=lambda step, make: states.append(make()), **options,
+    )  # fmt: skip
+    assert same(alone[0], weights(first))
+    assert same(alone[7], weights(last))
+    assert isinstance(failed, NotFinite)
+    assert (failed.step, failed.epoch) == (14, 4)
+    assert len(states) == steps  # each of them made once
+    assert [state is None for state in states[-1]] == [False, steps > 128, False]
+    assert first.steps == last.steps == steps
+    assert {row["seed"] for row in logs if row["step"] > 128} <= {0, 7}
+
+
+def test_time_is_shared_by_those_that_train_together(digits):
+    images, labels = digits
+    options = {"model": "digits-cnn", "recipe": resolved(70, steps=25), "classes": 10}
+    began = time.perf_counter()
+    both = train_together(images[:70], labels[:70], seeds=[0, 7], device="cpu", **options)
+    assert 0 < sum(trained.seconds for trained in both) <= time.perf_counter() - began
+    assert both[0].seconds == both[1].seconds
+    assert both[0].images_per_s == pytest.approx(25 / 3 * 70 / both[0].seconds, rel=0.15)
 
 
 def test_validation_looks_every_few_epochs_and_changes_nothing(digits):
@@ -544,3 +618,84 @@ def test_bad_data_is_named(digits):
     colours = resolved(5, normalisation={"mean": [0, 0, 0], "std": [1, 1, 1]})
     with pytest.raises(ValueError, match="normalises 3 channels"):
         train(images[:5], labels[:5], recipe=colours, classes=10, **options)
+
+
+# Weights cast at once -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cast_at_once(monkeypatch):
+    """As on a GPU; the casts that a training made by foreach are counted."""
+    init = Replica.__init__
+
+    def made(self, *given):
+        init(self, *given)
+        self.casts_at_once = True
+
+    monkeypatch.setattr(Replica, "__init__", made)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}])
+@pytest.mark.parametrize("model", ["digits-cnn", "resnet20"])
+def test_weights_cast_at_once_train_bitwise_as_autocasts_do(digits, model, changes, request):
+    changes, speed = {"steps": 12, **changes}, Speed(bf16=True)
+    states: list[list] = [[], []]
+    trained = []
+    for kept in states:
+        keep = lambda step, make, kept=kept: kept.append(make())  # noqa: E731
+        options = {"recipe_changes": changes, "speed": speed, "model": model}
+        trained.append(fit(digits, checkpoint=keep, **options))
+        request.getfixturevalue("cast_at_once")  # for the second
+    assert same(weights(trained[0]), weights(trained[1]))
+    one, other = (kept[5]["members"][0] for kept in states)
+    assert same(one["module"], other["module"])
+    assert all(v.dtype != torch.bfloat16 for v in other["module"].values())
+    whole = fit(digits, resume=states[1][5], **options)
+    assert same(weights(whole), weights(trained[0]))
+
+
+def test_a_step_casts_its_weights_and_their_gradients_by_one_operation_each(digits):
+    images, labels = digits
+    module, _ = begin(images[:70], labels[:70], resolved(70))
+    module.bf16 = True
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            counts[str(func).removeprefix("aten.")] += 1
+            return func(*args, **(kwargs or {}))
+
+    layers = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in module.modules())
+    (feed,) = Resident.of(Mix.of(images[:70], labels[:70]), resolved(70), [0], torch.device("cpu"))
+    batch = next(feed.batches(0, 0))
+    found = []
+    for shadows in (None, ShadowWeights(module)):
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1, fused=True)
+        step = Step(module.train(), optimizer, resolved(70), shadows=shadows)
+        step(batch, 0)
+        counts: Counter[str] = Counter()
+        with Casts():
+            step(batch, 1)
+        found.append(counts)
+    autocast, at_once = found
+    assert at_once["_foreach_copy_.default"] == 2
+    # Each layer has a weight at least, cast on the way there and back.
+    assert autocast["_to_copy.default"] - at_once["_to_copy.default"] >= 2 * layers
+    assert all(p.grad.stride() == p.stride() for p in module.parameters())
+
+
+def test_what_a_layer_holds_comes_back_after_an_error_and_shared_weights_stay_shared():
+    first, second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+    second.weight = first.weight
+    shadows = ShadowWeights(torch.nn.Sequential(first, second))
+    weight = first.weight
+    assert len(shadows.weights) == 3
+
+    def step():
+        with shadows.in_place():
+            assert first.weight is second.weight is not weight
+            assert first.weight.dtype == torch.bfloat16
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        step()
+    assert first.weight is second.weight is weight

@@ -415,3 +415,35 @@ class TestWeightsFromElsewhere:
             load(
                 self.network(), self.weights() | {name: torch.tensor([[[[0.1, 0.2], [0.3, 0.4]]]])}
             )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_norm_that_keeps_its_layout_is_torchs(dtype):
+    own = net.norm(64)
+    with torch.no_grad():
+        own.weight.normal_()
+        own.bias.normal_()
+    x = (3 + 2 * torch.randn(4, 64, 6, 5)).to(dtype).contiguous(memory_format=torch.channels_last)
+    expected = torch.nn.functional.group_norm(
+        x.float(), own.num_groups, own.weight, own.bias, own.eps
+    )
+    found = own.in_place(x)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    # Sums of 120 float32 numbers around 3, in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(own(x.float()), expected)  # on a CPU it is torch's own
+
+
+def test_the_hash_is_that_of_its_formula():
+    """Masks are part of what a generator learns: each word by Python's integers."""
+
+    def scrambled(word: int) -> int:
+        word = (word ^ (word >> 16)) * 0x7FEB352D % 2**32
+        return (word ^ (word >> 15)) * 0x846CA68B % 2**32
+
+    words = torch.tensor([0, 1, -1, 2**31 - 1, -(2**31), 123456789, -987654321], dtype=torch.int32)
+    before = words.clone()
+    found = net.mix(words)
+    assert torch.equal(words, before)
+    assert [w % 2**32 for w in found.tolist()] == [scrambled(w % 2**32) for w in before.tolist()]

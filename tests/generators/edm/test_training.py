@@ -294,6 +294,40 @@ class TestMemory:
         with pytest.raises(torch.OutOfMemoryError, match="with one image at once"):
             stage._fit_memory()
 
+    def test_memory_is_probed_in_the_form_that_will_run(self, monkeypatch):
+        used = []
+
+        def compiled(network, **options):
+            def forward(*args, **kwargs):
+                used.append((len(args[0]), options))
+                return network(*args, **kwargs)
+
+            return forward
+
+        monkeypatch.setattr(torch, "compile", compiled)
+        chosen = tiny(compute={"compile": "on"})
+        stage = DenoiserTrainer(*data(), chosen, classes=5, seed=3, device=torch.device("cpu"))
+        stage._fit_memory()
+        assert used == [(8, {"dynamic": False})]
+        stage.advance()
+        assert len(used) == 2
+
+    def test_a_compilation_that_fails_in_the_probe_is_given_up(self, monkeypatch):
+        real, tried = DenoiserTrainer.losses_of, []
+
+        def cannot_be_compiled(self, part, share, **options):
+            tried.append(len(part.clean))
+            if not self.learner._compiled.gave_up:
+                raise RuntimeError("no backward pass")
+            return real(self, part, share, **options)
+
+        monkeypatch.setattr(DenoiserTrainer, "losses_of", cannot_be_compiled)
+        chosen = tiny(compute={"compile": "on"})
+        stage = DenoiserTrainer(*data(), chosen, classes=5, seed=3, device=torch.device("cpu"))
+        stage._fit_memory()
+        assert tried == [8, 8]  # and no fewer images for it
+        assert stage.microbatch == 8
+
     def test_one_image_that_does_not_fit_is_an_error(self, monkeypatch):
         def never(*_):
             raise torch.OutOfMemoryError("no memory at all")

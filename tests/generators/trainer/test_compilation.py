@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from equigrid.generators import registry
+from equigrid.generators.edm.weights import forward_flops
 from equigrid.generators.registry import config
-from equigrid.generators.trainer.compilation import Compiled
+from equigrid.generators.trainer.compilation import Compiled, compiles_training
 
 ROOT = Path(__file__).parents[3]
 
@@ -152,3 +153,35 @@ def test_a_backward_pass_that_cannot_be_compiled(monkeypatch, caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "a network runs without being compiled: Failed to find C compiler. Set CC."
     ]
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "nimg", "pays"),
+    [
+        ("cifar10", (32, 32, 3), 250_000, True),
+        ("cifar10", (32, 32, 3), 200_000, False),
+        ("digits", (8, 8, 1), 10**9, False),
+    ],
+)
+def test_compiling_a_training_goes_by_all_of_its_operations(preset, shape, nimg, pays):
+    chosen = config({"kind": "edm", "preset": preset})
+    work = lambda: nimg * forward_flops(chosen, shape, 10)  # noqa: E731
+    assert compiles_training(chosen.compute, torch.device("cuda"), work) == pays
+
+
+def test_operations_are_counted_only_where_the_answer_hangs_on_them():
+    def never():
+        raise AssertionError("counted")
+
+    auto, on = (config({"kind": "edm", "compute": {"compile": c}}).compute for c in ("auto", "on"))
+    assert not compiles_training(auto, torch.device("cpu"), never)
+    assert compiles_training(on, torch.device("cuda"), never)
+
+
+def test_operations_of_the_published_transformer():
+    """118.64 billion multiplications with additions (Peebles and Xie 2023, Table 4), two each."""
+    pytest.importorskip("diffusers")
+    from equigrid.generators.dit.denoising import forward_flops as of_dit
+
+    chosen = config({"kind": "dit", "preset": "dit-xl2"})
+    assert of_dit(chosen, 32, 1000) == pytest.approx(2 * 118.64e9, rel=0.01)

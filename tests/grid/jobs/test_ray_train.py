@@ -2,6 +2,10 @@
 for trials.
 """
 
+import hashlib
+import io
+import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,8 +14,9 @@ from safetensors.torch import load as load_tensors
 
 from equigrid.grid import jobs
 from equigrid.grid.datasets import ingest
+from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.jobs.checkpoints import Checkpoints
+from equigrid.grid.jobs.checkpoints import MOST_SHARE, Checkpoints, Saving
 from equigrid.grid.jobs.provenance import reset_peak
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
@@ -102,7 +107,7 @@ def test_a_generator_that_another_attempt_finished_stays(job_of):
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
     store = Store(tmp_path / "store", create=True)
-    checkpoints = Checkpoints(store, "c", every_s=0)
+    checkpoints = Checkpoints(store, "c")
     checkpoints.save(1, {"step": 1, "weights": torch.arange(3)})
     checkpoints.save(2, {"step": 2})
     newest = sorted(store.list("c"))[-1]
@@ -112,11 +117,12 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
 
 def test_checkpoints_are_written_when_it_is_time_and_run_no_pickle(tmp_path):
     store, now = Store(tmp_path / "store", create=True), [0.0]
-    checkpoints = Checkpoints(store, "c", every_s=60, clock=lambda: now[0])
-    made = []
-    for step in range(1, 200):
-        now[0] += 1
-        checkpoints(step, lambda step=step: made.append(step) or {"step": step})
+    checkpoints, made = Checkpoints(store, "c"), []
+    with Saving(checkpoints, every_s=60, clock=lambda: now[0]) as saving:
+        for step in range(1, 200):
+            now[0] += 1
+            saving(step, lambda step=step: made.append(step) or {"step": step})
+            saving.wait()
     assert made == [60, 120, 180]
     assert checkpoints.load() == {"step": 180}
 
@@ -124,8 +130,6 @@ def test_checkpoints_are_written_when_it_is_time_and_run_no_pickle(tmp_path):
         def __reduce__(self):
             return (made.append, ("ran",))
 
-    import hashlib
-    import io
     import pickle
 
     buffer = io.BytesIO()
@@ -135,6 +139,138 @@ def test_checkpoints_are_written_when_it_is_time_and_run_no_pickle(tmp_path):
     with pytest.raises(pickle.UnpicklingError):
         checkpoints.load()
     assert "ran" not in made
+
+
+class Slow(Checkpoints):
+    """Its writes last until the test lets them end, or raise what it says."""
+
+    def __init__(self, store):
+        super().__init__(store, "c")
+        self.begun, self.may_end, self.error = threading.Event(), threading.Event(), None
+        self.written = []
+
+    def save(self, step, state):
+        self.begun.set()
+        assert self.may_end.wait(30)
+        if self.error:
+            raise self.error
+        self.written.append((step, state["step"]))
+
+
+def test_a_state_is_written_while_the_training_goes_on_and_one_at_a_time(store):
+    slow = Slow(store)
+    with Saving(slow, every_s=0) as saving:
+        saving(1, lambda: {"step": 1})
+        assert slow.begun.wait(30)
+        assert slow.written == []  # and yet the training goes on
+        threading.Timer(0.2, slow.may_end.set).start()
+        saving(2, lambda: {"step": 2})  # waits for the first
+        assert slow.written[0] == (1, 1)
+    assert slow.written == [(1, 1), (2, 2)]  # leaving waits for the last
+
+
+@pytest.mark.parametrize("when", ["next step", "end"])
+def test_a_write_that_failed_ends_the_training(store, when):
+    slow = Slow(store)
+    slow.error = StoreError("no room")
+    slow.may_end.set()
+    reached = []
+
+    def train():
+        with Saving(slow, every_s=60) as saving:
+            saving.save(1, [{"step": 1}])
+            if when == "next step":
+                while not saving._writing.done():
+                    time.sleep(0.001)
+                saving(2, lambda: {"step": 2})
+            reached.append("the end")
+
+    with pytest.raises(StoreError, match="no room"):
+        train()
+    assert bool(reached) == (when == "end")
+
+
+def test_a_trainings_own_error_is_not_hidden_by_that_of_a_write(store, caplog):
+    slow = Slow(store)
+    slow.error = StoreError("no room")
+    slow.may_end.set()
+
+    def train():
+        with Saving(slow, every_s=60) as saving:
+            saving.save(1, [{"step": 1}])
+            raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        train()
+    assert "a checkpoint was not written: no room" in caplog.messages
+
+
+class Costly(Checkpoints):
+    """Handing a state over takes so long, and writing it so long, by a clock of the test's."""
+
+    def __init__(self, store, now, write_s):
+        super().__init__(store, "c")
+        self.now, self.write_s, self.ended_at = now, write_s, []
+        self.may_begin = threading.Semaphore(0)
+
+    def save(self, step, state):
+        assert self.may_begin.acquire(timeout=30)
+        self.now[0] += self.write_s
+        self.ended_at.append(self.now[0])
+
+
+@pytest.mark.parametrize(
+    ("held_s", "write_s", "interval_s"),
+    [(0.1, 1.0, 60.0), (0.1, 20.0, 60.0), (3.0, 1.0, 3.0 / MOST_SHARE), (0.1, 90.0, 180.0)],
+)
+def test_states_are_spaced_by_what_they_cost_and_written_by_the_intervals_end(
+    store, held_s, write_s, interval_s
+):
+    now = [0.0]
+    costly, taken = Costly(store, now, write_s), []
+
+    def state():
+        taken.append(now[0])
+        now[0] += held_s
+        return {}
+
+    with Saving(costly, every_s=60, clock=lambda: now[0]) as saving:
+        for step in range(20_000):
+            now[0] += 0.05
+            saving(step, state)
+            if saving._writing and not saving._writing.done():
+                costly.may_begin.release()  # here a write takes its time once the training goes on
+                saving._writing.result()
+        assert saving.interval_s == pytest.approx(interval_s)
+    # What a kill just before a write's end repeats: all since the state before was taken.
+    repeated = [end - begun for begun, end in zip(taken[1:], costly.ended_at[2:])]
+    assert repeated
+    assert max(repeated) <= interval_s + 2 * held_s + 0.1
+    assert min(repeated) >= interval_s - held_s - 0.1
+    spent = held_s * len(repeated) / (costly.ended_at[-1] - costly.ended_at[1])
+    assert spent <= MOST_SHARE * 1.05
+
+
+@pytest.mark.parametrize("kind", ["generator", "trial"])
+def test_a_state_stays_as_it_was_while_the_training_goes_on(job_of, monkeypatch, kind):
+    """Written three steps late, it is bitwise what it was when it was taken."""
+    taken, kept_back = [], []
+
+    def digest(state):
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+    def save(self, step, states):
+        taken.append(digest(states))
+        kept_back.append(states)
+        if len(kept_back) > 3:
+            assert digest(kept_back[-4]) == taken[-4]
+
+    monkeypatch.setattr(Saving, "save", save)
+    store, request = job_of(kind, "late")
+    assert jobs.run(store, request)["status"] == "ok"
+    assert len(set(taken)) == len(taken) >= 10
 
 
 def test_what_counts_memory_is_there_before_it_is_set_back(monkeypatch):

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from equigrid.grid.running.budget import Budget
+from equigrid.grid.running.budget import Budget, Cost
 from equigrid.grid.running.dispatch import Dispatcher, queue_of
 from equigrid.grid.running.packing import Packing
 
@@ -32,6 +32,8 @@ class Attempts:
         self.pool = pool
         self.of_group = None
         self.sent: list[tuple[str, float]] = []  # kind, GPUs of a worker
+        self.requests: list[list] = []  # payloads of the jobs that share one
+        self.alone: set[str] = set()
 
     @property
     def on_slots(self) -> int:
@@ -42,9 +44,10 @@ class Attempts:
         slot = min(fit, key=fit.get, default=None)
         return slot if slot is not None and fit[slot] < depth else None
 
-    def send_to_slot(self, job, slot: int, *, gpus: float) -> None:
-        self.pool.slots[slot].append(job.kind)
-        self.sent.append((job.kind, gpus))
+    def send_to_slot(self, alike, slot: int, *, gpus: float) -> None:
+        self.pool.slots[slot].append(alike[0].kind)
+        self.sent.append((alike[0].kind, gpus))
+        self.requests.append([job.payload for job in alike])
 
     def send_to_group(self, job, *, workers: int, gpus: float) -> None:
         self.of_group = job
@@ -82,8 +85,9 @@ class Setting:
         self.queue = self.outputs.queue = queue_of(the_plan, todo)
         self.budget = Budget(limit_s, clock=lambda: 0.0)
         self.dispatcher = Dispatcher(
-            the_plan, self.queue, self.budget, self.outputs, self.attempts, packing
-        )
+            the_plan, self.queue, self.budget, self.outputs, self.attempts,
+            packing or Packing(shares=False),
+        )  # fmt: skip
         self.running: list = []
 
     def send(self) -> Counter[str]:
@@ -136,8 +140,8 @@ def test_a_worker_group_waits_for_its_slots_to_go_and_runs_alone_of_its_kind(pla
     the_plan = plan_of(execution={"workers": {"generator": 2}})
     setting = Setting(the_plan, Pool(capacity=3))
     setting.pool.resize(3)
-    setting.attempts.send_to_slot(next(the_plan.of_kind("trial")), 1, gpus=0)
-    setting.attempts.send_to_slot(next(the_plan.of_kind("trial")), 2, gpus=0)
+    setting.attempts.send_to_slot([next(the_plan.of_kind("trial"))], 1, gpus=0)
+    setting.attempts.send_to_slot([next(the_plan.of_kind("trial"))], 2, gpus=0)
     setting.send()
     assert setting.attempts.of_group is None
     assert setting.pool.limit == 1
@@ -203,3 +207,55 @@ def test_a_job_whose_input_is_gone_waits_until_that_is_made_again(plan_of):
     assert setting.round() == {"shard": 1}
     assert setting.outputs.remade == [shard.id]
     assert setting.round()["trial"] >= 1
+
+
+def seeds_of(requests: list[list]) -> list[list[int]]:
+    return [[payload.seed for payload in request] for request in requests]
+
+
+@pytest.fixture
+def trials_of_two_mixes(plan_of):
+    """Base 60 and 60 + 60 real images, five seeds each; nothing comes before them."""
+    return plan_of(blocks=[{"n_base": [60], "real": [1]}], seeds=[0, 1, 2, 3, 4])
+
+
+def test_trials_of_one_mix_share_a_request_and_others_do_not(trials_of_two_mixes):
+    setting = Setting(trials_of_two_mixes, Pool(1), Packing(branches=3, shares=False, exact=True))
+    while not setting.queue.is_over:
+        setting.round()
+    assert sorted(seeds_of(setting.attempts.requests)) == [[0, 1, 2], [0, 1, 2], [3, 4], [3, 4]]
+    for request in setting.attempts.requests:
+        assert len({payload.real.n for payload in request}) == 1
+
+
+def test_a_measured_number_is_only_as_large_as_leaves_every_slot_some(trials_of_two_mixes):
+    packing = Packing(branches=4, shares=False, settled=True)
+    setting = Setting(trials_of_two_mixes, Pool(4, gpus=1.0), packing)
+    assert setting.send() == {"trial": 6}
+    # Two by two as long as each of four slots may have two, then one by one.
+    assert [len(request) for request in setting.attempts.requests] == [2, 2, 1, 1]
+    alone = Setting(trials_of_two_mixes, Pool(10, gpus=1.0), packing)
+    assert alone.send() == {"trial": 10}
+    assert {len(request) for request in alone.attempts.requests} == {1}
+
+
+def test_what_was_lost_together_goes_on_alone(trials_of_two_mixes):
+    setting = Setting(trials_of_two_mixes, Pool(1), Packing(branches=5, shares=False, exact=True))
+    ids = [job.id for job in trials_of_two_mixes.of_kind("trial") if job.payload.real.n == 60]
+    setting.attempts.alone.update(ids[:2])
+    while not setting.queue.is_over:
+        setting.round()
+    assert sorted(map(len, setting.attempts.requests)) == [1, 1, 3, 5]
+
+
+def test_the_budget_counts_a_shared_request_as_its_trials_one_after_another(trials_of_two_mixes):
+    """A trial's expected seconds are its share of a request's: three of 10 s hold the slot 30 s."""
+    setting = Setting(
+        trials_of_two_mixes, Pool(1), Packing(branches=5, shares=False, exact=True), limit_s=35
+    )
+    setting.dispatcher.expected_s = lambda job: 10.0
+    assert setting.send() == {"trial": 3}  # five would take 50 s
+    assert not setting.budget.affords(Cost(1, 5.1))
+    assert setting.budget.affords(Cost(1, 4.9))
+    setting.finish()
+    assert setting.budget.affords(Cost(1, 35))

@@ -248,12 +248,12 @@ def test_trials_share_a_device_but_what_comes_before_and_after_does_not(
     shares: dict[str, set] = {}
     send = Attempts.send_to_slot
 
-    def watch(self, job, slot, *, gpus):
-        shares.setdefault(job.kind, set()).add(gpus)
-        send(self, job, slot, gpus=gpus)
+    def watch(self, alike, slot, *, gpus):
+        shares.setdefault(alike[0].kind, set()).add(gpus)
+        send(self, alike, slot, gpus=gpus)
 
     monkeypatch.setattr(Attempts, "send_to_slot", watch)
-    monkeypatch.setattr(driver, "Packing", lambda: Packing(per_device=2, settled=True))
+    monkeypatch.setattr(Packing, "of", lambda *_, **__: Packing(per_device=2, settled=True))
     mini["execution"] = {"gpus": "auto"}
     mini["quality"] = {"inception": "off", "vit": "off", "neighbours": False}
     mini["blocks"], mini["seeds"] = [{"n_base": [60], "base": False, "syn": {"edm": [1]}}], [0]
@@ -278,9 +278,10 @@ def test_no_work_waits_for_slots_to_come_or_for_generators(
     before = []
     send = Attempts.send_to_slot
 
-    def watch(self, job, slot, *, gpus):
-        before.extend(self._under_way[ref].job.kind for ref in self.pool.slots[slot].requests)
-        send(self, job, slot, gpus=gpus)
+    def watch(self, alike, slot, *, gpus):
+        for ref in self.pool.slots[slot].requests:
+            before.extend(one.job.kind for one in self._under_way[ref])
+        send(self, alike, slot, gpus=gpus)
 
     monkeypatch.setattr(Attempts, "send_to_slot", watch)
     mini["execution"]["slots"] = 6
@@ -297,9 +298,9 @@ def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkey
     most = 0
     send = Attempts.send_to_slot
 
-    def watch(self, job, slot, *, gpus):
+    def watch(self, alike, slot, *, gpus):
         nonlocal most
-        send(self, job, slot, gpus=gpus)
+        send(self, alike, slot, gpus=gpus)
         most = max(most, self.on_slots)
 
     monkeypatch.setattr(Attempts, "send_to_slot", watch)

@@ -1,6 +1,9 @@
 """How many trials a device takes at once, from planted memory and speed."""
 
-from equigrid.grid.running.packing import ENOUGH, Packing
+import pytest
+
+from equigrid.grid import jobs
+from equigrid.grid.running.packing import ENOUGH, Packing, usual_number
 
 GIB = 2**30
 
@@ -54,7 +57,7 @@ def test_a_larger_trial_that_comes_later_makes_room():
     large = {"peak_bytes": 30 * GIB, "device_bytes": 80 * GIB}
     packing.finished(classifier="big", per_device=8, images_per_s=10, **large)
     assert packing.per_device == 2
-    packing.out_of_memory()
+    packing.out_of_memory(branches=1, per_device=2)
     assert packing.per_device == 1
 
 
@@ -80,3 +83,80 @@ def test_classifiers_are_compared_with_themselves():
             classifier="slow", per_device=2, images_per_s=1, peak_bytes=GIB, device_bytes=80 * GIB
         )
     assert packing.per_device == 4
+
+
+# Branches -----------------------------------------------------------------------------------------
+
+
+def drive_both(packing: Packing, speed_of, *, peak=GIB, device=80 * GIB, requests=60) -> list:
+    """Requests finish at whatever packing is asked for, a trial of each branch. `speed_of(b, p)` is
+    one request's images/s with b branches beside p - 1 other processes.
+    """
+    seen = []
+    for _ in range(requests):
+        b, p = packing.branches, packing.per_device
+        seen.append((b, p))
+        for _ in range(b):
+            packing.finished(
+                classifier="r", per_device=p, branches=b, images_per_s=speed_of(b, p),
+                peak_bytes=b * peak, device_bytes=device,
+            )  # fmt: skip
+    return seen
+
+
+def test_first_branches_are_added_then_processes_each_while_it_pays():
+    branches = {1: 100, 2: 180, 3: 230}
+    seen = drive_both(
+        Packing(most_branches=3), lambda b, p: branches[b] * {1: 1, 2: 0.7, 4: 0.36}[p]
+    )
+    tried = [(1, 1), (2, 1), (3, 1), (3, 2), (3, 4)]
+    assert seen[: 5 * ENOUGH] == [packing for packing in tried for _ in range(ENOUGH)]
+    assert set(seen[5 * ENOUGH :]) == {(3, 2)}  # 1.4 times one process; four give 1.44
+
+
+def test_branches_that_do_not_pay_are_taken_back_and_processes_still_tried():
+    packing = Packing(most_branches=8)
+    seen = drive_both(packing, lambda b, p: 100 + b)
+    assert seen[: 3 * ENOUGH] == [p for p in [(1, 1), (2, 1), (1, 2)] for _ in range(ENOUGH)]
+    assert seen[-1] == (1, 8)
+    assert packing.settled
+
+
+def test_where_processes_have_a_fixed_share_branches_alone_are_tried():
+    packing = Packing(most_branches=4, shares=False)
+    assert drive_both(packing, lambda b, p: 100 * b)[-1] == (4, 1)
+    assert packing.settled
+
+
+def test_memory_bounds_branches_and_processes_together():
+    packing = Packing(most_branches=8)
+    assert drive_both(packing, lambda b, p: 100 * b, peak=8 * GIB, device=24 * GIB)[-1] == (2, 1)
+    packing = Packing(most_branches=2)
+    drive_both(packing, lambda b, p: 100 * b, peak=8 * GIB, device=80 * GIB)
+    assert (packing.branches, packing.per_device) == (2, 4)
+
+
+def test_memory_that_did_not_suffice_halves_the_branches_once():
+    packing = Packing(branches=8, exact=True, shares=False)
+    for _ in range(8):  # each of them says so
+        packing.learn({"status": jobs.RETRY, "out_of_memory": True, "together": 8}, 1.0)
+    assert (packing.branches, packing.per_device) == (4, 1)
+    packing.learn({"status": jobs.RETRY, "out_of_memory": True, "together": 1}, 1.0)
+    assert packing.branches == 4  # a trial alone did not fit: fewer of them would not either
+
+
+@pytest.mark.parametrize(
+    ("together", "on_gpus", "expected"),
+    [("auto", True, (1, 3)), ("auto", False, (1, 1)), (2, False, (2, 1)), (1, True, (1, 1))],
+)
+def test_a_cpu_takes_one_at_a_time_unless_told_otherwise(together, on_gpus, expected):
+    mixes = ["a", "a", "a", "b", "b", "b", None]
+    packing = Packing.of(together, on_gpus=on_gpus, shares=on_gpus, mixes=mixes)
+    assert (packing.branches, packing.most_branches) == expected
+
+
+def test_the_usual_number_is_that_of_a_typical_trial():
+    assert usual_number(["a"] * 8 + ["b", "c"]) == 8
+    assert usual_number(["a", "a", "b", "c", "d"]) == 1
+    assert usual_number([None] * 5) == 1
+    assert usual_number([]) == 1

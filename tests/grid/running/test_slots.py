@@ -123,11 +123,13 @@ def test_a_process_that_a_recording_broke_asks_for_another_slot(broken, monkeypa
     emptied = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     monkeypatch.setattr(cuda_graphs, "process_is_broken", lambda: broken)
-    monkeypatch.setattr(jobs, "run", lambda store, request: {"id": request.id, "status": jobs.OK})
+    done = lambda store, requests: [{"id": r.id, "status": jobs.OK} for r in requests]  # noqa: E731
+    monkeypatch.setattr(jobs, "run_together", done)
     slot = slots.Slot.__new__(slots.Slot)
     slot.store, slot.busy = None, False
-    outcome = slot.run(SimpleNamespace(id="trial-1", kind="trial", gpus=1), "a trial")
-    assert outcome.get("fresh_slot", False) == broken
+    two = [SimpleNamespace(id=f"trial-{i}", kind="trial", gpus=1) for i in range(2)]
+    outcomes = slot.run(two, ["a trial", "another"])
+    assert [outcome.get("fresh_slot", False) for outcome in outcomes] == [broken, broken]
     assert bool(emptied) != broken
-    on_a_cpu = slot.run(SimpleNamespace(id="trial-1", kind="trial", gpus=0), "a trial")
-    assert "fresh_slot" not in on_a_cpu
+    on_a_cpu = slot.run([SimpleNamespace(id="trial-1", kind="trial", gpus=0)], ["a trial"])
+    assert "fresh_slot" not in on_a_cpu[0]

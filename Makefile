@@ -7,7 +7,7 @@ UV := uv==0.13.9
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint audit clean
 .DELETE_ON_ERROR:
 
 ## The digits grid, from scratch to figures and a report.
@@ -28,6 +28,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+## The pinned dependencies against the database of known vulnerabilities: needs a network.
+audit: $(READY)
+	$(BIN)/uv tool run pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 # Compiled bytecode: without it every Ray worker would compile PyTorch anew at its start.
 $(READY): requirements.txt pyproject.toml

@@ -30,6 +30,24 @@ class Seen(NamedTuple):
     pages: int = 1
 
 
+MOST_PIXELS = 89_478_485
+"""Of an image, from which Pillow warns: 268 MB once it is RGB."""
+
+
+def _formats() -> list[str]:
+    """What is decoded, whatever a file is named: EPS and WMF would run another program."""
+    Image.init()
+    return [form for form in Image.OPEN if form not in _NOT_DECODED]
+
+
+def _check_size(opened: Image.Image) -> None:
+    """Before anything is decoded. Raises BrokenImage."""
+    width, height = opened.size
+    if width * height > MOST_PIXELS:
+        what = f"it has {width:,} × {height:,} pixels; {MOST_PIXELS:,} are the most"
+        raise BrokenImage(f"{what}: scale it down, or cut it into tiles")
+
+
 @cache
 def image_suffixes() -> frozenset[str]:
     """Endings of files that Pillow, with the plugins it has here, decodes: `.png`, `.avif` …"""
@@ -71,7 +89,8 @@ def decode_and_see(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged tag, an odd palette: told by nobody else
-            with Image.open(io.BytesIO(data)) as opened:
+            with Image.open(io.BytesIO(data), formats=_formats()) as opened:
+                _check_size(opened)
                 pages = getattr(opened, "n_frames", 1)
                 opened.seek(0)
                 opened.load()
@@ -94,8 +113,10 @@ def header_size(data: BinaryIO | str) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(data) as opened:
+            with Image.open(data, formats=_formats()) as opened:
                 width, height = opened.size
+                if width * height > MOST_PIXELS:  # a PNG is decoded whole for its EXIF
+                    return height, width
                 turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
     except Exception:
         return None  # a broken image: whoever decodes it says so

@@ -8,7 +8,7 @@ TORCH ?= auto
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-all lint docs gpu clean
+.PHONY: demo test test-all lint docs gpu audit clean
 .DELETE_ON_ERROR:
 
 ## The digits grid, from scratch to figures and a report.
@@ -41,6 +41,10 @@ MINUTES ?= 15
 OUT ?= gpu-figures
 gpu: $(READY)
 	PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/gpu.py --out $(OUT) --minutes $(MINUTES) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+## The pinned dependencies against the database of known vulnerabilities: needs a network.
+audit: $(READY)
+	$(BIN)/uv tool run pip-audit --requirement requirements.txt --no-deps --disable-pip
 
 # PyTorch's CPU build on a machine without a GPU; TORCH=cpu or TORCH=cuda chooses.
 # Compiled bytecode: without it every Ray worker would compile PyTorch anew at its start.

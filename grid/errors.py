@@ -45,6 +45,14 @@ class StoreError(UnavailableError):
         self.permanent = permanent
 
 
+class DocumentError(StoreError):
+    """Something in the store is not what equigrid wrote. name: where it lies; why: in words."""
+
+    def __init__(self, message: str, *, name: str = "", why: str = ""):
+        super().__init__(message)
+        self.name, self.why = name, why
+
+
 class ClusterError(UnavailableError):
     """No Ray cluster answers or starts, or none of its machines takes work."""
 

@@ -7,17 +7,17 @@ What was written within the last hour stays, since its manifest may be on its wa
 that belongs to a grid that runs.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
 from equigrid.grid.errors import UserError
+from equigrid.grid.jobs.kind import JobKind
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.pending import done_jobs
-from equigrid.grid.planning.recorded import as_run
-from equigrid.grid.spec import GridSpec
-from equigrid.grid.store import Entry, Store, layout, lock, results
+from equigrid.grid.planning.recorded import as_run, recorded_spec
+from equigrid.grid.store import Entry, Store, documents, layout, lock, results
 
 YOUNG_S = 3600.0
 
@@ -41,25 +41,46 @@ def recorded(store: Store) -> list[Plan]:
     """The plans of all grids in the store. Raises UserError if one cannot be planned: then nothing
     may go.
     """
-    plans = []
+    plans, unknown = [], {}
     for name in sorted(filter(layout.is_spec, store.list(layout.GRIDS))):
-        right = f"run it again, or remove {name} if it is not wanted any more"
         try:
-            the_plan = as_run(GridSpec.model_validate(store.get_json(name)), store)
+            spec = recorded_spec(store, layout.grid_of(name))
+            if spec is None:
+                continue  # it went meanwhile
+            the_plan = as_run(spec, store)
         except ValueError as error:
-            why = "; ".join(str(error).splitlines()[:3])
-            raise UserError(f"gc: {name}: {why}; what it needs is not known: {right}") from error
-        if the_plan.resolved.dataset is None:
-            raise UserError(
-                f"gc: {name}: its dataset is not in the store; what it needs is not known: {right}"
-            )
+            unknown[name] = "; ".join(str(error).splitlines()[:3])
+            continue
         plans.append(the_plan)
+        if the_plan.resolved.dataset is None:
+            unknown[name] = _NO_DATASET[0]
+    known = {folder for one in plans for folder in one.dataset_folders()}
+    of_others = [n for n in _datasets(store) if layout.dataset_folder(n) not in known]
+    for name, why in unknown.items():
+        # A first start that failed in its dataset left nothing. But a dataset that no grid needs
+        # might be its own, from before its files were changed or moved.
+        if of_others or not why.startswith(_NO_DATASET) or _began(store, layout.grid_of(name)):
+            right = f"run it again, or remove {name} if it is not wanted any more"
+            raise UserError(f"gc: {name}: {why}; what it needs is not known: {right}")
     if not plans:
         raise UserError(
             f"gc: store {store.uri} records no grid, so all of it would go; "
             "remove it yourself if you like"
         )
     return plans
+
+
+_NO_DATASET = ("its dataset is not in the store", "dataset")  # how it is said
+
+
+def _began(store: Store, grid: str) -> bool:
+    """Whether a grid came further than being recorded."""
+    first = {layout.spec(grid), layout.lock(grid)}
+    return any(name not in first for name in store.list(layout.grid_folder(grid)))
+
+
+def _datasets(store: Store) -> list[str]:
+    return [name for name in store.list(layout.DATASETS) if layout.is_dataset_manifest(name)]
 
 
 def plan_gc(store: Store, plans: list[Plan], *, now: float | None = None) -> list[Garbage]:
@@ -111,16 +132,17 @@ class _Needs:
             if layout.dataset_folder(entry.name) not in self.datasets:
                 yield entry.name, NOT_NEEDED
 
-    def of_kind(
-        self, entries: list[Entry], outputs: layout.Files, leftovers: Mapping[str, str]
-    ) -> Iterator[tuple[str, str]]:
+    def of_kind(self, entries: list[Entry], kind: JobKind) -> Iterator[tuple[str, str]]:
+        outputs = kind.outputs
+        if outputs is None:
+            return
         for entry in entries:
             job_id = outputs.owner(entry.name)
             if job_id not in self.jobs:
                 yield entry.name, NOT_NEEDED
             elif job_id in self.done - self.busy and outputs.is_for_training(entry.name):
                 yield entry.name, TRAINED
-        for part, key in leftovers.items():
+        for part, key in kind.leftovers.items():
             beside = [entry.name for entry in entries if part in entry.name]
             yield from self._leftovers(outputs, beside, key)
 
@@ -133,9 +155,11 @@ class _Needs:
             by_job.setdefault(outputs.owner(name), []).append(name)
         for job_id, beside in by_job.items():
             if len(beside) > 1 and job_id in self.done - self.busy:
-                content = self.store.get_json(outputs.manifest(job_id))
+                name = outputs.manifest(job_id)
+                content = documents.readable(self.store, name, documents.Manifest)
                 if content is not None:
-                    yield from ((name, LEFTOVER) for name in beside if name != content.get(key))
+                    named = content.model_dump().get(key)
+                    yield from ((name, LEFTOVER) for name in beside if name != named)
 
     def of_checkpoints(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
         for entry in entries:
@@ -147,6 +171,8 @@ class _Needs:
 
     def of_failures(self, entries: list[Entry]) -> Iterator[tuple[str, str]]:
         for entry in entries:
+            if not layout.is_failure(entry.name):
+                continue
             job_id = layout.failed_job(entry.name)
             if job_id not in self.jobs:
                 yield entry.name, NOT_NEEDED
@@ -173,7 +199,7 @@ def _reasons() -> dict[str, Reasons]:
     replaced ever goes.
     """
     of_kinds = {
-        kind.outputs.root: partial(_Needs.of_kind, outputs=kind.outputs, leftovers=kind.leftovers)
+        kind.outputs.root: partial(_Needs.of_kind, kind=kind)
         for kind in KINDS.values()
         if kind.outputs and not kind.kept
     }

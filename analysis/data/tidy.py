@@ -44,6 +44,8 @@ def read_table(path: Path | str, metric: str = "top1") -> pd.DataFrame:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: write a table as {', '.join(SUFFIXES)}, by its suffix")
     try:
+        if not (path.is_file() or path.is_dir()) and path.exists():
+            raise ValueError("it is no file (a pipe or a device?)")
         if path.suffix == ".parquet":
             frame = pd.read_parquet(path)
         else:
@@ -51,6 +53,8 @@ def read_table(path: Path | str, metric: str = "top1") -> pd.DataFrame:
             frame = _nested(pd.read_csv(path, sep=separator, skipinitialspace=True))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}: a cell is nested too deeply") from error
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:  # pyarrow's too
         first = (str(error).splitlines() or [""])[0]
         raise ValueError(f"{path}: is no {path.suffix.removeprefix('.')} table: {first}") from error

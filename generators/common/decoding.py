@@ -38,6 +38,24 @@ class Seen(NamedTuple):
     coloured: bool = False
 
 
+MOST_PIXELS = 89_478_485
+"""Of an image, from which Pillow warns: 268 MB once it is RGB."""
+
+
+def _formats() -> list[str]:
+    """What is decoded, whatever a file is named: EPS and WMF would run another program."""
+    Image.init()
+    return [form for form in Image.OPEN if form not in _NOT_DECODED]
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    """Before anything is decoded. Raises BrokenImage."""
+    width, height = size
+    if width * height > MOST_PIXELS:
+        what = f"it has {width:,} × {height:,} pixels; {MOST_PIXELS:,} are the most"
+        raise BrokenImage(f"{what}: scale it down, or cut it into tiles")
+
+
 @cache
 def image_suffixes() -> frozenset[str]:
     """Endings of files that Pillow, with the plugins it has here, decodes: `.png`, `.avif` …, and
@@ -93,6 +111,8 @@ def decode_and_see(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged tag, an odd palette: told by nobody else
             if dicom.is_dicom(data):
+                height, width = _dicom_size(io.BytesIO(data)) or (0, 0)
+                _check_size((width, height))
                 frame = dicom.read(bytes(data), levels=levels, page=(page or 1) - 1)
                 seen = Seen(None, frame.pages)
                 picture = Image.fromarray(frame.pixels).convert("RGB")
@@ -115,7 +135,8 @@ def decode_and_see(
 
 def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Image, int, bool]:
     """An image, upright, how many lie in its file, and whether its colours had 16 bits each."""
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(data), formats=_formats()) as opened:
+        _check_size(opened.size)
         pages = getattr(opened, "n_frames", 1)
         if page > pages:
             raise BrokenImage(f"it has {pages} pages or frames; page {page} is none of them")
@@ -132,9 +153,11 @@ def header_size(data: BinaryIO | str, *, page: int | None = None) -> tuple[int, 
             warnings.simplefilter("ignore")
             if (found := _dicom_size(data)) is not None:
                 return found
-            with Image.open(data) as opened:
+            with Image.open(data, formats=_formats()) as opened:
                 opened.seek((page or 1) - 1)
                 width, height = opened.size
+                if width * height > MOST_PIXELS:  # a PNG is decoded whole for its EXIF
+                    return height, width
                 turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
     except Exception:
         return None  # a broken image: whoever decodes it says so

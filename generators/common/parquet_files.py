@@ -295,7 +295,7 @@ def choose(
                     f"{file.name} cannot be read as Parquet: {_one_line(error)}"
                 ) from error
             schemas[file.name] = found.schema_arrow
-            counted.append(file._replace(rows=found.metadata.num_rows))
+            counted.append(file._replace(rows=_claimed(file, found.metadata)))
     first = next(iter(schemas.values()))
     image = _image_column(first, image)
     label = _label_column(first, label, image)
@@ -303,6 +303,23 @@ def choose(
         for column, why_not in ((image, why_no_image), (label, why_no_label)):
             _check_column(name, schema, column, why_not)
     return Columns(image, label, schemas, tuple(counted))
+
+
+def _claimed(file: File, metadata: pq.FileMetaData) -> int:
+    """The rows that a file's footer claims. Raises BadFiles for more than it can hold."""
+    rows = metadata.num_rows
+    in_groups = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if rows != in_groups or rows < 0:
+        raise BadFiles(
+            f"{file.name} is damaged: it claims {rows:,} rows, its parts {in_groups:,} together"
+        )
+    if rows > max(_FEW_ROWS, file.size // _LEAST_IMAGE_BYTES):
+        what = f"claims {rows:,} rows in {file.size:,} bytes, which no encoded images are"
+        raise BadFiles(f"{file.name} {what}; is it damaged?")
+    return rows
+
+
+_FEW_ROWS, _LEAST_IMAGE_BYTES = 100_000, 10
 
 
 def _check_column(name: str, schema: pa.Schema, column: str, why_not: Callable) -> None:
@@ -535,7 +552,7 @@ def _names(schema: pa.Schema, label: str, file: str) -> list[str] | None:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features[label]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     if not isinstance(names, list) or not names:
         return None

@@ -162,15 +162,19 @@ class Reference:
 
     @staticmethod
     def from_npz(content: bytes) -> "Reference":
-        with np.load(io.BytesIO(content)) as arrays:
-            numbers = json.loads(arrays["numbers"].tobytes())
-            inception, features = (
-                Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_covariance"])
-                if f"{name}_mean" in arrays.files
-                else None
-                for name in ("inception", "features")
-            )
-        return Reference(**numbers, inception=inception, features=features)
+        """Raises ValueError if these are not the bytes that `to_npz` made."""
+        try:
+            with np.load(io.BytesIO(content)) as arrays:
+                numbers = json.loads(arrays["numbers"].tobytes())
+                inception, features = (
+                    Gaussian(arrays[f"{name}_mean"], arrays[f"{name}_covariance"])
+                    if f"{name}_mean" in arrays.files
+                    else None
+                    for name in ("inception", "features")
+                )
+            return Reference(**numbers, inception=inception, features=features)
+        except Exception as error:  # numpy and zipfile raise nearly all on damaged bytes
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def measured(real: Iterable[Part], networks: Networks, *, classes: int) -> Reference:

@@ -268,7 +268,8 @@ def _only_grid(store: str) -> str:
     """The name of the store's grid. Raises UserError if it holds several or none."""
     from equigrid.grid.store import layout
 
-    names = sorted({layout.grid_of(name) for name in open_filled(store).list(layout.GRIDS)})
+    specs = filter(layout.is_spec, open_filled(store).list(layout.GRIDS))
+    names = sorted(map(layout.grid_of, specs))
     if len(names) > 1:
         known = ", ".join(names)
         raise UserError(

@@ -28,7 +28,7 @@ from equigrid.grid.datasets.sources.imagenet import KINDS as IMAGENET
 from equigrid.grid.datasets.sources.npz import npz
 from equigrid.grid.datasets.sources.parquet import parquet
 from equigrid.grid.errors import UnavailableError, UserError, near
-from equigrid.grid.store import Store, layout
+from equigrid.grid.store import Store, documents, layout
 from equigrid.grid.text import holds_credentials, redacted
 
 SOURCES: dict[str, Callable[..., Source]] = {
@@ -261,25 +261,29 @@ def expanded(value: Any, where: str) -> Any:
 
 
 def lookup(store: Store, key: str) -> Dataset | None:
-    """The ingested set of the source with this key, or None."""
+    """The ingested set of the source with this key, or None. Raises DocumentError, StoreError."""
     name = layout.dataset(key)
-    content = store.get_json(name)
+    content = documents.read(store, name, documents.DatasetRecord)
     if content is None:
         return None
-    facts: dict[str, Any] = {
-        name: tuple(fact) if isinstance(fact, list) else fact
-        for name, fact in content["shape"].items()
-    }
-    shape = Shape(**facts)
+    of = content.shape
+    shape = Shape(
+        tuple(of.classes), of.height, of.width, of.channels,
+        tuple(of.train_counts), tuple(of.test_counts), tuple(of.val_counts),
+    )  # fmt: skip
     refs = {
-        split: tuple(shards.ShardRef(**item) for item in content.get(split, ())) for split in SPLITS
+        split: tuple(shards.ref(item.manifest, item) for item in getattr(content, split))
+        for split in SPLITS
+    }
+    labels = {
+        split: LabelsRef(found.data, found.checksum, found.n)
+        for split, found in content.labels.items()
     }
     return Dataset(
-        content["name"], content["fingerprint"], shape, refs["train"], refs["test"], name,
-        refs["val"], {split: LabelsRef(**item) for split, item in content["labels"].items()},
-        tuple(content["broken"]), content["duplicates"], tuple(content["skipped"]),
-        tuple(content["class_ids"]), tuple(content["told"]), tuple(content["repeated"]),
-        tuple(content["repeated_counts"]), content["grouped"],
+        content.name, content.fingerprint, shape, refs["train"], refs["test"], name,
+        refs["val"], labels, tuple(content.broken), content.duplicates, tuple(content.skipped),
+        tuple(content.class_ids), tuple(content.told), tuple(content.repeated),
+        tuple(content.repeated_counts), content.grouped,
     )  # fmt: skip
 
 
@@ -297,13 +301,14 @@ def labels(store: Store, dataset: Dataset, split: str) -> np.ndarray:
     ref = dataset.label_refs[split]
     try:
         found = load(store.get(ref.data))["labels"]
+        checksum = labels_checksum(found)
     except FileNotFoundError as error:
         raise shards.ShardCorrupt(dataset.manifest, f"{ref.data} is gone") from error
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise shards.ShardCorrupt(
             dataset.manifest, f"{ref.data} cannot be decoded: {error}"
         ) from error
-    if labels_checksum(found) != ref.checksum:
+    if checksum != ref.checksum:
         raise shards.ShardCorrupt(
             dataset.manifest, f"{ref.data} has not the checksum {ref.checksum[:12]}…"
         )

@@ -31,7 +31,7 @@ from equigrid.grid.datasets.sources.base import (
 )
 from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.ids import canonical_json
-from equigrid.grid.store import Store, layout
+from equigrid.grid.store import Store, documents, layout
 
 SHOWN = 3  # broken images named in an error
 LISTED = 20  # duplicates listed in a manifest
@@ -110,11 +110,12 @@ def ingest(
 
 
 def _remembered(store: Store, name: str) -> dict[tuple[str, int], str]:
-    return {(split, place): text for split, place, text in store.get_json(name) or ()}
+    found = documents.readable(store, name, documents.Places)
+    return {(split, place): text for split, place, text in found.places} if found else {}
 
 
 def _remember(store: Store, name: str, places: dict[tuple[str, int], str]) -> None:
-    store.put_json(name, [[*where, text] for where, text in sorted(places.items())])
+    store.put_json(name, {"places": [[*where, text] for where, text in sorted(places.items())]})
 
 
 def _refuse(src: Source, broken: dict[tuple[str, int], str]) -> None:
@@ -193,11 +194,11 @@ def _written(store: Store, manifests: list[str], unit: Unit) -> Outcome | None:
     """The unit's outcome from shards that an earlier run left, or None."""
     refs, labels, hashes, told = [], [], [], Told()
     for manifest in manifests:
-        content = store.get_json(manifest)
-        if content is None or content.get("places") != [unit.start, unit.stop]:
+        content = documents.readable(store, manifest, documents.DatasetShard)
+        if content is None or content.places != [unit.start, unit.stop]:
             return None
         refs.append(shards.ref(manifest, content))
-        told = told.with_(Told(*content.get("told", ())))
+        told = told.with_(Told(*(content.told or ())))
         try:
             part = shards.read(store, refs[-1])
         except shards.ShardCorrupt:
@@ -264,12 +265,12 @@ def _joined(batches: Iterable[Batch]) -> Batch:
 
 
 def _write(store: Store, manifest: str, part: Batch, unit: Unit) -> shards.ShardRef:
-    before = store.get_json(manifest)
+    before = documents.readable(store, manifest, documents.DatasetShard)
     facts: dict[str, list] = {"places": [unit.start, unit.stop]}
     facts |= {"told": list(part.told)} if part.told != Told() else {}
     ref = shards.write(store, manifest, part.images, part.labels, **facts)
-    if before and before["data"] != ref.data:
-        store.delete(before["data"])
+    if before and before.data != ref.data:
+        store.delete(before.data)
     return ref
 
 

@@ -6,6 +6,8 @@ not there.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
-from equigrid.grid.store import Store, layout
+from equigrid.grid.errors import DocumentError
+from equigrid.grid.store import Store, documents, layout
 
 FORMAT_VERSION = 1
 
@@ -78,9 +81,22 @@ def write(
     return ShardRef(manifest, data, content, len(labels))
 
 
-def ref(manifest: str, content: dict) -> ShardRef:
+def ref(manifest: str, content: documents.ShardRecord) -> ShardRef:
     """The reference in a manifest's content."""
-    return ShardRef(manifest, content["data"], content["checksum"], content["n"])
+    return ShardRef(manifest, content.data, content.checksum, content.n)
+
+
+@contextmanager
+def corrupt_if_damaged(name: str) -> Iterator[None]:
+    """Within, a document under `name` that is damaged raises ShardCorrupt: it is made again, as
+    damaged data is.
+    """
+    try:
+        yield
+    except DocumentError as error:
+        if error.name != name:
+            raise
+        raise ShardCorrupt(name, error.why) from error
 
 
 def read(store: Store, shard: ShardRef) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,8 @@ from equigrid.grid.errors import UserError, near
 from equigrid.grid.jobs import quality
 from equigrid.grid.jobs.generator import GeneratorPayload
 from equigrid.grid.planning.graph import Plan, Pool
-from equigrid.grid.store import Store
-from equigrid.grid.store.layout import GENERATORS, QUALITY
+from equigrid.grid.store import Store, documents
+from equigrid.grid.store.layout import GENERATORS
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def chosen(
         n=there if n is None else n,
         refs=refs,
         training=pools[pool],
-        manifest=store.get_json(GENERATORS.manifest(pool.generator_id)) or {},
+        manifest=_manifest(store, pool),
         quality=_quality(store, plan, pool),
     )
 
@@ -146,14 +146,25 @@ def _unclear(
 def _shards(store: Store, pool: Pool) -> Iterator[shards.ShardRef]:
     """Those there are from the pool's start, without a gap."""
     index = 0
-    while (content := store.get_json(pool.manifest(index))) is not None:
-        yield shards.ref(pool.manifest(index), content)
+    while True:
+        name = pool.manifest(index)
+        with shards.corrupt_if_damaged(name):
+            content = documents.read(store, name, documents.ShardRecord)
+        if content is None:
+            return
+        yield shards.ref(name, content)
         index += 1
+
+
+def _manifest(store: Store, pool: Pool) -> dict[str, Any]:
+    name = GENERATORS.manifest(pool.generator_id)
+    found = documents.readable(store, name, documents.GeneratorRecord)
+    return found.model_dump() if found else {}
 
 
 def _quality(store: Store, plan: Plan, pool: Pool) -> dict[str, Any] | None:
     for job in plan.of_kind(quality.KIND.name):
         of_pool = job.payload.syn.pool == pool.id
-        if of_pool and (row := store.get_json(QUALITY.manifest(job.id))):
+        if of_pool and (row := quality.KIND.recorded(store, job)):
             return row
     return None

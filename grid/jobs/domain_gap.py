@@ -21,7 +21,7 @@ from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.spec import DomainGap
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import DOMAIN_GAPS
 
 if TYPE_CHECKING:
@@ -81,10 +81,8 @@ def _payload(
         raise UserError(f"domain_gap.recipe: {error}") from error
     grid.check_streamed(recipe, 2 * n, "domain_gap.recipe", patch_px)
     stream = grid.stream(2 * n, patch_px)
-    if stream and recipe.normalisation is None:
-        right = "give the recipe a normalisation (mean and std), or domain_gap fewer images"
-        text = f"{2 * n:,} images are streamed, and so are not measured; {right}"
-        raise UserError(f"domain_gap.recipe: {text}")
+    other = "domain_gap fewer images"
+    grid.check_streamed(recipe, stream, 2 * n, "domain_gap.recipe", other)
     before, tsne = shard.planned(pool, n), gap.tsne if patch_px is None else 0
     if tsne:
         before.insert(0, reference_classifier.planned(grid))
@@ -191,6 +189,7 @@ KIND = JobKind(
     words="domain gap",
     plural="domain gaps",
     outputs=DOMAIN_GAPS,
+    record=documents.DomainGapRecord,
     wanted=True,
     plan=planned,
     kept=True,

@@ -30,7 +30,7 @@ from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
 from equigrid.grid.jobs.weights import digest
 from equigrid.grid.jobs.weights import write as write_weights
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import (
     GENERATORS,
     WEIGHTS,
@@ -216,12 +216,10 @@ class Artefacts(MutableMapping):
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        content = self.store.get_json(artefact_manifest(self.prefix, name))
-        if content is None:
-            raise KeyError(name)
+        content = self._manifest(name)
         try:
-            data = self.store.get(content["data"])
-            if digest(data) != content["checksum"]:
+            data = self.store.get(content.data)
+            if digest(data) != content.checksum:
                 raise KeyError(name)
             return load(data)
         except (FileNotFoundError, SafetensorError) as error:
@@ -239,11 +237,16 @@ class Artefacts(MutableMapping):
         )
 
     def __delitem__(self, name: str) -> None:
-        content = self.store.get_json(artefact_manifest(self.prefix, name))
+        content = self._manifest(name)
+        self.store.delete(artefact_manifest(self.prefix, name))
+        self.store.delete(content.data)
+
+    def _manifest(self, name: str) -> documents.ArtefactRecord:
+        manifest = artefact_manifest(self.prefix, name)
+        content = documents.readable(self.store, manifest, documents.ArtefactRecord)
         if content is None:
             raise KeyError(name)
-        self.store.delete(artefact_manifest(self.prefix, name))
-        self.store.delete(content["data"])
+        return content
 
     def __iter__(self) -> Iterator[str]:
         names = (artefact_name(self.prefix, name) for name in self.store.list(self.prefix))
@@ -283,12 +286,11 @@ def _finished(
     kind: JobKind[GeneratorPayload], store: Store, jobs: list[Job], shape: Shape
 ) -> Finished:
     for job in jobs:
-        if content := store.get_json(GENERATORS.manifest(job.id)):
-            seconds = content["train_seconds"] * content["world_size"] / _work(job.payload, shape)
-            yield (
-                alike(job.payload.mapping),
-                Took(seconds, content["device"], 4 * content["values"]),
-            )
+        name = GENERATORS.manifest(job.id)
+        if content := documents.readable(store, name, documents.TrainingRecord):
+            seconds = content.train_seconds * content.world_size / _work(job.payload, shape)
+            took = Took(seconds, content.device, 4 * content.values)
+            yield alike(job.payload.mapping), took
 
 
 KIND = JobKind(
@@ -298,6 +300,7 @@ KIND = JobKind(
     words="generator",
     plural="generators",
     outputs=GENERATORS,
+    record=documents.GeneratorRecord,
     reads=lambda payload: TRAIN if payload.subset else NOTHING,
     many_devices=True,
     cost=Cost(

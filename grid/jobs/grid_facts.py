@@ -179,6 +179,18 @@ class GridFacts:
             return None
         return Stream(window=max(1, WINDOW_BYTES // (image_bytes * pools.shard_size(*shape.image))))
 
+    @staticmethod
+    def check_streamed(
+        recipe: ResolvedRecipe, stream: Stream | None, n_total: int, where: str, other: str
+    ) -> None:
+        """Raises UserError for a recipe that leaves its normalisation to be measured, of images
+        that nobody sees before the training. other: what else would do.
+        """
+        if stream and recipe.normalisation is None:
+            right = f"give the recipe a normalisation (mean and std), or {other}"
+            text = f"{n_total:,} images are streamed, and so are not measured; {right}"
+            raise UserError(f"{where}: {text}")
+
     def where(self, n_base: int) -> str:
         """What stages say after the kind of a job."""
         return f"{self.source}:n{n_base}"

@@ -14,7 +14,7 @@ from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import Job, Payload
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.request import Request
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import Files
 
 P = TypeVar("P", bound=Payload)
@@ -83,6 +83,8 @@ class JobKind(Generic[P]):
     words: str
     plural: str
     outputs: Files | None = None
+    record: type[documents.Document] = documents.JobRecord
+    """What its manifests say."""
     wanted: bool = False
     """Whether a grid is run for it; other kinds are run where one of these needs them."""
     reads: Callable[[P], Reads] = lambda payload: POOL_AND_TRAIN
@@ -156,6 +158,15 @@ class JobKind(Generic[P]):
             yield from self.cost.finished(self, store, jobs, shape)
         elif self.outputs is not None:
             for job in jobs:
-                if content := store.get_json(self.outputs.manifest(job.id)):
+                if content := self.recorded(store, job):
                     seconds = content["seconds"] / self.cost.work(job.payload, shape)
                     yield self.cost.alike(job.payload), Took(seconds, content["device"])
+
+    def recorded(self, store: Store, job: Job) -> dict[str, Any] | None:
+        """What the manifest of a job says; None where there is none. A damaged one is told, and
+        counts as none. Raises StoreError.
+        """
+        if self.outputs is None:
+            return None
+        content = documents.readable(store, self.outputs.manifest(job.id), self.record)
+        return None if content is None else content.model_dump()

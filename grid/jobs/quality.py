@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from equigrid.grid.datasets.shards import ShardCorrupt
+from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
+from equigrid.grid.errors import DocumentError
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import inputs, reference_classifier, shard, weights
 from equigrid.grid.jobs.grid_facts import GridFacts
@@ -16,7 +17,7 @@ from equigrid.grid.jobs.kind import JobKind
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import GENERATORS, POOLS, QUALITY, neighbours_picture, statistics
 
 if TYPE_CHECKING:
@@ -118,8 +119,8 @@ def _statistics(
     }
     name = statistics(content_id("statistics", what), ".npz")
     try:
-        return measuring.Reference.from_npz(store.get(name))
-    except FileNotFoundError:
+        return store.get_decoded(name, measuring.Reference.from_npz, "statistics of images")
+    except (FileNotFoundError, DocumentError):  # damaged ones are measured anew
         found = measuring.measured(inputs.blocks(every), networks, classes=request.classes)
     store.put(name, found.to_npz())
     return found
@@ -132,18 +133,20 @@ def _reconstructor(
     from equigrid.generators import registry
     from equigrid.generators.registry import config
 
-    first = _manifest(store, POOLS.manifest(POOLS.job_id(request.payload.syn.pool, 0)))
-    if not registry.reconstructs(first.get("kind")):
+    shard_name = POOLS.manifest(POOLS.job_id(request.payload.syn.pool, 0))
+    first = _manifest(store, shard_name, documents.PoolShard)
+    if not registry.reconstructs(first.kind):
         return None
-    name = GENERATORS.manifest(first["generator"])
-    chosen = config(_manifest(store, name)["config"])
+    name = GENERATORS.manifest(first.generator)
+    chosen = config(_manifest(store, name, documents.GeneratorRecord).config)
     return registry.reconstructor(
         weights.read(store, name), chosen, shape=request.image_shape, device=device
     )
 
 
-def _manifest(store: Store, name: str) -> dict:
-    content = store.get_json(name)
+def _manifest(store: Store, name: str, model: type[documents.D]) -> documents.D:
+    with corrupt_if_damaged(name):
+        content = documents.read(store, name, model)
     if content is None:
         raise ShardCorrupt(name, "is gone")  # so it is made again
     return content
@@ -166,6 +169,7 @@ KIND = JobKind(
     words="pool quality",
     plural="pool qualities",
     outputs=QUALITY,
+    record=documents.QualityRecord,
     wanted=True,
     plan=planned,
     kept=True,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import inputs, weights
@@ -17,7 +18,7 @@ from equigrid.grid.jobs.kind import TRAIN, Cost, JobKind
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import REFERENCE_CLASSIFIERS, WEIGHTS
 
 if TYPE_CHECKING:
@@ -44,12 +45,15 @@ def planned(grid: GridFacts) -> Job:
         right = f"use at most {grid.n_train:,}, or leave it out for all"
         raise UserError(f"reference_images: {n:,} is more than there are training images; {right}")
     grid.check_different(n, "reference_images")
+    recipe = grid.resolved_recipe(grid.recipe, n_base=n, n_total=n, classifier=classifier)
+    stream = grid.stream(n)
+    grid.check_streamed(recipe, stream, n, f"recipe {grid.recipe}", "reference_images: fewer")
     payload = ReferencePayload(
         dataset=grid.dataset,
         real=grid.subset(n, 0),
         classifier=classifier,
-        recipe=grid.resolved_recipe(grid.recipe, n_base=n, n_total=n, classifier=classifier),
-        stream=grid.stream(n),
+        recipe=recipe,
+        stream=stream,
     )
     return KIND.job(payload, [grid.ingest], grid.where(n))
 
@@ -103,11 +107,16 @@ def load(store: Store, reference_id: str, request: Request, device: str) -> "Cla
     """The trained classifier: `equigrid.classifiers.models.network.Classifier`."""
     from equigrid.classifiers.features import rebuilt
 
-    tensors = weights.read(store, REFERENCE_CLASSIFIERS.manifest(reference_id))
-    manifest = store.get_json(REFERENCE_CLASSIFIERS.manifest(reference_id))
+    name = REFERENCE_CLASSIFIERS.manifest(reference_id)
+    tensors = weights.read(store, name)
+    with corrupt_if_damaged(name):
+        manifest = documents.read(store, name, documents.ReferenceRecord)
+    if manifest is None:
+        raise ShardCorrupt(name, "is gone")
+    height, width = manifest.input_size
     return rebuilt(
-        tensors, model=manifest["model"], classes=request.classes,
-        channels=request.image_shape[2], input_size=tuple(manifest["input_size"]), device=device,
+        tensors, model=manifest.model, classes=request.classes,
+        channels=request.image_shape[2], input_size=(height, width), device=device,
     )  # fmt: skip
 
 
@@ -118,6 +127,7 @@ KIND = JobKind(
     words="reference classifier",
     plural="reference classifiers",
     outputs=REFERENCE_CLASSIFIERS,
+    record=documents.ReferenceRecord,
     reads=lambda payload: TRAIN,
     cost=Cost(bytes=lambda payload, like, shape: None),
     leftovers={WEIGHTS: "weights"},

@@ -3,7 +3,6 @@
 import io
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import median, mode
@@ -24,7 +23,7 @@ from equigrid.grid.jobs.provenance import (
     reset_peak,
 )
 from equigrid.grid.jobs.request import Request
-from equigrid.grid.store import CONNECTIONS, Store
+from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import GENERATORS, POOLS, SHARD_COLUMNS, SHARD_DATA, shard_columns
 
 MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would not move it
@@ -111,29 +110,24 @@ def cost(store: Store, pool_id: str) -> dict | None:
     manifests = _manifests(store, pool_id)
     if not manifests:
         return None
-    device = mode(content["device"] for content in manifests)
-    alike = [content for content in manifests if content["device"] == device]
-    peaks = [
-        content["peak_device_bytes"]
-        for content in alike
-        if content["peak_device_bytes"] is not None
-    ]
+    device = mode(content.device for content in manifests)
+    alike = [content for content in manifests if content.device == device]
+    peaks = [one.peak_device_bytes for one in alike if one.peak_device_bytes is not None]
     return {
-        "device": device, "shards": len(alike), "facts": alike[0]["cost"],
+        "device": device, "shards": len(alike), "facts": alike[0].cost,
         "peak_device_bytes": max(peaks, default=None),
-        "seconds": median(content["seconds"] for content in alike),
-        "seconds_per_image": median(content["seconds_per_image"] for content in alike),
+        "seconds": median(content.seconds for content in alike),
+        "seconds_per_image": median(content.seconds_per_image for content in alike),
     }  # fmt: skip
 
 
-def _manifests(store: Store, pool_id: str) -> list[dict]:
+def _manifests(store: Store, pool_id: str) -> list[documents.SamplingRecord]:
     """Manifests of a pool's finished shards; of more than MOST_TIMED so many at most, spread over
     the pool.
     """
     names = sorted(filter(POOLS.is_manifest, store.list(POOLS.pool(pool_id))))
     chosen = names[:: max(1, -(-len(names) // MOST_TIMED))]
-    with ThreadPoolExecutor(CONNECTIONS) as threads:  # manifests are small: reading them is waiting
-        return [content for content in threads.map(store.get_json, chosen) if content]
+    return [one for one in documents.read_all(store, chosen, documents.SamplingRecord) if one]
 
 
 def _write_columns(
@@ -154,8 +148,9 @@ def _write_columns(
 
 def _weights(store: Store, generator_id: str) -> dict:
     manifest = GENERATORS.manifest(generator_id)
-    content = store.get_json(manifest)
-    return _read_weights(store, manifest, (content or {}).get("checksum"))
+    with shards.corrupt_if_damaged(manifest):
+        content = documents.read(store, manifest, documents.WeightsRecord)
+    return _read_weights(store, manifest, content.checksum if content else None)
 
 
 @lru_cache(maxsize=2)  # a slot samples many shards of one pool, one after another
@@ -195,6 +190,7 @@ KIND = JobKind(
     words="shard",
     plural="shards",
     outputs=POOLS,
+    record=documents.PoolShard,
     reads=lambda payload: NOTHING,
     id_of=lambda payload: POOLS.job_id(payload.pool, payload.index),
     images=lambda outcome: outcome["shard"]["n"],

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from equigrid.grid.datasets.shards import ShardCorrupt
-from equigrid.grid.store import Store
+from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
+from equigrid.grid.store import Store, documents
 
 
 def write(store: Store, name: str, tensors: dict) -> dict:
@@ -21,19 +21,18 @@ def read(store: Store, manifest: str) -> dict:
     """
     from safetensors.torch import load
 
-    content = store.get_json(manifest)
+    with corrupt_if_damaged(manifest):
+        content = documents.read(store, manifest, documents.WeightsRecord)
     if content is None:
         raise ShardCorrupt(manifest, "is gone")
     for _ in range(2):  # the first answer may have been cut short on its way
         try:
-            data = store.get(content["weights"])
+            data = store.get(content.weights)
         except FileNotFoundError as error:
-            raise ShardCorrupt(manifest, f"{content['weights']} is gone") from error
-        if digest(data) == content["checksum"]:
+            raise ShardCorrupt(manifest, f"{content.weights} is gone") from error
+        if digest(data) == content.checksum:
             return load(data)
-    raise ShardCorrupt(
-        manifest, f"{content['weights']} has not the checksum {content['checksum'][:12]}…"
-    )
+    raise ShardCorrupt(manifest, f"{content.weights} has not the checksum {content.checksum[:12]}…")
 
 
 def digest(data: bytes) -> str:

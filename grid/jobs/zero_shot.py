@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from equigrid.classifiers.zero_shot.config import ZeroShotConfig
+from equigrid.grid.errors import DocumentError
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.request import Request
@@ -66,15 +67,26 @@ def run(
 
 def _text_features(store: Store, request: Request, what: ZeroShot, device: str) -> np.ndarray:
     """The classes' texts, encoded for the first trial and kept for all others."""
-    from safetensors.numpy import load, save
+    from safetensors.numpy import save
 
     from equigrid.classifiers.zero_shot.text import text_features
 
     texts = {name: what.split[name] for name in ("texts", "text_encoder")}
     name = statistics(content_id("texts", texts), ".safetensors")
     try:
-        return load(store.get(name))["features"]
-    except FileNotFoundError:
+        return store.get_decoded(name, _features, "features of texts")
+    except (FileNotFoundError, DocumentError):  # damaged ones are made anew
         features = text_features(request.class_names, what.config, device=device)
     store.put(name, save({"features": features}))
     return features
+
+
+def _features(data: bytes) -> np.ndarray:
+    """Raises ValueError if these are not the bytes that were written."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(data)["features"]
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(str(error)) from error

@@ -116,7 +116,7 @@ def _arms(
                 count = _synthetic(amount, nominal, choice, place, grid)
                 yield Arm("syn", *own, n, nominal, n_syn=count, generator=choice)
         for amount in block.copies:
-            count = _whole(amount.count(nominal, 0), amount, f"{where}.copies")
+            count = _copies(amount, nominal, f"{where}.copies")
             yield Arm("copies", *own, n, nominal, n_copies=count, shares=of_copies)
         for i, mix in enumerate(block.mixes):
             place = f"{where}.mixes.{i}"
@@ -165,7 +165,8 @@ def _real(amount: Amount, n: int, nominal: int, where: str, grid: GridFacts) -> 
     return count
 
 
-# 78 times ImageNet. Every shard of a pool is a job: a slip in an amount would fill the memory.
+# Of a pool, and of copies. 78 times ImageNet. Every shard of a pool is a job: a slip in an amount
+# would fill the memory.
 MOST_SYNTHETIC = 10**8
 
 
@@ -187,6 +188,13 @@ def _synthetic(
         if shares:
             have = f"{choice.name} has {most:,} in the classes' shares that balance says"
         raise UserError(f"{where}: {count:,} images; {have}")
+    return count
+
+
+def _copies(amount: Amount, nominal: int, where: str) -> int:
+    count = _whole(amount.count(nominal, 0), amount, where)
+    if count > MOST_SYNTHETIC:
+        raise UserError(f"{where}: {count:,} copies; {MOST_SYNTHETIC:,} are the most")
     return count
 
 

@@ -15,6 +15,7 @@ def pending(store: Store, the_plan: Plan) -> tuple[list[Job], set[str]]:
     were done stays away.
     """
     done = done_jobs(store, the_plan)
+    done -= _damaged(store, the_plan, done)
     needed = {
         job.id for job in the_plan.jobs.values() if KINDS[job.kind].wanted and job.id not in done
     }
@@ -35,3 +36,16 @@ def done_jobs(store: Store, the_plan: Plan, trials: set[str] | None = None) -> s
         else:
             done |= kind.done_among(store, list(the_plan.of_kind(name)))
     return done
+
+
+def _damaged(store: Store, the_plan: Plan, done: set[str]) -> set[str]:
+    """Of the jobs that a grid is run for, those whose manifest is not what was written: they are
+    done again. (What others made is looked at where it is needed.)
+    """
+    return {
+        job.id
+        for kind in KINDS.values()
+        if kind.wanted and kind.outputs
+        for job in the_plan.of_kind(kind.name)
+        if job.id in done and kind.recorded(store, job) is None
+    }

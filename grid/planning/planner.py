@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.datasets.sources.base import Shape
+from equigrid.grid.errors import UserError
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import generator, ingest, shard, trial
 from equigrid.grid.jobs.generator import GeneratorPayload
@@ -25,6 +26,8 @@ from equigrid.grid.jobs.trial import Copies, TrialPayload
 from equigrid.grid.planning.arms import Arm, arms_of
 from equigrid.grid.planning.graph import Cell, Plan
 from equigrid.grid.planning.resolve import GeneratorChoice, Resolved
+
+MOST_CELLS = 200_000
 
 
 def plan(resolved: Resolved) -> Plan:
@@ -39,7 +42,9 @@ def plan(resolved: Resolved) -> Plan:
     jobs: dict[str, Job] = {first.id: first}
     cells: dict[Cell, None] = {}
     used: dict[str, PlannedPool] = {}
-    for found in _places(grid, arms_of(resolved, grid)):
+    arms = arms_of(resolved, grid)
+    _check_cells(grid, arms)
+    for found in _places(grid, arms):
         for job in found.jobs:
             jobs.setdefault(job.id, job)
         cells.update(dict.fromkeys(found.cells))  # blocks may overlap in some of their seeds
@@ -74,6 +79,19 @@ def _facts(resolved: Resolved, shape: Shape, ingest_id: str) -> GridFacts:
         repeated=dataset.repeated_counts if dataset and dataset.repeated else (),
         grouped=resolved.source.grouped or bool(dataset and dataset.grouped),
     )
+
+
+def _check_cells(grid: GridFacts, arms: list[Arm]) -> None:
+    """Raises UserError for more cells than anybody runs: they would fill the memory one by one."""
+    n = len(grid.spec.classifiers) * sum(
+        len(arm.seeds.subset)
+        * len(arm.seeds.trial)
+        * (len(arm.generator_seeds) if arm.generator else 1)
+        for arm in arms
+    )
+    if n > MOST_CELLS:
+        what = f"{n:,} cells: every arm, under every seed, with every classifier"
+        raise UserError(f"blocks: {what}; {MOST_CELLS:,} of a grid are the most")
 
 
 # Arms to jobs -------------------------------------------------------------------------------------
@@ -155,6 +173,7 @@ def _trials(
     copies = Copies(n=arm.n_copies, shares=arm.shares) if arm.n_copies else None
     stream, split = grid.stream(arm.n_total), grid.zero_shot_payload()
     for classifier, recipe in by_classifier.items():
+        grid.check_streamed(recipe, stream, arm.n_total, f"recipe {arm.recipe}", "fewer images")
         for seed in arm.seeds.trial:
             yield TrialPayload(
                 dataset=grid.dataset,

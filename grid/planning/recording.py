@@ -5,12 +5,12 @@ touched, moved or gone once a grid has run. Whoever only reads results plans wit
 that what a store says does not depend on such a place.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from equigrid.grid.datasets.sources.base import Contents, Source
 from equigrid.grid.errors import UserError
-from equigrid.grid.store import Store, layout
+from equigrid.grid.store import Store, documents, layout
 
 KEPT = ("name", "state", "classes", "allow_broken", "local", "class_ids", "told", "duplicates",
         "split_here", "grouped")  # fmt: skip
@@ -52,22 +52,20 @@ def _of(found: dict[str, Any] | None, entry: str | dict) -> dict[str, Any] | Non
 
 
 def read(store: Store, grid: str) -> Recorded | None:
-    """The facts that the last run of a grid recorded; None if there are none. Raises StoreError."""
-    content = store.get_json(layout.planned(grid))
-    try:
-        found = Recorded(**content) if isinstance(content, dict) else None
-        if found:
-            source_of(found.dataset["source"])
-    except (TypeError, KeyError, AttributeError):  # of another version, or damaged
+    """The facts that the last run of a grid recorded; None if there are none, or (which is told) if
+    they are damaged. Raises StoreError.
+    """
+    content = documents.readable(store, layout.planned(grid), documents.PlannedRecord)
+    if content is None:
         return None
-    return found
+    facts = content.model_dump()
+    return Recorded(**{one.name: facts[one.name] for one in fields(Recorded)})
 
 
 def write(store: Store, grid: str, facts: Recorded) -> None:
     """Records them, unless they are there already. Raises StoreError."""
-    content = asdict(facts)
-    if store.get_json(layout.planned(grid)) != content:
-        store.put_json(layout.planned(grid), content)
+    if read(store, grid) != facts:
+        store.put_json(layout.planned(grid), asdict(facts))
 
 
 def facts_of(source: Source) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from equigrid.generators.common.decoding import BrokenImage, decode
 from equigrid.grid.errors import UserError, near
 from equigrid.grid.jobs import domain_gap, generator, quality, shard
 from equigrid.grid.jobs.generator import GeneratorPayload
@@ -16,7 +17,7 @@ from equigrid.grid.planning.graph import Cell, Job, Plan, Pool
 from equigrid.grid.planning.resolve import GeneratorChoice
 from equigrid.grid.reporting import samples
 from equigrid.grid.reporting.cell_table import cell_table
-from equigrid.grid.store import Store, layout, results
+from equigrid.grid.store import Store, documents, layout, results
 
 if TYPE_CHECKING:
     from equigrid.analysis.conclusions.equivalence import Analysis
@@ -200,9 +201,7 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
 
 def _manifests(store: Store, plan: Plan, kind: JobKind) -> list[tuple[Job, dict]]:
     """The finished jobs of a kind, with what they wrote."""
-    assert kind.outputs is not None, "these kinds leave manifests"
-    name = kind.outputs.manifest
-    read = ((job, store.get_json(name(job.id))) for job in plan.of_kind(kind.name))
+    read = ((job, kind.recorded(store, job)) for job in plan.of_kind(kind.name))
     return [(job, content) for job, content in read if content]
 
 
@@ -297,8 +296,9 @@ def _zero_shot_rows(store: Store, plan: Plan) -> list[dict]:
         return []
     rows = []
     for cell in plan.cells:
-        if facts := store.get_json(layout.ZERO_SHOT.manifest(cell.trial_id)):
-            rows.append({**cell._asdict(), **facts})
+        name = layout.ZERO_SHOT.manifest(cell.trial_id)
+        if facts := documents.readable(store, name, documents.ZeroShotRecord):
+            rows.append({**cell._asdict(), **facts.model_dump()})
     return rows
 
 
@@ -323,6 +323,15 @@ def _neighbours(store: Store, plan: Plan, names: dict[str, str]) -> dict[str, by
     """PNGs of each measured pool's samples above the training images that they are nearest to."""
     found = {}
     for job, row in _manifests(store, plan, quality.KIND):
-        if row["neighbour_distance"] is not None:  # else none were looked for
-            found[names[row["pool"]]] = store.get(layout.neighbours_picture(job.id))
+        if row["neighbour_distance"] is None:  # none were looked for
+            continue
+        name = layout.neighbours_picture(job.id)
+        try:
+            picture = store.get(name)
+            decode(picture)
+        except (FileNotFoundError, BrokenImage) as error:
+            why = "is gone" if isinstance(error, FileNotFoundError) else f"is no picture: {error}"
+            documents.passed_over(f"store {store.uri}: {name} {why}; the report is without it")
+            continue
+        found[names[row["pool"]]] = picture
     return found

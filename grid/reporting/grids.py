@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from equigrid.grid.errors import UserError
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Plan
-from equigrid.grid.planning.recorded import as_run
-from equigrid.grid.spec import GridSpec
+from equigrid.grid.planning.recorded import as_run, recorded_spec
 from equigrid.grid.store import Store, layout, lock, results
 
 
@@ -44,15 +44,18 @@ def grids(store: Store) -> list[GridLine]:
 def _line(
     store: Store, name: str, finished: Mapping[str, datetime | None], sizes: Mapping[str, int]
 ) -> GridLine:
-    content = store.get_json(layout.spec(name))
     holder = lock.holder(store, name, now_s=time.time())
     running = holder is not None and holder.alive
+    dataset = "not known"
     try:
-        the_plan = as_run(GridSpec.model_validate(content), store)
+        spec = recorded_spec(store, name)
+        if spec is None:
+            raise UserError("its spec is gone")
+        dataset = str(spec.dataset)
+        the_plan = as_run(spec, store)
     except (ValueError, OSError) as error:
         why = str(error).splitlines()[0]
-        dataset = content.get("dataset") if isinstance(content, dict) else None
-        return GridLine(name, str(dataset), None, None, None, running, None, why)
+        return GridLine(name, dataset, None, None, None, running, None, why)
     done = [cell for cell in the_plan.cells if cell.trial_id in finished]
     times = [at for cell in done if (at := finished[cell.trial_id])]
     return GridLine(

@@ -10,15 +10,16 @@ from equigrid.analysis.answer.next_trials import Costs
 from equigrid.analysis.conclusions.amounts import Amount
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
 from equigrid.analysis.data.checks import FAMILY, check_table
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import DocumentError, UserError
 from equigrid.grid.jobs import generator
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.growth import grew_from, start
 from equigrid.grid.planning.planner import plan
+from equigrid.grid.planning.recorded import recorded_spec
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import analysis_bridge, estimate
 from equigrid.grid.spec import GridSpec
-from equigrid.grid.store import Store, layout
+from equigrid.grid.store import Store
 
 
 def first_grid(spec: GridSpec, store: Store, question: Question) -> GridSpec:
@@ -28,14 +29,12 @@ def first_grid(spec: GridSpec, store: Store, question: Question) -> GridSpec:
     """
     check(spec, question)
     first = start(spec, question.classifier)
-    recorded = store.get_json(layout.spec(spec.name))
-    if recorded is not None:
-        try:
-            grown = GridSpec.model_validate(recorded)
-        except ValueError:  # of another version
-            return first
-        if grew_from(grown, first):
-            return grown.model_copy(update={"execution": first.execution})
+    try:
+        grown = recorded_spec(store, spec.name)
+    except (UserError, DocumentError):  # of another version, or damaged: it is recorded anew
+        return first
+    if grown is not None and grew_from(grown, first):
+        return grown.model_copy(update={"execution": first.execution})
     return first
 
 

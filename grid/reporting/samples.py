@@ -11,7 +11,7 @@ from equigrid.grid.datasets import catalogue, shards
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.request import Images
 from equigrid.grid.planning.graph import Plan, Pool
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, documents
 
 CLASSES, PER_CLASS = 12, 8
 SIDE_PX = 64  # larger images are scaled down
@@ -91,7 +91,7 @@ def _sampled(store: Store, pool: Pool, shown: np.ndarray) -> Pictures | None:
 
 def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, Rows]]:
     for index in range(MOST_SHARDS):
-        manifest = store.get_json(pool.manifest(index))
+        manifest = documents.readable(store, pool.manifest(index), documents.ShardRecord)
         if manifest is None:
             return
         yield shards.ref(pool.manifest(index), manifest), slice(None)

@@ -7,7 +7,7 @@ from equigrid.grid.jobs import trial
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.pending import done_jobs
-from equigrid.grid.store import Store, layout, lock, results
+from equigrid.grid.store import Store, documents, layout, lock, results
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,10 @@ def status(store: Store, plan: Plan, reader: results.Reader | None = None) -> St
         )
     times = [row["finished_at"] for row in rows if row["finished_at"]]
     spec = plan.resolved.spec
-    runs = tuple(store.get_json(name) for name in sorted(store.list(layout.runs(spec.name))))
+    runs = documents.read_all(
+        store, sorted(filter(layout.is_manifest, store.list(layout.runs(spec.name)))),
+        documents.RunRecord,
+    )  # fmt: skip
     return Status(
         grid=spec.name,
         store=store.uri,
@@ -82,7 +85,7 @@ def status(store: Store, plan: Plan, reader: results.Reader | None = None) -> St
         stages=tuple(stages),
         failures=tuple(failures),
         last_result_at=max(times).isoformat(timespec="seconds") if times else None,
-        runs=runs,
+        runs=tuple(run.model_dump() for run in runs if run),
         driver=_driver(store, spec.name),
     )
 
@@ -106,13 +109,14 @@ def _failures(store: Store, plan: Plan, done: set[str], rows: list[dict]) -> lis
             cell = "; ".join(str(c) for c in cells[row["trial_id"]])
             found.append(_failure(row["trial_id"], trial.KIND.name, cell, row["error"]))
     last: dict[str, str] = {}
-    for name in sorted(store.list(layout.FAILURES)):
+    for name in sorted(filter(layout.is_failure, store.list(layout.FAILURES))):
         last[layout.failed_job(name)] = name
     for job_id, name in last.items():
         if job_id in plan.jobs and job_id not in done:
-            content = store.get_json(name)
+            content = documents.readable(store, name, documents.FailureRecord)
             job = plan.jobs[job_id]
-            found.append(_failure(job_id, job.kind, job.stage, content["error"]))
+            error = content.error if content else f"it failed; {name} is damaged"
+            found.append(_failure(job_id, job.kind, job.stage, error))
     return found
 
 

@@ -7,7 +7,7 @@ from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.running.queue import JobQueue, State
 from equigrid.grid.running.shard_cache import ShardCache
-from equigrid.grid.store import Store, layout
+from equigrid.grid.store import Store, documents, layout
 
 
 def shards_of(the_plan: Plan, job: Job) -> tuple[str, ...]:
@@ -34,8 +34,8 @@ class Outputs:
         for shard_id in shards_of(self._plan, job):
             if shard_id not in self._shards:
                 manifest = layout.POOLS.manifest(shard_id)
-                content = self._store.get_json(manifest)
-                if content is None:
+                content = documents.readable(self._store, manifest, documents.ShardRecord)
+                if content is None:  # a damaged one is made again
                     return shard_id
                 self._shards[shard_id] = shards.ref(manifest, content)
         return None

@@ -5,11 +5,11 @@ not.
 from rich.console import Console
 
 from equigrid.grid.datasets import ingest
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import DocumentError, UserError
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.planner import plan
-from equigrid.grid.planning.recorded import record
-from equigrid.grid.planning.resolve import resolve
+from equigrid.grid.planning.recorded import record, record_spec
+from equigrid.grid.planning.resolve import Resolved, resolve
 from equigrid.grid.reporting import trackers
 from equigrid.grid.reporting.progress import ReadingProgress
 from equigrid.grid.running import cluster
@@ -25,9 +25,9 @@ def prepared(spec: GridSpec, store: Store, console: Console) -> Plan:
         trackers.check(spec.trackers)
     except ValueError as error:
         raise UserError(str(error)) from error
-    store.put_json(layout.spec(spec.name), spec.model_dump(mode="json"))
-    resolved = resolve(spec, store)
-    plan(resolved)  # for what is wrong with the spec, before a long ingest
+    resolved = _resolved(spec, store, console)
+    plan(resolved)  # for what is wrong with the spec, before it is recorded, and a long ingest
+    record_spec(spec, store)  # before that ingest: gc would take its shards for nobody's
     cluster.check_all_nodes_see(store)
     if resolved.dataset is None:
         with ReadingProgress(resolved.source.name, console) as progress:
@@ -41,3 +41,14 @@ def prepared(spec: GridSpec, store: Store, console: Console) -> Plan:
     the_plan = plan(resolved)
     record(spec, store, the_plan)
     return the_plan
+
+
+def _resolved(spec: GridSpec, store: Store, console: Console) -> Resolved:
+    """A dataset whose manifest is damaged counts as not read yet: it is read, and written, anew."""
+    try:
+        return resolve(spec, store)
+    except DocumentError as error:
+        if not layout.is_dataset(error.name):
+            raise
+        console.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        return resolve(spec, None)

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 
-MOST = 10**12  # images, and multiples: beyond, it is a slip, and arithmetic would overflow
+MOST = 10**12  # images: beyond, it is a slip, and arithmetic would overflow
+MOST_MULTIPLE = 1000  # of the base: the paper goes to 50; beyond, images were surely meant
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ def parsed(value: object) -> Amount:
         shown = f"more than {MOST:,}" if number > MOST else f"{number:g}"
         right = "it must be above 0 (the base alone is always run)"
         raise ValueError(f"{shown} is no amount to add; {right}")
+    if not text and number > MOST_MULTIPLE:
+        raise ValueError(
+            f"{number:,.15g} times the base? If images were meant, write '{number:,.15g} images'; "
+            f"{MOST_MULTIPLE:,} times the base is the most"
+        )
     return Amount(images=int(number)) if text else Amount(multiple=float(number))
 
 
@@ -68,9 +74,11 @@ def as_tuple(value: object) -> tuple:
 
 
 def distinct(values: tuple) -> tuple:
-    for i, value in enumerate(values):
-        if value in values[:i]:
+    seen = set()
+    for value in values:
+        if value in seen:
             raise ValueError(f"{value} is there twice; name each once")
+        seen.add(value)
     return values
 
 

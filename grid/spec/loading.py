@@ -4,14 +4,15 @@ All mistakes in one are `UserError`s: one line that says what, where (file, line
 would be right.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from stat import S_ISREG
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from equigrid.grid.errors import UserError, near
+from equigrid.grid.spec.forgiving import models_in
 from equigrid.grid.spec.model import GridSpec
 from equigrid.grid.spec.paths import rooted
 
@@ -19,6 +20,8 @@ PRESETS = Path(__file__).parent / "presets"
 _YAML_BOOL = "tag:yaml.org,2002:bool"
 # A spec is some kB. More is another file, or one that unfolds (aliases of aliases) beyond all use.
 MOST_BYTES, MOST_NODES = 2**20, 100_000
+MOST_WRITTEN = 50_000  # values that stand in the file: reading more than these takes seconds
+MOST_DIGITS = 400  # characters of a number: no float is longer
 
 
 def presets() -> list[str]:
@@ -51,6 +54,8 @@ def load(source: str | Path | dict) -> GridSpec:
 
 def _text(path: Path, source: str | Path) -> str:
     try:
+        if not S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise UserError(f"{source}: cannot be read: is no file (a pipe or a device?)")
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
@@ -65,9 +70,13 @@ def _text(path: Path, source: str | Path) -> str:
 def _parsed(text: str, source: str | Path) -> tuple[yaml.Node | None, object]:
     """The YAML's nodes, which know their lines, and its values. Raises UserError."""
     try:
-        tree = yaml.compose(text, Loader=_Loader)
-        _unfolded(tree, {})
-        return tree, yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        try:
+            tree = loader.get_single_node()
+            _unfolded(tree, {})
+            return tree, None if tree is None else loader.construct_document(tree)
+        finally:
+            loader.dispose()
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{source}:{mark.line + 1}" if mark else str(source)
@@ -124,6 +133,25 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._written = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._written += 1
+        if self._written > MOST_WRITTEN:
+            problem = f"there are more than {MOST_WRITTEN:,} values; a spec has some hundreds"
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Of some thousand digits, or parts with `:` between them, it would take minutes."""
+        if len(node.value) > MOST_DIGITS:
+            raise _refused(f"a number of {len(node.value):,} characters", node)
+        if node.tag.endswith(":int"):
+            return self.construct_yaml_int(node)
+        return self.construct_yaml_float(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
@@ -132,6 +160,10 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_number)
 
 
 def _lines(node: yaml.Node, path: tuple = ()) -> dict[tuple, int]:
@@ -179,12 +211,5 @@ def _keys_at(path: tuple[str, ...]) -> list[str]:
     model: type[BaseModel] = GridSpec
     for part in path:
         field = model.model_fields.get(part)
-        model = next(_models_in(field.annotation), model) if field else model
+        model = next(models_in(field.annotation), model) if field else model
     return list(model.model_fields)
-
-
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid.errors import near
-from equigrid.grid.spec.amounts import Amounts, OneAmount, as_tuple, distinct
+from equigrid.grid.spec.amounts import MOST, Amounts, OneAmount, as_tuple, distinct
 from equigrid.grid.spec.trackers import validate_trackers
 from equigrid.grid.text import holds_credentials, redacted
 from equigrid.payloads import Frozen
@@ -23,8 +23,11 @@ def _seeds(value: object) -> tuple:
     return as_tuple(value)
 
 
+MOST_SEED = 2**63 - 1  # of a column of results
+MOST_OF_A_MACHINE = 10_000  # cores, threads, devices: beyond, it is a slip
+
 Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0, strict=True)], ...],
+    tuple[Annotated[int, Field(ge=0, le=MOST_SEED, strict=True)], ...],
     BeforeValidator(_seeds),
     Field(min_length=1),
 ]
@@ -37,7 +40,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 def _base_size(value: object) -> int | Literal["all"]:
     if value == "all":
         return "all"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST:
         return value
     raise ValueError(f"{value!r} is no base size; write a number of images from 0 up, or all")
 
@@ -72,7 +75,7 @@ class Block(Frozen):
 
     n_base: Annotated[tuple[BaseSize, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     """Real images that a base holds; `all` is the whole training set. 0: synthetic images alone."""
-    nominal: Annotated[int, Field(ge=1, strict=True)] | None = None
+    nominal: Annotated[int, Field(ge=1, le=MOST, strict=True)] | None = None
     """The base's size in ratios and fits, where a publication rounds it."""
     base: bool = True
     """Whether the base alone is run too, which every comparison with it needs."""
@@ -121,27 +124,27 @@ class Block(Frozen):
 class Execution(Frozen):
     """How a grid runs, in slots that each hold a device: never part of an id."""
 
-    cpus: Annotated[float, Field(gt=0)] = 1
+    cpus: Annotated[float, Field(gt=0, le=MOST_OF_A_MACHINE)] = 1
     """That a slot holds for its life."""
     gpus: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """That a slot holds: 1, a fraction, or 0; auto: one, shared by trials where memory and
     speed allow.
     """
-    together: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    together: Annotated[int, Field(ge=1, le=MOST_OF_A_MACHINE)] | Literal["auto"] = "auto"
     """Trials of one mix, other seeds, that a slot trains step by step beside each other; auto: on a
     GPU as many as memory and speed allow, on a CPU one.
     """
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=MOST_OF_A_MACHINE)] = 1
     """PyTorch's in a slot. On CPU a result is bitwise the same only for equal threads."""
-    slots: Annotated[int, Field(ge=1)] | None = None
+    slots: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Most at once; null: as many as the machines hold."""
-    workers: dict[str, Annotated[int, Field(ge=1)]] = {}
+    workers: dict[str, Annotated[int, Field(ge=1, le=MOST_OF_A_MACHINE)]] = {}
     """Devices for one training, by kind of job: generator, trial; more than one make a worker group
     (DistributedDataParallel).
     """
-    retries: Annotated[int, Field(ge=0)] = 3
+    retries: Annotated[int, Field(ge=0, le=MOST_OF_A_MACHINE)] = 3
     """Of a job that a lost machine or process took with it."""
-    checkpoint_every_s: Annotated[float, Field(ge=0)] = 120
+    checkpoint_every_s: Annotated[float, Field(ge=0, le=1e9)] = 120
     """Seconds between a training's checkpoints; more where they would hold it up by 2% of its time.
     0: after every step.
     """
@@ -170,11 +173,11 @@ class Validation(Frozen):
 
     original: ClassVar = ("images", "every_epochs")
 
-    images: Annotated[int, Field(ge=1, strict=True)] | Literal["own"]
+    images: Annotated[int, Field(ge=1, le=MOST, strict=True)] | Literal["own"]
     """So many of the training set, the same for every seed, or `own`: the split that the
     dataset brings.
     """
-    every_epochs: Annotated[int, Field(ge=1, strict=True)] = 10
+    every_epochs: Annotated[int, Field(ge=1, le=MOST, strict=True)] = 10
     """How often a training is measured on them."""
 
 
@@ -183,7 +186,7 @@ class DomainGap(Frozen):
 
     original: ClassVar = ("images", "patches", "classifier", "recipe", "held_out", "tsne")
 
-    images: Annotated[int, Field(ge=10, strict=True)] | None = None
+    images: Annotated[int, Field(ge=10, le=MOST, strict=True)] | None = None
     """On each side; null: as many as there are on both."""
     patches: tuple[Annotated[int, Field(ge=1, strict=True)], ...] = ()
     """Sides of squares, in pixels, that are told apart too."""
@@ -193,7 +196,7 @@ class DomainGap(Frozen):
     """Null: the grid's own."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """The part of each side that is tested on."""
-    tsne: Annotated[int, Field(ge=0, strict=True)] = 0
+    tsne: Annotated[int, Field(ge=0, le=MOST, strict=True)] = 0
     """Images of each side in the t-SNE figure, of those held out."""
 
 
@@ -236,7 +239,7 @@ class GridSpec(Frozen):
     """What is measured of every pool; `off` for nothing."""
     domain_gap: DomainGap | None = None
     """A classifier of real against synthetic images for every pool."""
-    reference_images: Annotated[int, Field(ge=1, strict=True)] | None = None
+    reference_images: Annotated[int, Field(ge=1, le=MOST, strict=True)] | None = None
     """Of the training set, for the grid's own classifier, in whose features pools are measured
     and drawn; null: all.
     """
@@ -248,13 +251,13 @@ class GridSpec(Frozen):
     """What is run: base sizes, and the amounts to add to them."""
     execution: Execution = Execution()
     """How it runs; never part of an id."""
-    expected_seconds: dict[str, Annotated[float, Field(ge=0)] | None] = {}
+    expected_seconds: dict[str, Annotated[float, Field(ge=0, le=1e12)] | None] = {}
     """Of one job of a kind, on the hardware that the preset names, for `plan` until the store has
     seen some finish.
     """
     trackers: dict[str, str] = {}
     """Where runs are followed: tensorboard, mlflow or wandb, each with its place."""
-    prices: dict[str, Annotated[float, Field(ge=0)]] = {}
+    prices: dict[str, Annotated[float, Field(ge=0, le=1e12)]] = {}
     """What a device-hour costs, by a part of the device's name (`H200: 3.5`); `default` for all
     others.
     """

@@ -3,6 +3,7 @@
 import errno
 import os
 import platform
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,9 @@ class Folder:
         return error.errno in TRANSIENT_ERRNOS
 
     def open(self, create: bool) -> str | None:
-        """The store's identity; None if it was never opened to write."""
+        """The store's identity; None if it was never opened to write, or if it is damaged: who
+        opens it to write then gives it another.
+        """
         if os.path.exists(self.root) and not os.path.isdir(self.root):
             raise UserError(f"store {self.root}: is a file; name a folder")
         if create:
@@ -69,8 +72,9 @@ class Folder:
 
     def _read_identity(self) -> str | None:
         try:
-            with open(f"{self.root}/{IDENTITY}") as file:
-                return file.read().strip()
+            with open(f"{self.root}/{IDENTITY}", "rb") as file:
+                content = file.read(100).strip()
+            return content.decode() if re.fullmatch(b"[0-9a-f]{32}", content) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -80,8 +84,11 @@ class Folder:
         aside = f"{self.root}/{ASIDE}{secrets.token_hex(4)}-{IDENTITY}"
         self._write_synced(aside, f"{secrets.token_hex(16)}\n".encode())
         try:
-            os.link(aside, path)  # unlike a rename it fails where there is one
-            os.unlink(aside)
+            if os.path.exists(path) and self._read_identity() is None:  # it is damaged
+                os.replace(aside, path)
+            else:
+                os.link(aside, path)  # unlike a rename it fails where there is one
+                os.unlink(aside)
         except FileExistsError:
             os.unlink(aside)
         except OSError:  # no hard links there

@@ -12,12 +12,13 @@ failures/ID/ATTEMPT.json               attempts that failed, but for trials
 results/parts/  results/tables/        the trials' rows: see `results`
 grids/GRID/                            spec.json, planned.json, lock.json, runs/, analysis/
 check                                  what `Store.check` writes
+store.json                             the format of the store, and who gave it that
 """
 
 import re
 from dataclasses import dataclass
 
-CHECK = "check"
+CHECK, FORMAT = "check", "store.json"
 DATASETS, CHECKPOINTS, FAILURES, GRIDS = "datasets", "checkpoints", "failures", "grids"
 PARTS, TABLES = "results/parts", "results/tables"
 MANIFEST_ENDING = ".json"
@@ -93,7 +94,7 @@ class Folders(Files):
         return f"{self.root}/{job_id}/artefacts"
 
     def is_for_training(self, name: str) -> bool:
-        return name.split("/")[2] in ("checkpoints", "artefacts")
+        return name.split("/")[2:3] in (["checkpoints"], ["artefacts"])
 
     def weights(self, job_id: str, attempt: str) -> str:
         return f"{self.root}/{job_id}{WEIGHTS}{attempt}.safetensors"
@@ -179,6 +180,10 @@ def failure(job_id: str, attempt: str) -> str:
     return f"{FAILURES}/{job_id}/{attempt}.json"
 
 
+def is_failure(name: str) -> bool:
+    return re.fullmatch(rf"{FAILURES}/.+/[^/]+\.json", name) is not None
+
+
 def failed_job(name: str) -> str:
     """The id of the job that a failure is of; a shard's has a `/` in it."""
     return name.removeprefix(f"{FAILURES}/").rpartition("/")[0]
@@ -199,6 +204,10 @@ def dataset_folder(name: str) -> str:
 
 def is_dataset(name: str) -> bool:
     return name.startswith(f"{DATASETS}/")
+
+
+def is_dataset_manifest(name: str) -> bool:
+    return re.fullmatch(rf"{DATASETS}/[^/]+/dataset\.json", name) is not None
 
 
 def dataset_labels(key: str, split: str, checksum: str) -> str:
@@ -230,6 +239,11 @@ def result_part(trial_id: str, attempt: str) -> str:
     return f"{PARTS}/{trial_id}-{attempt}.parquet"
 
 
+def is_result_part(name: str) -> bool:
+    """Whether it is a part; an earlier release had folders of them."""
+    return name.startswith(f"{PARTS}/") and name.endswith(".parquet")
+
+
 def generation(number: int, attempt: str) -> str:
     """A generation of results: `generation_rows` and `generation_manifest` name its objects."""
     return f"{TABLES}/{number:08d}-{attempt}"
@@ -247,12 +261,20 @@ def generation_manifest(generation: str) -> str:
     return f"{generation}{MANIFEST_ENDING}"
 
 
+def is_generation_manifest(name: str) -> bool:
+    return re.fullmatch(rf"{TABLES}/\d{{8}}-[^/]+{MANIFEST_ENDING}", name) is not None
+
+
 def generation_of(name: str) -> str:
     """The generation that an object below TABLES belongs to."""
     return name.rpartition(".")[0]
 
 
 # Grids --------------------------------------------------------------------------------------------
+
+
+def grid_folder(grid: str) -> str:
+    return f"{GRIDS}/{grid}"
 
 
 def spec(grid: str) -> str:
@@ -265,7 +287,7 @@ def planned(grid: str) -> str:
 
 
 def is_spec(name: str) -> bool:
-    return name.endswith("/spec.json")
+    return re.fullmatch(rf"{GRIDS}/[^/]+/spec\.json", name) is not None
 
 
 def top_folder(name: str) -> str:

@@ -15,13 +15,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from equigrid.grid.errors import StoreError, UnavailableError
-from equigrid.grid.store import Store, layout
+from equigrid.grid.errors import DocumentError, StoreError, UnavailableError
+from equigrid.grid.store import Store, documents, layout
+from equigrid.grid.store.documents import LockOwner, LockRecord
 from equigrid.grid.units import duration
 
 BEAT_S = 15.0
@@ -43,6 +44,19 @@ class Owner:
     started_at: str
     machine: str
     born: str
+
+    @staticmethod
+    def of(content: LockRecord) -> "Owner":
+        return Owner(**content.owner.model_dump(include={one.name for one in fields(Owner)}))
+
+
+_DAMAGED = LockRecord(
+    owner=LockOwner(
+        run="", host="a host", pid=0, user="somebody", started_at="", machine="", born=""
+    ),
+    beats=0,
+    held_s=0.0,
+)
 
 
 @dataclass(frozen=True)
@@ -78,15 +92,24 @@ def holder(store: Store, grid: str, *, now_s: float | None = None) -> Holder | N
     now_s: seconds since 1970, for who may not write; without it the store's own clock is asked, by
     writing.
     """
-    name = layout.lock(grid)
-    content, entry = store.get_json(name), store.stat(name)
+    content, entry = _read(store, grid), store.stat(layout.lock(grid))
     if content is None or entry is None:
         return None
     silent_s = max(0.0, (store.check() if now_s is None else now_s) - entry.modified_s)
-    age_s = content["held_s"] + silent_s
-    return Holder(
-        Owner(**content["owner"]), content["beats"], age_s, silent_s, content.get("progress")
-    )
+    progress = content.progress.model_dump() if content.progress else None
+    age_s = content.held_s + silent_s
+    return Holder(Owner.of(content), content.beats, age_s, silent_s, progress)
+
+
+def _read(store: Store, grid: str) -> LockRecord | None:
+    """What the lock says. One that is damaged, or empty, was written by somebody unknown: who
+    holds it writes it anew with the next heartbeat.
+    """
+    try:
+        return documents.read(store, layout.lock(grid), LockRecord)
+    except DocumentError as error:
+        documents.passed_over(str(error))
+        return _DAMAGED
 
 
 def acquire(
@@ -141,9 +164,9 @@ class Lock:
         """One heartbeat. Finds out who took over, and then leaves the lock to them. Raises
         StoreError.
         """
-        content = self.store.get_json(layout.lock(self.grid))
-        if content is not None and content["owner"]["run"] != self.owner.run:
-            self.taken_by = Owner(**content["owner"])
+        content = _read(self.store, self.grid)
+        if content is not None and content.owner.run not in ("", self.owner.run):
+            self.taken_by = Owner.of(content)
             self._over.set()
         else:
             self.write()
@@ -171,8 +194,8 @@ class Lock:
         self._thread.join(RELEASE_S)
         store = self.store.patient(RELEASE_S)
         try:
-            content = store.get_json(layout.lock(self.grid))
-            if content is not None and content["owner"]["run"] == self.owner.run:
+            content = _read(store, self.grid)
+            if content is not None and content.owner.run in ("", self.owner.run):
                 store.delete(layout.lock(self.grid))
         except StoreError:
             return
@@ -191,10 +214,10 @@ def _lives(
         )
     while clock() < end_s:
         sleep(LOOK_EVERY_S)
-        content = store.get_json(layout.lock(grid))
+        content = _read(store, grid)
         if content is None:
             return False  # it has ended meanwhile
-        if (content["owner"]["run"], content["beats"]) != (found.owner.run, found.beats):
+        if (content.owner.run, content.beats) != (found.owner.run, found.beats):
             return True
     return False
 

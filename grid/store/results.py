@@ -12,10 +12,11 @@ row per id; so it does not matter which of two compactors wins, nor when the sou
 grace period after they were replaced.
 """
 
+import hashlib
 import io
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,8 @@ import pyarrow.parquet as pq
 from equigrid.analysis.schema import SCHEMA
 from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import new_attempt
-from equigrid.grid.store import CONNECTIONS, Store, layout
+from equigrid.grid.store import CONNECTIONS, Store, documents, layout
+from equigrid.grid.store.documents import Generation
 from equigrid.grid.store.layout import PARTS, TABLES
 
 GRACE_S = 600  # a reader that listed a file has at least this long to read it
@@ -64,7 +66,7 @@ class Reader:
         self._attempts = attempts
         self._small = small
         self._columns = [name for name in SCHEMA.names if name in {*KEYS, *self._wanted}]
-        self._manifests: dict[str, dict] = {}
+        self._manifests: dict[str, Generation] = {}
         self._read: set[str] = set()
         self._table = pa.schema([SCHEMA.field(name) for name in self._columns]).empty_table()
 
@@ -144,10 +146,10 @@ def replaced(store: Store, *, now: float | None = None) -> list[str]:
     """Files that a generation replaced more than GRACE_S ago: no reader needs them."""
     now = time.time() if now is None else now
     tables, gone = set(store.list(TABLES)), set()
-    for name in sorted(filter(layout.is_manifest, tables)):
-        content = store.get_json(name)
-        if content is not None and now - content["written_at_s"] >= GRACE_S:
-            gone.update(content["replaces"])
+    for name in sorted(filter(layout.is_generation_manifest, tables)):
+        content = documents.read(store, name, Generation)
+        if content is not None and now - content.written_at_s >= GRACE_S:
+            gone.update(content.replaces)
     return sorted(gone & {*tables, *store.list(PARTS)}) if gone else []
 
 
@@ -165,26 +167,26 @@ class _Sources(NamedTuple):
         return [*map(layout.generation_rows, self.generations), *self.loose]
 
 
-def _sources(store: Store, manifests: dict[str, dict], full_rows: int | None) -> _Sources:
+def _sources(store: Store, manifests: dict[str, Generation], full_rows: int | None) -> _Sources:
     """What stands now, but for generations of `full_rows`. `manifests`: those read before, which is
     brought up to date. Raises FileNotFoundError.
     """
     # First: what a compaction takes from here meanwhile stands in its table then.
-    parts = sorted(store.list(PARTS))
-    present = sorted(filter(layout.is_manifest, store.list(TABLES)))
+    parts = sorted(filter(layout.is_result_part, store.list(PARTS)))
+    present = sorted(filter(layout.is_generation_manifest, store.list(TABLES)))
     for name in set(manifests) - set(present):
         del manifests[name]
     for name in present:
         if name not in manifests:
-            manifests[name] = store.get_json(name)
-            if manifests[name] is None:
-                del manifests[name]
+            content = documents.read(store, name, Generation)
+            if content is None:
                 raise FileNotFoundError(name)
-    replaced = {source for content in manifests.values() for source in content["replaces"]}
+            manifests[name] = content
+    replaced = {source for content in manifests.values() for source in content.replaces}
     standing = [
         layout.generation_of(name)
         for name, content in sorted(manifests.items())
-        if name not in replaced and (full_rows is None or content["rows"] < full_rows)
+        if name not in replaced and (full_rows is None or content.rows < full_rows)
     ]
     return _Sources(standing, [name for name in parts if name not in replaced])
 
@@ -209,24 +211,55 @@ def _table(rows: list[dict]) -> pa.Table:
 
 def _encode(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    if table.num_rows > 1:
-        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    else:  # dictionaries and statistics of one row only cost: reading is six times as fast without
-        pq.write_table(
-            table, sink, compression="none", use_dictionary=False, write_statistics=False,
-            write_page_checksum=True,
-        )  # fmt: skip
-    return sink.getvalue()
+    how: dict[str, Any] = {"compression": "zstd"}
+    if table.num_rows <= 1:
+        # Dictionaries and statistics of one row only cost: reading is six times as fast without.
+        how = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with pq.ParquetWriter(sink, table.schema, write_page_checksum=True, **how) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({_DIGEST: "0" * 32})
+    data = sink.getvalue()
+    place = _digest_place(data)
+    assert place is not None, "it was written just now"
+    return data[:place] + _digest(data, place) + data[place + 32 :]
+
+
+# Parquet's own checksums are of pages: a bit that flips in a footer would make a column vanish, or
+# be another one's. So the footer has a digest of the whole file, itself counted as zeros.
+_DIGEST = "equigrid.digest"
+
+
+def _digest_place(data: bytes) -> int | None:
+    """Where the 32 hexadecimal digits stand; None in a file of before there were any."""
+    key = _DIGEST.encode() + b"\x18\x20"  # then, as Thrift has it, a text of 32 bytes
+    found = data.rfind(key)
+    return None if found < 0 else found + len(key)
+
+
+def _digest(data: bytes, place: int) -> bytes:
+    digest = hashlib.blake2b(data[:place], digest_size=16)
+    digest.update(b"0" * 32)
+    digest.update(data[place + 32 :])
+    return digest.hexdigest().encode()
 
 
 def _decode(data: bytes, columns: list[str]) -> pa.Table:
     """Raises ValueError if these are not the bytes that were written."""
+    place = _digest_place(data)
+    if place is not None and data[place : place + 32] != _digest(data, place):
+        raise ValueError("its digest is another: it was damaged, or changed by hand")
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         there = set(file.schema_arrow.names)
         table = file.read(columns=[name for name in columns if name in there], use_threads=False)
-    except OSError as error:
+        if lacking := [name for name in KEYS if name not in there]:
+            raise ValueError(f"it has no column {lacking[0]}")
+        return _in_columns(table, columns, there)
+    except (OSError, pa.ArrowException, MemoryError, OverflowError) as error:
         raise ValueError(str(error)) from error
+
+
+def _in_columns(table: pa.Table, columns: list[str], there: set[str]) -> pa.Table:
     schema = pa.schema([SCHEMA.field(name) for name in columns])
     for place, name in enumerate(columns):  # a column that is younger than the file
         if name not in there:

@@ -10,6 +10,7 @@ is not. Either ends in a StoreError of one line. An address that names no store 
 a file, a bucket that is not there) is a UserError.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -19,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
-from equigrid.grid.errors import StoreError, UserError
+from equigrid import __version__
+from equigrid.grid.errors import DocumentError, StoreError, UserError
 from equigrid.grid.store import layout
 from equigrid.grid.store.bucket import Bucket
 from equigrid.grid.store.folder import Folder, is_aside
@@ -30,6 +32,8 @@ T = TypeVar("T")
 
 RETRY_S = 120.0  # unless EQUIGRID_STORE_RETRY_S says otherwise
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.2, 10.0
+FORMAT = 1  # of a store; raised when an earlier release would misread what lies there
+DIGEST = "digest"  # of a document: a key of its own
 CONNECTIONS = 16  # requests at once where many objects are wanted: it is all waiting
 
 
@@ -55,6 +59,7 @@ class Store:
     def __init__(self, uri: str | Path, *, create: bool = False):
         self._place(str(uri), None)
         self._identity = self._patiently("be opened", lambda: self._files.open(create))
+        self._check_format(create)
 
     def patient(self, retry_s: float) -> "Store":
         """The same store, which waits this long for trouble to pass."""
@@ -68,6 +73,29 @@ class Store:
         written lost. Raises StoreError.
         """
         self._patiently("be identified", lambda: None)
+
+    def _check_format(self, create: bool) -> None:
+        """Refuses a store that a later release laid out in a way that this one does not know."""
+        content = self.get_json(layout.FORMAT)
+        if content is None:  # of before there were several, or new
+            if create:
+                written = {"format": FORMAT, "written_by": __version__}
+                self.put_json(layout.FORMAT, written)
+            return
+        found = content.get("format") if isinstance(content, dict) else None
+        if type(found) is not int or found < 1:
+            what = f"its format is {found!r:.100}, which is no number"
+            right = "remove the file if all that wrote there was of one version of equigrid"
+            raise DocumentError(
+                f"store {self.uri}: {layout.FORMAT}: {what}; {right}",
+                name=layout.FORMAT, why=what,
+            )  # fmt: skip
+        if found > FORMAT:
+            by = f"{content.get('written_by', 'another version')!s:.40}"
+            raise StoreError(
+                f"store {self.uri}: is of format {found}, written by equigrid {by}; this is "
+                f"{__version__}, which knows formats up to {FORMAT}: use a later one"
+            )
 
     def _place(self, uri: str, identity: str | None) -> None:
         self._retry_s: float | None = None  # of the environment, at the time
@@ -125,11 +153,11 @@ class Store:
         """
         start, folder = len(self._files.root) + 1, self.path(prefix)
         found = self._patiently(f"list {prefix}", lambda: list(self._files.names(folder)))
-        return (path[start:] for path in found if not is_aside(path))
+        return (path[start:] for path in found if not _is_hidden(path[start:]))
 
     def entries(self, prefix: str) -> Iterator[Entry]:
         """All objects below the folder `prefix`, with their sizes and times."""
-        return (entry for entry in self._everything(prefix) if not is_aside(entry.name))
+        return (entry for entry in self._everything(prefix) if not _is_hidden(entry.name))
 
     def asides(self, prefix: str) -> Iterator[Entry]:
         """What writers below `prefix` have not published: they are at it, or died. Object stores
@@ -161,22 +189,29 @@ class Store:
             list(pool.map(remove, zip(names, paths)))
 
     def put_json(self, name: str, value: object) -> None:
+        """Publishes a document. A mapping is given a digest of its content, which `get_json`
+        compares.
+        """
+        if isinstance(value, dict):
+            value = {**value, DIGEST: _digest(json.loads(json.dumps(value, allow_nan=False)))}
         self.put(
             name, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
         )
 
     def get_json(self, name: str) -> Any:
-        """The JSON under `name`, or None where there is none. Raises StoreError if it is not
-        JSON.
+        """The JSON under `name`, or None where there is none. Raises DocumentError if it is not
+        JSON, or not what was written.
+
+        What it says is for `equigrid.grid.store.documents` to check: ask there.
         """
         try:
-            return self.get_decoded(name, json.loads, "JSON")
+            return self.get_decoded(name, _document, "JSON")
         except FileNotFoundError:
             return None
 
     def get_decoded(self, name: str, decode: Callable[[bytes], T], kind: str) -> T:
         """`decode(get(name))`. Bytes that do not decode (ValueError) are read once more: the first
-        reading may have been cut short. Raises FileNotFoundError, or StoreError if they are no
+        reading may have been cut short. Raises FileNotFoundError, or DocumentError if they are no
         `kind`.
         """
         data = self.get(name)
@@ -187,9 +222,9 @@ class Store:
         try:
             return decode(data)
         except ValueError as error:
-            raise StoreError(
-                f"store {self.uri}: {name} is not {kind}: {one_line(error)}"
-            ) from error
+            why = one_line(error)
+            text = f"store {self.uri}: {name} is not {kind}: {why}"
+            raise DocumentError(text, name=name, why=f"is not {kind}: {why}") from error
 
     def check(self) -> float:
         """Writes and reads a small object; returns the time by the store's own clock,
@@ -230,6 +265,36 @@ class Store:
             longest_s = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**tries)
             # Jitter: many workers see one server die.
             time.sleep(min(left_s, random.uniform(0.5, 1) * longest_s))
+
+
+def _is_hidden(name: str) -> bool:
+    """What is being written, and what file managers leave behind: no name of ours begins so."""
+    return name.startswith(".") or "/." in name
+
+
+def _document(data: bytes) -> Any:
+    """The JSON in these bytes. Raises ValueError, also where it is not what was written."""
+    try:
+        content = json.loads(data, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if content is None:
+        raise ValueError("it is null")
+    if not isinstance(content, dict) or DIGEST not in content:
+        return content  # of before documents had one
+    if content.pop(DIGEST) != _digest(content):
+        raise ValueError("its digest is another: it was damaged, or changed by hand")
+    return content
+
+
+def _digest(content: dict) -> str:
+    """32 hexadecimal digits over a document."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _reopened(uri: str, identity: str | None = None) -> Store:

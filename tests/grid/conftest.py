@@ -119,6 +119,7 @@ def request_of():
     from equigrid.grid import jobs
     from equigrid.grid.datasets import catalogue, shards
     from equigrid.grid.ids import new_attempt
+    from equigrid.grid.store import documents
 
     def make(store, the_plan, job, **options) -> jobs.Request:
         dataset = the_plan.resolved.dataset
@@ -132,7 +133,9 @@ def request_of():
             f"pools/{need}.json" for need in job.needs if the_plan.jobs[need].kind == "shard"
         ]
         made = [
-            shards.ref(name, content) for name in manifests if (content := store.get_json(name))
+            shards.ref(name, content)
+            for name in manifests
+            if (content := documents.read(store, name, documents.ShardRecord))
         ]
         labels = dict.fromkeys(
             ("grid", "dataset", "fingerprint", "arm", "classifier", "recipe"), "x"

@@ -245,6 +245,8 @@ def test_a_grid_that_cannot_be_planned_keeps_everything(store, mini):
     store.put_json(
         "grids/gone/spec.json", {**mini, "name": "gone", "dataset": {"npz": "/nowhere/x.npz"}}
     )
+    assert len(gc.recorded(store)) == 1, "a first start that failed has nothing in the store"
+    store.put_json("grids/gone/runs/a.json", {})
     with pytest.raises(
         UserError, match=r"grids/gone/spec.json.*not known.*run it again, or remove"
     ):
@@ -257,6 +259,7 @@ def test_a_grid_that_cannot_be_planned_keeps_everything(store, mini):
 def test_a_grid_whose_dataset_left_the_store_keeps_everything(store, mini):
     the_plan = record(store, mini)
     finish(store, the_plan)
+    store.put_json("grids/mini/runs/a.json", {})
     store.delete(the_plan.resolved.dataset.manifest)
     with pytest.raises(UserError, match="its dataset is not in the store"):
         gc.recorded(store)

@@ -14,7 +14,7 @@ import pytest
 
 from equigrid.grid.datasets import catalogue, ingest, shards
 from equigrid.grid.errors import StoreError, UserError
-from equigrid.grid.store import Store, layout, results
+from equigrid.grid.store import Store, documents, layout, results
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("grid", "generators", "classifiers", "analysis")
@@ -68,8 +68,11 @@ def test_no_manifest_leads_out_of_the_store(store, outside, name):
     """
     manifest = {"data": name, "checksum": "0" * 32, "n": 1}
     store.put_json("pools/p/00000.json", manifest)
+    ref = shards.ref(
+        "pools/p/00000.json", documents.read(store, "pools/p/00000.json", documents.ShardRecord)
+    )
     with pytest.raises(shards.ShardCorrupt, match="must be relative"):  # and so it is made again
-        shards.load(store, shards.ref("pools/p/00000.json", store.get_json("pools/p/00000.json")))
+        shards.load(store, ref)
 
     source = catalogue.source("digits")
     ingest.ingest(store, source)
@@ -81,7 +84,8 @@ def test_no_manifest_leads_out_of_the_store(store, outside, name):
 
     from equigrid.grid.jobs import shard
 
-    store.put_json(layout.GENERATORS.manifest("generator-x"), {"weights": name})
+    lost = {"weights": name, "checksum": "0" * 32}
+    store.put_json(layout.GENERATORS.manifest("generator-x"), lost)
     with pytest.raises(ValueError, match="must be relative"):
         shard._weights(store, "generator-x")
 

@@ -2,11 +2,16 @@
 stream.
 """
 
+import io
+import lzma
+import math
 import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +20,9 @@ from equigrid.grid.datasets.sources.base import SPLITS, Batch, Contents, Shape, 
 from equigrid.grid.errors import UserError
 
 CHUNK_BYTES = 4 * 2**20
+HEADER_BYTES = 2**16  # of an array; numpy writes some hundred
+MOST_IMAGES = 2**24  # of a split, whose labels are held whole: ImageNet-21k has 14 million
+MOST_SIDE = 4096  # of an image, in pixels
 
 
 def npz(place: str | None) -> Source:
@@ -88,20 +96,24 @@ def look_into(path: Path, where: str, classes: int | None = None) -> NpzFile:
                 for split in SPLITS
                 if f"{split}_images" in names and f"{split}_labels" in names
             ]
+            headers = {split: _header(path, f"{split}_images") for split in splits}
+            for split in splits:
+                _check_labels(path, headers[split], where, split)
             labels = {split: _labels(arrays[f"{split}_labels"], where, split) for split in splits}
-        headers = {split: _header(path, split) for split in splits}
     except UserError:
         raise
     except Exception as error:  # of bytes that are no such file, numpy and zipfile raise nearly all
         raise UserError(f"{where} is no .npz file of plain arrays: {error}") from error
-    images = {split: _image(*headers[split], where, split) for split in splits}
+    images = {
+        split: _image(headers[split].shape, headers[split].dtype, where, split) for split in splits
+    }
     for split in splits:
         if images[split] != images["train"]:
             raise UserError(
                 f"{where}: {split} has images of {images[split]}, "
                 f"train of {images['train']}; resize some"
             )
-        n = headers[split][0][0]
+        n = headers[split].shape[0]
         if n != len(labels[split]):
             raise UserError(
                 f"{where}: {split} has {n} images and {len(labels[split])} labels; each needs one"
@@ -109,6 +121,23 @@ def look_into(path: Path, where: str, classes: int | None = None) -> NpzFile:
     counts = {split: len(labels[split]) for split in splits if len(labels[split]) or split != "val"}
     per_class = class_counts(where, {split: labels[split] for split in counts}, classes)
     return NpzFile(path, images["train"], counts, per_class)
+
+
+def _check_labels(path: Path, images: "_Header", where: str, split: str) -> None:
+    """Before any of them is read: a header may claim more than there is, or than memory holds."""
+    labels = _header(path, f"{split}_labels")
+    n = images.shape[0] if images.shape else 0
+    if labels.dtype.hasobject or labels.dtype.itemsize > 8:
+        raise UserError(f"{where}: {split}_labels are {labels.dtype}; whole numbers are needed")
+    for name, found in (("images", images), ("labels", labels)):
+        if found.bytes != found.there:
+            raise UserError(
+                f"{where}: {split}_{name} are said to be {found.shape}, which is {found.bytes:,} "
+                f"bytes, and {found.there:,} are there"
+            )
+    if n > MOST_IMAGES:
+        right = "pack them into Parquet files and use parquet"
+        raise UserError(f"{where}: {split} has {n:,} images; {MOST_IMAGES:,} are the most; {right}")
 
 
 def _labels(labels: np.ndarray, where: str, split: str) -> np.ndarray:
@@ -129,29 +158,43 @@ def _image(shape: tuple, dtype: np.dtype, where: str, split: str) -> tuple[int, 
             f"{where}: {split}_images are {shape}; they must be (N, H, W) or (N, H, W, "
             "C), C being 1 or 3"
         )
-    return (*shape[1:], 1) if len(shape) == 3 else shape[1:]
+    image = (*shape[1:], 1) if len(shape) == 3 else shape[1:]
+    if not all(1 <= side <= MOST_SIDE for side in image[:2]):
+        size = f"{image[0]:,} × {image[1]:,}"
+        raise UserError(f"{where}: {split}_images are {size}; sides are 1 to {MOST_SIDE:,} pixels")
+    return image
 
 
-def _header(path: Path, split: str) -> tuple[tuple, np.dtype]:
-    with zipfile.ZipFile(path) as archive, archive.open(f"{split}_images.npy") as member:
-        shape, _, dtype = _read_header(member)
-    return shape, dtype
-
-
-def _read_header(member: IO[bytes]) -> tuple[tuple, bool, np.dtype]:
-    """Shape, whether in Fortran's order, and type of the array in a .npy file, which is then read
-    up to its data.
+class _Header(NamedTuple):
+    """What a .npy file in the archive says of its array. bytes: of the array by that; there: as the
+    archive has it; start: where they begin.
     """
-    newer = np.lib.format.read_magic(member) >= (2, 0)
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    bytes: int
+    there: int
+    start: int
+
+
+def _header(path: Path | str, name: str) -> _Header:
+    with zipfile.ZipFile(path) as archive:
+        there = archive.getinfo(f"{name}.npy").file_size
+        with archive.open(f"{name}.npy") as member:
+            start = io.BytesIO(member.read(HEADER_BYTES))
+    newer = np.lib.format.read_magic(start) >= (2, 0)
     layout = np.lib.format
     read = layout.read_array_header_2_0 if newer else layout.read_array_header_1_0
-    return read(member)
+    shape, fortran, dtype = read(start)
+    size = math.prod(shape) * dtype.itemsize
+    return _Header(shape, fortran, dtype, size, there - start.tell(), start.tell())
 
 
 def _read(path: str, resize: int | None, unit: tuple[str, int, int]) -> Iterator[Batch]:
     """The images of a split from `start` to `stop` - 1, some MiB at a time."""
     split, start, stop = unit
-    with np.load(path, allow_pickle=False) as arrays:
+    with _readable(path), np.load(path, allow_pickle=False) as arrays:
         labels = arrays[f"{split}_labels"].reshape(-1).astype(np.int64)
     place = 0
     for images in _stream(path, split):
@@ -162,9 +205,20 @@ def _read(path: str, resize: int | None, unit: tuple[str, int, int]) -> Iterator
         place += len(images)
 
 
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Raises ValueError for bytes that do not decompress, or are not those that were written."""
+    try:
+        yield
+    except (zlib.error, zipfile.BadZipFile, lzma.LZMAError, EOFError, NotImplementedError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
 def _stream(path: str, split: str) -> Iterator[np.ndarray]:
-    with zipfile.ZipFile(path) as archive, archive.open(f"{split}_images.npy") as member:
-        shape, fortran, _ = _read_header(member)
+    name = f"{split}_images"
+    with _readable(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
+        shape, fortran, _, _, _, begin = _header(path, name)
+        member.seek(begin)
         image = shape[1:] if len(shape) == 4 else (*shape[1:], 1)
         if fortran and len(shape) > 1:
             raise ValueError(

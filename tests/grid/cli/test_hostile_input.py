@@ -47,7 +47,7 @@ def refused(capsys, *arguments, code: ExitCode = ExitCode.BAD_INPUT, within_s: f
         ("name: &a [*a]\n", "an alias stands inside what it stands for"),
         ("&a\nname: *a\n", "an alias stands inside what it stands for"),
         ("? [a, b]\n: 1\n", "a key is a word or a number"), ("name: *nobody\n", "undefined alias"),
-        ("name: 2020-13-45\n", "not of its type"), (f"name: {'9' * 6000}\n", "not of its type"),
+        ("name: 2020-13-45\n", "not of its type"), (f"name: {'9' * 6000}\n", "a number of 6,000 characters"),
         ("name: !!int x\n", "not of its type"), ("name: !!bool x\n", "not of its type"),
         ("name: !!timestamp x\n", "not of its type"), ("name: !!int ''\n", "not of its type"),
         ("name: !!python/object/apply:os.getcwd []\n", "could not determine a constructor"),
@@ -76,10 +76,11 @@ def test_files_that_are_no_spec(tmp_path, capsys, text, said):
         ("generators/edm/training", "x", "training"), ("generators/edm/seeds", [-1], "seeds"),
         ("seeds", [-1], "seeds.0"), ("seeds", [0.5], "seeds.0"), ("execution/gpus", 7, "gpus"), ("execution/cpus", 0, "cpus"),
         ("execution/threads", "many", "threads"), ("blocks", [], "blocks"), ("blocks/0/n_base", [10**12], "n_base"),
-        ("blocks/0/real", [1e308], "more than 1,000,000,000,000 is no amount"), ("blocks/0/real", [10**400], "is no amount"),
+        ("blocks/0/real", [1e308], "more than 1,000,000,000,000 is no amount"), ("blocks/0/real", [10**400], "a number of 401 characters"),
         ("blocks/0/real", [float("nan")], "nan is no amount"), ("blocks/0/copies", [float("inf")], "is no amount"),
         ("blocks/0/real", ["9" * 400 + " images"], "is no amount"), ("blocks/0/syn", {"edm": ["-5 images"]}, "is no amount"),
-        ("blocks/0/syn", {"edm": [1e11]}, "synthetic images; 100,000,000 of a pool are the most"),
+        ("blocks/0/syn", {"edm": ["100000000000 images"]}, "synthetic images; 100,000,000 of a pool are the most"),
+        ("blocks/0/syn", {"edm": [1e11]}, "100,000,000,000 times the base? If images were meant, write '100,000,000,000 images'"),
         ("quality", {"images": 10**12}, "quality.images"), ("blocks/0/syn", {"nobody": [1]}, "no such generator"), ("trackers", {"nobody": "x"}, "trackers"),
     ],
 )  # fmt: skip
@@ -140,7 +141,7 @@ def test_a_recorded_spec_of_another_version(store, capsys):
         assert "is no spec of this version" in refused(capsys, *command, "--store", store.uri)
     store.put("grids/old/spec.json", b"{")
     said = refused(capsys, "status", "old", "--store", store.uri, code=ExitCode.UNAVAILABLE)
-    assert "spec.json is not JSON" in said
+    assert "spec.json is not the spec of a grid: is not JSON" in said
 
 
 @pytest.mark.parametrize("content", ["npy", "empty", "cut", "text", "folder"])

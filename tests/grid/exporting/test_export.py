@@ -38,7 +38,8 @@ def sampled(store, mini):
         for index in range(2):
             shards.write(store, pool.manifest(index), *noise(number, index))
     for job in the_plan.of_kind("quality"):
-        row = {"n_images": 120, "n_real": 1200, "memorised": 0.25, "neighbour_distance": 31.5}
+        row = {"pool": job.payload.syn.pool, "seconds": 1.5, "device": "CPU"}
+        row |= {"n_images": 120, "n_real": 1200, "memorised": 0.25, "neighbour_distance": 31.5}
         store.put_json(QUALITY.manifest(job.id), row)
     return store, the_plan
 

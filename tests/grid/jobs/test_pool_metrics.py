@@ -213,6 +213,7 @@ def test_what_is_too_large_for_a_device_is_streamed_and_its_patches_are_not(
     monkeypatch.setattr(grid_facts, "RESIDENT_BYTES", 200 * 64 - 1)
     monkeypatch.setattr(grid_facts, "WINDOW_BYTES", 3 * 512 * 64)
     spec["blocks"] = [{"n_base": [60], "syn": {"edm": 1}}]
+    spec["recipe"] = {**spec["recipe"], "normalisation": {"mean": [0.3], "std": [0.4]}}
     right = r"domain_gap.recipe: 200 images are streamed, and so are not measured; give the recipe a normalisation"
     with pytest.raises(UserError, match=right):
         planned(

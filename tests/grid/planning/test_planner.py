@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from equigrid.grid.errors import UserError
+from equigrid.grid.jobs import grid_facts
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import load
@@ -216,3 +217,26 @@ def test_stages_name_dataset_and_base_size_but_no_cell(mini):
     trial_stages = {"trial:digits:n60", "trial:digits:n120"}
     assert stages >= trial_stages | {"ingest:digits", "generator:digits:n60", "shard:digits:n120"}
     assert len(stages) == 7
+
+
+@pytest.mark.parametrize("quality", ["off", {"neighbours": 0}])
+def test_what_is_streamed_needs_a_normalisation_before_anything_runs(mini, monkeypatch, quality):
+    """Nobody sees such images before the training, so nothing measures them."""
+    mini |= {"quality": quality}
+    mini["blocks"][0] |= {"n_base": [60], "real": [], "copies": []}
+    plan(resolve(load(mini), None))
+    # With a quality, the whole training set of the grid's own classifier is beyond the device alone.
+    monkeypatch.setattr(grid_facts, "RESIDENT_BYTES", (100 if quality == "off" else 200) * 64)
+    n = 120 if quality == "off" else 1_200
+    with pytest.raises(
+        UserError,
+        match=f"recipe custom: {n:,} images are streamed, and so are not measured; give the recipe a norm",
+    ):
+        plan(resolve(load(mini), None))
+    mini["recipe"]["normalisation"] = {"mean": [0.3], "std": [0.4]}
+    assert any(
+        job.payload.stream
+        for job in plan(resolve(load(mini), None)).of_kind(
+            "trial" if quality == "off" else "reference"
+        )
+    )

@@ -15,7 +15,7 @@ from equigrid.grid.datasets import catalogue, shards
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.planning.resolve import GeneratorChoice
 from equigrid.grid.reporting import analysis_bridge, samples
-from equigrid.grid.store import layout
+from equigrid.grid.store import documents, layout
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_sets_are_the_first_images_of_each_class(planned, request_of, spec):
     dataset = the_plan.resolved.dataset
     images = np.concatenate([shards.read(store, ref)[0] for ref in dataset.train])
     labels = catalogue.labels(store, dataset, "train")
-    first, second = (shards.read(store, shards.ref(pool.manifest(0), store.get_json(pool.manifest(0))))
+    first, second = (shards.read(store, shards.ref(pool.manifest(0), documents.read(store, pool.manifest(0), documents.ShardRecord)))
                      for pool in the_plan.pools.values())  # fmt: skip
     for one, (pixels, truth) in zip(found["sets"], [(images, labels), first, second]):
         for label in range(10):
@@ -158,7 +158,7 @@ def test_generators_that_share_a_training_keep_their_names(planned, request_of, 
         ("edm", "4"),
         ("quick", "2"),
     ]
-    first, second = (shards.read(store, shards.ref(pool.manifest(0), store.get_json(pool.manifest(0))))[0]
+    first, second = (shards.read(store, shards.ref(pool.manifest(0), documents.read(store, pool.manifest(0), documents.ShardRecord)))[0]
                      for pool in the_plan.pools.values())  # fmt: skip
     assert not np.array_equal(first, second)
 

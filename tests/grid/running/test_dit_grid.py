@@ -15,7 +15,7 @@ from equigrid.grid.datasets import shards
 from equigrid.grid.reporting import analysis_bridge
 from equigrid.grid.running import driver
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, layout
+from equigrid.grid.store import Store, documents, layout
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("ray_here")]
 VAE_STEPS, STEPS = 10, 16
@@ -119,9 +119,9 @@ def _assert_what_is_kept(store: Store, generator_id: str) -> None:
 
 def _assert_pool(store: Store, plan) -> None:
     (pool,) = plan.pools.values()
-    manifest = store.get_json(pool.manifest(0))
-    assert manifest["cost"]["evaluations_per_image"] == 6  # three steps, guided
-    assert "training_steps" not in manifest["cost"]
+    manifest = documents.read(store, pool.manifest(0), documents.PoolShard)
+    assert manifest.cost["evaluations_per_image"] == 6  # three steps, guided
+    assert "training_steps" not in manifest.cost
     images, labels = shards.read(store, shards.ref(pool.manifest(0), manifest))
     assert images.shape == (len(pool.shard(0)), 8, 8, 1) and images.std() > 0
     assert np.ptp(np.bincount(labels, minlength=10)) <= 1

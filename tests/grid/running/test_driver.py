@@ -19,7 +19,7 @@ from equigrid.grid.running.attempts import Attempts
 from equigrid.grid.running.packing import Packing
 from equigrid.grid.running.shard_cache import ShardCache
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, layout, results
+from equigrid.grid.store import Store, documents, layout, results
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -86,7 +86,10 @@ def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_pat
     assert len(analysis_bridge.read_table(store, the_plan)) == 36
     assert outcomes(finished_mini[0]).items() <= outcomes(store).items()
     pool = next(pool for pool in the_plan.pools.values() if store.exists(pool.manifest(2)))
-    refs = [shards.ref(pool.manifest(i), store.get_json(pool.manifest(i))) for i in (0, 1, 2)]
+    refs = [
+        shards.ref(pool.manifest(i), documents.read(store, pool.manifest(i), documents.PoolShard))
+        for i in (0, 1, 2)
+    ]
     assert [ref.n for ref in refs] == [256, 256, 512]
     labels = np.concatenate([shards.read(store, ref)[1] for ref in refs])
     for n in range(1, 1025, 31):  # balanced in every prefix, across shards
@@ -104,7 +107,10 @@ def test_corrupt_shards_are_made_again_and_never_used(
     store = Store(tmp_path / "store")
     the_plan = finished_mini[2]
     manifest = next(iter(the_plan.pools.values())).manifest(0)
-    damaged = [shards.ref(manifest, store.get_json(manifest)), the_plan.resolved.dataset.train[1]]
+    damaged = [
+        shards.ref(manifest, documents.read(store, manifest, documents.PoolShard)),
+        the_plan.resolved.dataset.train[1],
+    ]
     for ref in damaged:
         data = bytearray(store.get(ref.data))
         data[-900] ^= 4

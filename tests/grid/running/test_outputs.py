@@ -46,7 +46,7 @@ class Run:
         self.outputs = Outputs(self.plan, self.store, self.cache, self.queue)
 
     def put_shard(self) -> None:
-        self.store.put_json(self.manifest, {"data": "d", "checksum": "c", "n": 5})
+        self.store.put_json(self.manifest, {"data": "d", "checksum": 32 * "0", "n": 5})
 
     def put_generator(self) -> None:
         self.store.put_json(self.weights, {})

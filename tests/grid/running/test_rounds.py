@@ -10,11 +10,11 @@ from equigrid.grid.errors import UserError
 from equigrid.grid.planning.growth import start
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.planning.planner import plan
+from equigrid.grid.planning.recorded import recorded_spec
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting.questions import costs, first_grid, worth_of
 from equigrid.grid.running.rounds import run_until
 from equigrid.grid.spec import GridSpec, load
-from equigrid.grid.store import layout
 
 ASKED = Question(60, 60, within=1.05)
 
@@ -37,7 +37,7 @@ def test_rounds_add_trainings_to_an_ordinary_grid_that_goes_on(ray_here, small, 
     # the first round of the second call found its trainings done, and the second added to them
     assert two.trainings > one.trainings
     assert set(one.plan.cells) < set(two.plan.cells)
-    recorded = GridSpec.model_validate(store.get_json(layout.spec(small.name)))
+    recorded = recorded_spec(store, small.name)
     again = plan(resolve(recorded, store))
     assert set(again.jobs) == set(two.plan.jobs)
     assert pending(store, again)[0] == []  # an ordinary grid, finished

@@ -14,7 +14,7 @@ from equigrid.grid.planning.pending import pending
 from equigrid.grid.reporting import analysis_bridge
 from equigrid.grid.running import driver
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, layout, results
+from equigrid.grid.store import Store, documents, layout, results
 
 NAMES = ("owl", "sea_lion", "fox")
 SHARD = 64  # images of a shard
@@ -83,11 +83,11 @@ def _assert_shard(store: Store, job, bounds: np.ndarray) -> int:
     from equigrid.generators.stable_diffusion.sampling import resized
 
     first, seed = job.payload.index * SHARD, job.payload.seed
-    manifest = store.get_json(layout.POOLS.manifest(job.id))
+    manifest = documents.read(store, layout.POOLS.manifest(job.id), documents.PoolShard)
     images, labels = shards.read(store, shards.ref("shard", manifest))
     assert images.shape == (SHARD, 8, 8, 3)
     assert np.array_equal(labels, pools.labels(seed, first, first + SHARD, len(NAMES)))
-    columns = columns_of(store, manifest)
+    columns = columns_of(store, manifest.model_dump())
     assert set(columns) == {"prompt", "at_once", "template", "caption", "confidence", "candidate"}
     assert {len(values) for values in columns.values()} == {SHARD}
     assert (np.array(columns["confidence"]) >= bounds[labels]).all()

@@ -12,7 +12,7 @@ import pytest
 
 from equigrid.grid.datasets import catalogue, ingest, shards
 from equigrid.grid.errors import StoreError, UserError
-from equigrid.grid.store import Store
+from equigrid.grid.store import Store, documents
 
 
 def images(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +78,8 @@ def test_shard_round_trip_and_stable_content_hash(store):
     got_x, got_y = shards.read(store, one)
     assert (got_x == x).all()
     assert (got_y == y).all()
-    assert shards.ref("pools/p/00000.json", store.get_json("pools/p/00000.json")) == one
+    content = documents.read(store, "pools/p/00000.json", documents.ShardRecord)
+    assert shards.ref("pools/p/00000.json", content) == one
     assert shards.checksum(x.reshape(5, 8, 1, 8), y) != one.checksum
 
 
@@ -226,7 +227,8 @@ def test_a_store_that_several_open_at_once_has_one_identity(tmp_path):
             threads.map(lambda _: Store(tmp_path / "store", create=True)._identity, range(32))
         )
     assert len(found) == 1
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["identity"]
+    there = sorted(path.name for path in (tmp_path / "store").iterdir())
+    assert there == ["identity", "store.json"]
 
 
 def test_a_store_of_before_there_were_identities_is_read(tmp_path):

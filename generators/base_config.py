@@ -3,9 +3,9 @@ kind has.
 """
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from equigrid.payloads import Frozen
 
@@ -47,6 +47,11 @@ class GeneratorConfig(Frozen):
     """Each kind's own name, a literal."""
     setting: Literal["closed", "open"]
     """closed if it learns from the base subset alone, open if it may know other images."""
+
+    @property
+    def learns_from_outside(self) -> bool:
+        """Whether it is trained on images that are kept apart from every base."""
+        return False
 
     def capacity(self, class_names: tuple[str, ...]) -> int | None:
         """How many images a pool can have; None: as many as are asked for."""
@@ -113,3 +118,41 @@ class GeneratorConfig(Frozen):
         """What, beside that and the seed, determines the pool: how images are sampled, but not how
         many at once.
         """
+
+
+class TrainedConfig(GeneratorConfig):
+    """A generator that is trained here, on one of two sets of real images, or has weights from
+    files.
+    """
+
+    trained_on: Literal["base", "outside"] = "base"
+    """base: the real images of each base, a training for each; outside: those that the grid's
+    `outside` keeps apart, one training for all bases, and `setting` is open.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open_from_outside(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("trained_on") == "outside":
+            return {"setting": "open", **given}
+        return given
+
+    @model_validator(mode="after")
+    def _trained_on_fits(self) -> "TrainedConfig":
+        if not self.learns_from_outside:
+            return self
+        if self.setting == "closed":
+            raise ValueError(
+                "trained_on 'outside' is of other images than the base: its setting is open; "
+                "leave setting out"
+            )
+        if weights := getattr(self, "weights", None):
+            raise ValueError(
+                f"trained_on 'outside' and weights {weights!r} exclude each other: with weights "
+                "from files nothing is trained"
+            )
+        return self
+
+    @property
+    def learns_from_outside(self) -> bool:
+        return self.trained_on == "outside"

@@ -110,7 +110,7 @@ def test_what_the_cluster_files_mount_is_enough_to_install(build_environment, tm
 
 @pytest.mark.long
 def test_the_installed_command_runs_the_demonstration(installed, tmp_path):
-    """`equigrid run digits` as the README has it, in a folder of its own: 200 s on two cores."""
+    """`equigrid run digits` as the README has it, in a folder of its own: minutes on two cores."""
     said = installed.run("equigrid", "run", "digits", cwd=tmp_path, timeout_s=1_200)
     assert "undetermined" in said or "≃" in said, said
     out = tmp_path / "equigrid-out/digits"

@@ -6,7 +6,7 @@
     eg.plan(grid)                     # what would run, what is done, what it would take
     run = eg.run(grid)                # the same call resumes
     run.results()                     # a DataFrame; eg.COLUMNS says what each column means
-    run.answer(n_base=300, n_real=300)
+    run.answer(n_base=60, n_real=60, generator="open")
     run.report()                      # figures and report.html
     eg.fit(dataframe)                 # results made elsewhere
 

@@ -5,9 +5,9 @@ kind has.
 import difflib
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from equigrid.generators import balance
 from equigrid.generators.naming import normal
@@ -76,6 +76,11 @@ class GeneratorConfig(Frozen):
 
     untrained: ClassVar[frozenset[str]] = frozenset(("balance",))
     """Later fields that say nothing of what `train` returns."""
+
+    @property
+    def learns_from_outside(self) -> bool:
+        """Whether it is trained on images that are kept apart from every base."""
+        return False
 
     def shares(self, class_names: Sequence[str], counts: Sequence[int]) -> tuple[int, ...] | None:
         """The classes' shares of a pool's labels as whole numbers, None for equal ones. counts: the
@@ -171,3 +176,41 @@ class GeneratorConfig(Frozen):
         """What, beside that and the seed, determines the pool: how images are sampled, but not how
         many at once.
         """
+
+
+class TrainedConfig(GeneratorConfig):
+    """A generator that is trained here, on one of two sets of real images, or has weights from
+    files.
+    """
+
+    trained_on: Literal["base", "outside"] = "base"
+    """base: the real images of each base, a training for each; outside: those that the grid's
+    `outside` keeps apart, one training for all bases, and `setting` is open.
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _open_from_outside(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("trained_on") == "outside":
+            return {"setting": "open", **given}
+        return given
+
+    @model_validator(mode="after")
+    def _trained_on_fits(self) -> "TrainedConfig":
+        if not self.learns_from_outside:
+            return self
+        if self.setting == "closed":
+            raise ValueError(
+                "trained_on 'outside' is of other images than the base: its setting is open; "
+                "leave setting out"
+            )
+        if weights := getattr(self, "weights", None):
+            raise ValueError(
+                f"trained_on 'outside' and weights {weights!r} exclude each other: with weights "
+                "from files nothing is trained"
+            )
+        return self
+
+    @property
+    def learns_from_outside(self) -> bool:
+        return self.trained_on == "outside"

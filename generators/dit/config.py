@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from equigrid.generators.base_config import GeneratorConfig
+from equigrid.generators.base_config import TrainedConfig
 from equigrid.generators.dit import released, sizes
 from equigrid.generators.dit.parts import VAE, Compute, Network, Sampler, Schedule, Training
 
 
-class DiTConfig(GeneratorConfig):
+class DiTConfig(TrainedConfig):
     """A class-conditional latent diffusion transformer with its own autoencoder, or released ones
     from files.
     """
@@ -58,9 +58,10 @@ class DiTConfig(GeneratorConfig):
                         f"{key} {path!r} is pre-trained: a closed-set generator learns from the "
                         "base subset alone; leave it out, or write setting: open"
                     )
-        if self.setting == "open" and self.weights is None:
+        if self.setting == "open" and self.weights is None and not self.learns_from_outside:
             raise ValueError(
-                "setting 'open' needs 'weights': a DiT trained here sees the base subset only"
+                "setting 'open' needs 'weights', or trained_on: outside: a DiT trained here sees "
+                "the base subset only"
             )
         if self.class_indices is not None and self.weights is None:
             raise ValueError("class_indices are for released 'weights'")

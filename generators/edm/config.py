@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from equigrid.generators.base_config import Betas, Compute, GeneratorConfig
+from equigrid.generators.base_config import Betas, Compute, TrainedConfig
 from equigrid.generators.common.digests import sha256
 from equigrid.generators.edm.layout import Layout, layout, parameters
 from equigrid.payloads import Frozen
@@ -208,7 +208,7 @@ class Sampler(Frozen):
         return 2 * self.steps - 1
 
 
-class EDMConfig(GeneratorConfig):
+class EDMConfig(TrainedConfig):
     """A class-conditional EDM generator: trained on the base subset, or with weights from a
     file.
     """
@@ -228,9 +228,10 @@ class EDMConfig(GeneratorConfig):
 
     @model_validator(mode="after")
     def _setting_fits(self) -> "EDMConfig":
-        if self.weights is None and self.setting == "open":
+        if self.weights is None and self.setting == "open" and not self.learns_from_outside:
             raise ValueError(
-                "setting 'open' needs 'weights': an EDM trained here sees the base subset only"
+                "setting 'open' needs 'weights', or trained_on: outside: an EDM trained here sees "
+                "the base subset only"
             )
         return self
 

@@ -26,7 +26,7 @@ class GridPlan:
     >>> import equigrid as eg
     >>> plan = eg.plan("digits", store="new-store")
     >>> plan.outline["cells"], plan.todo["trial"]
-    (180, 165)
+    (198, 182)
     """
 
     def __init__(self, plan: Plan, outline: dict[str, Any], lines: list[Line]) -> None:

@@ -74,7 +74,7 @@ def plan(grid: Grid, store: str | Path | None = None) -> GridPlan:
     >>> import equigrid as eg
     >>> plan = eg.plan("digits", store="new-store")
     >>> plan.todo["generator"]
-    6
+    10
     """
     loaded, opened = load(grid), Store(_place(store))
     the_plan = planner.plan(resolve(loaded, opened))

@@ -16,6 +16,7 @@ from equigrid.generators.common import pools
 from equigrid.generators.common.rng import permutation, seed_of
 
 HELD_OUT_SEED = seed_of(0, "held out")
+OUTSIDE_SEED = seed_of(0, "outside")
 
 
 def subset_counts(counts: ArrayLike, n: int) -> np.ndarray:
@@ -67,28 +68,49 @@ def held_out(labels: np.ndarray, n: int, repeated: Sequence[int] = ()) -> np.nda
     return np.sort(different[order(labels[different], HELD_OUT_SEED)[:n]])
 
 
+def outside(
+    labels: np.ndarray, n: int, *, held_out: int = 0, repeated: Sequence[int] = ()
+) -> np.ndarray:
+    """Indices of the n images kept apart as other people's data, ascending: (n,) int64, the same
+    for every subset seed; outside(n) lies in outside(n+1). No subset that is told of them, and not
+    the validation, has one. held_out, repeated: as in `subset`. Raises ValueError if none are left.
+    """
+    rest = _without(len(labels), _held_out_and_copies(labels, held_out, repeated))
+    if not 0 <= n < len(rest):
+        raise ValueError(
+            f"{n} images kept apart: there are {len(rest)}, and some must be left to train on"
+        )
+    return np.sort(rest[order(labels[rest], OUTSIDE_SEED)[:n]])
+
+
 def subset(
     labels: np.ndarray,
     n: int,
     seed: int,
     *,
     held_out: int = 0,
+    kept_apart: int = 0,
     classes: Sequence[int] | None = None,
     repeated: Sequence[int] = (),
 ) -> np.ndarray:
     """Indices of the subset of n images, ascending: (n,) int64. Equal sets are equal arrays.
 
-    held_out: so many images are kept for validation; no subset has one of them. classes: of these
-    labels alone. repeated: images that are copies of others: no subset has one, so that none is in
-    a base and among what is added to it, but the whole set, without any held out, which has all.
+    held_out: so many images are kept for validation; no subset has one of them. kept_apart: nor one
+    of so many that are `outside`. classes: of these labels alone. repeated: images that are copies
+    of others: no subset has one, so that none is in a base and among what is added to it, but the
+    whole set, without any held out or kept apart, which has all.
     """
     every = _of(labels, np.arange(len(labels)), classes)
-    if n == len(every) and not held_out:
+    if n == len(every) and not held_out and not kept_apart:
         return every
     left_out = _held_out_and_copies(labels, held_out, repeated)
+    if kept_apart:
+        others = outside(labels, kept_apart, held_out=held_out, repeated=repeated)
+        left_out = np.concatenate([left_out, others])
     rest = _of(labels, _without(len(labels), left_out), classes)
     if not 0 <= n <= len(rest):
         besides = f" besides {held_out} held out" if held_out else ""
+        besides += f" besides {kept_apart} kept apart" if kept_apart else ""
         besides += f" that differ ({len(every):,} with copies)" if len(repeated) else ""
         raise ValueError(f"a subset of {n} images: the dataset has {len(rest)}{besides}")
     return np.sort(rest[order(labels[rest], seed)[:n]])

@@ -67,7 +67,8 @@ def _facts(export: Export) -> dict[str, Any]:
         "setting": export.plan.resolved.generators[export.pool.generator].config.setting,
         "dataset": export.plan.resolved.source.name,
         "fingerprint": training.dataset,
-        "training_images": subset and subset.n,
+        "training_images": training.n_images,
+        "kept_apart": training.outside is not None,
         "subset_seed": subset and subset.subset_seed,
         "generator_seed": training.seed,
         "balance": export.plan.resolved.generators[export.pool.generator].config.balance,
@@ -80,7 +81,12 @@ def _text(export: Export) -> str:
     facts, shape = _facts(export), export.plan.resolved.shape
     assert shape is not None, "a plan with pools has a shape"
     source = f"{facts['dataset']} (fingerprint `{facts['fingerprint']}`)"
-    if facts["training_images"] is None:
+    if facts["kept_apart"]:
+        learned = (
+            f"trained from scratch on {facts['training_images']:,} real images of {source}, which "
+            "no base of its grid has"
+        )
+    elif facts["training_images"] is None:
         learned = f"an open-set generator, which may know other images, for the classes of {source}"
     else:
         seed = facts["subset_seed"]

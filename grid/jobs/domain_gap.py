@@ -79,7 +79,6 @@ def _payload(
         recipe = recipes.resolve(grid.domain_recipe, **sizes, classifier=classifier)
     except ValueError as error:
         raise UserError(f"domain_gap.recipe: {error}") from error
-    grid.check_streamed(recipe, 2 * n, "domain_gap.recipe", patch_px)
     stream = grid.stream(2 * n, patch_px)
     other = "domain_gap fewer images"
     grid.check_streamed(recipe, stream, 2 * n, "domain_gap.recipe", other)

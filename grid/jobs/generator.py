@@ -1,4 +1,4 @@
-"""Training a generator on its base subset."""
+"""Training a generator on its base subset, or on images kept apart from every base."""
 
 import io
 import json
@@ -17,8 +17,8 @@ from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import REVISIONS, canonical_json, seed_of
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
-from equigrid.grid.jobs.job import HOW, Job, Payload, Subset
-from equigrid.grid.jobs.kind import NOTHING, TRAIN, Alike, Cost, Finished, JobKind, Took
+from equigrid.grid.jobs.job import HOW, Job, Outside, Payload, Subset
+from equigrid.grid.jobs.kind import NOTHING, TRAIN, VAL, Alike, Cost, Finished, JobKind, Reads, Took
 from equigrid.grid.jobs.provenance import (
     device_name,
     device_of,
@@ -46,8 +46,9 @@ MOST_LOOK_S, FIRST_LOOK_S = 20.0, 0.1  # a look takes; the first is expected to 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorPayload(Payload):
     """dataset: the fingerprint. subset: what it learns from; None for an open-set generator, which
-    brings its own knowledge. config: what of the configuration determines the training. mapping:
-    the whole of it, as a spec writes it. name: in the spec, of the first that shares the training.
+    brings its own knowledge, or learns from images kept apart: `outside`. config: what of the
+    configuration determines the training. mapping: the whole of it, as a spec writes it. name: in
+    the spec, of the first that shares the training.
     """
 
     dataset: str
@@ -56,6 +57,13 @@ class GeneratorPayload(Payload):
     seed: int
     mapping: Mapping[str, Any] = field(metadata=HOW)
     name: str = field(metadata=HOW)
+    outside: Outside | None = None
+
+    @property
+    def n_images(self) -> int | None:
+        """Images that it learns from; None for a generator that brings its own knowledge."""
+        learned = self.subset or self.outside
+        return learned.n if learned else None
 
 
 def train(store: Store, request: Request[GeneratorPayload]) -> dict:
@@ -132,13 +140,13 @@ def _loop(config: dict) -> dict:
 
 
 def _images(request: Request) -> tuple[np.ndarray, np.ndarray]:
-    """The base subset; nothing for an open-set generator, which brings its own knowledge."""
-    subset = request.payload.subset
-    if subset is None:
+    """What it learns from; nothing for a generator that brings its own knowledge."""
+    payload = request.payload
+    wanted = inputs.learned_parts(request, payload.subset, payload.outside)
+    if wanted is None:
         return np.empty((0, *request.image_shape), np.uint8), np.empty(0, np.int64)
-    return inputs.gathered(
-        request, inputs.parts(request.train, inputs.real_indices(request, subset))
-    )
+    own = payload.outside is not None and payload.outside.own
+    return inputs.gathered(request, wanted, own_outside=own)
 
 
 def _write_log(store: Store, request: Request, log: list[dict]) -> None:
@@ -278,8 +286,7 @@ def _cost_facts(mapping: str, shape: Shape, n_images: int | None) -> dict[str, A
 
 
 def _work(payload: GeneratorPayload, shape: Shape) -> float:
-    n_images = payload.subset.n if payload.subset else None
-    return cost_facts(payload.mapping, shape, n_images).get("training_steps", 1)
+    return cost_facts(payload.mapping, shape, payload.n_images).get("training_steps", 1)
 
 
 def _finished(
@@ -293,6 +300,12 @@ def _finished(
             yield alike(job.payload.mapping), took
 
 
+def _reads(payload: GeneratorPayload) -> Reads:
+    if payload.outside is not None and payload.outside.own:
+        return VAL
+    return NOTHING if payload.n_images is None else TRAIN
+
+
 KIND = JobKind(
     name="generator",
     payload=GeneratorPayload,
@@ -301,7 +314,7 @@ KIND = JobKind(
     plural="generators",
     outputs=GENERATORS,
     record=documents.GeneratorRecord,
-    reads=lambda payload: TRAIN if payload.subset else NOTHING,
+    reads=_reads,
     many_devices=True,
     cost=Cost(
         finished=_finished,

@@ -1,7 +1,7 @@
 """What a grid is, for whatever plans a job of it: sizes, subsets, recipes, all without a store."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from equigrid.generators.common import pools
 from equigrid.grid.datasets import subsets
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.errors import UserError
-from equigrid.grid.jobs.job import Stream, Subset
+from equigrid.grid.jobs.job import Outside, Stream, Subset
 from equigrid.grid.spec import GridSpec
 
 # A trial's images up to here lie on the device whole; more of them are streamed.
@@ -29,6 +29,7 @@ class GridFacts:
     name; `recipe` is the name of the grid's own. repeated: training images of each class that are
     copies of others, if there are any. grouped: whether images of one group stay together.
     zero_shot, quality: what was recorded of these parts; None asks the files that the spec names.
+    twice: images that two splits have, by pair, such as train_test.
     """
 
     spec: GridSpec
@@ -43,6 +44,7 @@ class GridFacts:
     grouped: bool = False
     zero_shot: Mapping[str, Any] | None = None
     quality: Mapping[str, Any] | None = None
+    twice: Mapping[str, int] = field(default_factory=dict)
 
     def zero_shot_payload(self) -> Mapping[str, Any] | None:
         """What of `zero_shot` determines a trial; None where the spec has none."""
@@ -74,9 +76,7 @@ class GridFacts:
         """Different real images of each class that may be trained on, where there are any of the
         class.
         """
-        return subsets.counts_left(
-            self._of_seen(self.shape.train_counts) - self._copies, self.held_out
-        )
+        return subsets.counts_left(self._not_held_out, self.kept_apart)
 
     @cached_property
     def n_different(self) -> int:
@@ -88,7 +88,8 @@ class GridFacts:
         """Real images that may be trained on: only the whole set has those that are copies of
         others.
         """
-        return self.n_different + (0 if self.held_out else int(np.sum(self._copies)))
+        left_out = self.held_out or self.kept_apart
+        return self.n_different + (0 if left_out else int(np.sum(self._copies)))
 
     def check_different(self, n: int, where: str) -> None:
         """Raises UserError for a number of images that only copies would fill."""
@@ -118,6 +119,84 @@ class GridFacts:
             raise UserError(f"validation.images: {what}; {right}")
         return wanted.images
 
+    @property
+    def _own_validation(self) -> bool:
+        """Whether the validation split that the dataset brings is looked at."""
+        return self.spec.validation is not None and self.spec.validation.images == "own"
+
+    @cached_property
+    def _not_held_out(self) -> np.ndarray:
+        """Different images of each class that may be trained on, or kept apart."""
+        different = self._of_seen(self.shape.train_counts) - self._copies
+        return subsets.counts_left(different, self.held_out)
+
+    @cached_property
+    def kept_apart(self) -> int:
+        """Images of the training set that stand in for other people's data. Raises UserError where
+        they would overlap with what they are kept apart from, or too few would be left.
+        """
+        wanted = self.spec.outside
+        if wanted is None:
+            return 0
+        if wanted.images == "own":
+            self._check_own_outside()
+            return 0
+        n, counts = wanted.images, self._not_held_out
+        if self.grouped:
+            right = "set val: 0.3 in dataset, and write outside: {images: own}"
+            what = f"{n:,} images would tear groups of {self.source} apart"
+            raise UserError(f"outside.images: {what}; {right}")
+        self._refuse_twice("train_test", *(["train_val"] if self._own_validation else []))
+        if n >= (every := int(counts.sum())):
+            of = f"of the {every:,} training images of {self.source}"
+            raise UserError(f"outside.images: {n:,} {of}; leave some for the bases")
+        chosen = subsets.subset_counts(counts, n)
+        for side, what in ((chosen, "have no image"), (counts - chosen, "leave no image")):
+            if not side.all():
+                name = self.shape.classes[int(side.argmin())]
+                right = "each class needs images on both sides"
+                raise UserError(f"outside.images: {n:,} {what} of class {name!r}; {right}")
+        return n
+
+    def _check_own_outside(self) -> None:
+        """Raises UserError where the dataset's own validation split cannot be kept apart."""
+        if self._own_validation:
+            right = "write a number for one of them"
+            raise UserError(f"outside.images: own is what validation.images: own looks at; {right}")
+        if not self.shape.n_val:
+            right = "has no validation split of its own; write a number"
+            raise UserError(f"outside.images: {self.source} {right}")
+        if not all(self.shape.val_counts):
+            name = self.shape.classes[self.shape.val_counts.index(0)]
+            what = f"the validation split of {self.source} has no image of class {name!r}"
+            raise UserError(f"outside.images: {what}; write a number")
+        self._refuse_twice("train_val", "val_test")
+
+    def _refuse_twice(self, *pairs: str) -> None:
+        """Raises UserError where two splits, which are to be kept apart, have images in common."""
+        for pair in pairs:
+            if n := self.twice.get(pair, 0):
+                one, other = pair.split("_")
+                what = f"{n:,} {other} images of {self.source} are in {one} too, pixel by pixel"
+                right = "set duplicates: drop in dataset"
+                raise UserError(f"outside.images: {what}, and could be on both sides; {right}")
+
+    @cached_property
+    def outside(self) -> Outside:
+        """The images kept apart. Raises UserError where there are none."""
+        wanted = self.spec.outside
+        if wanted is None:
+            right = "write outside: {images: 600}, or as many as the bases can spare"
+            raise UserError(f"trained_on: outside: the grid keeps no images apart; {right}")
+        if self.kept_apart:
+            return Outside(n=self.kept_apart, held_out=self.held_out)
+        return Outside(n=self.shape.n_val, own=True)
+
+    @property
+    def but_kept_apart(self) -> str:
+        """For messages: how many images no base can have, where there are some."""
+        return f" ({self.kept_apart:,} more are kept apart)" if self.kept_apart else ""
+
     @cached_property
     def _copies(self) -> np.ndarray | int:
         """Of each class that may be trained on, the images that are copies of others."""
@@ -134,7 +213,11 @@ class GridFacts:
         """
         one_order = not 0 < n < self.n_train
         return Subset(
-            n=n, subset_seed=None if one_order else seed, held_out=self.held_out, classes=self.seen
+            n=n,
+            subset_seed=None if one_order else seed,
+            held_out=self.held_out,
+            classes=self.seen,
+            kept_apart=self.kept_apart,
         )
 
     def drawn(self, n: int) -> int:
@@ -152,19 +235,9 @@ class GridFacts:
         """A recipe at a size. Raises UserError."""
         sizes = {"n_base": n_base, "n_total": n_total, "n_dataset": self.n_train}
         try:
-            resolved = recipes.resolve(self.recipes[name], **sizes, classifier=classifier)
+            return recipes.resolve(self.recipes[name], **sizes, classifier=classifier)
         except ValueError as error:
             raise UserError(f"recipe {name}: {error}") from error
-        self.check_streamed(resolved, n_total, f"recipe {name}")
-        return resolved
-
-    def check_streamed(
-        self, recipe: ResolvedRecipe, n_total: int, where: str, patch_px: int | None = None
-    ) -> None:
-        """Raises UserError for a recipe that so many images of this size cannot be trained by."""
-        if recipe.class_weights != "none" and self.stream(n_total, patch_px):
-            what = f"{n_total:,} images of this size are streamed, and not counted by class"
-            raise UserError(f"{where}: class_weights: {what}; leave it out, or add fewer images")
 
     def stream(self, n_total: int, patch_px: int | None = None) -> Stream | None:
         """How so many images are read where they are too large for a device; None where they are
@@ -183,9 +256,13 @@ class GridFacts:
     def check_streamed(
         recipe: ResolvedRecipe, stream: Stream | None, n_total: int, where: str, other: str
     ) -> None:
-        """Raises UserError for a recipe that leaves its normalisation to be measured, of images
-        that nobody sees before the training. other: what else would do.
+        """Raises UserError for a recipe that leaves its normalisation to be measured, or its
+        classes to be counted, of images that nobody sees before the training. other: what else
+        would do.
         """
+        if stream and recipe.class_weights != "none":
+            what = f"{n_total:,} images of this size are streamed, and not counted by class"
+            raise UserError(f"{where}: class_weights: {what}; leave it out, or {other}")
         if stream and recipe.normalisation is None:
             right = f"give the recipe a normalisation (mean and std), or {other}"
             text = f"{n_total:,} images are streamed, and so are not measured; {right}"

@@ -13,7 +13,7 @@ import numpy as np
 from equigrid.generators.common import pools
 from equigrid.grid.datasets import subsets
 from equigrid.grid.ids import seed_of
-from equigrid.grid.jobs.job import Stream, Subset, Synthetic
+from equigrid.grid.jobs.job import Outside, Stream, Subset, Synthetic
 from equigrid.grid.jobs.request import Images, Request
 from equigrid.grid.store.layout import split_of
 
@@ -78,6 +78,26 @@ def held_out_indices(request: Request, n: int) -> np.ndarray:
     return subsets.held_out(labels(request), n, request.repeated)
 
 
+def outside_indices(request: Request, kept: Outside) -> np.ndarray:
+    """Indices of the images kept apart in the training set, ascending."""
+    return subsets.outside(
+        labels(request), kept.n, held_out=kept.held_out, repeated=request.repeated
+    )
+
+
+def learned_parts(
+    request: Request, subset: Subset | None, outside: Outside | None
+) -> "list[Part] | None":
+    """The real images that a generator learns from: of its base, or kept apart; None for one that
+    brings its own knowledge.
+    """
+    if outside is not None and outside.own:
+        return whole(request.val)
+    if outside is not None:
+        return parts(request.train, outside_indices(request, outside))
+    return None if subset is None else parts(request.train, real_indices(request, subset))
+
+
 def indices_of(request: Request, syn: Synthetic, classes: Sequence[int]) -> np.ndarray:
     """Numbers of a pool's first n images of these classes: every pool's labels follow from its id.
 
@@ -97,6 +117,7 @@ def _subset(request: Request, chosen: Subset) -> np.ndarray:
         chosen.n,
         chosen.subset_seed or 0,
         held_out=chosen.held_out,
+        kept_apart=chosen.kept_apart,
         classes=chosen.classes,
         repeated=request.repeated,
     )
@@ -160,26 +181,31 @@ def fetchers(wanted: list[Part]) -> list[tuple[Callable, np.ndarray]]:
     return [(partial(_fetch_training, handle), rows) for handle, rows in wanted]
 
 
-def _fetch_training(handle: Any) -> tuple[np.ndarray, np.ndarray]:
-    return _pixels(fetch([handle])[0], training=True)
+def _fetch_training(handle: Any, own_outside: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    return _pixels(fetch([handle])[0], training=True, own_outside=own_outside)
 
 
-def _pixels(value: dict, training: bool) -> tuple[np.ndarray, np.ndarray]:
-    if training and split_of(value["name"]) in ("test", "val"):
+def _pixels(
+    value: dict, training: bool, own_outside: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    held_back = ("test",) if own_outside else ("test", "val")
+    if training and split_of(value["name"]) in held_back:
         raise Leak(f"{value['name']} is held back for evaluation: nothing may learn from it")
     return value["images"], value["labels"]
 
 
-def gathered(request: Request, wanted: list[Part]) -> tuple[np.ndarray, np.ndarray]:
+def gathered(
+    request: Request, wanted: list[Part], *, own_outside: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, H, W, C) uint8 and labels (n,) int64 to train on; large sets lie in a file of the
-    local disk.
+    local disk. own_outside: the validation split is no validation, but kept apart to train on.
     """
     n = sum(len(rows) for _, rows in wanted)
     images = _room((n, *request.image_shape))
     found = np.empty(n, np.int64)
     start = 0
     for handle, rows in wanted:  # one by one: a set larger than memory passes through
-        pixels, classes = _fetch_training(handle)
+        pixels, classes = _fetch_training(handle, own_outside)
         stop = start + len(rows)
         images[start:stop], found[start:stop] = pixels[rows], classes[rows]
         start = stop

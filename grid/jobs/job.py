@@ -56,13 +56,26 @@ class Job:
 class Subset(Identified):
     """Real images: the first n in the order that `subset_seed` gives (None: of all or no images,
     where there is but one order). held_out: images that validation keeps. classes: the labels that
-    it is of, where not of all.
+    it is of, where not of all. kept_apart: images that are `Outside`.
     """
 
     n: int
     subset_seed: int | None
     held_out: int = 0
     classes: tuple[int, ...] | None = None
+    kept_apart: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outside(Identified):
+    """Real images that stand in for other people's data: no base, addition, validation or test has
+    one. The first n training images in an order of their own, of those that validation does not
+    keep (`held_out`); own: the dataset's own validation split, which then is all of them.
+    """
+
+    n: int
+    held_out: int = 0
+    own: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

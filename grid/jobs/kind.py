@@ -24,6 +24,7 @@ PART_BYTES = 16_000  # a JSON file, or a result's part before compaction
 Reads = frozenset[str]
 NOTHING: Reads = frozenset()
 TRAIN: Reads = frozenset({"train"})
+VAL: Reads = frozenset({"val"})
 POOL_AND_TRAIN: Reads = frozenset({"train", "syn"})
 
 

@@ -12,8 +12,8 @@ from equigrid.grid.errors import DocumentError
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import inputs, reference_classifier, shard, weights
 from equigrid.grid.jobs.grid_facts import GridFacts
-from equigrid.grid.jobs.job import HOW, Job, Payload, Subset, Synthetic
-from equigrid.grid.jobs.kind import JobKind
+from equigrid.grid.jobs.job import HOW, Job, Outside, Payload, Subset, Synthetic
+from equigrid.grid.jobs.kind import NOTHING, POOL_AND_TRAIN, VAL, JobKind, Reads
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class QualityPayload(Payload):
-    """dataset: the fingerprint. subset: what the pool's generator learned from; None for an
-    open-set one. reference: the id of the grid's own classifier, if its features are wanted.
-    config: what of the spec's `quality` determines the row. networks: where they come from.
+    """dataset: the fingerprint. subset, outside: what the pool's generator learned from; None for
+    one that brings its own knowledge. reference: the id of the grid's own classifier, if its
+    features are wanted. config: what of the spec's `quality` determines the row. networks: where
+    they come from.
     """
 
     dataset: str
@@ -38,6 +39,7 @@ class QualityPayload(Payload):
     reference: str | None
     config: Mapping[str, Any]
     networks: Mapping[str, bool | str] = field(metadata=HOW)
+    outside: Outside | None = None
 
 
 def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
@@ -57,6 +59,7 @@ def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
         reference=before[0].id if quality.features else None,
         config=config,
         networks=networks,
+        outside=pool.training.payload.outside,
     )
     yield from before
     yield KIND.job(payload, [grid.ingest, *(job.id for job in before)], pool.where)
@@ -71,9 +74,9 @@ def measure(store: Store, request: Request[QualityPayload]) -> dict:
     payload, device = request.payload, device_of(request)
     clock = time.perf_counter()
     pool, every = inputs.whole(request.syn, payload.syn.n), inputs.whole(request.train)
-    base = every  # an open-set generator's own training images are not at hand
-    if payload.subset is not None:
-        base = inputs.parts(request.train, inputs.real_indices(request, payload.subset))
+    base = inputs.learned_parts(request, payload.subset, payload.outside)
+    if base is None:
+        base = every  # the training images of a generator from elsewhere are not at hand
     features = _features(store, request, device)
     networks = measuring.load_networks(**payload.networks, features=features, device=device)
     neighbours = payload.config["neighbours"]
@@ -162,6 +165,11 @@ def _features(store: Store, request: Request, device: str) -> "Features | None":
     )
 
 
+def _reads(payload: QualityPayload) -> Reads:
+    own = payload.outside is not None and payload.outside.own
+    return POOL_AND_TRAIN | (VAL if own else NOTHING)
+
+
 KIND = JobKind(
     name="quality",
     payload=QualityPayload,
@@ -171,6 +179,7 @@ KIND = JobKind(
     outputs=QUALITY,
     record=documents.QualityRecord,
     wanted=True,
+    reads=_reads,
     plan=planned,
     kept=True,
 )

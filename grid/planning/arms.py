@@ -141,6 +141,7 @@ def _base_size(size: int | Literal["all"], where: str, grid: GridFacts) -> int:
     if n > grid.n_train:
         right = f"use at most {grid.n_train:,}, or all"
         what = f"{n:,} is more than the {grid.n_train:,} training images of {name}"
+        what += grid.but_kept_apart
         raise UserError(f"{where}.n_base: {what}; {right}")
     grid.check_different(n, f"{where}.n_base")
     if n and not counts.all():
@@ -160,7 +161,7 @@ def _real(amount: Amount, n: int, nominal: int, where: str, grid: GridFacts) -> 
     if count > left:
         what = f"{amount} × {nominal:,} = {count:,}" if amount.images is None else f"{count:,}"
         more = "more" if grid.n_different == grid.n_train else "more that differ"
-        right = f"{grid.source} has {left:,} {more}: write all for those"
+        right = f"{grid.source} has {left:,} {more}{grid.but_kept_apart}: write all for those"
         raise UserError(f"{where}: {what} real images to add to {n:,}; {right}")
     return count
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.grid.datasets.catalogue import Dataset
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import content_id
@@ -19,7 +20,7 @@ from equigrid.grid.jobs import generator, ingest, shard, trial
 from equigrid.grid.jobs.generator import GeneratorPayload
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.ingest import IngestPayload
-from equigrid.grid.jobs.job import Job, Subset, Synthetic
+from equigrid.grid.jobs.job import Job, Outside, Subset, Synthetic
 from equigrid.grid.jobs.kinds import KINDS, rank
 from equigrid.grid.jobs.pool import PlannedPool, Pool, PoolIdentity
 from equigrid.grid.jobs.trial import Copies, TrialPayload
@@ -78,6 +79,7 @@ def _facts(resolved: Resolved, shape: Shape, ingest_id: str) -> GridFacts:
         quality=resolved.quality,
         repeated=dataset.repeated_counts if dataset and dataset.repeated else (),
         grouped=resolved.source.grouped or bool(dataset and dataset.grouped),
+        twice=_twice(dataset) if dataset else {},
     )
 
 
@@ -92,6 +94,10 @@ def _check_cells(grid: GridFacts, arms: list[Arm]) -> None:
     if n > MOST_CELLS:
         what = f"{n:,} cells: every arm, under every seed, with every classifier"
         raise UserError(f"blocks: {what}; {MOST_CELLS:,} of a grid are the most")
+
+
+def _twice(dataset: Dataset) -> dict[str, int]:
+    return {pair: n for pair, n in dataset.duplicates.items() if "_" in pair}
 
 
 # Arms to jobs -------------------------------------------------------------------------------------
@@ -207,6 +213,7 @@ def _pools(
 def _pool(
     grid: GridFacts, arm: Arm, choice: GeneratorChoice, subset: Subset, seed: int
 ) -> PlannedPool:
+    outside = _outside(grid, choice)
     training = generator.KIND.job(
         GeneratorPayload(
             dataset=grid.dataset,
@@ -215,9 +222,10 @@ def _pool(
             seed=seed,
             mapping=choice.mapping,
             name=choice.name,
+            outside=outside,
         ),
         [grid.ingest],
-        grid.where(arm.n_base),
+        f"{grid.source}:outside" if outside else grid.where(arm.n_base),
     )
     shares = choice.shares(grid.shape, grid.repeated)
     identity = PoolIdentity(
@@ -236,6 +244,16 @@ def _pool(
         n_used=grid.drawn(arm.n_syn),
         shares=shares,
     )
+
+
+def _outside(grid: GridFacts, choice: GeneratorChoice) -> Outside | None:
+    """The images kept apart, for a generator that learns from them."""
+    if not choice.config.learns_from_outside:
+        return None
+    try:
+        return grid.outside
+    except UserError as error:
+        raise UserError(f"generators.{choice.name}.{error}") from error
 
 
 def _of_pools(grid: GridFacts, used: Iterable[PlannedPool]) -> Iterator[Job]:

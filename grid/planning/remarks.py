@@ -10,12 +10,24 @@ def remarks(resolved: Resolved) -> list[str]:
     told = dataset.told if dataset else resolved.source.told
     lines = [f"{resolved.source.name}: {line}" for line in told]
     lines += [f"warning: {line}" for line in (dataset.warnings if dataset else ())]
+    lines += _unused_outside(resolved)
     for name, choice in resolved.generators.items():
         if choice.recorded is None:  # else its files may be gone
             lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]
         if cost := _cost_of_defaults(resolved, name):
             lines.append(cost)
     return lines
+
+
+def _unused_outside(resolved: Resolved) -> list[str]:
+    """A line where images are kept apart that no generator is trained on."""
+    choices = resolved.generators.values()
+    if resolved.spec.outside is None or any(one.config.learns_from_outside for one in choices):
+        return []
+    return [
+        "warning: outside: images are kept apart, and no generator is trained on them; write "
+        "trained_on: outside in one of generators"
+    ]
 
 
 def _cost_of_defaults(resolved: Resolved, name: str) -> str | None:

@@ -248,6 +248,7 @@ def _generator_row(choice: GeneratorChoice) -> dict:
     sampler = config.get("sampler", {})
     return {
         "generator": choice.name, "kind": config["kind"], "setting": config["setting"],
+        "trained on": "images kept apart" if choice.config.learns_from_outside else None,
         "model": config.get("pipeline"),
         **{name.replace("_", " "): sampler.get(name) for name in _SAMPLER},
         "prompt": config.get("prompt") or _captions(config.get("captions")),

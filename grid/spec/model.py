@@ -181,6 +181,18 @@ class Validation(Frozen):
     """How often a training is measured on them."""
 
 
+class Outside(Frozen):
+    """Real images that are kept apart from every base, addition, validation and
+    test, as a stand-in for other people's data: the open set in small.
+    """
+
+    images: Annotated[int, Field(ge=1, strict=True)] | Literal["own"]
+    """So many of the training set, in proportion to the classes, the same for every seed; or `own`:
+    the validation split that the dataset brings, such as one made by `val` and `group`, which keeps
+    groups whole. A generator with `trained_on: outside` learns from them, and from them alone.
+    """
+
+
 class DomainGap(Frozen):
     """A classifier that tells real images from synthetic ones, for every pool."""
 
@@ -235,6 +247,8 @@ class GridSpec(Frozen):
     """What a trial draws: initial weights, order, augmentation."""
     validation: Validation | None = None
     """Images to select by, which no training sees."""
+    outside: Outside | None = None
+    """Images that no training but that of `trained_on: outside` generators sees."""
     quality: Annotated[QualityConfig | None, BeforeValidator(_off_is_none)] = QualityConfig()
     """What is measured of every pool; `off` for nothing."""
     domain_gap: DomainGap | None = None
@@ -305,11 +319,11 @@ class GridSpec(Frozen):
     @model_validator(mode="after")
     def _zero_shot_arms(self) -> Self:
         for i, block in enumerate(self.blocks if self.zero_shot else ()):
-            if block.real or block.copies or block.mixes or self.validation:
-                what = "validation" if self.validation else f"blocks.{i}"
+            apart = "validation" if self.validation else "outside" if self.outside else None
+            if block.real or block.copies or block.mixes or apart:
                 raise ValueError(
-                    f"{what}: zero_shot is of synthetic images alone; leave out real, "
-                    "copies, mixes, validation"
+                    f"{apart or f'blocks.{i}'}: zero_shot is of synthetic images alone; leave out "
+                    "real, copies, mixes, validation, outside"
                 )
         return self
 

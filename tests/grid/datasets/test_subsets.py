@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from equigrid.generators.balance import apportioned
 from equigrid.generators.common import pools
@@ -94,3 +96,55 @@ def test_smallest_complete_subset(imbalanced):
 def test_too_many_images():
     with pytest.raises(ValueError, match="a subset of 5 images: the dataset has 4"):
         subsets.subset(np.zeros(4, dtype=int), 5, 0)
+
+
+@given(
+    counts=st.lists(st.integers(1, 30), min_size=2, max_size=5),
+    data=st.data(),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=150, deadline=None)
+def test_what_is_kept_apart_meets_nothing_else(counts, data, seed):
+    """Base with additions, validation and `outside` never share an image, nor a copy of one, at any
+    sizes; each is nested in the next larger; together they may be all that there is.
+    """
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
+    n = len(labels)
+    # The picture that each image shows: an image of a later place may be a copy of an earlier one.
+    shows = np.arange(n)
+    for place in range(1, n):
+        if data.draw(st.integers(0, 9)) == 0:
+            shows[place] = shows[data.draw(st.integers(0, place - 1))]
+    repeated = np.setdiff1d(np.arange(n), np.unique(shows, return_index=True)[1])
+    different = n - len(repeated)
+    held = data.draw(st.integers(0, max(0, different - 2)))
+    kept = data.draw(st.integers(0, different - held - 1))
+    size = data.draw(st.integers(0, different - held - kept))
+    options = {"held_out": held, "repeated": repeated}
+    sides = {
+        "outside": subsets.outside(labels, kept, **options),
+        "validation": subsets.held_out(labels, held, repeated),
+        "base": subsets.subset(labels, size, seed, kept_apart=kept, **options),
+    }
+    if held or kept:  # else the whole set, which has its copies, is no mistake
+        shown = np.concatenate([shows[rows] for rows in sides.values()])
+        assert len(np.unique(shown)) == len(shown) == held + kept + size
+    if kept:
+        smaller = subsets.outside(labels, kept - 1, **options)
+        assert np.isin(smaller, sides["outside"]).all()
+    if size and size < different - held - kept:
+        larger = subsets.subset(labels, size + 1, seed, kept_apart=kept, **options)
+        assert np.isin(sides["base"], larger).all()
+    other = subsets.outside(labels, kept, **options)  # it knows of no subset seed
+    assert (other == sides["outside"]).all()
+
+
+def test_kept_apart_in_proportion_and_not_all(imbalanced):
+    kept = subsets.outside(imbalanced, 500)
+    share = np.bincount(imbalanced[kept], minlength=6) / 500
+    assert np.abs(share - np.bincount(imbalanced) / len(imbalanced)).max() < 0.005
+    assert set(kept) != set(subsets.held_out(imbalanced, 500))
+    with pytest.raises(ValueError, match="2003 images kept apart: there are 2003"):
+        subsets.outside(imbalanced, 2003)
+    with pytest.raises(ValueError, match="a subset of 1504 images: .* besides 500 kept apart"):
+        subsets.subset(imbalanced, 1504, 0, kept_apart=500)

@@ -90,6 +90,8 @@ def test_unseen_classes_are_learnt_from_the_pool_alone(planned, request_of, spec
 def test_what_makes_no_sense_is_refused(planned, spec):
     with pytest.raises(UserError, match="a closed-set generator has not seen the unseen classes"):
         planned({**spec, "generators": {"made": {"kind": "edm", "preset": "digits"}}})
+    with pytest.raises(UserError, match="outside: zero_shot is of synthetic images alone"):
+        planned({**spec, "outside": {"images": 100}})
     with pytest.raises(UserError, match="blocks.0: zero_shot is of synthetic images alone"):
         planned({**spec, "blocks": [{"n_base": 200, "real": 1}]})
     with pytest.raises(UserError, match="class name '0' says nothing to a text encoder"):

@@ -80,7 +80,10 @@ def _grow(path: Path) -> list[str]:
         return []
     for node in ast.walk(ast.parse(path.read_text())):
         bases = {ast.unparse(base).split(".")[-1] for base in getattr(node, "bases", ())}
-        if bases & {"Frozen", "GeneratorConfig", "Settings"} and node.name != "Settings":
+        if (
+            bases & {"Frozen", "GeneratorConfig", "TrainedConfig", "Settings"}
+            and node.name != "Settings"
+        ):
             found.append((node.body[0].end_lineno, node.name))
     for line, _ in sorted(found, reverse=True):
         lines.insert(line, f"    {LATER}")

@@ -24,6 +24,7 @@ RECIPES = {"cifar10": "paper/cifar10", "bloodmnist": "paper/bloodmnist"}
 # at which the EDM's levels attend (16 of 32 as published), or the side of the DiT's latents.
 NETWORKS = {
     "digits": {("edm", 8, ())},
+    "pneumoniamnist-2cores": {("edm", 28, ())},
     **dict.fromkeys(("cifar10", "cifar10-table6", "bloodmnist"), {("edm", 32, (16,))}),
     "imagenet100": {("dit", 256, 32)},
     "cifar10-2cores": {("edm", 32, ()), ("dit", 32, 8)},

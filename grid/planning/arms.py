@@ -61,7 +61,7 @@ def arms_of(resolved: Resolved, grid: GridFacts) -> list[Arm]:
 def _arms(block: Block, number: int, resolved: Resolved, grid: GridFacts) -> Iterator[Arm]:
     where = f"blocks.{number}"
     spec = resolved.spec
-    recipe = recipe_name(block.recipe, f"custom {number}") if block.recipe else resolved.recipe_name
+    recipe = recipe_name(block.recipe) if block.recipe else resolved.recipe_name
     own = (
         recipe,
         Seeds(

@@ -28,6 +28,7 @@ from equigrid.grid.jobs.provenance import (
 )
 from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.jobs.weights import digest
 from equigrid.grid.jobs.weights import write as write_weights
 from equigrid.grid.store import Store
@@ -90,9 +91,13 @@ def _loop(config: dict) -> dict:
     device, generator = device_of(request), registry.config(dict(request.payload.mapping))
     reset_peak(device)
     images, labels = _images(request)
+    height, width, channels = request.image_shape
+    cost = generator.cost_facts(height, width, channels, request.classes, len(labels))
     checkpoints = Checkpoints(
-        store, GENERATORS.checkpoints(request.id), every_s=request.checkpoint_every_s
-    )
+        store, GENERATORS.checkpoints(request.id), every_s=request.checkpoint_every_s,
+        steps=cost.get("training_steps", 0) + cost.get("autoencoder_steps", 0),
+        told=Signs(request.id, request.tell),
+    )  # fmt: skip
     resume = checkpoints.load()
     before_s = resume.pop("equigrid_seconds", 0.0) if resume else 0.0
     clock = time.perf_counter()
@@ -100,6 +105,7 @@ def _loop(config: dict) -> dict:
     looks = Looks()
 
     def checkpoint(step: int, make_state: Callable[[], dict]) -> None:
+        checkpoints.tell(step)
         if checkpoints.due():
             state = make_state()
             spent = before_s + time.perf_counter() - clock
@@ -125,8 +131,7 @@ def _loop(config: dict) -> dict:
         "values": sum(t.numel() for t in weights.values()),
     }
     facts |= {"n_images": len(labels), "setting": generator.setting, "name": request.payload.name}
-    height, width, channels = request.image_shape
-    facts["cost"] = generator.cost_facts(height, width, channels, request.classes, len(labels))
+    facts["cost"] = cost
     return {**facts, "device": device_name(device), "peak_device_bytes": peak_device_bytes(device)}
 
 

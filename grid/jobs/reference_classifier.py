@@ -17,6 +17,7 @@ from equigrid.grid.jobs.kind import TRAIN, Cost, JobKind
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.store import Store
 from equigrid.grid.store.layout import REFERENCE_CLASSIFIERS, WEIGHTS
 
@@ -78,10 +79,11 @@ def _loop(config: dict) -> dict:
 
     store, request = config["store"], config["request"]
     payload, device = request.payload, device_of(request)
-    checkpoints = Checkpoints(
-        store, REFERENCE_CLASSIFIERS.checkpoints(request.id), every_s=request.checkpoint_every_s
-    )
     indices = inputs.real_indices(request, payload.real)
+    checkpoints = Checkpoints(
+        store, REFERENCE_CLASSIFIERS.checkpoints(request.id), every_s=request.checkpoint_every_s,
+        steps=payload.recipe.total_steps(len(indices)), told=Signs(request.id, request.tell),
+    )  # fmt: skip
     trained = loop.train(
         inputs.mix(request, inputs.parts(request.train, indices), payload.stream),
         model=payload.classifier, recipe=payload.recipe, classes=request.classes,

@@ -24,6 +24,7 @@ from equigrid.grid.jobs.provenance import (
     reset_peak,
 )
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.store import CONNECTIONS, Store
 from equigrid.grid.store.layout import GENERATORS, POOLS, SHARD_COLUMNS, SHARD_DATA, shard_columns
 
@@ -81,7 +82,7 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
     images, labels = registry.sample(
         weights_here, config, classes=request.classes, class_names=request.class_names,
         shape=request.image_shape, seed=payload.seed, start=start, stop=start + payload.size,
-        device=device, facts=columns.update,
+        device=device, facts=columns.update, progress=Signs(request.id, request.tell),
     )  # fmt: skip
     seconds = time.perf_counter() - clock
     if not len(images):

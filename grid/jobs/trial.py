@@ -26,6 +26,7 @@ from equigrid.grid.jobs.provenance import (
 )
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.spec import Validation
 from equigrid.grid.store import Store, layout, results
 
@@ -134,8 +135,9 @@ def _loop(config: dict) -> dict:
     payload, device = request.payload, device_of(request)
     reset_peak(device)
     checkpoints = Checkpoints(
-        store, layout.checkpoints(request.id), every_s=request.checkpoint_every_s
-    )
+        store, layout.checkpoints(request.id), every_s=request.checkpoint_every_s,
+        steps=payload.recipe.total_steps(payload.n_total), told=Signs(request.id, request.tell),
+    )  # fmt: skip
     options = {
         "model": payload.classifier, "recipe": payload.recipe,
         "seed": seed_of(request.id, "training"), "device": device,

@@ -1,7 +1,6 @@
 """The attempts that were sent off and have not come back, on slots and worker groups."""
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,14 +50,12 @@ class Attempts:
         group = self.of_group
         return self.pool.devices_held + (group.request.workers if group else 0)
 
-    def at_work(self) -> Counter[str]:
-        """How many jobs of each kind devices work on: the first attempt of each slot, and the
-        group's.
-        """
-        kinds = Counter(self._under_way[ref].job.kind for ref in self.pool.running())
+    def at_work(self) -> list[Job]:
+        """The jobs that devices work on: the first attempt of each slot, and the group's."""
+        jobs = [self._under_way[ref].job for ref in self.pool.running()]
         if group := self.of_group:
-            kinds[group.job.kind] += 1
-        return kinds
+            jobs.append(group.job)
+        return jobs
 
     def free_slot(self, depth: int) -> ActorHandle | None:
         """A slot with fewer than `depth` attempts, all of them at jobs that may share a device."""

@@ -20,6 +20,7 @@ COMMANDS: tuple[Callable, ...] = (
     grids.plan,
     grids.run,
     grids.status,
+    grids.watch,
     answers.fit,
     answers.report,
     answers.equiv,

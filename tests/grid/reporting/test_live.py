@@ -227,4 +227,6 @@ def test_in_a_browser_failures_are_text_and_the_page_is_accessible(half, browser
         assert browser.errors() == []
         store.delete("grids/mini/spec.json")
         browser.wait("!document.getElementById('trouble').hidden")
-        assert "Trying again" in browser.run("return document.getElementById('trouble').textContent")
+        assert "Trying again" in browser.run(
+            "return document.getElementById('trouble').textContent"
+        )

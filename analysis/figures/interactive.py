@@ -272,7 +272,7 @@ def _answer_panel(panel: AnswerPanel, y_name: str) -> dict:
         "range": place([-0.02 * panel.n_base, panel.right]),
     }  # fmt: skip
     found["layout"]["yaxis"]["range"] = _plain(panel.heights)
-    found["layout"]["margin"] = {**_MARGIN, "t": 30 + 18 * title.count("<br>")}
+    found["layout"]["margin"] = {**_MARGIN, "t": 42 + 19 * title.count("<br>")}
     found["layout"]["annotations"] = [
         _add_arrow(found, arrow, panel.right, place) for arrow in panel.arrows
     ]

@@ -31,7 +31,7 @@ from equigrid.analysis.report.figures import answer_figures
 
 CSS_PX_PER_INCH = 96  # a figure's type is of one size wherever the page has room for it
 _STRIP_IMAGES, _STRIP_PX, _GAP_PX = 10, 36, 3
-_WIDE_INCHES = 6.0  # wider figures have a row of the page for themselves
+_WIDE_INCHES = 5.0  # wider figures have a row of the page for themselves
 
 
 @dataclass(frozen=True)

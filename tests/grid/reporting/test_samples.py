@@ -215,3 +215,19 @@ def test_zero_shot_trials_reach_the_report(planned, spec, sorted_set, tmp_path):
         ["40", "", "0", "0"], ["40", "made", "20", "0.5"], ["40", "made", "40", "1"]]  # fmt: skip
     assert [line[4].split()[0] for line in found] == ["20.50", "40.50", "60.50"]
     assert (path.parent / "zero-shot-0.png").exists()
+
+
+def test_runs_are_told_in_words():
+    run = {
+        "jobs": {"generator": 1, "trial": 12, "shard": 0}, "cached": {"trial": 3, "shard": 2},
+        "failures": [{}], "retries": 2, "seconds": 75.0, "device_s": 1800.0, "interrupted": True,
+        "taken_over": False, "budget_reached": False, "ended_at": "2026-11-29T23:01:02.5+00:00",
+    }  # fmt: skip
+    assert analysis_bridge._run_row(run) == {
+        "ended, UTC": "2026-11-29 23:01", "how": "stopped", "took": "75 s",
+        "ran": "1 generator, 12 trials", "done before": 5, "failed": 1, "tried again": 2,
+        "device-hours": 0.5,
+    }  # fmt: skip
+    complete = {**run, "interrupted": False, "jobs": {}}
+    assert (analysis_bridge._run_row(complete)["how"], analysis_bridge._run_row(complete)["ran"]) == (
+        "complete", "nothing")  # fmt: skip

@@ -349,6 +349,9 @@ class Browser:
         return self.call("POST", self.session + "goog/cdp/execute", body)
 
     def open_only(self, url, width, height=900, *, dark=False, media=""):
+        # A page that is left must not speak in the next one's name.
+        self.call("POST", self.session + "url", {"url": "about:blank"})
+        self.errors()
         # A window is never narrower than 500 pixels; a page's viewport may be.
         self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height,
                       deviceScaleFactor=1, mobile=False)  # fmt: skip

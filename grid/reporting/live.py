@@ -22,6 +22,7 @@ STATE_S = 1.5  # a state younger than this serves whoever asks
 QUIET_S = 60.0  # without anybody asking for so long, nothing is fitted
 SLOWER = 8.0  # times as long as a fit took passes before the next: it must not take a slot's cores
 LEAST_S = 3.0
+ARMS = ("base", "real", "syn", "mix", "copies")  # the order of the map's lines
 DONE, RUNNING, FAILED, WAITING = "done", "running", "failed", "waiting"
 
 
@@ -196,9 +197,10 @@ def _cells(plan: Plan, trials: dict[str, str], running: set[str]) -> list[dict]:
     lines: dict[tuple, list[Cell]] = defaultdict(list)
     several = len({cell.classifier for cell in plan.cells}) > 1
     for cell in plan.cells:
-        lines[cell.n_nominal, cell.classifier, _added(cell)].append(cell)
+        place = (cell.n_nominal, cell.classifier, ARMS.index(cell.arm), _added(cell))
+        lines[place].append(cell)
     shown = []
-    for (base, classifier, added), cells in sorted(lines.items()):
+    for (base, classifier, _, added), cells in sorted(lines.items()):
         cells.sort(key=lambda c: (c.n_total, c.subset_seed, c.generator_seed or 0, c.seed))
         beside = f", {classifier}" if several else ""
         shown.append(

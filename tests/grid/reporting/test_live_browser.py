@@ -20,7 +20,7 @@ def test_a_grid_fills_up_is_killed_goes_on_and_is_answered(
     browser, start, mini, write_spec, tmp_path
 ):
     mini["subset_seeds"] = [0, 1]
-    mini["generators"]["edm"]["training"] = {"total_nimg": 20_000}
+    mini["generators"]["edm"]["training"] = {"total_nimg": 3_000}
     spec, store = write_spec(mini), tmp_path / "store"
     options = ["--store", store, "--out", tmp_path / "out", "--no-dashboard"]
     first = start("run", spec, *options)

@@ -16,7 +16,7 @@ def test_the_whole_is_foretold_and_running_jobs_say_how_far_they_are(ray_here, s
     """Of a spec that says nothing of seconds, in an empty store. Loosely: the machine may be busy
     with other work, and slots come up in the first seconds.
     """
-    mini["generators"]["edm"]["training"] = {"total_nimg": 16_000}
+    mini["generators"]["edm"]["training"] = {"total_nimg": 10_000}
     mini["recipe"]["steps"] = 60
     mini["seeds"] = [0, 1, 2, 3]
     spec, said, over = load(mini), [], threading.Event()

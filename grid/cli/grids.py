@@ -225,7 +225,8 @@ def watch(
     if as_json:
         print_json({"grid": name, "store": opened.uri, "url": server.address})
     else:
-        print(f"watching {name} in {opened.uri}; end with Ctrl-C\n{server.address}")
+        streams.say(f"watching {name} in {opened.uri}; end with Ctrl-C")
+        print(server.address)  # its token is what it is for: `say` would hide it
     sys.stdout.flush()
     with server:
         try:

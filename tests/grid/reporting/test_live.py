@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import signal
 import threading
 import time
 from contextlib import contextmanager
@@ -230,3 +231,16 @@ def test_in_a_browser_failures_are_text_and_the_page_is_accessible(half, browser
         assert "Trying again" in browser.run(
             "return document.getElementById('trouble').textContent"
         )
+
+
+def test_the_command_prints_an_address_that_opens(half, start):
+    store, _ = half
+    command = start("watch", "mini", "--store", store.uri)
+    command.wait_until(lambda: "?token=" in command.out_path.read_text())
+    where = urlsplit(command.out_path.read_text().split()[-1])
+    connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
+    connection.request("GET", f"/?{where.query}")
+    assert connection.getresponse().status == 303
+    command.process.send_signal(signal.SIGINT)
+    assert command.finish(30) == 0
+    assert where.query.split("=")[1] not in command.err_path.read_text()

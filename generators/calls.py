@@ -59,6 +59,10 @@ class SampleCall:
     class_names: tuple[str, ...] = ()
     """In the order of labels."""
     device: "str | torch.device" = "cpu"
+    progress: Callable[[float], None] = ignore
+    """Told again and again which share of the images is done, from 0 to 1; in a batch too, if that
+    takes several evaluations of a network.
+    """
     facts: Callable[[dict], None] = ignore
     """Told, once, the pool's columns beside images and labels, one value an image, such as captions
     and scores.

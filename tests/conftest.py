@@ -3,9 +3,17 @@ pre-trained parts of random weights, written to disk as the released ones are la
 that does not answer.
 """
 
+import base64
+import contextlib
+import importlib.resources
 import json
+import os
 import shutil
 import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -292,3 +300,131 @@ def cached(tmp_path, monkeypatch):
 
     with hub:
         yield put
+
+
+# A real browser -----------------------------------------------------------------------------------
+
+
+class Browser:
+    """One session of headless chromium."""
+
+    def __init__(self, profile, environment):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        command = ["chromedriver", f"--port={self.port}"]
+        self.driver = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+        )
+        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                     f"--user-data-dir={profile}"]  # fmt: skip
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": arguments, "binary": shutil.which("chromium")},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        self.session = ""
+        for _ in range(100):
+            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+                answer = self.call("POST", "session", {"capabilities": {"alwaysMatch": wanted}})
+                self.session = f"session/{answer['sessionId']}/"
+                return
+            time.sleep(0.1)
+        raise RuntimeError("chromedriver did not start")
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://127.0.0.1:{self.port}/{path}"
+        request = urllib.request.Request(
+            url, data=data, method=method, headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=120) as response:
+            return json.load(response)["value"]
+
+    def run(self, script):
+        return self.call("POST", self.session + "execute/sync", {"script": script, "args": []})
+
+    def devtools(self, command, **params):
+        body = {"cmd": command, "params": params}
+        return self.call("POST", self.session + "goog/cdp/execute", body)
+
+    def open_only(self, url, width, height=900, *, dark=False, media=""):
+        # A page that is left must not speak in the next one's name.
+        self.call("POST", self.session + "url", {"url": "about:blank"})
+        self.errors()
+        # A window is never narrower than 500 pixels; a page's viewport may be.
+        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=height,
+                      deviceScaleFactor=1, mobile=False)  # fmt: skip
+        theme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.devtools("Emulation.setEmulatedMedia", media=media, features=[theme])
+        self.call("POST", self.session + "url", {"url": url})
+
+    def open(self, url, width, height=900, **how):
+        """A report, with the figures that can be seen."""
+        self.open_only(url, width, height, **how)
+        self.wait_drawn()
+
+    def wait(self, condition, timeout_s=60.0):
+        """Until a script's word is true; returns what it said."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            if found := self.run(f"return {condition}"):
+                return found
+            time.sleep(0.1)
+        raise AssertionError(f"{condition} is not so after {timeout_s} s: {self.errors()}")
+
+    def wait_drawn(self):
+        """Until every figure that can be seen is drawn."""
+        self.wait('document.documentElement.dataset.drawn === "yes"')
+
+    def unfold(self):
+        """Opens all that is folded, and waits for its figures."""
+        self.run(
+            "document.documentElement.dataset.drawn = 'no';"
+            "for (const fold of document.querySelectorAll('details')) fold.open = true;"
+            "dispatchEvent(new Event('beforeprint'));"
+        )
+        self.run("equigrid.page.draw();")
+        self.wait_drawn()
+
+    def violations(self):
+        """What axe-core finds against WCAG 2.1 A and AA in the page as it is."""
+        script = importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text()
+        self.run(script)
+        self.run(
+            "window.found = null;"
+            "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})"
+            ".then((r) => { window.found = r.violations.map("
+            "(v) => [v.id, v.nodes.map((n) => n.html.slice(0, 200) + n.failureSummary)]); });"
+        )
+        self.wait("window.found !== null")
+        return self.run("return window.found")
+
+    def errors(self):
+        logs = self.call("POST", self.session + "se/log", {"type": "browser"})
+        return [entry["message"] for entry in logs if entry["level"] in ("SEVERE", "WARNING")]
+
+    def press(self, key):
+        actions = [{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]
+        body = {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]}
+        self.call("POST", self.session + "actions", body)
+
+    def screenshot(self):
+        return base64.b64decode(self.call("GET", self.session + "screenshot"))
+
+    def close(self):
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            self.call("DELETE", self.session.rstrip("/"))
+        self.driver.terminate()
+        self.driver.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Headless chromium, by WebDriver's protocol to chromedriver; skips where they are missing."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("chromium is not installed")
+    home = tmp_path_factory.mktemp("home")
+    found = Browser(tmp_path_factory.mktemp("profile"), {**os.environ, "HOME": str(home)})
+    yield found
+    found.close()

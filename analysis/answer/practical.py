@@ -15,13 +15,15 @@ from equigrid.analysis.answer.next_steps import NOTHING_FITTED, next_step
 from equigrid.analysis.conclusions.amounts import AT_LEAST, FEWER, MATCHED, NEVER, Amount
 from equigrid.analysis.conclusions.equivalence import Analysis, BaseFit, CurveResult, analyse
 from equigrid.analysis.conclusions.phrasing import (
+    PARTS,
     exchange_sentence,
     extra_sentence,
+    fill,
     first_sentence,
     unique,
     verdict,
 )
-from equigrid.analysis.conclusions.worth import BaseWorth, SyntheticWorth
+from equigrid.analysis.conclusions.worth import SAME_BASE, BaseWorth, SyntheticWorth
 from equigrid.analysis.data.cells import CurveKey
 from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.fitting.solve import BELOW_ONE, NO_GAIN, solve_for_synthetic
@@ -31,7 +33,6 @@ from equigrid.analysis.settings import DEFAULTS, NAMES, Settings
 
 MOST_IMAGES = 1e12  # beyond any dataset; larger numbers are slips of the hand
 MOST_COST = 1e15
-_SAME_BASE = 0.005  # relative: base sizes this close are one (11,959 and 12,000)
 
 
 @dataclass(frozen=True)
@@ -337,7 +338,7 @@ def _answer(curve: CurveResult, question: _Question) -> CurveAnswer:
 
 def _measured(worth: SyntheticWorth | None, n_base: float) -> BaseWorth | None:
     for base in worth.bases if worth else ():
-        if abs(base.n_base - n_base) <= _SAME_BASE * n_base:
+        if abs(base.n_base - n_base) <= SAME_BASE * n_base:
             return base
     return None
 
@@ -352,10 +353,7 @@ def _unmeasured(worth: SyntheticWorth | None, question: _Question) -> tuple[str,
         return (f"No answer{why}.",)
     sizes = [base.n_base for base in worth.bases]
     listed = ", ".join(f"{size:,.0f}" for size in sizes)
-    lines = [
-        f"No answer at a base of {n:,.0f}: it was not measured (measured: {listed}), and how the "
-        "amounts change from base to base is not known well enough to say."
-    ]
+    lines = [fill(PARTS["unmeasured"], {"n_base": f"{n:,.0f}", "listed": listed})]
     below = [base for base in worth.bases if base.n_base < n][-1:]
     above = [base for base in worth.bases if base.n_base > n][:1]
     for base in (*below, *above):
@@ -390,7 +388,7 @@ def _warnings(
         )
         found.append(f"monotone interpolation of the measured means, beside it: {middle} ({low} to "
                      f"{high})")  # fmt: skip
-    if base is not None and base.n_base + n_real > curve.n_total_dataset * (1 + _SAME_BASE):
+    if base is not None and base.n_base + n_real > curve.n_total_dataset * (1 + SAME_BASE):
         found.append(
             f"{base.n_base + n_real:,.0f} real images, the dataset has {curve.n_total_dataset:,}"
         )
@@ -428,7 +426,7 @@ def _paper_reading(curve: CurveResult, question: _Question) -> PaperReading:
             b
             for b in curve.bases
             if b.surface is not None
-            and abs(b.data.n_nominal - question.n_base) <= _SAME_BASE * question.n_base
+            and abs(b.data.n_nominal - question.n_base) <= SAME_BASE * question.n_base
         ),
         None,
     )

@@ -115,11 +115,7 @@ class Summary:
 def summarise(draws: Floats, smallest: float, largest: float, level: float = 0.95) -> Summary:
     """draws (T, D), multiples of n_base. Draws in which real images bring nothing (NaN) say
     nothing: they count as beyond both ends."""
-    tail = (1 - level) / 2
-    missing = np.isnan(draws)
-    low = np.quantile(np.where(missing, 0.0, draws), tail, axis=-1, method="inverted_cdf")
-    high = np.quantile(np.where(missing, np.inf, draws), 1 - tail, axis=-1, method="inverted_cdf")
-    middle = np.quantile(np.where(missing, np.inf, draws), 0.5, axis=-1, method="inverted_cdf")
+    low, middle, high = quantiles(draws, level)
     finite = np.isfinite(draws)
     # Between nothing and the smallest measured amount no shape is known: an answer there is "fewer
     # than" that amount.
@@ -136,6 +132,17 @@ def summarise(draws: Floats, smallest: float, largest: float, level: float = 0.9
     )
 
 
+def quantiles(draws: Floats, level: float) -> tuple[Floats, Floats, Floats]:
+    """Lower end, median and upper end over the last axis, before any rule about small amounts."""
+    tail = (1 - level) / 2
+    missing = np.isnan(draws)
+    least, most = np.where(missing, 0.0, draws), np.where(missing, np.inf, draws)
+    low = np.quantile(least, tail, axis=-1, method="inverted_cdf")
+    middle = np.quantile(most, 0.5, axis=-1, method="inverted_cdf")
+    high = np.quantile(most, 1 - tail, axis=-1, method="inverted_cdf")
+    return low, middle, high
+
+
 MATCHED = "matched"
 AT_LEAST = "at least"
 FEWER = "fewer than"
@@ -143,6 +150,12 @@ NEVER = "no amount does"
 UNDETERMINED = "undetermined"
 WIDEST = 10.0  # an interval wider than × or ÷ this is no answer
 SURE = 0.95
+NO_RISE = 0.025  # share of draws in which real images bring nothing, above which all is open
+WHY_OPEN = {
+    "no rise": "whether real images help at all is open ({share} of the draws: they do not)",
+    "anything": "anything from the smallest measured amount to no amount at all fits the data",
+    "wide": "the interval spans a factor of {span}",
+}
 
 
 # Low, middle, high; None: beyond the range.
@@ -265,22 +278,18 @@ def _most_real(layout: Layout, b: int) -> float:
 def _kind(
     low: float, middle: float, high: float, measured: Floats, p: dict[str, float], no_rise: float
 ) -> tuple[str, list[str]]:
-    if no_rise > 0.025:
-        return UNDETERMINED, [
-            f"whether real images help at all is open ({no_rise:.0%} of the draws: they do not)"
-        ]
+    if no_rise > NO_RISE:
+        return UNDETERMINED, [WHY_OPEN["no rise"].format(share=f"{no_rise:.0%}")]
     if p[NEVER] >= SURE:
         return NEVER, []
     if not np.isfinite(high):
         if low >= measured.min():
             return AT_LEAST, []
-        return UNDETERMINED, [
-            "anything from the smallest measured amount to no amount at all fits the data"
-        ]
+        return UNDETERMINED, [WHY_OPEN["anything"]]
     if middle < measured.min():
         return FEWER, []
     if high > WIDEST**2 * max(low, 1e-9):
-        return UNDETERMINED, [f"the interval spans a factor of {high / max(low, 1e-9):,.0f}"]
+        return UNDETERMINED, [WHY_OPEN["wide"].format(span=f"{high / max(low, 1e-9):,.0f}")]
     return MATCHED, []
 
 

@@ -1,6 +1,7 @@
 """Verdicts in plain sentences: what to do at each base size, and what an image is worth there."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from equigrid.analysis.conclusions.amounts import (
@@ -48,34 +49,85 @@ def verdicts(worth: SyntheticWorth) -> tuple[Verdict, ...]:
     return tuple(verdict(base) for base in worth.bases)
 
 
+# The sentence of each case. The report's page fills them in too, for questions of its readers.
+SENTENCES: dict[str, tuple[str, str]] = {
+    "never": (LABEL, "Label more: at a base of {n_base}, no amount of {name} replaces {real}."),
+    "at least": (
+        LABEL,
+        "Label more: at a base of {n_base}, it takes at least {low} images of {name} to do what "
+        "{real} do ({times} for one); whether any number does is open.",
+    ),
+    # Where less than one for one already is a lower end, nothing speaks against generating.
+    "at least, few": (
+        OPEN,
+        "Undetermined at a base of {n_base}: it takes at least {low} images of {name} to do what "
+        "{real} do, and perhaps any number more.",
+    ),
+    "undetermined": (OPEN, "Undetermined at a base of {n_base}: {reasons}."),
+    "copies open": (
+        OPEN,
+        "Undetermined at a base of {n_base}: {many} of {name} do what {real} do{known}, but "
+        "{copies}.",
+    ),
+    "repeat": (
+        REPEAT,
+        "Repeat the base: at a base of {n_base}, {many} of {name} do what {real} do{known}, but as "
+        "many copies of the base do more.",
+    ),
+    "generate": (
+        GENERATE,
+        "Generate: at a base of {n_base}, {many} of {name} do what {real} do{known}.",
+    ),
+}
+PARTS = {
+    "real": "{n_real} more real images",
+    "matched": "{value} images",
+    "fewer": "fewer than {high} images",
+    "known": " (known within ×{factor}: {low} to {high}{beyond})",
+    "beyond": ", extrapolated",
+    "unmeasured": (
+        "No answer at a base of {n_base}: it was not measured (measured: {listed}), and how the "
+        "amounts change from base to base is not known well enough to say."
+    ),
+}
+
+
+def fill(template: str, words: Mapping[str, str]) -> str:
+    """Each {name} by its word, once: what a word holds is not looked at again."""
+    return re.sub(r"\{(\w+)\}", lambda found: words[found[1]], template)
+
+
 def _sentence(one: Amount, extra: ExtraWorth) -> tuple[str, str]:
-    at = f"at a base of {one.n_base:,.0f}"
-    real, name = f"{one.n_real:,.0f} more real images", one.source
+    kind, template = SENTENCES[_case(one, extra)]
+    words = {
+        "n_base": f"{one.n_base:,.0f}", "name": one.source,
+        "real": fill(PARTS["real"], {"n_real": f"{one.n_real:,.0f}"}),
+        "low": images(one.low), "times": f"{one.low / one.n_real:.2g}",
+        "many": _how_many(one), "known": _known(one), "copies": copies_open(extra),
+        "reasons": "; ".join(one.reasons),
+    }  # fmt: skip
+    return kind, fill(template, words)
+
+
+def _case(one: Amount, extra: ExtraWorth) -> str:
     if one.kind == NEVER:
-        return LABEL, f"Label more: {at}, no amount of {name} replaces {real}."
+        return "never"
     if one.kind == AT_LEAST:
-        times = one.low / one.n_real
-        text = f"it takes at least {images(one.low)} images of {name} to do what {real} do"
-        # Where less than one for one already is a lower end, nothing speaks against generating.
-        if times < 1:
-            return OPEN, f"Undetermined {at}: {text}, and perhaps any number more."
-        return (
-            LABEL,
-            f"Label more: {at}, {text} ({times:.2g} for one); whether any number does is open.",
-        )
+        return "at least" if one.low >= one.n_real else "at least, few"
     if one.kind not in (MATCHED, FEWER):
-        return OPEN, f"Undetermined {at}: {'; '.join(one.reasons)}."
-    does = f"{_how_many(one)} of {name} do what {real} do"
+        return "undetermined"
+    return case_by_copies(extra)
+
+
+def case_by_copies(extra: ExtraWorth) -> str:
+    """The case where an amount does it: whether as many copies of the base would do it too."""
     if not extra.determined:
-        return OPEN, f"Undetermined {at}: {does}{_known(one)}, but {_copies_open(extra)}."
-    if extra.positive < 0.5:
-        return REPEAT, (
-            f"Repeat the base: {at}, {does}{_known(one)}, but as many copies of the base do more."
-        )
-    return GENERATE, f"Generate: {at}, {does}{_known(one)}."
+        return "copies open"
+    return "repeat" if extra.positive < 0.5 else "generate"
 
 
-def _copies_open(extra: ExtraWorth) -> str:
+def copies_open(extra: ExtraWorth) -> str:
+    """Why it is not known whether copies would do it too."""
     if extra.extra.value is None:
         why = "; ".join(extra.reasons)
         return f"whether more steps on the base would do it too is not known: {why}"
@@ -84,16 +136,16 @@ def _copies_open(extra: ExtraWorth) -> str:
 
 def _how_many(one: Amount) -> str:
     if one.kind == FEWER:
-        return f"fewer than {images(one.high)} images"
-    return f"{images(one.value)} images"
+        return fill(PARTS["fewer"], {"high": images(one.high)})
+    return fill(PARTS["matched"], {"value": images(one.value)})
 
 
 def _known(one: Amount) -> str:
     if one.kind != MATCHED or one.factor is None:
         return ""
-    beyond = ", extrapolated" if one.extrapolated else ""
-    within = f"known within ×{one.factor:.2g}"
-    return f" ({within}: {images(one.low)} to {images(one.high)}{beyond})"
+    beyond = PARTS["beyond"] if one.extrapolated else ""
+    words = {"factor": f"{one.factor:.2g}", "low": images(one.low), "high": images(one.high)}
+    return fill(PARTS["known"], {**words, "beyond": beyond})
 
 
 def exchange_sentence(base: BaseWorth, generator: str) -> str:

@@ -33,6 +33,7 @@ from equigrid.analysis.fitting.effective_samples import Fit
 FEW_SEEDS = 3  # fewer repetitions of everything than this are said to be few
 SMALL_TEST = 500  # images
 SATURATED = 98.0  # percent at the base
+SAME_BASE = 0.005  # relative: base sizes this close are one (11,959 and 12,000)
 ANSWERED = (MATCHED, FEWER, AT_LEAST, NEVER)  # kinds of amount that say something
 DETERMINED, NOT_DETERMINED = "determined", "undetermined"
 
@@ -97,7 +98,7 @@ class SyntheticWorth:
         """The number of a nominal base size in the fit, None where it was not measured."""
         if self.fit is None:
             return None
-        near = np.flatnonzero(np.isclose(self.fit.layout.n_base, n_base, rtol=0.005))
+        near = np.flatnonzero(np.isclose(self.fit.layout.n_base, n_base, rtol=SAME_BASE))
         return int(near[0]) if len(near) else None
 
     def amount(self, n_base: float, n_real: float) -> Amount:

@@ -100,7 +100,7 @@ def accuracy_curves(
         return empty_figure("No finished trials to draw.")
     if fixed_synthetic(means):
         return _real_added_to_synthetic(means, family, axis_label(metric))
-    sizes = sorted(means["n_nominal"].unique())
+    sizes = sizes_drawn(means)
     with mpl.rc_context(FONT):
         figure, grid = panels(len(sizes))
         handles: dict[str, Handle] = {}
@@ -115,6 +115,12 @@ def accuracy_curves(
         figure.suptitle(f"{dataset}, {classifier} (recipe {recipe})", fontsize=10.5)
         legend_below(figure, handles.values(), handles.keys())
     return figure
+
+
+def sizes_drawn(means: pd.DataFrame) -> list[float]:
+    """Base sizes at which something was added; where there are none, all of them."""
+    added = means.loc[means["arm"] != "base", "n_nominal"]
+    return sorted((added if len(added) else means["n_nominal"]).unique())
 
 
 def _real_added_to_synthetic(

@@ -148,7 +148,7 @@ def equivalence_curves(curve: CurveResult) -> Figure:
     as a band, and the tuples of Eq. 12 with theirs; open symbols rest on extrapolation. The dotted
     line is one for one.
     """
-    bases = [base for base in curve.bases if base.surface is not None]
+    bases = equivalence_bases(curve)
     if not bases:
         return empty_figure(f"No equivalence for {curve.key}:\n" + "\n".join(curve.reasons))
     with mpl.rc_context(FONT):
@@ -163,6 +163,16 @@ def equivalence_curves(curve: CurveResult) -> Figure:
         figure.suptitle(f"{_named(curve)}: {curve.status}", fontsize=10.5)
         legend_below(figure, handles.values(), handles.keys())
     return figure
+
+
+def equivalence_bases(curve: CurveResult) -> list[BaseFit]:
+    """Those at which there is something to draw: a solved tuple, or Eq. 13 itself."""
+    solved = {t.n_base for t in curve.tuples if t.syn_ratio.value is not None}
+    return [
+        base
+        for base in curve.bases
+        if base.surface is not None and (curve.determined or base.data.n_nominal in solved)
+    ]
 
 
 def _equivalence_panel(
@@ -198,8 +208,6 @@ def _equivalence_panel(
     handles.setdefault("one for one", same)
     if heights:
         axes.set_ylim(0, 1.25 * max(heights))
-    else:
-        axes.text(0.5, 0.5, "no usable tuple", ha="center", transform=axes.transAxes)
     tidy(axes)
 
 

@@ -4,7 +4,7 @@ They are written as JSON and drawn by plotly's script inside the report; nothing
 plotly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,9 @@ from equigrid.analysis.conclusions.equivalence import CurveResult
 from equigrid.analysis.conclusions.worth import SyntheticWorth
 from equigrid.analysis.data.cells import BaseData
 from equigrid.analysis.data.summary import cell_means, fixed_synthetic
-from equigrid.analysis.figures.answer import AnswerPanel, answer_panels, answer_ticks
-from equigrid.analysis.figures.curves import surface_heights
+from equigrid.analysis.figures.accuracy import sizes_drawn
+from equigrid.analysis.figures.answer import AnswerPanel, Arrow, answer_panels, answer_ticks
+from equigrid.analysis.figures.curves import equivalence_bases, surface_heights
 from equigrid.analysis.figures.style import (
     COPIES_LOOK,
     GENERATOR_LOOKS,
@@ -32,8 +33,9 @@ _SYMBOLS = {
     "P": "cross", "x": "x", "*": "star",
 }  # fmt: skip
 _GRID = 41
+_MARGIN = {"l": 55, "r": 15, "t": 40, "b": 45}
 _LAYOUT = {
-    "template": "none", "height": 370, "margin": {"l": 55, "r": 15, "t": 40, "b": 45},
+    "template": "none", "height": 370, "margin": _MARGIN,
     "hovermode": "closest", "font": {"family": "system-ui, DejaVu Sans, sans-serif", "size": 12},
     "legend": {"orientation": "h", "y": -0.34, "yanchor": "top", "x": 0},
     "paper_bgcolor": "rgba(0,0,0,0)",
@@ -51,10 +53,11 @@ def accuracy_panels(
         return []  # not a curve over multiples of a base set; the still figure shows it
     return [
         _panel(
-            f"base {size:,.0f} images", _accuracy_traces(part, generators),
+            f"base {size:,.0f} images",
+            _accuracy_traces(means[means["n_nominal"] == size], generators),
             x="added images / base images", y=f"{NAMES[metric]} (%)",
         )
-        for size, part in means.groupby("n_nominal", sort=True)
+        for size in sizes_drawn(means)
     ]  # fmt: skip
 
 
@@ -160,11 +163,7 @@ def _contour_panel(data: BaseData, surface: Surfaces) -> dict:
 
 def equivalence_panels(curve: CurveResult) -> list[dict]:
     """Eq. 13 with its band and the tuples of Eq. 12, one panel per base size with a surface."""
-    return [
-        _equivalence_panel(curve, base.data.n_nominal)
-        for base in curve.bases
-        if base.surface is not None
-    ]
+    return [_equivalence_panel(curve, base.data.n_nominal) for base in equivalence_bases(curve)]
 
 
 def _equivalence_panel(curve: CurveResult, n_base: float) -> dict:
@@ -239,9 +238,9 @@ def _plain(values: ArrayLike) -> list[float | None]:
     return [float(f"{v:.5g}") if np.isfinite(v) else None for v in numbers]
 
 
-def answer_plots(worth: SyntheticWorth, y_name: str = "accuracy (%)") -> list[dict]:
+def answer_plots(worths: Sequence[SyntheticWorth], y_name: str = "accuracy (%)") -> list[dict]:
     """The figure of the answer, one panel per base size."""
-    return [_answer_panel(panel, y_name) for panel in answer_panels(worth)]
+    return [_answer_panel(panel, y_name) for panel in answer_panels(worths)]
 
 
 def _answer_panel(panel: AnswerPanel, y_name: str) -> dict:
@@ -273,33 +272,35 @@ def _answer_panel(panel: AnswerPanel, y_name: str) -> dict:
         "tickvals": place(ticks), "ticktext": [thousands(tick) for tick in ticks], "tickangle": 0,
         "range": place([-0.02 * panel.n_base, panel.right]),
     }  # fmt: skip
-    if panel.arrow is not None:
-        _add_arrow(found, panel, place)
+    found["layout"]["yaxis"]["range"] = _plain(panel.heights)
+    found["layout"]["margin"] = {**_MARGIN, "t": 42 + 19 * title.count("<br>")}
+    found["layout"]["annotations"] = [
+        _add_arrow(found, arrow, panel.right, place) for arrow in panel.arrows
+    ]
     return found
 
 
 def _add_arrow(
-    found: dict, panel: AnswerPanel, place: Callable[[ArrayLike], list[float | None]]
-) -> None:
-    arrow = panel.arrow
-    assert arrow is not None
-    high = panel.right if arrow.high is None else min(arrow.high, panel.right)
-    end = panel.right if arrow.end is None else arrow.end
+    found: dict, arrow: Arrow, right: float, place: Callable[[ArrayLike], list[float | None]]
+) -> dict:
+    """Adds the bar of its interval; the arrow itself is an annotation."""
+    high = right if arrow.high is None else min(arrow.high, right)
+    end = right if arrow.end is None else arrow.end
     low_at, high_at, start_at, end_at = place([arrow.low, high, arrow.start, end])
     if arrow.low < high:
         found["data"].append({
             "type": "scatter", "mode": "lines", "x": [low_at, high_at], "y": [arrow.accuracy] * 2,
-            "line": {"width": 8, "color": "rgba(0,0,0,0.25)"}, "hoverinfo": "skip",
-            "name": "interval of the amount",
+            "line": {"width": 8, "color": _faint(arrow.colour, 0.3)}, "hoverinfo": "skip",
+            "name": "interval of the amount", "showlegend": False,
         })  # fmt: skip
-    found["layout"]["annotations"] = [
-        {"x": end_at, "y": arrow.accuracy, "ax": start_at, "ay": arrow.accuracy, "xref": "x",
-         "yref": "y", "axref": "x", "ayref": "y", "showarrow": True, "arrowhead": 2,
-         "arrowwidth": 1.5, "text": ""},
-    ]  # fmt: skip
+    return {
+        "x": end_at, "y": arrow.accuracy, "ax": start_at, "ay": arrow.accuracy, "xref": "x",
+        "yref": "y", "axref": "x", "ayref": "y", "showarrow": True, "arrowhead": 2,
+        "arrowwidth": 1.8, "arrowcolor": arrow.colour, "text": "",
+    }  # fmt: skip
 
 
-def _faint(colour: str) -> str:
-    """'#RRGGBB' at 15%."""
+def _faint(colour: str, alpha: float = 0.15) -> str:
+    """'#RRGGBB', partly transparent."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
+    return f"rgba({red},{green},{blue},{alpha:g})"

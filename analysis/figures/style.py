@@ -26,6 +26,7 @@ GENERATOR_LOOKS = (
 REAL_LOOK = (GREEN, "o", "-")
 COPIES_LOOK = (GREY, "x", "--")
 MIX_LOOK = (BLACK, "*", "")
+_EMPTY = "nothing to draw"
 FONT: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -77,7 +78,13 @@ def empty_figure(message: str) -> Figure:
     axes = figure.add_subplot()
     axes.axis("off")
     axes.text(0.5, 0.5, message, ha="center", va="center", wrap=True, transform=axes.transAxes)
+    figure.set_label(_EMPTY)
     return figure
+
+
+def is_empty(figure: Figure) -> bool:
+    """Whether the figure only says why there is nothing to draw."""
+    return figure.get_label() == _EMPTY
 
 
 def thousands(count: float) -> str:

@@ -19,7 +19,7 @@ from equigrid.analysis.figures.accuracy import (
     quality_against_gain,
     sample_sheet,
 )
-from equigrid.analysis.figures.answer import answer_figure
+from equigrid.analysis.figures.answer import answer_figure, together
 from equigrid.analysis.figures.domain import domain_accuracy_figure, tsne_figure
 from equigrid.analysis.figures.interactive import (
     accuracy_panels,
@@ -55,7 +55,7 @@ def report_figures(
             panels,
         )
     ratios = improvement_ratios(analysis)
-    if ratios:
+    if any(ratio.ratio.value is not None for ratio in ratios):
         caption = (
             "Improvement ratio (Eq. 7): the gain of closed-set over that of open-set images, "
             "at equal amounts."
@@ -64,21 +64,21 @@ def report_figures(
     yield from _class_figures(table, level, class_names)
 
 
-def answer_figures(analysis: Analysis) -> Iterable[tuple[str, str, Figure, list[dict]] | None]:
-    """The one figure of each curve's answer, None where nothing could be fitted."""
+def answer_figures(analysis: Analysis) -> Iterable[tuple[str, str, Figure, list[dict]]]:
+    """The one figure of the answer, for all generators of a fit."""
     y_name = f"{NAMES[analysis.settings.metric]} (%)"
-    for i, curve in enumerate(analysis.curves):
-        worth = curve.worth
-        if worth is None or not (panels := answer_plots(worth, y_name)):
-            yield None
-            continue
+    worths = [curve.worth for curve in analysis.curves if curve.worth is not None]
+    keys = {id(curve.worth): curve.key for curve in analysis.curves}
+    for i, group in enumerate(together(worths)):
+        key = keys[id(group[0])]
         caption = (
-            f"Accuracy against added images, {curve.key}. Lines and bands: the fitted curves with "
-            f"their {worth.level:.0%} intervals; symbols: measured means. The arrow leads from "
-            "real images to as many synthetic ones as do the same; the grey bar is the interval of "
-            "that amount, and an arrow to the right edge has no end. The axis is stretched at 0."
+            f"Accuracy against added images: {key.dataset}, {key.classifier}, recipe "
+            f"{key.recipe}. Lines and bands: the fitted curves with their {group[0].level:.0%} "
+            "intervals; symbols: measured means. An arrow leads from real images to as many "
+            "synthetic ones as do the same; the bar under it is the interval of that amount, and "
+            "an arrow to the right edge has no end. The axis is stretched at 0."
         )
-        yield f"answer-{i}", caption, answer_figure(worth, y_name), panels
+        yield f"answer-{i}", caption, answer_figure(group, y_name), answer_plots(group, y_name)
 
 
 def paper_figures(analysis: Analysis) -> Iterable[tuple[str, str, Figure, list[dict]]]:
@@ -182,9 +182,9 @@ def _domain_figures(domain: list[dict]) -> Iterable[tuple[str, str, Figure, list
         yield f"tsne-{i}", caption, tsne_figure(row["tsne"]), []
 
 
-def sheet_figures(sheets: dict) -> Iterable[tuple[str, str, Figure]]:
-    """(name, caption, figure) of sample images, per generator: real ones beside its own at each
-    base size.
+def sheet_figures(sheets: dict) -> Iterable[tuple[str, str, Figure, str | None]]:
+    """(name, caption, figure, generator) of sample images, per generator: real ones beside its own
+    at each base size.
 
     sheets: `classes`, names of the rows, and `sets`, mappings with generator, setting and base
     (None for real images; no base for open-set ones), images (n, H, W, 1 or 3) uint8 and labels
@@ -202,7 +202,8 @@ def sheet_figures(sheets: dict) -> Iterable[tuple[str, str, Figure]]:
         shown = [*real, *own] if generator else own
         if shown:
             panels = [(_set_title(one), one["images"], one["labels"]) for one in shown]
-            yield f"images-{i}", _sheet_caption(own), sample_sheet(panels, sheets["classes"])
+            figure = sample_sheet(panels, sheets["classes"])
+            yield f"images-{i}", _sheet_caption(own), figure, generator
 
 
 def _set_title(one: dict) -> str:

@@ -312,6 +312,7 @@ def _table(name: str, title: str, rows: list[dict], empty: str, intro: str = "")
         "rows": shown,
         "empty": empty,
         "intro": intro,
+        "count": f"{len(rows):,} row{'s' if len(rows) != 1 else ''}" if rows else "none",
     }
 
 

@@ -98,6 +98,13 @@ def shards(n: int, height: int, width: int, channels: int) -> int:
     return (most // first).bit_length() + -(-(n - most) // most)
 
 
+def share_done(call: SampleCall, numbers: range, share: float) -> float:
+    """Of a call's images, when `share` of the batch with these numbers is."""
+    begun = call.start - call.start % len(numbers)
+    batches = -(-(call.stop - begun) // len(numbers))
+    return ((numbers.start - begun) / len(numbers) + share) / batches
+
+
 def in_batches(
     make: Callable[[range, np.ndarray], np.ndarray], call: SampleCall, *, batch: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +123,7 @@ def in_batches(
         made = make(numbers, of)
         low, high = max(start, first), min(stop, first + batch)
         images[low - start : high - start] = made[low - first : high - first]
+        call.progress(share_done(call, numbers, 1.0))
     return images, labels(call.seed, start, stop, call.classes, call.shares)
 
 

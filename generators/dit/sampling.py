@@ -3,13 +3,12 @@ noise per image.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from equigrid.generators.calls import SampleCall
+from equigrid.generators.calls import SampleCall, ignore
 from equigrid.generators.common import pools
 from equigrid.generators.common.noise import streams
 from equigrid.generators.dit.autoencoding import Autoencoder
@@ -35,7 +34,14 @@ def sample(
     from one stream.
     """
     painter = Painter(weights, config, shape=call.shape, device=torch.device(call.device))
-    return pools.in_batches(partial(painter.batch, call.seed), call, batch=config.sampler.batch)
+
+    def make(numbers: range, labels: np.ndarray) -> np.ndarray:
+        return painter.batch(
+            call.seed, numbers, labels,
+            progress=lambda share: call.progress(pools.share_done(call, numbers, share)),
+        )  # fmt: skip
+
+    return pools.in_batches(make, call, batch=config.sampler.batch)
 
 
 def reconstructor(
@@ -81,9 +87,15 @@ class Painter:
         self.coder = _coder(weights, config, shape, device)
         self.scale = float(weights["measured.scale"])
 
-    def batch(self, seed: int, numbers: range, classes: np.ndarray) -> np.ndarray:
+    def batch(
+        self,
+        seed: int,
+        numbers: range,
+        classes: np.ndarray,
+        progress: Callable[[float], None] = ignore,
+    ) -> np.ndarray:
         """Images of these numbers of the pool `seed`, of these classes of the dataset: (N, H, W, C)
-        uint8.
+        uint8. progress: see `ancestral`.
         """
         labels = torch.from_numpy(classes)
         if self.config.class_indices is not None:
@@ -93,7 +105,7 @@ class Painter:
         shape = self.config.vae.latent_channels, self.side, self.side
         noise = streams(seed, numbers, shape, self.device, draws=steps)
         with torch.no_grad():
-            latents = ancestral(self.guided(labels), noise, diffusion(steps))
+            latents = ancestral(self.guided(labels), noise, diffusion(steps), progress)
         return self.coder.decode((latents / self.scale).to(torch.float32))
 
     def guided(self, labels: torch.Tensor) -> Denoiser:
@@ -130,9 +142,13 @@ def guide(labelled: torch.Tensor, unlabelled: torch.Tensor, sampler: Sampler) ->
 
 
 def ancestral(
-    denoise: Denoiser, noise: Callable[[], torch.Tensor], chain: Diffusion
+    denoise: Denoiser,
+    noise: Callable[[], torch.Tensor],
+    chain: Diffusion,
+    progress: Callable[[float], None] = ignore,
 ) -> torch.Tensor:
     """From noise to latents, (N, C, h, w) float64 (DDPM, Algorithm 2, with the learned variance).
+    progress: told the share of the steps done.
 
     The state is float64; the denoiser is given float32.  The last step adds no noise.
     """
@@ -143,4 +159,5 @@ def ancestral(
         x, log_variance = chain.reverse(x, output, step)
         if number > 0:
             x = x + torch.exp(0.5 * log_variance) * noise().to(torch.float64)
+        progress(1 - number / len(chain.betas))
     return x

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from equigrid.generators.calls import SampleCall
+from equigrid.generators.calls import SampleCall, ignore
 from equigrid.generators.common import pools
 from equigrid.generators.common.noise import streams
 from equigrid.generators.common.pixels import to_uint8
@@ -35,7 +35,10 @@ def sample(
         draws = 1 + (config.sampler.steps if config.sampler.S_churn else 0)
         noise = streams(call.seed, numbers, (channels, height, width), device, draws=draws)
         with torch.no_grad():
-            made = heun(lambda x, sigma: evaluate(x, sigma, of), noise, config.sampler)
+            made = heun(
+                lambda x, sigma: evaluate(x, sigma, of), noise, config.sampler,
+                progress=lambda share: call.progress(pools.share_done(call, numbers, share)),
+            )  # fmt: skip
         return to_uint8(made).cpu().numpy()
 
     return pools.in_batches(make, call, batch=config.sampler.batch)
@@ -98,8 +101,13 @@ def sigmas(sampler: Sampler) -> list[float]:
     return [*levels, 0.0]
 
 
-def heun(denoise: Denoiser, noise: Callable[[], torch.Tensor], sampler: Sampler) -> torch.Tensor:
-    """From noise to images: (N, C, H, W) float64.
+def heun(
+    denoise: Denoiser,
+    noise: Callable[[], torch.Tensor],
+    sampler: Sampler,
+    progress: Callable[[float], None] = ignore,
+) -> torch.Tensor:
+    """From noise to images: (N, C, H, W) float64. progress: told the share of the steps done.
 
     Karras et al. 2022, Algorithm 2; with S_churn = 0 it is Algorithm 1 and noise() is called once.
     The state is float64; the denoiser is given float32.
@@ -124,4 +132,5 @@ def heun(denoise: Denoiser, noise: Callable[[], torch.Tensor], sampler: Sampler)
         if i < sampler.steps - 1:  # the last step, to 0, stays Euler's
             following = x + (after - now) * (first + slope(following, after)) / 2
         x = following
+        progress((i + 1) / sampler.steps)
     return x

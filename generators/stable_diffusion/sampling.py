@@ -58,6 +58,7 @@ def sample(
                     {} if bounds is None else {"confidence": made.confidence, "candidate": attempt}
                 )
                 rows.append({**made.facts, **filtered})
+        call.progress(pools.share_done(call, range(first, first + size), 1.0))
     call.facts({name: [row[name] for row in rows] for name in rows[0]} if rows else {})
     return images, pools.labels(call.seed, start, stop, call.classes, call.shares)
 

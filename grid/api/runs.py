@@ -127,10 +127,7 @@ class Run:
         """
         analysis_bridge.read_results(self.store, self.plan)
         fit, folder = self.fit(), out_folder(out, self.name)
-        summary = None if self.summary is None else self.summary.to_json()
-        return analysis_bridge.write_report(
-            self.store, self.plan, fit.table, fit.analysis, folder, summary
-        )
+        return analysis_bridge.write_report(self.store, self.plan, fit.table, fit.analysis, folder)
 
     def pool(
         self,

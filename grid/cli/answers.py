@@ -187,13 +187,7 @@ def table(
 
 
 def analyse(
-    the_plan: "Plan",
-    store: "Store",
-    folder: Path,
-    *,
-    as_json: bool,
-    summary: dict | None = None,
-    metric: str = "top1",
+    the_plan: "Plan", store: "Store", folder: Path, *, as_json: bool, metric: str = "top1"
 ) -> dict:
     """Fits, prints the table unless `as_json`, and writes figures and report into `folder`. Returns
     what was written.
@@ -208,7 +202,7 @@ def analyse(
     if kept := richer(folder, analysis_bridge.n_results(table)):
         text = f"the report that was there has more results: it is kept as {kept}"
         screens.progress_console().print(text, soft_wrap=True)
-    path = analysis_bridge.write_report(store, the_plan, table, analysis, folder, summary)
+    path = analysis_bridge.write_report(store, the_plan, table, analysis, folder)
     if not as_json:
         streams.say(f"report: {path}")
     return {"report": str(path), "analysis": analysis.to_json()}

@@ -21,6 +21,7 @@ COMMANDS: tuple[Callable, ...] = (
     grids.run,
     grids.demo,
     grids.status,
+    grids.watch,
     answers.fit,
     answers.report,
     answers.equiv,

@@ -203,6 +203,46 @@ def status(
     return ExitCode.FAILED_CELLS if failed else ExitCode.DONE
 
 
+def watch(
+    spec: RanSpec,
+    store: StoreOption = DEFAULT_STORE,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Of the page; 0 takes any that is free.")
+    ] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's are open to it.")
+    ] = "127.0.0.1",
+    as_json: Json = False,
+) -> ExitCode:
+    """Serve a page that shows a grid fill up and its answer narrow: from the store alone."""
+    from equigrid.grid.reporting.live import Live
+    from equigrid.grid.reporting.live_server import LiveServer
+
+    opened = open_filled(store)
+    the_plan = planned(spec, opened)  # what is wrong with the spec is said at once
+    name = the_plan.resolved.spec.name
+    live = Live(opened, lambda: planned(spec, opened))
+    try:
+        server = LiveServer(live, name, opened.uri, host=host, port=port)
+    except OSError as error:
+        live.close()
+        raise UnavailableError(f"watch: {host}:{port}: {error.strerror or error}") from error
+    if as_json:
+        print_json({"grid": name, "store": opened.uri, "url": server.address})
+    else:
+        streams.say(f"watching {name} in {opened.uri}; end with Ctrl-C")
+        print(server.address)  # its token is what it is for: `say` would hide it
+    sys.stdout.flush()
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            live.close()
+    return ExitCode.DONE
+
+
 # What they share ----------------------------------------------------------------------------------
 
 
@@ -290,7 +330,7 @@ def _reported(
         )
         return {"report": str(report)}
     try:
-        return analyse(the_plan, store, folder, as_json=as_json, summary=summary.to_json())
+        return analyse(the_plan, store, folder, as_json=as_json)
     except OSError as error:
         if isinstance(error, UnavailableError):
             raise

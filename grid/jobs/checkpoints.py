@@ -80,12 +80,19 @@ class Saving:
     MOST_SHARE of that, as long as makes it that share, and never less than two writes. A state is
     handed over so early that it is written by the interval's end. 0 saves every step, whatever it
     costs. What a write raised is raised between the next two steps, or on leaving the context.
+    told: takes the share of the `steps` that is done, after each.
     """
 
     def __init__(
-        self, *trainings: Checkpoints, every_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        *trainings: Checkpoints,
+        every_s: float,
+        steps: float = 0,
+        told: Callable[[float], object] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.trainings, self.every_s, self.clock = trainings, every_s, clock
+        self._steps, self._told = steps, told
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._writing: Future | None = None
         self._saved_at_s = clock()
@@ -113,6 +120,8 @@ class Saving:
 
     def several(self, step: int, make_states: Callable[[], Sequence[dict | None]]) -> None:
         """The same for several trainings, in their order; None for one that ended."""
+        if self._told and self._steps:
+            self._told(step / self._steps)
         if self.due():
             with self.holding():
                 self.save(step, make_states())

@@ -28,6 +28,7 @@ from equigrid.grid.jobs.provenance import (
 )
 from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.jobs.weights import digest
 from equigrid.grid.jobs.weights import write as write_weights
 from equigrid.grid.store import Store, documents
@@ -99,6 +100,10 @@ def _loop(config: dict) -> dict:
     reset_peak(device)
     images, labels = _images(request)
     checkpoints = Checkpoints(store, GENERATORS.checkpoints(request.id))
+    height, width, channels = request.image_shape
+    cost = generator.cost_facts(height, width, channels, request.classes, len(labels))
+    steps = cost.get("training_steps", 0) + cost.get("autoencoder_steps", 0)
+    signs = Signs(request.id, request.tell)
     resume = checkpoints.load()
     before_s = resume.pop("equigrid_seconds", 0.0) if resume else 0.0
     clock = time.perf_counter()
@@ -106,6 +111,8 @@ def _loop(config: dict) -> dict:
     looks = Looks()
 
     def checkpoint(step: int, make_state: Callable[[], dict]) -> None:
+        if steps:
+            signs(step / steps)
         if saving.due():
             with saving.holding():
                 state = make_state()
@@ -134,8 +141,7 @@ def _loop(config: dict) -> dict:
         "values": sum(t.numel() for t in weights.values()),
     }
     facts |= {"n_images": len(labels), "setting": generator.setting, "name": request.payload.name}
-    height, width, channels = request.image_shape
-    facts["cost"] = generator.cost_facts(height, width, channels, request.classes, len(labels))
+    facts["cost"] = cost
     return {**facts, "device": device_name(device), "peak_device_bytes": peak_device_bytes(device)}
 
 

@@ -18,6 +18,7 @@ from equigrid.grid.jobs.kind import TRAIN, Cost, JobKind
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit, rank
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import REFERENCE_CLASSIFIERS, WEIGHTS
 
@@ -84,7 +85,8 @@ def _loop(config: dict) -> dict:
     payload, device = request.payload, device_of(request)
     checkpoints = Checkpoints(store, REFERENCE_CLASSIFIERS.checkpoints(request.id))
     indices = inputs.real_indices(request, payload.real)
-    with Saving(checkpoints, every_s=request.checkpoint_every_s) as saving:
+    steps, signs = payload.recipe.total_steps(len(indices)), Signs(request.id, request.tell)
+    with Saving(checkpoints, every_s=request.checkpoint_every_s, steps=steps, told=signs) as saving:
         trained = loop.train(
             inputs.mix(request, inputs.parts(request.train, indices), payload.stream),
             model=payload.classifier, recipe=payload.recipe, classes=request.classes,

@@ -1,5 +1,6 @@
 """What a job's body is told: one attempt at one job, as the driver sends it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -22,6 +23,10 @@ class Images:
         return sum(self.lengths)
 
 
+def untold(job_id: str, share: float) -> None:
+    """Where nobody wants to know how far a job is."""
+
+
 @dataclass(frozen=True)
 class Request(Generic[P]):
     """One attempt at one job.
@@ -30,7 +35,7 @@ class Request(Generic[P]):
     copies of others, see `equigrid.grid.datasets.subsets.subset`. train, val, test, syn: the images
     that the job may ask for. hashes: the content hashes of the shards it is given. row: the labels
     of a trial's row (grid, dataset, arm …). inputs: ids of other jobs whose outputs the body reads
-    from the store, by what they are.
+    from the store, by what they are. tell: takes the job's id and the share of it that is done.
     """
 
     id: str
@@ -52,6 +57,7 @@ class Request(Generic[P]):
     cpus: float = 1
     threads: int = 1
     checkpoint_every_s: float = 120
+    tell: Callable[[str, float], object] = untold
 
     @property
     def classes(self) -> int:

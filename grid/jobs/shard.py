@@ -23,6 +23,7 @@ from equigrid.grid.jobs.provenance import (
     reset_peak,
 )
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import GENERATORS, POOLS, SHARD_COLUMNS, SHARD_DATA, shard_columns
 
@@ -83,6 +84,7 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
         weights_here, config, classes=request.classes, class_names=request.class_names,
         shape=request.image_shape, seed=payload.seed, start=start, stop=start + payload.size,
         shares=payload.shares, device=device, facts=columns.update,
+        progress=Signs(request.id, request.tell),
     )  # fmt: skip
     seconds = time.perf_counter() - clock
     if not len(images):

@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,6 +28,7 @@ from equigrid.grid.jobs.provenance import (
 )
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.spec import Validation
 from equigrid.grid.store import Store, layout, results
 
@@ -178,7 +179,10 @@ def _loop(config: dict) -> list[dict | Exception]:
     found: dict[int, dict | Exception] = {}
     for numbers in _abreast(states):
         own = [requests[i] for i in numbers]
-        with Saving(*(kept[i] for i in numbers), every_s=own[0].checkpoint_every_s) as saving:
+        with Saving(
+            *(kept[i] for i in numbers), every_s=own[0].checkpoint_every_s,
+            steps=own[0].payload.recipe.total_steps(own[0].payload.n_total), told=_told(own),
+        ) as saving:  # fmt: skip
             made = _trained(store, own, images, device, [states[i] for i in numbers], saving)
         found |= dict(zip(numbers, made, strict=True))
     if len(found) == 1 and isinstance(found[0], Exception):
@@ -195,6 +199,17 @@ def _abreast(states: Sequence[dict | None]) -> list[list[int]]:
     for i, state in enumerate(states):
         by_step[state["step"] if state else 0].append(i)
     return list(by_step.values())
+
+
+def _told(requests: Sequence[Request[TrialPayload]]) -> Callable[[float], None]:
+    """Tells of each of the trials how far it is."""
+    signs = [Signs(request.id, request.tell) for request in requests]
+
+    def tell(share: float) -> None:
+        for sign in signs:
+            sign(share)
+
+    return tell
 
 
 def _images(request: Request[TrialPayload]) -> "Mix | StreamedMix":

@@ -92,7 +92,7 @@ def _arms(
 ) -> Iterator[Arm]:
     where = f"blocks.{number}"
     spec = resolved.spec
-    recipe = recipe_name(block.recipe, f"custom {number}") if block.recipe else resolved.recipe_name
+    recipe = recipe_name(block.recipe) if block.recipe else resolved.recipe_name
     own = (
         recipe,
         Seeds(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from equigrid.grid.errors import UserError
 from equigrid.grid.planning.graph import Cell
+from equigrid.grid.planning.resolve import recipe_name
 from equigrid.grid.spec import Amount, Block, GridSpec
 from equigrid.grid.spec.model import Mixed
 
@@ -129,7 +130,7 @@ def _of(cells: list[Cell], arm: str) -> Iterator[Cell]:
 
 def _recipe(spec: GridSpec, name: str) -> str | dict | None:
     """The recipe of a block, by the name that its cells have; None for the grid's own."""
-    for number, block in enumerate(spec.blocks):
-        if block.recipe is not None and name in (block.recipe, f"custom {number}"):
+    for block in spec.blocks:
+        if block.recipe is not None and recipe_name(block.recipe) == name:
             return block.recipe
     return None

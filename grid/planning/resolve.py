@@ -19,6 +19,7 @@ from equigrid.generators import registry
 from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets import catalogue
 from equigrid.grid.errors import UserError, near
+from equigrid.grid.ids import content_id
 from equigrid.grid.jobs.kinds import on_slots
 from equigrid.grid.planning import recording
 from equigrid.grid.planning.recording import Recorded
@@ -26,6 +27,7 @@ from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, layout
 
 T = TypeVar("T")
+RECIPE_CHANGES = 4  # that a name lists
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
     for i, block in enumerate(spec.blocks):
         if block.recipe is not None:
             own = _named(f"blocks.{i}.recipe", partial(recipes.recipe, block.recipe))
-            by_name[recipe_name(block.recipe, f"custom {i}")] = own
+            by_name[recipe_name(block.recipe)] = own
     gap = spec.domain_gap
     domain_recipe = recipe
     if gap and gap.recipe:
@@ -243,9 +245,23 @@ def _check(found: Resolved, shape: catalogue.Shape) -> None:
             _named(f"generators.{name}", suits)
 
 
-def recipe_name(recipe: str | dict, custom: str = "custom") -> str:
-    """What rows call a recipe: its name, or `custom` for a mapping."""
-    return recipe if isinstance(recipe, str) else custom
+def recipe_name(recipe: str | dict) -> str:
+    """What rows call a recipe: its name, or for a mapping what it changes: `digits with steps 15`.
+
+    Mappings that differ have different names: of what a name leaves out, a hash stands in it.
+    """
+    if isinstance(recipe, str):
+        return recipe
+    told = [
+        f"{key} {value}"
+        for key, value in recipe.items()
+        if key != "extends" and isinstance(value, str | int | float)
+    ]
+    changes = sum(key != "extends" for key in recipe)
+    if len(told) < changes or len(told) > RECIPE_CHANGES:
+        told = [*told[:RECIPE_CHANGES], f"and more ({content_id('recipe', recipe)[-6:]})"]
+    own = f"{recipe['extends']} with" if "extends" in recipe else "own:"
+    return f"{own} {', '.join(told)}" if told else str(recipe.get("extends", "own"))
 
 
 def _generator(name: str, entry: dict, record: Recorded | None) -> GeneratorChoice:

@@ -4,6 +4,7 @@ there.
 
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,11 +14,13 @@ from equigrid.grid.errors import UserError, near
 from equigrid.grid.jobs import domain_gap, generator, quality, shard
 from equigrid.grid.jobs.generator import GeneratorPayload
 from equigrid.grid.jobs.kind import JobKind
+from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Cell, Job, Plan, Pool
 from equigrid.grid.planning.resolve import GeneratorChoice
-from equigrid.grid.reporting import samples
+from equigrid.grid.reporting import samples, spending
 from equigrid.grid.reporting.cell_table import cell_table
 from equigrid.grid.store import Store, documents, layout, results
+from equigrid.grid.units import duration
 
 if TYPE_CHECKING:
     from equigrid.analysis.conclusions.equivalence import Analysis
@@ -142,20 +145,16 @@ def pool_warnings(store: Store, plan: Plan) -> list[str]:
 
 
 def write_report(
-    store: Store,
-    plan: Plan,
-    table: pd.DataFrame,
-    analysis: "Analysis",
-    directory: Path,
-    summary: dict | None,
+    store: Store, plan: Plan, table: pd.DataFrame, analysis: "Analysis", directory: Path
 ) -> Path:
     """Writes the report and its figures into `directory`; returns the report's path."""
     from equigrid.analysis.report.html import write_report as write
 
-    return write(table, analysis, directory, extras=_extras(store, plan, summary))
+    return write(table, analysis, directory, extras=report_extras(store, plan, table))
 
 
-def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
+def report_extras(store: Store, plan: Plan, table: pd.DataFrame) -> dict:
+    """What the store knows beside the table, for `equigrid.analysis.report.html`."""
     import yaml
 
     from equigrid.grid.reporting.status import status
@@ -194,9 +193,41 @@ def _extras(store: Store, plan: Plan, summary: dict | None) -> dict:
             store, plan, {pool.id: pool.generator for pool in plan.pools.values()}
         ),
         "neighbours": _neighbours(store, plan, names),
-        "runs": list(found.runs),
-        "summary": summary,
+        "runs": [_run_row(run) for run in found.runs],
+        "spending": _spending(store, plan, table, costs),
     }
+
+
+def _run_row(run: dict) -> dict:
+    """A run of the grid in words."""
+    ran = [f"{n:,} {KINDS[kind].plural if n > 1 else KINDS[kind].words}"
+           for kind, n in run["jobs"].items() if n and kind in KINDS]  # fmt: skip
+    how = "complete"
+    if run.get("budget_reached"):
+        how = "stopped at its budget"
+    elif run.get("interrupted"):
+        how = "another driver took over" if run.get("taken_over") else "stopped"
+    ended = str(run.get("ended_at", ""))[:16].replace("T", " ")
+    return {
+        "ended, UTC": ended, "how": how, "took": duration(run["seconds"]),
+        "ran": ", ".join(ran) or "nothing", "done before": sum(run["cached"].values()),
+        "failed": len(run["failures"]), "tried again": run["retries"],
+        "device-hours": run.get("device_s", 0.0) / 3600,
+    }  # fmt: skip
+
+
+def _spending(store: Store, plan: Plan, table: pd.DataFrame, costs: dict[str, list[dict]]) -> dict:
+    """Device-seconds that things took, by generator and for one more training."""
+    found: dict[str, Any] = {"trials": spending.costs(store, plan, table)}
+    for name, kind, seconds in (
+        ("training", "training generators", "seconds"),
+        ("sampling", "sampling pools", "seconds per image"),
+    ):
+        by_name: dict[str, list[float]] = {}
+        for row in costs[kind]:
+            by_name.setdefault(row["generator"], []).append(row[seconds])
+        found[name] = {generator: median(values) for generator, values in by_name.items()}
+    return found
 
 
 def _manifests(store: Store, plan: Plan, kind: JobKind) -> list[tuple[Job, dict]]:

@@ -157,7 +157,10 @@ def _driver_line(driver: dict) -> str:
         return f"{driver['who']}: nothing begun yet"
     asked = driver["shard_hits"] + driver["shard_loads"]
     shards = f"{driver['shard_hits']:,} of {asked:,} shards were in the cluster's memory"
-    return f"{driver['who']}: {driver['device_s'] / 3600:.2f} device-hours in this run, {shards}"
+    left_s = driver.get("left_s")
+    left = f"about {duration(left_s)} left, " if left_s is not None else ""
+    used = f"{driver['device_s'] / 3600:.2f} device-hours in this run"
+    return f"{driver['who']}: {left}{used}, {shards}"
 
 
 def show_failures(summary: Summary, console: Console) -> None:

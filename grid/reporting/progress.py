@@ -17,7 +17,9 @@ from rich.table import Table
 from equigrid.grid.reporting import notebook
 from equigrid.grid.units import duration
 
-PLAIN_EVERY_S, BOARD_EVERY_S = 10, 1
+PLAIN_EVERY_S, QUIET_EVERY_S, BOARD_EVERY_S = 10, 60, 1
+
+MOST_SHARES = 4  # jobs within a stage whose own progress is shown
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Stage:
     failed: int = 0
     blocked: int = 0
     running: int = 0
+    shares: tuple[float, ...] = ()  # how much is done of those that run, as far as they say so
     started_s: float | None = None
     last_done_s: float | None = None
 
@@ -67,6 +70,31 @@ class Stage:
         return max(0.0, self.left / self.rate - (now_s - self.last_done_s))
 
 
+@dataclass
+class Whole:
+    """The run as a whole. left_s: until all is done, None while that cannot be said; at_s: when
+    that was said.
+    """
+
+    elapsed_s: float = 0.0
+    left_s: float | None = None
+    device_s_left: float | None = None
+    at_s: float = 0.0
+
+    def text(self, now_s: float) -> str:
+        """`about 4 min left of 6 min`; '' while nothing can be said."""
+        if self.left_s is None:
+            return ""
+        left = max(self.left_s - (now_s - self.at_s), 0.0)
+        return f"about {duration(left)} left of {duration(self.elapsed_s + self.left_s)}"
+
+    @property
+    def share(self) -> float | None:
+        """How much of the time has passed."""
+        whole = self.elapsed_s + (self.left_s or 0.0)
+        return None if self.left_s is None or not whole else self.elapsed_s / whole
+
+
 class Progress:
     """Shows stages. A context manager; `update` is called often and prints no more often than is
     useful.
@@ -77,8 +105,10 @@ class Progress:
         stages: dict[str, Stage],
         console: Console,
         clock: Callable[[], float] = time.monotonic,
+        whole: Whole | None = None,
     ):
         self.stages, self.console, self.clock = stages, console, clock
+        self.whole = whole or Whole()
         self._last_plain_s, self._last_text = -float(PLAIN_EVERY_S), ""
         self._live = Live(console=console, refresh_per_second=4, get_renderable=self._table)
         self._board = notebook.Board() if console.is_jupyter and not console.quiet else None
@@ -108,11 +138,13 @@ class Progress:
                 self._last_plain_s = now
                 self._board.show(self._html(now))
             return
-        text = "; ".join(
-            line(name, stage, now) for name, stage in self.stages.items() if stage.total
-        )
+        parts = [line(name, stage, now) for name, stage in self.stages.items() if stage.total]
+        text = "; ".join([*parts, *([whole] if (whole := self.whole.text(now)) else [])])
         counts = "; ".join(f"{s.done} {s.failed} {s.running}" for s in self.stages.values())
-        if counts != self._last_text and (force or now - self._last_plain_s >= PLAIN_EVERY_S):
+        # Where nothing has ended for long, a line now and then says how far the jobs within are.
+        every_s = PLAIN_EVERY_S if counts != self._last_text else QUIET_EVERY_S
+        silent_s = now - self._last_plain_s
+        if (force and counts != self._last_text) or (not force and silent_s >= every_s):
             self._last_plain_s, self._last_text = now, counts
             self.message(text)
 
@@ -122,6 +154,8 @@ class Progress:
             for name, stage in self.stages.items()
             if stage.total
         ]
+        if whole := self.whole.text(now_s):
+            rows.append(("all", f"{self.whole.share or 0:.0%}", whole))
         return notebook.table(("job", "done", ""), rows)
 
     def _table(self) -> Table:
@@ -130,8 +164,14 @@ class Progress:
         for name, stage in self.stages.items():
             if stage.total:
                 finished = stage.cached + stage.done
-                bar = ProgressBar(total=stage.total, completed=finished, width=24)
+                bar = ProgressBar(
+                    total=stage.total, completed=finished + sum(stage.shares), width=24
+                )
                 table.add_row(name, bar, f"{finished:,}/{stage.total:,}", _details(stage, now))
+        share = self.whole.share
+        if share is not None:
+            bar = ProgressBar(total=1, completed=share, width=24)
+            table.add_row("all", bar, f"{share:.0%}", self.whole.text(now))
         return table
 
 
@@ -176,7 +216,7 @@ def line(name: str, stage: Stage, now_s: float) -> str:
 def _details(stage: Stage, now_s: float) -> str:
     rate, left_s = stage.rate, stage.left_s(now_s)
     parts = [
-        f"{stage.running} running" if stage.running else "",
+        f"{stage.running} running{_within(stage)}" if stage.running else "",
         f"{stage.failed} failed" if stage.failed else "",
         f"{stage.blocked} blocked" if stage.blocked else "",
         _rate(rate) if rate else "",
@@ -184,6 +224,13 @@ def _details(stage: Stage, now_s: float) -> str:
         f"{stage.cached:,} from before" if stage.cached else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _within(stage: Stage) -> str:
+    """` (43%, 12%)`: how far those are that run, where they say so."""
+    shown = ", ".join(f"{share:.0%}" for share in sorted(stage.shares, reverse=True)[:MOST_SHARES])
+    more = ", …" if len(stage.shares) > MOST_SHARES else ""
+    return f" ({shown}{more})" if shown else ""
 
 
 def _rate(rate: float) -> str:

@@ -1,8 +1,5 @@
 """Questions to a grid: whether it can answer them, what it says so far, and what more costs."""
 
-from statistics import median
-
-import numpy as np
 import pandas as pd
 
 from equigrid.analysis.answer.asking import Question, Suggested, suggestions
@@ -11,13 +8,12 @@ from equigrid.analysis.conclusions.amounts import Amount
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
 from equigrid.analysis.data.checks import FAMILY, check_table
 from equigrid.grid.errors import DocumentError, UserError
-from equigrid.grid.jobs import generator
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.growth import grew_from, start
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.recorded import recorded_spec
 from equigrid.grid.planning.resolve import resolve
-from equigrid.grid.reporting import analysis_bridge, estimate
+from equigrid.grid.reporting import analysis_bridge, spending
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store
 
@@ -100,17 +96,4 @@ def costs(store: Store, the_plan: Plan) -> Costs:
     """Device-seconds of one more training, by its images, and of one more generator; equal costs
     where nothing is known.
     """
-    table = analysis_bridge.read_table(store, the_plan)
-    done = table[(table["status"] == "ok") & table["seconds"].notna()]
-    if done.empty:
-        return Costs()
-    images, seconds = done["n_total"].to_numpy(float), done["seconds"].to_numpy(float)
-    per_image = 0.0
-    if np.ptp(images) > 0:
-        per_image = max(0.0, float(np.polyfit(images, seconds, 1)[0]))
-    trial = max(float(np.median(seconds - per_image * images)), 0.0)
-    expected = estimate.expected(store, the_plan)
-    known = [s for job in the_plan.of_kind(generator.KIND.name) if (s := expected(job)) is not None]
-    return Costs(
-        trial=trial or 1e-3, per_image=per_image, generator=median(known) if known else 0.0
-    )
+    return spending.costs(store, the_plan, analysis_bridge.read_table(store, the_plan))

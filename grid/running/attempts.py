@@ -5,7 +5,6 @@ come back at once, and each has its own outcome.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,14 +55,12 @@ class Attempts:
         group = self.of_group
         return self.pool.devices_held + (group.request.workers if group else 0)
 
-    def at_work(self) -> Counter[str]:
-        """How many jobs of each kind devices work on: those of each slot's first request, and the
-        group's.
-        """
-        kinds = Counter(one.job.kind for ref in self.pool.running() for one in self._under_way[ref])
+    def at_work(self) -> list[Job]:
+        """The jobs that devices work on: those of each slot's first request, and the group's."""
+        jobs = [one.job for ref in self.pool.running() for one in self._under_way[ref]]
         if group := self.of_group:
-            kinds[group.job.kind] += 1
-        return kinds
+            jobs.append(group.job)
+        return jobs
 
     def free_slot(self, depth: int) -> ActorHandle | None:
         """A slot with fewer than `depth` requests, all of them of jobs that may share a device."""

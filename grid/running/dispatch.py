@@ -11,7 +11,7 @@ from equigrid.grid.running.attempts import Attempts
 from equigrid.grid.running.budget import Budget, Cost
 from equigrid.grid.running.outputs import Outputs, shards_of
 from equigrid.grid.running.packing import Packing
-from equigrid.grid.running.queue import JobQueue, QueuedJob
+from equigrid.grid.running.queue import JobQueue, QueuedJob, State
 
 DEPTH = 2  # requests a slot holds: one runs, one waits, so that a slot never idles for the driver
 SHARE = [name for name, kind in on_slots().items() if kind.shares_device]  # trials
@@ -57,6 +57,8 @@ class Dispatcher:
         self._pool = attempts.pool
         # How long a job likely takes; None where nothing is known of it.
         self.expected_s: Callable[[Job], float | None] = lambda job: None
+        # Run before their turn: of each kind of which nothing is known one job, for the forecast.
+        self.scouts: list[str] = []
 
     def send(self) -> Iterator[Job]:
         """Sends what can be sent now; these are the jobs."""
@@ -88,7 +90,7 @@ class Dispatcher:
         if self._packing.shares:
             self._pool.gpus = self._packing.share if self._only_sharers_may_run() else 1.0
         self._pool.resize(self._queue.ready_for_slots + self._attempts.on_slots)
-        while job := self._job(self._queue.next_for_slot()):
+        while job := self._job(self._scout() or self._queue.next_for_slot()):
             slot = self._slot_for(job)
             if slot is None or not (together := self._affordable(self._with_those_beside(job))):
                 return
@@ -111,6 +113,16 @@ class Dispatcher:
         while alike and not self._budget.affords(self._cost(*alike)):
             alike = alike[:-1]
         return alike
+
+    def _scout(self) -> str | None:
+        """The next job that goes before its turn, if it is ready and a slot can take it."""
+        while self.scouts:
+            job_id = self.scouts[0]
+            ready = self._queue.state(job_id) is State.READY
+            if ready and workers_of(self._plan, self._plan.jobs[job_id]) == 1:
+                return job_id
+            self.scouts.pop(0)
+        return None
 
     def _only_sharers_may_run(self) -> bool:
         """Several trials share a device, once what comes before them is done and for as long as

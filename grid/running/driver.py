@@ -19,10 +19,11 @@ from equigrid.grid.jobs import trial
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.pending import pending
-from equigrid.grid.reporting import estimate
+from equigrid.grid.reporting import estimate, run_forecast
 from equigrid.grid.reporting.summary import Summary
 from equigrid.grid.running import cluster
 from equigrid.grid.running.attempts import Attempts
+from equigrid.grid.running.board import Board
 from equigrid.grid.running.budget import Budget
 from equigrid.grid.running.dispatch import Dispatcher, queue_of
 from equigrid.grid.running.interrupts import terminating_signals_interrupt
@@ -98,7 +99,9 @@ class Driver:
         self.cache = ShardCache(store, lanes=4 * max(1, len(cluster.alive_nodes())))
         self.outputs = Outputs(the_plan, store, self.cache, self.queue)
         self.pool = SlotPool.of(store, spec.execution)
-        requests = Requests(the_plan, self.outputs, self.cache)
+        self.board = Board() if todo else None
+        tell = {"tell": self.board.teller} if self.board else {}
+        requests = Requests(the_plan, self.outputs, self.cache, **tell)
         self.attempts = Attempts(store, self.pool, requests)
         packing = Packing.of(
             spec.execution.together,
@@ -109,7 +112,10 @@ class Driver:
         self.dispatcher = Dispatcher(
             the_plan, self.queue, self.budget, self.outputs, self.attempts, packing
         )
-        self.observers = Observers(the_plan, self.queue, self.budget, self.cache, console, lock)
+        self.observers = Observers(
+            the_plan, self.queue, self.budget, self.cache, console, lock,
+            forecast=run_forecast.of(store, the_plan, todo),
+        )  # fmt: skip
         self.settlement = Settlement(
             the_plan, store, self.queue, self.budget, self.cache, self.outputs, self.attempts,
             packing, self.observers, self.summary,
@@ -122,6 +128,7 @@ class Driver:
         self.pool.check_room(self.plan.resolved.spec.execution)
         if self.budget.limit_s is not None:
             self.dispatcher.expected_s = estimate.expected(self.store, self.plan)
+        self.dispatcher.scouts = [task.id for task in self.observers.forecast.unknown()]
         self.observers.start(self.store, analyst)
 
     # The loop -------------------------------------------------------------------------------------
@@ -139,7 +146,14 @@ class Driver:
                 self.settlement.charge_losses()
                 for attempt, outcome in self.attempts.ended(within_s=LOOP_S):
                     self.settlement.settle(attempt, outcome)
-                self.observers.tell(self.attempts.at_work())
+                self._tell()
+
+    def _tell(self) -> None:
+        jobs_now = self.attempts.at_work()
+        if self.board:
+            self.board.look([job.id for job in jobs_now], time.monotonic())
+        shares = self.board.shares if self.board else {}
+        self.observers.tell(jobs_now, shares, self.attempts.devices_held)
 
     def _goes_on(self) -> bool:
         if self.lock and (owner := self.lock.taken_by):
@@ -165,6 +179,8 @@ class Driver:
         self.summary.interrupted = isinstance(error, KeyboardInterrupt | TakenOver)
         self.summary.taken_over = isinstance(error, TakenOver)
         self.attempts.close()
+        if self.board:
+            self.board.close()
         self._sum_up()
         self.observers.close(interrupted=self.summary.interrupted)
         if self.has_work and not isinstance(error, StoreError):  # else nothing more can be written

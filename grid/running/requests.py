@@ -2,7 +2,7 @@
 labels of its row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from equigrid.grid import jobs
 from equigrid.grid.datasets.shards import ShardRef
 from equigrid.grid.ids import new_attempt
 from equigrid.grid.jobs.kinds import KINDS
+from equigrid.grid.jobs.request import untold
 from equigrid.grid.planning.graph import Cell, Job, Plan
 from equigrid.grid.running.outputs import Outputs
 from equigrid.grid.running.shard_cache import ShardCache
@@ -18,8 +19,15 @@ from equigrid.grid.running.shard_cache import ShardCache
 class Requests:
     """Makes the requests of one run."""
 
-    def __init__(self, the_plan: Plan, outputs: Outputs, cache: ShardCache) -> None:
-        self._plan, self._outputs, self._cache = the_plan, outputs, cache
+    def __init__(
+        self,
+        the_plan: Plan,
+        outputs: Outputs,
+        cache: ShardCache,
+        tell: Callable[[str, float], object] = untold,
+    ) -> None:
+        """tell: what jobs say how far they are with."""
+        self._plan, self._outputs, self._cache, self._tell = the_plan, outputs, cache, tell
         self._cells = the_plan.cells_by_trial()
 
     def title(self, job: Job) -> str:
@@ -43,6 +51,7 @@ class Requests:
             cpus=execution.cpus,
             threads=execution.threads,
             checkpoint_every_s=execution.checkpoint_every_s,
+            tell=self._tell,
         )
         reads = KINDS[job.kind].reads(job.payload)
         given = {

@@ -229,14 +229,21 @@ def test_sheets_show_real_images_beside_each_generator_by_rising_base():
     sets = [image_set(), image_set("edm", 5_000, setting="closed"), image_set("edm", 500, setting="closed"),
             image_set("cifake", setting="open")]  # fmt: skip
     found = list(sheet_figures({"classes": ["cat", "dog"], "sets": sets}))
-    assert [name for name, _, _ in found] == ["images-0", "images-1"]
+    assert [(name, generator) for name, _, _, generator in found] == [
+        ("images-0", "edm"),
+        ("images-1", "cifake"),
+    ]
     assert panel_titles(found[0][2]) == ["real", "edm, base 500", "edm, base 5,000"]
     assert panel_titles(found[1][2]) == ["real", "cifake"]
     assert "edm (closed set, trained on 500 and on 5,000 of them)" in found[0][1]
     assert "cifake (open set)" in found[1][1]
-    ((_, caption, figure),) = sheet_figures({"classes": ["cat", "dog"], "sets": sets[:1]})
-    assert panel_titles(figure) == ["real"] and caption.startswith("Real training images.")
-    ((_, _, figure),) = sheet_figures({"classes": ["cat", "dog"], "sets": sets[1:2]})
+    ((_, caption, figure, none),) = sheet_figures({"classes": ["cat", "dog"], "sets": sets[:1]})
+    assert (
+        panel_titles(figure) == ["real"]
+        and none is None
+        and caption.startswith("Real training images.")
+    )
+    ((_, _, figure, _),) = sheet_figures({"classes": ["cat", "dog"], "sets": sets[1:2]})
     assert panel_titles(figure) == ["edm, base 5,000"]
     assert list(sheet_figures({})) == []
 

@@ -62,7 +62,7 @@ def quality(pool: str, n_base: int, fid: float) -> dict:
 def written(tmp_path_factory):
     table = PLANTED.table(0)
     extras = {
-        "title": "A title", "spec": "name: planted", "versions": {"numpy": "2.0"}, "summary": {"seconds": 3.5},
+        "title": "A title", "spec": "name: planted", "versions": {"numpy": "2.0"},
         "failures": [{"id": "f00", "kind": "trial", "cell": "base 500", "error": "ValueError: <no>"}],
         "costs": [{"what": "generator", "seconds": 12.5}, {"what": "pool", "peak_device_bytes": 4_000}],
         "runs": [{"started": "2026-01-01", "trials": 3}], "recipe": "planted",
@@ -97,12 +97,12 @@ def test_everything_handed_in_is_shown(written):
     for section in ("answer", "amounts", "worth", "paper", "figures", "cells", "curves", "tuples", "gains", "surfaces", "narrowing", "missing",
                     "failures", "generators", "quality", "domain-gap", "zero-shot", "costs-0", "sheets", "settings"):  # fmt: skip
         assert f'id="{section}"' in html, section
-        if section not in ("curves", "tuples", "surfaces", "narrowing"):  # inside the paper's
-            assert f'href="#{section}"' in html, section
+    for section in ("answer", "ask", "figures", "sheets", "failures", "details", "paper"):
+        assert f'href="#{section}"' in html, section
 
 
 def table_of(html: str, section: str) -> list[list[str]]:
-    part = html.split(f'<section id="{section}">')[1].split("</section>")[0]
+    part = html.split(f'id="{section}"><summary>')[1].split("</details>")[0]
     return [
         re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line)
         for line in re.findall(r"<tr>(.*?)</tr>", part, re.DOTALL)
@@ -131,7 +131,7 @@ def test_generators_have_their_settings_and_no_empty_columns(written):
 
 def test_sample_images_are_small_jpegs(written):
     html = written.read_text()
-    part = html.split('<section id="sheets">')[1].split("</section>")[0]
+    part = html.split('id="sheets"><summary>')[1].split("</details>")[0]
     pictures = [
         base64.b64decode(data) for data in re.findall(r"data:image/jpeg;base64,([^\"]*)", part)
     ]
@@ -191,8 +191,8 @@ def test_the_answer_comes_first_and_a_pool_of_noise_is_on_the_first_screen(tmp_p
     fine = {**quality("edm, base 5,000", 5_000, 4.2), "neighbour_distance": 30.0,
             "neighbour_distance_real": 31.0}  # fmt: skip
     path = write_report(table, analysed(table), tmp_path, extras={"quality": [noise, fine]})
-    text = re.sub(r"<[^>]+>", "", path.read_text().split('<section id="amounts">')[0])
-    answer = text[text.index("The answer", text.index("Settings and versions")) :]
+    first = path.read_text().split('<section id="answer">')[1].split('<section id="ask">')[0]
+    answer = re.sub(r"<[^>]+>", "", first)
     assert "the images of edm, base 500 may be noise: they lie 96 grey levels" in answer
     assert "base 5,000 may be noise" not in answer
     assert answer.index("Generate: at a base of 500") < answer.index("one real image is worth")

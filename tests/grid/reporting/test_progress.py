@@ -7,7 +7,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from equigrid.grid.reporting.console import show_status
-from equigrid.grid.reporting.progress import Progress, Stage, line
+from equigrid.grid.reporting.progress import Progress, Stage, Whole, line
 from equigrid.grid.reporting.status import StageStatus, Status
 from equigrid.grid.reporting.summary import Summary, closing_line
 from equigrid.grid.units import duration
@@ -110,3 +110,28 @@ def test_the_closing_line_says_how_to_go_on():
     assert closing_line(summary, "equigrid run g").endswith(
         "everything finished is kept. To go on: equigrid run g"
     )
+
+
+def test_jobs_that_run_and_the_whole_are_shown_in_a_terminal():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=140, color_system=None)
+    shard = Stage(total=4, done=1, running=2, shares=(0.125, 0.5))
+    whole = Whole(elapsed_s=60.0, left_s=240.0, at_s=40.0)
+    with Progress({"shard": shard}, console, clock=lambda: 100.0, whole=whole) as progress:
+        progress.update()
+    text = out.getvalue()
+    assert "2 running (50%, 12%)" in text
+    assert "about 3 min left of 5 min" in text  # a minute after that was said
+    assert "20%" in text
+
+
+def test_a_stage_that_stands_still_shows_a_line_a_minute():
+    now, out = [0.0], io.StringIO()
+    shard = Stage(total=4, running=1)
+    with Progress({"shard": shard}, Console(file=out, width=80), clock=lambda: now[0]) as progress:
+        for second in range(300):  # one shard, five minutes
+            now[0], shard.shares = float(second), (second / 300,)
+            progress.update()
+    lines = out.getvalue().splitlines()
+    assert 4 <= len(lines) <= 6
+    assert len(set(lines)) == len(lines), "each says something new"

@@ -119,7 +119,7 @@ def test_the_report_shows_all_of_it(planned, request_of, spec, tmp_path):
     store, the_plan = planned(spec)
     run(store, the_plan, request_of)
     table, analysis = analysis_bridge.fit(store, the_plan)
-    path = analysis_bridge.write_report(store, the_plan, table, analysis, tmp_path / "out", None)
+    path = analysis_bridge.write_report(store, the_plan, table, analysis, tmp_path / "out")
     html = path.read_text()
     files = {file.name for file in path.parent.iterdir()}
     for name in ("images-0", "domain", "tsne-0", "tsne-1", "quality-feature-distance"):
@@ -127,8 +127,8 @@ def test_the_report_shows_all_of_it(planned, request_of, spec, tmp_path):
     assert "edm (closed set, trained on 60 and on 120 of them)" in html
     assert html.count("each above the training image that it is nearest to.</figcaption>") == 2
     for section in ("recipes", "quality", "domain-gap"):
-        assert f'<section id="{section}">' in html
-    assert "over that base alone with the recipe custom." in html
+        assert f'id="{section}"><summary>' in html
+    assert "over that base alone with the recipe digits with steps 15." in html
     assert path.stat().st_size < 6_000_000
 
 
@@ -144,16 +144,16 @@ def test_generators_that_share_a_training_keep_their_names(planned, request_of, 
     assert len(list(the_plan.of_kind("generator"))) == 1
     run(store, the_plan, request_of)
     table, analysis = analysis_bridge.fit(store, the_plan)
-    path = analysis_bridge.write_report(store, the_plan, table, analysis, tmp_path / "out", None)
+    path = analysis_bridge.write_report(store, the_plan, table, analysis, tmp_path / "out")
     html = path.read_text()
     for i, name in enumerate(("edm", "quick")):
         assert f"beside images of {name} (closed set" in html
         assert (path.parent / f"images-{i}.png").exists()
         assert html.count(f"<td>{name}, base 60</td>") == 1  # in the table of quality
-    part = html.split("<h2>Costs: sampling pools</h2>")[1].split("</section>")[0]
+    part = html.split("<h2>Costs: sampling pools</h2>")[1].split("</details>")[0]
     assert "<td>edm</td>" in part and "<td>quick</td>" in part
     assert "medians over a pool&#39;s shards" in part
-    part = html.split('<section id="generators">')[1].split("</section>")[0]
+    part = html.split('id="generators"><summary>')[1].split("</details>")[0]
     assert re.findall(r"<td>(edm|quick)</td>.*?>(\d+)</td>", part, re.DOTALL) == [
         ("edm", "4"),
         ("quick", "2"),
@@ -208,10 +208,26 @@ def test_zero_shot_trials_reach_the_report(planned, spec, sorted_set, tmp_path):
         }
         store.put_json(layout.ZERO_SHOT.manifest(cell.trial_id), facts)
     table, analysis = analysis_bridge.fit(store, the_plan)
-    path = analysis_bridge.write_report(store, the_plan, table, analysis, tmp_path / "out", None)
-    part = path.read_text().split('<section id="zero-shot">')[1].split("</section>")[0]
+    path = analysis_bridge.write_report(store, the_plan, table, analysis, tmp_path / "out")
+    part = path.read_text().split('id="zero-shot"><summary>')[1].split("</details>")[0]
     found = [re.findall(r"<td[^>]*>(.*?)</td>", line)[1:6] for line in part.split("<tr>")[2:]]
     assert [line[:4] for line in found] == [
         ["40", "", "0", "0"], ["40", "made", "20", "0.5"], ["40", "made", "40", "1"]]  # fmt: skip
     assert [line[4].split()[0] for line in found] == ["20.50", "40.50", "60.50"]
     assert (path.parent / "zero-shot-0.png").exists()
+
+
+def test_runs_are_told_in_words():
+    run = {
+        "jobs": {"generator": 1, "trial": 12, "shard": 0}, "cached": {"trial": 3, "shard": 2},
+        "failures": [{}], "retries": 2, "seconds": 75.0, "device_s": 1800.0, "interrupted": True,
+        "taken_over": False, "budget_reached": False, "ended_at": "2026-11-29T23:01:02.5+00:00",
+    }  # fmt: skip
+    assert analysis_bridge._run_row(run) == {
+        "ended, UTC": "2026-11-29 23:01", "how": "stopped", "took": "75 s",
+        "ran": "1 generator, 12 trials", "done before": 5, "failed": 1, "tried again": 2,
+        "device-hours": 0.5,
+    }  # fmt: skip
+    complete = {**run, "interrupted": False, "jobs": {}}
+    assert (analysis_bridge._run_row(complete)["how"], analysis_bridge._run_row(complete)["ran"]) == (
+        "complete", "nothing")  # fmt: skip

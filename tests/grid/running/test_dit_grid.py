@@ -142,7 +142,7 @@ def _assert_report(store: Store, plan, folder) -> None:
     assert row["reconstruction_psnr_db"] == pytest.approx(psnr_db, abs=0.01)
 
     report = analysis_bridge.write_report(
-        store, plan, *analysis_bridge.fit(store, plan), folder, None
+        store, plan, *analysis_bridge.fit(store, plan), folder
     ).read_text()
     for heading in (
         "reconstruction psnr db",

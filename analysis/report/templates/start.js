@@ -1,0 +1,2 @@
+equigrid.page.start();
+equigrid.page.opened(location.hash);

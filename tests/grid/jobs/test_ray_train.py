@@ -16,6 +16,7 @@ from equigrid.grid import jobs
 from equigrid.grid.datasets import ingest
 from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import new_attempt
+from equigrid.grid.jobs import generator
 from equigrid.grid.jobs.checkpoints import MOST_SHARE, Checkpoints, Saving
 from equigrid.grid.jobs.provenance import reset_peak
 from equigrid.grid.planning.planner import plan
@@ -65,6 +66,7 @@ def kept(store: Store) -> list[str]:
 
 @pytest.mark.parametrize(("kind", "steps"), [("generator", 10), ("trial", 15)])
 def test_killed_and_resumed_equals_uninterrupted(job_of, monkeypatch, kind, steps):
+    monkeypatch.setattr(generator, "LOOK_SHARE", 1e9)  # else a second's training is not looked at
     store, request = job_of(kind, "straight")
     assert jobs.run(store, replace(request, checkpoint_every_s=1e9))["status"] == "ok"
     whole = output(store, request)

@@ -18,11 +18,11 @@ from equigrid.analysis.figures.style import (
     BLACK,
     COPIES_LOOK,
     FONT,
-    GENERATOR_LOOKS,
     MIX_LOOK,
     REAL_LOOK,
     Handle,
     empty_figure,
+    generator_look,
     legend_below,
     panels,
     thousands,
@@ -98,7 +98,7 @@ def _panel(worth: SyntheticWorth, base: BaseWorth) -> AnswerPanel | None:
     ends = [measured, main.n_real / n if main else 0.0, (main and main.value or 0.0) / n]
     right = min(max(ends) * 1.25, measured * _WIDEST)
     x = np.expm1(np.linspace(0.0, np.log1p(max(right, 0.1)), _POINTS))
-    sources = [("real images", REAL_LOOK, -1), (worth.generator, GENERATOR_LOOKS[0], j)]
+    sources = [("real images", REAL_LOOK, -1), (worth.generator, generator_look(worth.setting), j)]
     if COPIES in layout.sources:
         sources.append(("copies of the base", COPIES_LOOK, layout.sources.index(COPIES)))
     lines = []

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from equigrid.grid.datasets import shards
 from equigrid.grid.errors import StoreError
 from equigrid.grid.jobs.checkpoints import Leaving
+from equigrid.grid.jobs.energy import METER
 from equigrid.grid.jobs.failures import (
     cause_of,
     is_broken_group,
@@ -50,6 +51,7 @@ def run(store: Store, request: Request) -> dict:
     """
     started = datetime.now(UTC)
     clock = time.perf_counter()
+    METER.begin(request)
     try:
         facts = KINDS[request.kind].run(store, request)
         return {"id": request.id, "status": OK, "seconds": time.perf_counter() - clock, **facts}
@@ -82,6 +84,8 @@ def run(store: Store, request: Request) -> dict:
             "row": row,
             "seconds": seconds,
         }
+    finally:
+        METER.taken(request)  # ends the counting where no result was written
 
 
 def _advice(error: BaseException, request: Request) -> dict:

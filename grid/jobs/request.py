@@ -30,7 +30,8 @@ class Request(Generic[P]):
     copies of others, see `equigrid.grid.datasets.subsets.subset`. train, val, test, syn: the images
     that the job may ask for. hashes: the content hashes of the shards it is given. row: the labels
     of a trial's row (grid, dataset, arm …). inputs: ids of other jobs whose outputs the body reads
-    from the store, by what they are.
+    from the store, by what they are. energy: the country (ISO 3166, three letters) for whose
+    electricity codecarbon counts; None: nothing is counted.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Request(Generic[P]):
     cpus: float = 1
     threads: int = 1
     checkpoint_every_s: float = 120
+    energy: str | None = None
 
     @property
     def classes(self) -> int:

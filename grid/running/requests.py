@@ -43,6 +43,7 @@ class Requests:
             cpus=execution.cpus,
             threads=execution.threads,
             checkpoint_every_s=execution.checkpoint_every_s,
+            energy=execution.energy,
         )
         reads = KINDS[job.kind].reads(job.payload)
         given = {

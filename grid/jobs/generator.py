@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from equigrid.generators.base_config import GeneratorConfig
+from equigrid.generators.base_config import Flops, GeneratorConfig
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import REVISIONS, canonical_json, seed_of
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.checkpoints import Checkpoints
 from equigrid.grid.jobs.job import HOW, Job, Payload, Subset
-from equigrid.grid.jobs.kind import NOTHING, TRAIN, Alike, Cost, Finished, JobKind, Took
+from equigrid.grid.jobs.kind import NOTHING, TRAIN, Alike, Cost, Finished, JobKind, Took, Work
 from equigrid.grid.jobs.provenance import (
     device_name,
     device_of,
@@ -273,6 +273,23 @@ def _cost_facts(mapping: str, shape: Shape, n_images: int | None) -> dict[str, A
     return config.cost_facts(*shape.image, len(shape.classes), n_images)
 
 
+def flops(mapping: Mapping[str, Any], shape: Shape, n_images: int) -> Flops | None:
+    """What training a configuration on so many images, and sampling from it, compute."""
+    return _flops(canonical_json(mapping), shape, n_images)
+
+
+@lru_cache(maxsize=1024)
+def _flops(mapping: str, shape: Shape, n_images: int) -> Flops | None:
+    from equigrid.generators import registry
+
+    return registry.config(json.loads(mapping)).flops(*shape.image, len(shape.classes), n_images)
+
+
+def _computed(payload: GeneratorPayload, shape: Shape) -> Work | None:
+    found = flops(payload.mapping, shape, payload.subset.n if payload.subset else 0)
+    return found and Work(found.training, found.wide)
+
+
 def _work(payload: GeneratorPayload, shape: Shape) -> float:
     n_images = payload.subset.n if payload.subset else None
     return cost_facts(payload.mapping, shape, n_images).get("training_steps", 1)
@@ -304,6 +321,7 @@ KIND = JobKind(
         alike=lambda payload: alike(payload.mapping),
         work=_work,
         bytes=lambda payload, like, shape: like and like.bytes,
+        flops=_computed,
     ),
     leftovers={WEIGHTS: "weights"},
 )

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from equigrid.grid.datasets.shards import ShardCorrupt
+from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import inputs, reference_classifier, shard, weights
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import HOW, Job, Payload, Subset, Synthetic
-from equigrid.grid.jobs.kind import JobKind
+from equigrid.grid.jobs.kind import Cost, JobKind, Work
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
@@ -159,6 +160,20 @@ def _features(store: Store, request: Request, device: str) -> "Features | None":
     )
 
 
+INCEPTION_FLOPS = 11_426_432_192  # of an image at 299×299; benchmarks/costs.py --count
+VIT_FLOPS = 35_127_656_448  # of ViT-B/16, an image at 224×224
+
+
+def _computed(payload: QualityPayload, shape: Shape) -> Work | None:
+    """The pool, its base and the training set through Inception and ViT. The training set once for
+    all pools: of each it is counted. Neighbours and the grid's own classifier are left out.
+    """
+    asked = {"inception": INCEPTION_FLOPS, "vit": VIT_FLOPS}
+    per_image = sum(flops for name, flops in asked.items() if payload.networks.get(name))
+    n_base = payload.subset.n if payload.subset else 0
+    return Work(per_image * (payload.syn.n + n_base + shape.n_train), True)
+
+
 KIND = JobKind(
     name="quality",
     payload=QualityPayload,
@@ -168,5 +183,6 @@ KIND = JobKind(
     outputs=QUALITY,
     wanted=True,
     plan=planned,
+    cost=Cost(flops=_computed),
     kept=True,
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
-from equigrid.grid.jobs import inputs, weights
+from equigrid.grid.jobs import computing, inputs, weights
 from equigrid.grid.jobs.checkpoints import Checkpoints
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import Job, Payload, Stream, Subset
@@ -120,6 +120,11 @@ KIND = JobKind(
     plural="reference classifiers",
     outputs=REFERENCE_CLASSIFIERS,
     reads=lambda payload: TRAIN,
-    cost=Cost(bytes=lambda payload, like, shape: None),
+    cost=Cost(
+        bytes=lambda payload, like, shape: None,
+        flops=lambda payload, shape: computing.training(
+            payload.classifier, payload.recipe, payload.real.n, shape, evaluated=0
+        ),
+    ),
     leftovers={WEIGHTS: "weights"},
 )

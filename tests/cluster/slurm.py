@@ -6,7 +6,7 @@ from pathlib import Path
 from hosts import Hosts, wait_until
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue")
-_PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Everything as root, without accounting or cgroups: what schedules, starts, signals and requeues
 # jobs is Slurm's own. cred_expire: after a requeue a job may start again that many seconds later.
@@ -43,7 +43,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def missing() -> str | None:
     """Why there can be no Slurm here, or None."""
-    lacking = [name for name in DAEMONS if shutil.which(name, path=_PATHS) is None]
+    lacking = [name for name in DAEMONS if shutil.which(name, path=PATHS) is None]
     what = "Debian: apt-get install --no-install-recommends slurmd slurmctld slurm-client munge"
     return f"needs {', '.join(lacking)} ({what})" if lacking else None
 

@@ -74,7 +74,7 @@ def processes(slurm) -> list[str]:
 def test_told_to_leave_it_queues_again_and_cancelled_it_stays_so(slurm):
     calls = slurm.folder / "first"
     job, log = submit(slurm, calls)
-    wait_until(lambda: calls.exists() and "grid" in calls.read_text(), 60, "the grid to run")
+    wait_until(lambda: calls.exists() and " grid run" in calls.read_text(), 60, "the grid to run")
     wait_until(lambda: "host2 symmetric-run" in calls.read_text(), 60, "the second node")
     began = calls.read_text()
     assert "--address 10.77.0.1:6379 --min-nodes 2" in began
@@ -89,7 +89,7 @@ def test_told_to_leave_it_queues_again_and_cancelled_it_stays_so(slurm):
 
     calls = slurm.folder / "second"
     job, log = submit(slurm, calls)
-    wait_until(lambda: calls.exists() and "grid" in calls.read_text(), 60, "the grid to run")
+    wait_until(lambda: calls.exists() and " grid run" in calls.read_text(), 60, "the grid to run")
     slurm.on("host1", f"scancel {job}")
     wait_until(lambda: slurm.state(job) == "CANCELLED", 60, "the job to be gone")
     assert slurm.restarts(job) == 0

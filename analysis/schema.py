@@ -122,6 +122,13 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         True,
         "Top-1 of class 0 of two, percent; null with other numbers of classes.",
     ),
+    (
+        "energy_kwh",
+        pa.float64(),
+        True,
+        "Electricity, kWh, estimated by codecarbon; null where it is not counted.",
+    ),
+    ("co2_kg", pa.float64(), True, "CO2-equivalents of that, kg, by the country's mix."),
 )
 
 DESCRIPTIONS: dict[str, str] = {name: meaning for name, _, _, meaning in COLUMNS}

@@ -5,7 +5,7 @@ kind has.
 import difflib
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -60,6 +60,21 @@ class Compute(Frozen):
     """Most images of a training step that a device takes at once; null for its whole part of the
     batch. Halved by itself when memory does not suffice.
     """
+
+
+class Flops(NamedTuple):
+    """Floating-point operations, a multiplication and an addition counted as two: of the whole
+    training, and of an image of a pool. wide: whether the networks have hundreds of channels, as
+    devices like them; those of a few dozen are slower per operation.
+    """
+
+    training: float
+    per_image: float
+    wide: bool
+
+
+TRAINING_PASSES = 3
+"""A training step in forward passes: the backward pass is twice one."""
 
 
 class GeneratorConfig(Frozen):
@@ -155,6 +170,14 @@ class GeneratorConfig(Frozen):
         sampling alone); sampling_batch, sampler_steps, evaluations_per_image (of the network).
         What a kind does not have is left out.
         """
+
+    def flops(
+        self, height: int, width: int, channels: int, classes: int, n_images: int
+    ) -> Flops | None:
+        """What training on n_images and sampling compute, counted without torch; None where that is
+        not known.
+        """
+        return None
 
     def trained_identity(self) -> dict:
         """What of the configuration enters the generator's id: `training_payload`, and every field

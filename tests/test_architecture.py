@@ -71,7 +71,7 @@ FLOORS = {
         zero_shot domain_gap
         training
         evaluation features
-        data
+        data flops
         models
         distributed compute
         recipes

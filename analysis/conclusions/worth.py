@@ -83,6 +83,7 @@ class SyntheticWorth:
     warnings: tuple[str, ...]
     fit: Fit | None = field(repr=False, default=None)
     seen: Observed | None = field(repr=False, default=None)
+    setting: str | None = None  # "closed" or "open", as the rows say
 
     @property
     def determined(self) -> bool:
@@ -149,8 +150,13 @@ def synthetic_worth(
     fit = effective_samples.fit(layout, noise, draws=max(draws, 1), seed=seed)
     notes = [*seen.notes, *(one.text for one in seen.outliers), *_noise_notes(fit)]
     warnings = _warnings(rows, fit, n_test)
+    settings = rows.dropna(subset="setting").groupby("generator")["setting"].first()
     return {
-        name: replace(_of_generator(name, fit, level, tuple(notes), tuple(warnings)), seen=seen)
+        name: replace(
+            _of_generator(name, fit, level, tuple(notes), tuple(warnings)),
+            seen=seen,
+            setting=settings.get(name),
+        )
         for name in generators
     }
 

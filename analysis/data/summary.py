@@ -25,13 +25,14 @@ def cell_means(
 
     test_sizes: images in the test set, by dataset, where rows do not tell.
 
-    Columns: dataset, classifier, recipe, arm, generator (''), n_base, n_nominal, n_real_added,
-    n_syn, n_copies, `scale` (added images / n_nominal, NaN for an empty base), `mean`, `low`,
-    `high` (percent), `trials` (distinct trainings), `clusters` (distinct subset seeds that were
-    trained). The interval has two parts. Repetitions: Student's t with the spread of the subset
-    seeds' means (of the trials, with one subset seed), pooled over the cells of the base size that
-    have as many repetitions, so that a few equal numbers do not look certain. Test set: Wilson's
-    interval for its number of images, where that is known. NaN where nothing is repeated: half of
+    Columns: dataset, classifier, recipe, arm, generator (''), setting ("closed", "open" or None),
+    n_base, n_nominal, n_real_added, n_syn, n_copies, `scale` (added images / n_nominal, NaN for
+    an empty base), `mean`, `low`, `high` (percent), `trials` (distinct trainings), `clusters`
+    (distinct subset seeds that were trained). The interval has two parts. Repetitions: Student's t
+    with the spread of the subset seeds' means (of the trials, with one subset seed), pooled over
+    the cells of the base size that have as many repetitions, so that a few equal numbers do not
+    look certain. Test set: Wilson's interval for its number of images, where that is known. NaN
+    where nothing is repeated: half of
     the two is no interval.
     """
     checked = check_table(table, metric)
@@ -49,6 +50,8 @@ def cell_means(
         low=(unit["mean"] - np.hypot(noise, below)).clip(lower=0.0),
         high=(unit["mean"] + np.hypot(noise, above)).clip(upper=100.0),
     )
+    settings = frame.dropna(subset="setting").groupby("generator")["setting"].first()
+    means["setting"] = [settings.get(name) for name in means["generator"]]
     added = means["n_real_added"] + means["n_syn"] + means["n_copies"]
     return means.assign(scale=added / means["n_nominal"].where(means["n_nominal"] > 0))
 

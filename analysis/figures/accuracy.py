@@ -24,15 +24,17 @@ from equigrid.analysis.figures.images import class_gain_figure, sample_sheet
 from equigrid.analysis.figures.style import (
     COPIES_LOOK,
     FONT,
-    GENERATOR_LOOKS,
     MIX_LOOK,
     REAL_LOOK,
     Handle,
+    Look,
     empty_figure,
     legend_below,
+    looks_of,
     panels,
     thousands,
     tidy,
+    with_bars,
 )
 from equigrid.analysis.settings import NAMES
 
@@ -104,9 +106,9 @@ def accuracy_curves(
     with mpl.rc_context(FONT):
         figure, grid = panels(len(sizes))
         handles: dict[str, Handle] = {}
-        generators = sorted(set(means["generator"]) - {""})
+        looks = looks_of(means)
         for axes, size in zip(grid, sizes):
-            _accuracy_panel(axes, means[means["n_nominal"] == size], generators, handles)
+            _accuracy_panel(axes, means[means["n_nominal"] == size], looks, handles)
             axes.set_title(f"base {size:,.0f} images")
         for axes in grid:
             axes.set_xlabel("added images / base images")
@@ -129,13 +131,10 @@ def _real_added_to_synthetic(
     with mpl.rc_context(FONT):
         figure = Figure(figsize=(4.6, 3.2), layout="constrained")
         axes = figure.add_subplot()
-        looks = zip(sorted(set(means["generator"])), GENERATOR_LOOKS * len(means))
-        for name, (colour, marker, line) in looks:
+        for name, look in looks_of(means).items():
             rows = means[means["generator"] == name].sort_values("n_base")
-            axes.errorbar(
-                rows["n_base"], rows["mean"], yerr=_error_bars(rows), color=colour, marker=marker,
-                linestyle=line, capsize=2, label=f"with {rows['n_syn'].iloc[0]:,.0f} of {name}",
-            )  # fmt: skip
+            label = f"with {rows['n_syn'].iloc[0]:,.0f} of {name}"
+            with_bars(axes, rows["n_base"], rows["mean"], _error_bars(rows), look, label=label)
         smallest = means.loc[means["n_base"] > 0, "n_base"].min()
         axes.set_xscale("symlog", linthresh=smallest)
         sizes = sorted(means["n_base"].unique())
@@ -150,33 +149,29 @@ def _real_added_to_synthetic(
 
 
 def _accuracy_panel(
-    axes: Axes, means: pd.DataFrame, generators: list[str], handles: dict[str, Handle]
+    axes: Axes, means: pd.DataFrame, looks: dict[str, Look], handles: dict[str, Handle]
 ) -> None:
     base = means[means["arm"] == "base"]
-    looks = {name: GENERATOR_LOOKS[i % len(GENERATOR_LOOKS)] for i, name in enumerate(generators)}
     series = [
         ("copies of the base (control)", "copies", "", COPIES_LOOK),
         ("real", "real", "", REAL_LOOK),
     ]
-    series += [(f"synthetic: {name}", "syn", name, looks[name]) for name in generators]
-    for label, arm, generator, (colour, marker, line) in series:
+    series += [(f"synthetic: {name}", "syn", name, look) for name, look in looks.items()]
+    for label, arm, generator, look in series:
         rows = means[(means["arm"] == arm) & (means["generator"] == generator)]
         if rows.empty:
             continue
         rows = pd.concat([base, rows]).sort_values("scale")
-        drawn = axes.errorbar(
-            rows["scale"], rows["mean"], yerr=_error_bars(rows), label=label, color=colour,
-            marker=marker, linestyle=line, markersize=4.5, linewidth=1.3, capsize=2, elinewidth=0.9,
+        drawn = with_bars(
+            axes, rows["scale"], rows["mean"], _error_bars(rows), look, label=label,
+            markersize=4.5, linewidth=1.3, elinewidth=0.9,
         )  # fmt: skip
         handles.setdefault(label, drawn)
-    for name in generators:
+    for name in looks:
         rows = means[(means["arm"] == "mix") & (means["generator"] == name)]
         if len(rows):
-            colour, marker, _ = MIX_LOOK
-            drawn = axes.errorbar(
-                rows["scale"], rows["mean"], yerr=_error_bars(rows), color=colour, marker=marker,
-                linestyle="none", markersize=6, capsize=2,
-            )  # fmt: skip
+            bars = _error_bars(rows)
+            drawn = with_bars(axes, rows["scale"], rows["mean"], bars, MIX_LOOK, markersize=6)
             handles.setdefault(f"real and {name} together", drawn)
     if len(base):
         axes.axhline(base["mean"].iloc[0], color="#555555", linewidth=0.8, linestyle=":")

@@ -19,11 +19,11 @@ from equigrid.analysis.figures.style import (
     BLACK,
     COPIES_LOOK,
     FONT,
-    GENERATOR_LOOKS,
     MIX_LOOK,
     REAL_LOOK,
     Handle,
     empty_figure,
+    generator_looks,
     legend_below,
     panels,
     thousands,
@@ -129,8 +129,8 @@ def _panel(worths: Sequence[SyntheticWorth], n: float) -> AnswerPanel:
     ends += [end / n for _, main in mains if main for end in (main.n_real, main.value or 0.0)]
     right = min(max(ends) * 1.25, measured * _WIDEST)
     x = np.expm1(np.linspace(0.0, np.log1p(max(right, 0.1)), _POINTS))
+    looks = generator_looks({worth.generator: worth.setting for worth in worths})
     sources = [("real images", REAL_LOOK, -1)]
-    looks = dict(zip([w.generator for w in worths], GENERATOR_LOOKS))
     sources += [(worth.generator, looks[worth.generator], worth.source) for worth in worths]
     if COPIES in layout.sources:
         sources.append(("copies of the base", COPIES_LOOK, layout.sources.index(COPIES)))

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from equigrid.analysis.conclusions.equivalence import Analysis, BaseFit, CurveResult
 from equigrid.analysis.conclusions.ratio import ImprovementRatio
@@ -17,14 +18,17 @@ from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.figures.style import (
     BLACK,
     FONT,
-    GENERATOR_LOOKS,
     REAL_LOOK,
     Handle,
+    Look,
     empty_figure,
+    generator_look,
+    generator_looks,
     legend_below,
     panels,
     thousands,
     tidy,
+    with_bars,
 )
 from equigrid.analysis.fitting.curve import equivalent_ratio
 from equigrid.analysis.fitting.surface import Surfaces
@@ -35,14 +39,16 @@ _MEASURES = {
     "fid": "FID (lower is better)", "inception_score": "Inception Score (higher is better)",
     "feature_distance": "distance in the grid's features (lower is better)",
 }  # fmt: skip
+_NEAR = 0.12  # of a panel's width and height
+_HATCH = "////"
 _HALO: list[effects.AbstractPathEffect] = [effects.withStroke(linewidth=2.2, foreground="white")]
 
 
 def equivalence_contours(curve: CurveResult) -> Figure:
     """Fitted accuracy over added real and added synthetic images, one panel per base size (Fig. 2).
 
-    Each line joins mixes of equal fitted accuracy. Dots: measured cells; away from them the
-    surface interpolates.
+    Each line joins mixes of equal fitted accuracy. Dots: measured cells. Hatched, and its lines
+    dashed: the fitted model alone, since no cell near was measured.
     """
     fitted = [(base.data, base.surface) for base in curve.bases if base.surface is not None]
     if not fitted:
@@ -50,10 +56,11 @@ def equivalence_contours(curve: CurveResult) -> Figure:
     with mpl.rc_context(FONT):
         figure, grid = panels(len(fitted))
         for axes, (data, surface) in zip(grid, fitted):
-            _contour_panel(axes, data, surface)
+            contour_panel(axes, data, surface)
         for axes in grid:
             axes.set_xlabel("added real / base images")
         figure.supylabel("added synthetic / base", fontsize=9)
+        legend_below(figure, *contour_legend())
         metric = NAMES[curve.settings.metric]
         figure.suptitle(f"Mixes of equal {metric} (%): {_named(curve)}", fontsize=10.5)
     return figure
@@ -63,7 +70,17 @@ def _named(curve: CurveResult) -> str:
     return f"{curve.key.dataset}, {curve.key.classifier}, {curve.key.generator}"
 
 
-def _contour_panel(axes: Axes, data: BaseData, surface: Surfaces) -> None:
+def contour_legend() -> tuple[list[Handle], list[str]]:
+    """Handles and their names, for figures of `contour_panel`s."""
+    measured = Line2D(
+        [], [], marker="o", color="white", markeredgecolor="black", linestyle="none", markersize=5
+    )
+    alone = Patch(facecolor="#BBBBBB", edgecolor="white", hatch=_HATCH, linewidth=0)
+    return [measured, alone], ["measured", "the fitted model alone: nothing near was measured"]
+
+
+def contour_panel(axes: Axes, data: BaseData, surface: Surfaces) -> None:
+    """The contours of one base size, marked where they rest on the model alone."""
     real = np.linspace(0, (data.n_real - data.n_base).max(), 161)
     syn = np.linspace(0, data.n_syn.max(), 161)
     grid_real, grid_syn = np.meshgrid(real, syn)
@@ -71,18 +88,44 @@ def _contour_panel(axes: Axes, data: BaseData, surface: Surfaces) -> None:
     levels = _levels(data.mean[data.in_surface], heights)
     x, y = grid_real / data.n_nominal, grid_syn / data.n_nominal
     filled = axes.contourf(x, y, heights, levels, cmap="viridis", extend="both")
-    lines = axes.contour(x, y, heights, levels, colors="black", linewidths=0.7)
+    cells = data.in_surface
+    at_real = (data.n_real[cells] - data.n_base) / data.n_nominal
+    at_syn = data.n_syn[cells] / data.n_nominal
+    near = _near_measured(x, y, at_real, at_syn)
+    axes.contourf(x, y, near, [-0.5, 0.5], colors="none", hatches=[_HATCH])
+    lines = axes.contour(x, y, heights, levels, colors="black", linewidths=0)
+    for where, style in ((near, "solid"), (~near, "dashed")):
+        if where.any():
+            own = np.where(where, heights, np.nan)
+            axes.contour(x, y, own, levels, colors="black", linewidths=0.7, linestyles=style)
     if places := _on_diagonal(heights, x, y, levels):
         labels = axes.clabel(lines, fmt="%g", fontsize=7.5, inline_spacing=2, manual=places)
         for label in labels:
             label.set_path_effects(_HALO)
-    cells = data.in_surface
     axes.scatter(
-        (data.n_real[cells] - data.n_base) / data.n_nominal, data.n_syn[cells] / data.n_nominal,
+        at_real, at_syn,
         s=16, color="white", edgecolor="black", linewidth=0.8, zorder=5, clip_on=False,
     )  # fmt: skip
     axes.figure.colorbar(filled, ax=axes, format="%g", ticks=levels[::2])
     axes.set_title(f"base {data.n_nominal:,.0f} images")
+
+
+def _near_measured(
+    x: np.ndarray, y: np.ndarray, at_real: np.ndarray, at_syn: np.ndarray
+) -> np.ndarray:
+    """Which points (S, R) of a panel lie near a measured cell, or between two on one axis: within
+    _NEAR of the panel's width and height.
+    """
+    width, height = float(x.max()) or 1.0, float(y.max()) or 1.0
+    near = np.zeros(x.shape, bool)
+    for real, syn in zip(at_real, at_syn):
+        near |= np.hypot((x - real) / width, (y - syn) / height) <= _NEAR
+    # Along an axis everything lies between two measured amounts.
+    if (at_real > 0).any():
+        near |= (y / height <= _NEAR) & (x <= at_real[at_syn == 0].max(initial=0.0))
+    if (at_syn > 0).any():
+        near |= (x / width <= _NEAR) & (y <= at_syn[at_real == 0].max(initial=0.0))
+    return near
 
 
 def surface_heights(
@@ -178,7 +221,7 @@ def equivalence_bases(curve: CurveResult) -> list[BaseFit]:
 def _equivalence_panel(
     axes: Axes, curve: CurveResult, n_base: float, handles: dict[str, Handle]
 ) -> None:
-    colour, marker, _ = GENERATOR_LOOKS[0]
+    colour, marker, _ = generator_look(curve.setting)
     tuples = [t for t in curve.tuples if t.n_base == n_base]
     top = max((t.real_ratio for t in tuples), default=1.0)
     x = np.linspace(0, top * 1.08, _BAND_POINTS)
@@ -235,16 +278,15 @@ def improvement_ratio_figure(ratios: list[ImprovementRatio]) -> Figure:
 
 
 def _ratio_panel(axes: Axes, ratios: list[ImprovementRatio], handles: dict[str, Handle]) -> None:
-    colour, marker, line = GENERATOR_LOOKS[0]
+    colour, marker, line = BLACK, "o", "-"  # of a closed set and an open one: neither's colour
     known = [(r, r.ratio.value) for r in ratios if r.ratio.value is not None]
     sizes, values = [r.n_base for r, _ in known], [value for _, value in known]
     axes.plot(sizes, values, color=colour, linestyle=line, linewidth=1.3)
     for r, value in known:
         bars = np.array(r.ratio.bar)[:, None] if r.ratio.bounded else None
-        point = axes.errorbar(
-            r.n_base, value, yerr=bars, color=colour, marker=marker, linestyle="none", capsize=2,
-            markerfacecolor=colour if r.ratio.bounded else "white",
-        )  # fmt: skip
+        face = colour if r.ratio.bounded else "white"
+        look = (colour, marker, "none")
+        point = with_bars(axes, [r.n_base], [value], bars, look, markerfacecolor=face)
         handles.setdefault("with interval" if r.ratio.bounded else "interval not bounded", point)
         label = axes.annotate(
             f"{value:.2f}", (r.n_base, value), textcoords="offset points", xytext=(-5, 6),
@@ -271,7 +313,7 @@ def fit_residuals(curve: CurveResult) -> Figure:
         figure, grid = panels(len(fitted))
         handles: dict[str, Handle] = {}
         for axes, (base, surface) in zip(grid, fitted):
-            _residual_panel(axes, base, surface, handles)
+            _residual_panel(axes, base, surface, generator_look(curve.setting), handles)
         for axes in grid:
             axes.set_xlabel(f"fitted {NAMES[curve.settings.metric]} (%)")
         figure.supylabel("measured - fitted (points)", fontsize=9)
@@ -281,7 +323,7 @@ def fit_residuals(curve: CurveResult) -> Figure:
 
 
 def _residual_panel(
-    axes: Axes, base: BaseFit, surface: Surfaces, handles: dict[str, Handle]
+    axes: Axes, base: BaseFit, surface: Surfaces, look: Look, handles: dict[str, Handle]
 ) -> None:
     data = base.data
     error = base.noise.sd / np.sqrt(base.noise.count.mean())
@@ -289,7 +331,7 @@ def _residual_panel(
         band = axes.axhspan(-error, error, color="#DDDDDD", zorder=0)
         handles.setdefault("one standard error", band)
     axes.axhline(0.0, color="#555555", linewidth=0.8)
-    looks = {"base": (BLACK, "o", ""), "real": REAL_LOOK, "syn": GENERATOR_LOOKS[0]}
+    looks = {"base": (BLACK, "o", ""), "real": REAL_LOOK, "syn": look}
     for arm, (colour, marker, _) in looks.items():
         cells = data.arm == arm
         fitted = surface.accuracy(data.n_real[cells, None], data.n_syn[cells, None])[:, 0]
@@ -317,10 +359,11 @@ def quality_against_gain(
             f"No generator has both a {measure} and a measured gain at 1:{scale:g}."
         )
     families = sorted({point["family"] for point in points})
+    looks = generator_looks({curve.key.generator: curve.setting for curve in analysis.curves})
     with mpl.rc_context(FONT):
         figure, grid = panels(len(families))
         for axes, family in zip(grid, families):
-            _quality_panel(axes, [p for p in points if p["family"] == family])
+            _quality_panel(axes, [p for p in points if p["family"] == family], looks)
             axes.set_title(f"{family[0]}, {family[1]}\n{family[2]}", fontsize=9)
             axes.set_xlabel(_MEASURES.get(measure, measure))
         figure.supylabel(f"gain over the base at 1:{scale:g} (points)", fontsize=9)
@@ -356,9 +399,9 @@ def _quality_points(
     return points
 
 
-def _quality_panel(axes: Axes, points: list[dict]) -> None:
+def _quality_panel(axes: Axes, points: list[dict], looks: dict[str, Look]) -> None:
     generators, sizes = (sorted({p[name] for p in points}) for name in ("generator", "n_base"))
-    colours = {g: GENERATOR_LOOKS[i % len(GENERATOR_LOOKS)][0] for i, g in enumerate(generators)}
+    colours = {g: looks[g][0] for g in generators}
     markers = {n: "osD^vPX"[i % 7] for i, n in enumerate(sizes)}
     for p in points:
         gain: Estimate = p["gain"]
@@ -366,11 +409,9 @@ def _quality_panel(axes: Axes, points: list[dict]) -> None:
         # Points of one generator share one measured quality: spread by base size, so that intervals
         # stay apart.
         shift = 1 + 0.02 * (sizes.index(p["n_base"]) - (len(sizes) - 1) / 2)
-        axes.errorbar(
-            p["measure"] * shift, np.nan if gain.value is None else gain.value, yerr=bars,
-            color=colours[p["generator"]], marker=markers[p["n_base"]], markersize=5,
-            linestyle="none", capsize=2,
-        )  # fmt: skip
+        look = (colours[p["generator"]], markers[p["n_base"]], "none")
+        value = np.nan if gain.value is None else gain.value
+        with_bars(axes, [p["measure"] * shift], [value], bars, look, markersize=5)
     keys = [Line2D([], [], color=colours[g], linewidth=4) for g in generators]
     keys += [
         Line2D([], [], color="#555555", marker=markers[n], linestyle="none", markersize=5)

@@ -1,5 +1,7 @@
 """Figures of images and of classes: sample sheets, class-wise gains."""
 
+from collections.abc import Mapping
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -8,9 +10,9 @@ from matplotlib.figure import Figure
 from equigrid.analysis.figures.style import (
     COPIES_LOOK,
     FONT,
-    GENERATOR_LOOKS,
     REAL_LOOK,
     empty_figure,
+    generator_looks,
     legend_below,
     tidy,
 )
@@ -66,10 +68,14 @@ def _mosaic(images: np.ndarray, labels: np.ndarray, rows: int, columns: int) -> 
     return canvas.reshape(rows * (height + 1), columns * (width + 1), channels)
 
 
-def class_gain_figure(gains: pd.DataFrame, class_names: list[str] | None = None) -> Figure:
+def class_gain_figure(
+    gains: pd.DataFrame,
+    class_names: list[str] | None = None,
+    settings: Mapping[str, str | None] | None = None,
+) -> Figure:
     """Gain of each class with real and with synthetic images, from `classes.class_gains` limited to
     one base size and one scale; classes in the order of the synthetic gain. At most 30 classes,
-    else the 15 lowest and highest.
+    else the 15 lowest and highest. settings: "closed" or "open", by generator.
     """
     if gains.empty:
         return empty_figure("No class-wise accuracies.")
@@ -81,9 +87,10 @@ def class_gain_figure(gains: pd.DataFrame, class_names: list[str] | None = None)
         figure = Figure(figsize=(5.2, 0.24 * len(shown) + 1.4), layout="constrained")
         axes = figure.add_subplot()
         series = sorted(set(zip(gains["arm"], gains["generator"])))
-        looks = iter(GENERATOR_LOOKS * len(series))
+        looks = generator_looks({name: (settings or {}).get(name) for _, name in series})
         for i, (arm, generator) in enumerate(series):
-            colour, marker, _ = {"real": REAL_LOOK, "copies": COPIES_LOOK}.get(arm) or next(looks)
+            of_arm = {"real": REAL_LOOK, "copies": COPIES_LOOK}
+            colour, marker, _ = of_arm.get(arm) or looks[generator]
             own = gains[(gains["arm"] == arm) & (gains["generator"] == generator)]
             own = own.set_index("class").loc[shown]
             at = np.arange(len(shown)) + 0.22 * (i - (len(series) - 1) / 2)

@@ -19,9 +19,11 @@ from equigrid.analysis.figures.answer import AnswerPanel, Arrow, answer_panels, 
 from equigrid.analysis.figures.curves import equivalence_bases, surface_heights
 from equigrid.analysis.figures.style import (
     COPIES_LOOK,
-    GENERATOR_LOOKS,
     MIX_LOOK,
     REAL_LOOK,
+    Look,
+    generator_look,
+    looks_of,
     thousands,
 )
 from equigrid.analysis.fitting.curve import equivalent_ratio
@@ -30,7 +32,7 @@ from equigrid.analysis.settings import NAMES
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down",
-    "P": "cross", "x": "x", "*": "star",
+    "P": "cross", "x": "x", "X": "x", "*": "star",
 }  # fmt: skip
 _GRID = 41
 _MARGIN = {"l": 55, "r": 15, "t": 40, "b": 45}
@@ -48,24 +50,23 @@ def accuracy_panels(
     """The accuracy curves of one family: {'title', 'data', 'layout'} per base size."""
     means = cell_means(table, metric=metric, level=level)
     means = means[(means[["dataset", "classifier", "recipe"]] == list(family)).all(axis=1)]
-    generators = sorted(set(means["generator"]) - {""})
+    looks = looks_of(means)
     if fixed_synthetic(means):
         return []  # not a curve over multiples of a base set; the still figure shows it
     return [
         _panel(
             f"base {size:,.0f} images",
-            _accuracy_traces(means[means["n_nominal"] == size], generators),
+            _accuracy_traces(means[means["n_nominal"] == size], looks),
             x="added images / base images", y=f"{NAMES[metric]} (%)",
         )
         for size in sizes_drawn(means)
     ]  # fmt: skip
 
 
-def _accuracy_traces(means: pd.DataFrame, generators: list[str]) -> list[dict]:
+def _accuracy_traces(means: pd.DataFrame, looks: dict[str, Look]) -> list[dict]:
     base = means[means["arm"] == "base"]
-    looks = dict(zip(generators, GENERATOR_LOOKS * len(generators)))
     series = [("real", "real", "", REAL_LOOK), ("copies (control)", "copies", "", COPIES_LOOK)]
-    series += [(f"synthetic: {name}", "syn", name, looks[name]) for name in generators]
+    series += [(f"synthetic: {name}", "syn", name, looks[name]) for name in looks]
     traces = []
     for label, arm, generator, (colour, marker, line) in series:
         rows = means[(means["arm"] == arm) & (means["generator"] == generator)]
@@ -73,7 +74,7 @@ def _accuracy_traces(means: pd.DataFrame, generators: list[str]) -> list[dict]:
             rows = pd.concat([base, rows]).sort_values("scale")
             dash = "dash" if line == "--" else "solid"
             traces.append(_accuracy_trace(rows, rows["scale"], label, colour, marker, dash))
-    for name in generators:
+    for name in looks:
         rows = means[(means["arm"] == "mix") & (means["generator"] == name)]
         if len(rows):
             trace = _accuracy_trace(
@@ -167,7 +168,7 @@ def equivalence_panels(curve: CurveResult) -> list[dict]:
 
 
 def _equivalence_panel(curve: CurveResult, n_base: float) -> dict:
-    colour, marker, _ = GENERATOR_LOOKS[0]
+    colour, marker, _ = generator_look(curve.setting)
     tuples = [t for t in curve.tuples if t.n_base == n_base]
     x = np.linspace(0, 1.05 * max((t.real_ratio for t in tuples), default=1.0), 41)
     traces: list[dict] = []

@@ -1,14 +1,18 @@
 """How figures look: one palette that colour-blind readers can tell apart, a marker and a line style
-per series.
+per series. Colours go by role, the same in all figures: closed-set generators are warm (the first
+vermilion), open-set ones cool (the first blue), real images green, copies grey, mixes black.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -19,13 +23,15 @@ Handle = Artist | tuple[Artist, ...]
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#7F7F7F",
 )  # fmt: skip
-GENERATOR_LOOKS = (
-    (VERMILION, "s", "-"), (BLUE, "^", "-"), (PURPLE, "D", "-"), (SKY, "v", "-"),
-    (ORANGE, "P", "-"),
+Look = tuple[str, str, str]
+"""Colour, marker and line style of a series."""
+CLOSED_LOOKS: tuple[Look, ...] = (
+    (VERMILION, "s", "-"), (ORANGE, "P", "-"), (PURPLE, "D", "-"),
 )  # fmt: skip
-REAL_LOOK = (GREEN, "o", "-")
-COPIES_LOOK = (GREY, "x", "--")
-MIX_LOOK = (BLACK, "*", "")
+OPEN_LOOKS: tuple[Look, ...] = ((BLUE, "^", "-"), (SKY, "v", "-"), (BLUE, "X", "--"))
+REAL_LOOK: Look = (GREEN, "o", "-")
+COPIES_LOOK: Look = (GREY, "x", "--")
+MIX_LOOK: Look = (BLACK, "*", "")
 _EMPTY = "nothing to draw"
 FONT: "dict[RcKeyType, Any]" = {
     "font.family": "DejaVu Sans",
@@ -33,10 +39,57 @@ FONT: "dict[RcKeyType, Any]" = {
     "axes.titlesize": 10,
     "axes.labelsize": 9,
     "legend.fontsize": 8.5,
+    "hatch.color": "#FFFFFF",
+    "hatch.linewidth": 0.5,
     "svg.fonttype": "none",
     "svg.hashsalt": "equigrid",  # element ids, so that equal figures are equal files
     "pdf.fonttype": 42,
 }
+
+
+def generator_looks(settings: Mapping[str, str | None]) -> dict[str, Look]:
+    """The look of each generator by its setting, "closed" or "open"; one that does not say counts
+    as closed. In the order of their names, so that a look does not depend on the rows' order.
+    """
+    rows: dict[str, Iterator[Look]] = {
+        "closed": _again(CLOSED_LOOKS), "open": _again(OPEN_LOOKS),
+    }  # fmt: skip
+    return {
+        name: next(rows["open" if settings[name] == "open" else "closed"])
+        for name in sorted(settings)
+    }
+
+
+def looks_of(means: pd.DataFrame) -> dict[str, Look]:
+    """The look of each generator of `cell_means`."""
+    named = means[means["generator"] != ""]
+    return generator_looks(dict(zip(named["generator"], named["setting"])))
+
+
+def generator_look(setting: str | None) -> Look:
+    """Of a generator that stands alone in a figure."""
+    return generator_looks({"": setting})[""]
+
+
+def _again(looks: tuple[Look, ...]) -> Iterator[Look]:
+    while True:
+        yield from looks
+
+
+def with_bars(
+    axes: Axes, x: ArrayLike, y: ArrayLike, bars: ArrayLike | None, look: Look, **options: Any
+) -> Handle:
+    """A series of points at (x, y); its handle for a legend. bars: (2, N) below and above each
+    point, NaN or 0 where there is none; a series without any shows none in the legend either.
+    """
+    colour, marker, line = look
+    options = {"color": colour, "marker": marker, "linestyle": line or "none", **options}
+    known = None if bars is None else np.nan_to_num(np.asarray(bars, dtype=float))
+    if known is None or not known.any():
+        for of_bars in ("capsize", "elinewidth"):
+            options.pop(of_bars, None)
+        return axes.plot(x, y, **options)[0]
+    return axes.errorbar(x, y, yerr=known, **{"capsize": 2, **options})
 
 
 def tidy(axes: Axes) -> None:

@@ -110,6 +110,7 @@ def _class_figures(
     images there.
     """
     gains = class_gains(table, level=level)
+    settings = dict(zip(table["generator"], table["setting"])) if "setting" in table else None
     for i, (family, rows) in enumerate(
         gains.groupby(["dataset", "classifier", "recipe"], sort=True)
     ):
@@ -122,7 +123,7 @@ def _class_figures(
         yield (
             f"classes-{i}",
             caption,
-            class_gain_figure(rows[rows["scale"] == scale], class_names),
+            class_gain_figure(rows[rows["scale"] == scale], class_names, settings),
             [],
         )
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from equigrid.generators.common import hub
+
 if TYPE_CHECKING:
     import torch
 
@@ -11,14 +13,17 @@ if TYPE_CHECKING:
 
 
 def read(path: str) -> "dict[str, torch.Tensor]":
-    """A state dict from a safetensors file; ValueError if there is none or it is no such file."""
+    """A state dict from a safetensors file, or its address on a hub; ValueError if there is none or
+    it is no such file.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not Path(path).is_file():
+    here = hub.local(path)
+    if not Path(here).is_file():
         raise ValueError(f"weights: there is no file {path!r}")
     try:
-        return load_file(path)
+        return load_file(here)
     except SafetensorError as error:
         raise ValueError(f"weights: {path!r} is not a safetensors file ({error})") from None
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from equigrid.generators.base_config import TrainedConfig
+from equigrid.generators.base_config import TRAINING_PASSES, Flops, TrainedConfig
 from equigrid.generators.dit import released, sizes
 from equigrid.generators.dit.parts import VAE, Compute, Network, Sampler, Schedule, Training
 
@@ -150,6 +150,25 @@ class DiTConfig(TrainedConfig):
                     f"{name}_nimg": of.steps * of.batch,
                 }
         return facts
+
+    def flops(self, height: int, width: int, channels: int, classes: int, n_images: int) -> Flops:
+        """The discriminator sees an image three times in a step: once for the autoencoder, and one
+        real and one made for itself. (Its share is a hundredth.)
+        """
+        side, latent = self.latent_side(height, width), self.vae.latent_channels
+        forward = sizes.transformer_flops(self.network, side=side, channels=latent)
+        encoder = sizes.encoder_flops(self.vae, side=height, channels=channels)
+        decoder = sizes.decoder_flops(self.vae, side=height, channels=channels)
+        facts = self.cost_facts(height, width, channels, classes, n_images)
+        training: float = TRAINING_PASSES * forward * facts.get("training_nimg", 0)
+        if stage := facts.get("autoencoder_nimg"):
+            settings = self.vae.training.discriminator
+            judge = sizes.discriminator_flops(settings, side=height, channels=channels)
+            judged = 3 * judge * (1 - settings.starts_at_part)
+            training += TRAINING_PASSES * stage * (encoder + decoder + judged)
+            training += n_images * encoder * (2 if self.flips else 1)  # the latents that are kept
+        per_image = facts["evaluations_per_image"] * forward + decoder
+        return Flops(training, per_image, self.network.width >= 256)
 
     def training_payload(self) -> dict:
         """Networks and trainings, or in place of them the SHA-256 of the files of released

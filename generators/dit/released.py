@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from equigrid.generators.common import hub
 from equigrid.generators.common.digests import sha256
 
 WEIGHTS_NAME, CONFIG_NAME = "diffusion_pytorch_model.safetensors", "config.json"
@@ -13,11 +14,11 @@ def files(weights: str, vae_weights: str | None) -> dict[str, Path]:
 
     Raises ValueError, one line, for the first that is missing.
     """
-    given = Path(weights)
+    given = Path(hub.local(weights))
     if not given.exists():
         raise ValueError(f"weights: there is no folder or file {weights!r}")
     if vae_weights is not None:
-        vae = Path(vae_weights)
+        vae = Path(hub.local(vae_weights, "vae.weights"))
     elif (given / "vae").is_dir():
         vae = given / "vae"
     else:

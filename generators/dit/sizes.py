@@ -1,6 +1,12 @@
-"""Trained values of the networks, counted without building them: free of torch."""
+"""Trained values of the networks, and operations of their passes, counted without building them:
+free of torch.
 
-from equigrid.generators.dit.parts import VAE, Network
+Operations are floating-point ones of one forward pass of one image, a multiplication and an
+addition counted as two: of convolutions, matrix products and attention alone, as torch's
+FlopCounterMode counts them.
+"""
+
+from equigrid.generators.dit.parts import VAE, Discriminator, Network
 
 _FREQUENCIES = 256
 """Sines and cosines of a step's number, from which its embedding is made."""
@@ -35,6 +41,78 @@ def autoencoder(vae: VAE, *, channels: int) -> int:
         _levels(vae.widths[::-1], vae.layers_per_block + 1) + 2 * first + _conv(first, channels)
     )
     return encoder + decoder
+
+
+def transformer_flops(network: Network, *, side: int, channels: int) -> int:
+    """Of the transformer on latents of `channels` with this side."""
+    width, patch = network.width, network.patch**2 * channels
+    tokens = (side // network.patch) ** 2
+    # Each block, and the last layer, makes the embedding of the step for itself.
+    embedding = 2 * (_FREQUENCIES * width + width**2)
+    maps = 2 * 12 * width**2 * tokens  # query, key, value, output; the MLP of four times the width
+    block = maps + 4 * tokens**2 * width + 2 * 6 * width**2 + embedding
+    last = embedding + 2 * 2 * width**2 + 2 * 2 * patch * width * tokens
+    return 2 * patch * width * tokens + network.depth * block + last
+
+
+def encoder_flops(vae: VAE, *, side: int, channels: int) -> int:
+    """Of the autoencoder's first half, for images of `channels` with this side."""
+    count, side_now, before = 2 * 9 * channels * vae.widths[0] * side**2, side, vae.widths[0]
+    for level, width in enumerate(vae.widths):
+        count += _residuals_flops(before, width, vae.layers_per_block, side_now)
+        before = width
+        if level < len(vae.widths) - 1:
+            side_now //= 2
+            count += _conv_flops(width, width, side_now)
+    out = 2 * vae.latent_channels
+    count += _middle_flops(vae, side_now) + _conv_flops(before, out, side_now)
+    return count + 2 * out**2 * side_now**2
+
+
+def decoder_flops(vae: VAE, *, side: int, channels: int) -> int:
+    """Of its second half, to images of `channels` with this side."""
+    latent, widths = vae.latent_channels, vae.widths[::-1]
+    side_now = side // 2 ** (len(widths) - 1)
+    count = 2 * latent**2 * side_now**2 + _conv_flops(latent, widths[0], side_now)
+    count += _middle_flops(vae, side_now)
+    before = widths[0]
+    for level, width in enumerate(widths):
+        count += _residuals_flops(before, width, vae.layers_per_block + 1, side_now)
+        before = width
+        if level < len(widths) - 1:
+            side_now *= 2
+            count += _conv_flops(width, width, side_now)
+    return count + _conv_flops(before, channels, side_now)
+
+
+def discriminator_flops(config: Discriminator, *, side: int, channels: int) -> int:
+    """Of `equigrid.generators.dit.network.discriminator`: convolutions of 4×4, padded by one."""
+    widths = [config.base_channels * min(2**i, 8) for i in range(config.layers + 1)]
+    count, side, before = 0, side // 2, channels
+    for i, width in enumerate(widths):
+        if i:
+            side = side // 2 if i + 1 <= config.layers else side - 1
+        count += 2 * 16 * before * width * side**2
+        before = width
+    return count + 2 * 16 * before * (side - 1) ** 2
+
+
+def _middle_flops(vae: VAE, side: int) -> int:
+    last = vae.widths[-1]
+    attention = 2 * 4 * last**2 * side**2 + 4 * side**4 * last
+    return _residuals_flops(last, last, 2, side) + (attention if vae.attention else 0)
+
+
+def _residuals_flops(inputs: int, outputs: int, blocks: int, side: int) -> int:
+    """So many residual blocks, the first of which may change the width."""
+    count = _conv_flops(inputs, outputs, side) + (2 * blocks - 1) * _conv_flops(
+        outputs, outputs, side
+    )
+    return count + (2 * inputs * outputs * side**2 if inputs != outputs else 0)
+
+
+def _conv_flops(inputs: int, outputs: int, side: int) -> int:
+    return 2 * 9 * inputs * outputs * side**2
 
 
 def _levels(widths: tuple[int, ...], blocks: int) -> int:

@@ -9,9 +9,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from equigrid.generators.base_config import Betas, Compute, TrainedConfig
+from equigrid.generators.base_config import TRAINING_PASSES, Betas, Compute, Flops, TrainedConfig
+from equigrid.generators.common import hub
 from equigrid.generators.common.digests import sha256
-from equigrid.generators.edm.layout import Layout, layout, parameters
+from equigrid.generators.edm.layout import Layout, flops, layout, parameters
 from equigrid.payloads import Frozen
 
 AUGMENTATION_LABELS = {
@@ -264,7 +265,7 @@ class EDMConfig(TrainedConfig):
         self.layout(height, width)
         if n_images < 1 and self.weights is None:
             raise ValueError("an EDM cannot be trained on no images")
-        if self.weights is not None and not Path(self.weights).is_file():
+        if self.weights is not None and not Path(hub.local(self.weights)).is_file():
             raise ValueError(f"weights: there is no file {self.weights!r}")
 
     def for_images(self, n_images: int) -> "EDMConfig":
@@ -294,10 +295,22 @@ class EDMConfig(TrainedConfig):
         return {**facts, "training_batch": training.batch, "training_steps": training.steps,
                 "training_nimg": training.steps * training.batch}  # fmt: skip
 
+    def flops(self, height: int, width: int, channels: int, classes: int, n_images: int) -> Flops:
+        forward = flops(
+            self.layout(height, width),
+            image_channels=channels * self.network.patch**2,
+            classes=classes,
+            embedding_mult=self.network.embedding_mult,
+        )
+        facts = self.cost_facts(height, width, channels, classes, n_images)
+        training = TRAINING_PASSES * forward * facts.get("training_nimg", 0)
+        wide = self.network.model_channels >= 64
+        return Flops(training, facts["evaluations_per_image"] * forward, wide)
+
     def training_payload(self) -> dict:
         """Network and training, or in place of both the SHA-256 of the file of weights."""
         if self.weights is not None:
-            return {"kind": self.kind, "weights_sha256": sha256(self.weights, "weights")}
+            return {"kind": self.kind, "weights_sha256": sha256(hub.local(self.weights), "weights")}
         parts = self.identity(include=("kind", "network", "training"))
         return {**parts, "rev": TRAINING_REV}
 

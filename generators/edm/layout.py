@@ -151,6 +151,38 @@ def _block_parameters(block: Block, embedding: int) -> int:
     return count
 
 
+def flops(blocks: Layout, *, image_channels: int, classes: int, embedding_mult: int) -> int:
+    """Floating-point operations of one forward pass of one image, a multiplication and an addition
+    counted as two; image_channels are those of the stem.
+
+    Of convolutions, matrix products and attention alone, as torch's FlopCounterMode counts them.
+    Without augmentation labels, which sampling does not have.
+    """
+    embedding = blocks.width * embedding_mult
+    count = 2 * (classes * blocks.width + blocks.width * embedding + embedding**2)
+    pixels = _pixels(blocks.stem)
+    count += 2 * 9 * image_channels * (blocks.width + blocks.width_out) * pixels
+    return count + sum(
+        _block_flops(block, embedding) for block in (*blocks.encoder, *blocks.decoder)
+    )
+
+
+def _block_flops(block: Block, embedding: int) -> int:
+    c_in, c_out, pixels = block.c_in, block.c_out, _pixels(block.name)
+    count = 2 * embedding * c_out + 2 * 9 * (c_in + c_out) * c_out * pixels
+    if c_in != c_out or block.resample is not None:
+        count += 2 * c_in * c_out * pixels
+    if block.attention:  # its two products are pixels × pixels, its maps 1×1 convolutions
+        count += 2 * 4 * c_out**2 * pixels + 2 * 2 * pixels**2 * c_out
+    return count
+
+
+def _pixels(name: str) -> int:
+    """Of a block's output, by its name: "16x16_down" has 256."""
+    height, width = name.partition("_")[0].split("x")
+    return int(height) * int(width)
+
+
 def _linear(inputs: int, outputs: int) -> int:
     return (inputs + 1) * outputs
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from equigrid.generators.base_config import GeneratorConfig
+from equigrid.generators.base_config import Flops, GeneratorConfig
 from equigrid.generators.imported.finding import listing
 from equigrid.generators.imported.listing import Listing
 from equigrid.generators.imported.order import capacity
@@ -129,6 +129,10 @@ class ImportedConfig(GeneratorConfig):
     ) -> dict[str, int]:
         """Nothing is trained or computed."""
         return {}
+
+    def flops(self, height: int, width: int, channels: int, classes: int, n_images: int) -> Flops:
+        """Images are read and resized: nothing beside any training."""
+        return Flops(0, 0, True)
 
 
 ORDER_REV = 1

@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from equigrid.generators.base_config import GeneratorConfig, Precision
+from equigrid.generators.base_config import Flops, GeneratorConfig, Precision
 from equigrid.generators.stable_diffusion import prompts, sources, words
+from equigrid.generators.stable_diffusion.flops import CLIP_L14, PIPELINES
 from equigrid.payloads import Frozen
 
 Template = Literal["c", "c,bg", "c,rel"]
@@ -239,6 +240,23 @@ class StableDiffusionConfig(GeneratorConfig):
         steps, guided = self.sampler.steps, self.sampler.guidance > 1
         facts = {"sampling_batch": self.sampler.batch, "sampler_steps": steps}
         return {**facts, "evaluations_per_image": steps * (2 if guided else 1)}
+
+    def flops(
+        self, height: int, width: int, channels: int, classes: int, n_images: int
+    ) -> Flops | None:
+        """Candidates that the filter drops are made too, and so are those that calibrate it.
+        Language model and text encoders are left out: less than a hundredth.
+        """
+        known = PIPELINES.get(self.pipeline)
+        if known is None:
+            return None
+        evaluations = self.cost_facts(height, width, channels, classes, None)
+        candidate = evaluations["evaluations_per_image"] * known.evaluation + known.decoder
+        if self.clip_filter is None:
+            return Flops(0, candidate, True)
+        candidate += CLIP_L14
+        calibration = self.clip_filter.calibration_per_class * classes * candidate
+        return Flops(calibration, candidate / (1 - self.clip_filter.drop), True)
 
     def training_payload(self) -> dict:
         """The pipeline, and with a filter all that determines the images of its calibration."""

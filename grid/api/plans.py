@@ -9,7 +9,7 @@ from equigrid.analysis.conclusions.amounts import Amount
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Cell, Plan
 from equigrid.grid.reporting import notebook
-from equigrid.grid.reporting.console import size_text
+from equigrid.grid.reporting.console import line_time, size_text, took_text
 from equigrid.grid.reporting.estimate import Line
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.units import duration
@@ -20,8 +20,10 @@ class GridPlan:
     `equigrid.plan`. Printed or shown in a notebook it is a table of the kinds of job.
 
     outline: plain values, as `equigrid plan --json` prints them: `cells`, `kinds` (for each kind of
-    job `total`, `done`, `todo`, `seconds`, `bytes`), `device_seconds`, `wall_seconds`, `gpu_hours`,
-    `bytes`, `money`, `remarks`. Times and bytes are None where nothing is known yet.
+    job `total`, `done`, `todo`, `seconds`, `seconds_least`, `seconds_most`, `basis`, `bytes`),
+    `device_seconds` (and `_least`, `_most`), `device` (on which what never ran is estimated),
+    `wall_seconds` (None where a part is estimated), `gpu_hours`, `bytes`, `money`, `remarks`,
+    `cell_list`. Times and bytes are None where nothing is known.
 
     >>> import equigrid as eg
     >>> plan = eg.plan("digits", store="new-store")
@@ -63,13 +65,11 @@ class GridPlan:
         return f"<plan of {self._title}: {left:,} of {len(self.plan.jobs):,} jobs to run>"
 
     def _repr_html_(self) -> str:
-        wall_s = self.outline["wall_seconds"]
-        slots = self.outline["slots"]
-        time = f"about {duration(wall_s)} on {slots} slots" if wall_s else ""
+        time = took_text(self.outline, self._lines) if self.outline["device_seconds"] else ""
         remarks = [text for text in (time, *self.outline["remarks"]) if text]
         return notebook.table(self._head, self._rows(), self._title) + notebook.listed(remarks)
 
-    _head = ("job", "jobs", "done", "to run", "device time", "to store")
+    _head = ("job", "jobs", "done", "to run", "device time", "which is", "to store")
 
     @property
     def _title(self) -> str:
@@ -83,7 +83,8 @@ class GridPlan:
                 f"{line.total:,}",
                 f"{line.done:,}",
                 f"{line.todo:,}",
-                "–" if line.seconds is None else duration(line.seconds),
+                line_time(line),
+                ", ".join(line.basis) if line.seconds is not None else "",
                 "–" if line.bytes is None else size_text(line.bytes),
             ]
             for line in self._lines

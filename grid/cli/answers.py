@@ -70,19 +70,34 @@ def paper(
         bool,
         typer.Option("--as-printed", help="Table 9's contradictory row as printed, not corrected."),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also draw Figs. 2, 5 to 8, 10, 13 and 14 from the tables: PNG, SVG, PDF.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Re-fit the seven published equations from the paper's own tables, beside the published
-    coefficients.
+    coefficients, and draw its figures.
     """
     from equigrid.analysis.paper import published
+    from equigrid.analysis.report import paper_figures
     from equigrid.grid.reporting import console as screens
 
     rows = published.refit(as_printed=as_printed)
+    try:
+        paths = [] if out is None else paper_figures.write(out, as_printed=as_printed)
+    except OSError as error:
+        raise UserError(f"--out: {out}: {error.strerror or error}") from error
     if as_json:
-        print_json(rows)
-    else:
-        screens.screen().print(published.render(rows))
+        figures = [str(path) for path in paths]
+        print_json(rows if out is None else {"equations": rows, "figures": figures})
+        return
+    screens.screen().print(published.render(rows))
+    for path in paths:
+        print(path)
 
 
 def equiv(

@@ -13,8 +13,10 @@ import typer
 from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import open_filled, planned, print_json, question
 from equigrid.grid.cli.options import DEFAULT_STORE, Json, Out, RanSpec, Spec, StoreOption, finite
-from equigrid.grid.errors import ExitCode, UnavailableError
+from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 from equigrid.grid.planning.recorded import nothing_to_do
+from equigrid.grid.reporting.devices import DEVICES, Device
+from equigrid.grid.reporting.devices import device as known_device
 
 if TYPE_CHECKING:
     from equigrid.analysis.answer.asking import Question
@@ -38,6 +40,14 @@ def plan(
             " n_base=5000,n_real=2500[,generator=edm].",
         ),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Estimate what never ran for this device, such as A100, or CPU for a core."
+            " Without it, for this machine's GPU, else for the paper's.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what would run, what is done already, and what it would take."""
@@ -54,7 +64,8 @@ def plan(
     if asked is not None:
         _show_next(loaded, opened, asked, as_json=as_json)
         return
-    content, lines = outline(opened, planning.plan(resolve(loaded, opened)))
+    chosen = estimated_on(device, gpus=loaded.execution.gpus)
+    content, lines = outline(opened, planning.plan(resolve(loaded, opened)), chosen)
     if as_json:
         print_json(content)
     else:
@@ -241,6 +252,21 @@ def watch(
         finally:
             live.close()
     return ExitCode.DONE
+
+
+def estimated_on(name: str | None, *, gpus: float | str) -> Device | None:
+    """The device that is named, else this machine's first GPU if it is known and the grid wants
+    one, else None. Raises UserError for a name that is not in the table.
+    """
+    from equigrid.grid.authoring.machine import this_machine
+
+    if name is None:
+        here = this_machine().gpus if gpus else ()
+        return known_device(here[0]) if here else None
+    found = known_device(name)
+    if found is None:
+        raise UserError(f"--device: {name!r} is not in the table; there are {', '.join(DEVICES)}")
+    return found
 
 
 # What they share ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from equigrid.grid.datasets import shards
 from equigrid.grid.errors import StoreError
 from equigrid.grid.jobs.checkpoints import Leaving
+from equigrid.grid.jobs.energy import METER
 from equigrid.grid.jobs.failures import (
     cause_of,
     is_broken_group,
@@ -60,14 +61,17 @@ def run_together(store: Store, requests: Sequence[Request]) -> list[dict]:
     started = datetime.now(UTC)
     clock = time.perf_counter()
     found: Sequence[dict | Exception]
+    METER.begin(requests)
     try:
         found = KINDS[requests[0].kind].run_together(store, requests)
     # Every failure of a job ends here: it becomes a row, or goes back for another try.
     except Exception as error:
         if len(requests) > 1 and not is_infrastructure(cause_of(error)):
             log.warning("what was to run together runs one by one: %s", one_line(error))
+            METER.end()
             return [run(store, request) for request in requests]  # whosever fault it is, shows
         found = [error] * len(requests)
+    METER.end()  # where no result was written
     seconds = (time.perf_counter() - clock) / len(requests)
     crowd = len(requests)
     return [

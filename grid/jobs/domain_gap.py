@@ -2,20 +2,21 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from equigrid.classifiers import recipes
 from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
-from equigrid.grid.jobs import inputs, reference_classifier, shard
+from equigrid.grid.jobs import computing, inputs, reference_classifier, shard
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import FLAT, Job, Payload, Stream, Subset, Synthetic
-from equigrid.grid.jobs.kind import JobKind
+from equigrid.grid.jobs.kind import Cost, JobKind, Work
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit
@@ -181,6 +182,16 @@ def _embedded(features: np.ndarray, seed: int) -> list[list[float]]:
     return np.round(tsne.fit_transform(features.astype(np.float64)).astype(float), 3).tolist()
 
 
+def _computed(payload: DomainGapPayload, shape: Shape) -> Work | None:
+    """Of both sides, but what is held out for the test; t-SNE is left out."""
+    n, side = 2 * payload.syn.n, payload.patch_px
+    seen = replace(shape, height=side, width=side) if side else shape
+    tested = round(n * payload.held_out)
+    return computing.training(
+        payload.classifier, payload.recipe, max(1, n - tested), seen, evaluated=tested
+    )
+
+
 KIND = JobKind(
     name="domain",
     payload=DomainGapPayload,
@@ -191,5 +202,6 @@ KIND = JobKind(
     record=documents.DomainGapRecord,
     wanted=True,
     plan=planned,
+    cost=Cost(flops=_computed),
     kept=True,
 )

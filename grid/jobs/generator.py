@@ -12,13 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from equigrid.generators.base_config import GeneratorConfig
+from equigrid.generators.base_config import Flops, GeneratorConfig
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import REVISIONS, canonical_json, seed_of
 from equigrid.grid.jobs import inputs
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.job import HOW, Job, Outside, Payload, Subset
-from equigrid.grid.jobs.kind import NOTHING, TRAIN, VAL, Alike, Cost, Finished, JobKind, Reads, Took
+from equigrid.grid.jobs.kind import (
+    NOTHING,
+    TRAIN,
+    VAL,
+    Alike,
+    Cost,
+    Finished,
+    JobKind,
+    Reads,
+    Took,
+    Work,
+)
 from equigrid.grid.jobs.provenance import (
     device_name,
     device_of,
@@ -291,6 +302,23 @@ def _cost_facts(mapping: str, shape: Shape, n_images: int | None) -> dict[str, A
     return config.cost_facts(*shape.image, len(shape.classes), n_images)
 
 
+def flops(mapping: Mapping[str, Any], shape: Shape, n_images: int) -> Flops | None:
+    """What training a configuration on so many images, and sampling from it, compute."""
+    return _flops(canonical_json(mapping), shape, n_images)
+
+
+@lru_cache(maxsize=1024)
+def _flops(mapping: str, shape: Shape, n_images: int) -> Flops | None:
+    from equigrid.generators import registry
+
+    return registry.config(json.loads(mapping)).flops(*shape.image, len(shape.classes), n_images)
+
+
+def _computed(payload: GeneratorPayload, shape: Shape) -> Work | None:
+    found = flops(payload.mapping, shape, payload.subset.n if payload.subset else 0)
+    return found and Work(found.training, found.wide)
+
+
 def _work(payload: GeneratorPayload, shape: Shape) -> float:
     return cost_facts(payload.mapping, shape, payload.n_images).get("training_steps", 1)
 
@@ -327,6 +355,7 @@ KIND = JobKind(
         alike=lambda payload: alike(payload.mapping),
         work=_work,
         bytes=lambda payload, like, shape: like and like.bytes,
+        flops=_computed,
     ),
     leftovers={WEIGHTS: "weights"},
 )

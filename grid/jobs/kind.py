@@ -38,6 +38,15 @@ class Took(NamedTuple):
     bytes: float | None = None
 
 
+class Work(NamedTuple):
+    """What a job computes: floating-point operations, and whether in networks of hundreds of
+    channels (wide), as devices like them.
+    """
+
+    flops: float
+    wide: bool
+
+
 Alike = Sequence[Any]
 Finished = Iterator[tuple[Alike, Took]]
 
@@ -58,6 +67,10 @@ class Cost(Generic[P]):
         PART_BYTES
     )
     """What a job will write, given what one like it took; None where that is not known."""
+    flops: Callable[[P, Shape], Work | None] = lambda payload, shape: None
+    """What it computes, counted before anything ran; None where that is not known."""
+    published_s: Callable[[P, Shape, str], float | None] = lambda payload, shape, device: None
+    """Seconds by the paper's Table 8 on a device that is named there; None for all else."""
 
 
 @dataclass(frozen=True)

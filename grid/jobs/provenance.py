@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from equigrid import __version__
+from equigrid.grid.jobs.energy import METER
 from equigrid.grid.jobs.ray_train import group_device
 from equigrid.grid.jobs.request import Request
 
@@ -71,11 +72,15 @@ def device_name(device: str) -> str:
 
 
 def provenance(request: Request) -> dict:
+    """What a result says of where it was made, and of its energy where that is counted."""
+    energy = METER.taken(request)
+    counted = {"energy_kwh": energy.kwh, "co2_kg": energy.co2_kg} if energy else {}
     return {
         "threads": request.threads,
         "versions": versions(),
         "code": code_version(),
         "node": platform.node(),
+        **counted,
     }
 
 

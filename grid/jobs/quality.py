@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
+from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.errors import DocumentError
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import inputs, reference_classifier, shard, weights
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import HOW, Job, Outside, Payload, Subset, Synthetic
-from equigrid.grid.jobs.kind import NOTHING, POOL_AND_TRAIN, VAL, JobKind, Reads
+from equigrid.grid.jobs.kind import NOTHING, POOL_AND_TRAIN, VAL, Cost, JobKind, Reads, Work
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
@@ -170,6 +171,21 @@ def _reads(payload: QualityPayload) -> Reads:
     return POOL_AND_TRAIN | (VAL if own else NOTHING)
 
 
+INCEPTION_FLOPS = 11_426_432_192  # of an image at 299×299; benchmarks/costs.py --count
+VIT_FLOPS = 35_127_656_448  # of ViT-B/16, an image at 224×224
+
+
+def _computed(payload: QualityPayload, shape: Shape) -> Work | None:
+    """The pool, its base and the training set through Inception and ViT. The training set once for
+    all pools: of each it is counted. Neighbours and the grid's own classifier are left out.
+    """
+    asked = {"inception": INCEPTION_FLOPS, "vit": VIT_FLOPS}
+    per_image = sum(flops for name, flops in asked.items() if payload.networks.get(name))
+    learned = payload.outside or payload.subset
+    n_base = learned.n if learned else 0
+    return Work(per_image * (payload.syn.n + n_base + shape.n_train), True)
+
+
 KIND = JobKind(
     name="quality",
     payload=QualityPayload,
@@ -181,5 +197,6 @@ KIND = JobKind(
     wanted=True,
     reads=_reads,
     plan=planned,
+    cost=Cost(flops=_computed),
     kept=True,
 )

@@ -10,7 +10,7 @@ from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
-from equigrid.grid.jobs import inputs, weights
+from equigrid.grid.jobs import computing, inputs, weights
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import Job, Payload, Stream, Subset
@@ -131,6 +131,11 @@ KIND = JobKind(
     outputs=REFERENCE_CLASSIFIERS,
     record=documents.ReferenceRecord,
     reads=lambda payload: TRAIN,
-    cost=Cost(bytes=lambda payload, like, shape: None),
+    cost=Cost(
+        bytes=lambda payload, like, shape: None,
+        flops=lambda payload, shape: computing.training(
+            payload.classifier, payload.recipe, payload.real.n, shape, evaluated=0
+        ),
+    ),
     leftovers={WEIGHTS: "weights"},
 )

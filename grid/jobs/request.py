@@ -36,6 +36,8 @@ class Request(Generic[P]):
     that the job may ask for. hashes: the content hashes of the shards it is given. row: the labels
     of a trial's row (grid, dataset, arm …). inputs: ids of other jobs whose outputs the body reads
     from the store, by what they are. tell: takes the job's id and the share of it that is done.
+    energy: the country (ISO 3166, three letters) for whose electricity codecarbon counts; None:
+    nothing is counted.
     """
 
     id: str
@@ -58,6 +60,7 @@ class Request(Generic[P]):
     threads: int = 1
     checkpoint_every_s: float = 120
     tell: Callable[[str, float], object] = untold
+    energy: str | None = None
 
     @property
     def classes(self) -> int:

@@ -8,12 +8,13 @@ from functools import lru_cache
 from statistics import median, mode
 from typing import Any
 
+from equigrid.analysis.paper.costs import costs
 from equigrid.grid.datasets import shards
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import generator, weights
 from equigrid.grid.jobs.job import Job, Payload
-from equigrid.grid.jobs.kind import NOTHING, Cost, Finished, JobKind, Took
+from equigrid.grid.jobs.kind import NOTHING, Cost, Finished, JobKind, Took, Work
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import (
     device_name,
@@ -171,6 +172,38 @@ def _evaluations(payload: ShardPayload, shape: Shape) -> float:
     return generator.cost_facts(payload.mapping, shape, None).get("evaluations_per_image", 1)
 
 
+def _computed(payload: ShardPayload, shape: Shape) -> Work | None:
+    found = generator.flops(payload.mapping, shape, 0)
+    return found and Work(payload.size * found.per_image, found.wide)
+
+
+def _published_s(payload: ShardPayload, shape: Shape, device: str) -> float | None:
+    """By the paper's Table 8: the same sampler on the same card. Images that a filter drops are
+    made too; whether Table 8 counts them is not said.
+    """
+    facts = generator.cost_facts(payload.mapping, shape, None)
+    name = _published_name(payload.mapping, shape)
+    for row in costs():
+        same = row.machine in device and row.sampling_steps == facts.get("sampler_steps")
+        if same and row.generator == name:
+            kept = 1 - ((payload.mapping.get("clip_filter") or {}).get("drop") or 0)
+            return payload.size * row.seconds_per_image / kept
+    return None
+
+
+def _published_name(mapping: Mapping[str, Any], shape: Shape) -> str | None:
+    """The name in Table 8 of a configuration that is the paper's own; None for any other."""
+    flops = generator.flops(mapping, shape, 0)
+    full = flops is not None and flops.wide
+    if mapping["kind"] == "edm":
+        return "edm" if full and shape.image == (32, 32, 3) else None
+    if mapping["kind"] == "dit":
+        return "dit" if full and shape.image == (256, 256, 3) else None
+    pipeline = str(mapping.get("pipeline", ""))
+    names = {"stable-diffusion-2": "sd2", "stable-diffusion-3": "sd3"}
+    return next((name for text, name in names.items() if text in pipeline), None)
+
+
 def _finished(kind: JobKind[ShardPayload], store: Store, jobs: list[Job], shape: Shape) -> Finished:
     """A pool's shards speak with one voice."""
     for job in {job.payload.pool: job for job in jobs}.values():
@@ -201,6 +234,8 @@ KIND = JobKind(
         alike=lambda payload: generator.alike(payload.mapping),
         work=_work,
         bytes=_bytes,
+        flops=_computed,
+        published_s=_published_s,
     ),
     leftovers={SHARD_DATA: "data", SHARD_COLUMNS: "columns"},
 )

@@ -14,10 +14,19 @@ from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import REVISIONS, seed_of
-from equigrid.grid.jobs import inputs, zero_shot
+from equigrid.grid.jobs import computing, inputs, zero_shot
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.job import HOW, Identified, Job, Payload, Stream, Subset, Synthetic
-from equigrid.grid.jobs.kind import POOL_AND_TRAIN, Cost, Finished, JobKind, Reads, Together, Took
+from equigrid.grid.jobs.kind import (
+    POOL_AND_TRAIN,
+    Cost,
+    Finished,
+    JobKind,
+    Reads,
+    Together,
+    Took,
+    Work,
+)
 from equigrid.grid.jobs.provenance import (
     device_bytes,
     device_name,
@@ -323,6 +332,12 @@ def _work(payload: TrialPayload, shape: Shape) -> float:
     return payload.recipe.total_steps(payload.n_total)
 
 
+def _computed(payload: TrialPayload, shape: Shape) -> Work | None:
+    return computing.training(
+        payload.classifier, payload.recipe, payload.n_total, shape, evaluated=shape.n_test
+    )
+
+
 def _finished(kind: JobKind[TrialPayload], store: Store, jobs: list[Job], shape: Shape) -> Finished:
     """All that were ever run on the dataset, this grid's or not."""
     dataset = jobs[0].payload.dataset if jobs else None
@@ -351,6 +366,8 @@ KIND = JobKind(
     done=lambda store, jobs: results.finished(store) & {job.id for job in jobs},
     record_failure=_record_failure,
     images=lambda outcome: outcome["row"]["epochs"] * outcome["row"]["n_total"],
-    cost=Cost(finished=_finished, alike=lambda payload: [payload.classifier], work=_work),
+    cost=Cost(
+        finished=_finished, alike=lambda payload: [payload.classifier], work=_work, flops=_computed
+    ),
     kept=True,
 )

@@ -1,11 +1,20 @@
-"""What a plan says beside its table: how the dataset was understood, and what defaults cost."""
+"""What a plan says beside its table: how the dataset was understood, what defaults cost, and what
+is made and never trained on.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
 
 from equigrid.generators import registry
+from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.resolve import Resolved
 
+_WORTH_SAYING = (1_000, 0.2)  # images, and their part of all: shards are made whole
 
-def remarks(resolved: Resolved) -> list[str]:
+
+def remarks(plan: Plan) -> list[str]:
     """A line each."""
+    resolved = plan.resolved
     dataset = resolved.dataset
     told = dataset.told if dataset else resolved.source.told
     lines = [f"{resolved.source.name}: {line}" for line in told]
@@ -16,7 +25,7 @@ def remarks(resolved: Resolved) -> list[str]:
             lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]
         if cost := _cost_of_defaults(resolved, name):
             lines.append(cost)
-    return lines
+    return lines + [line for name, amounts in _made(plan).items() if (line := amounts.text(name))]
 
 
 def _unused_outside(resolved: Resolved) -> list[str]:
@@ -28,6 +37,66 @@ def _unused_outside(resolved: Resolved) -> list[str]:
         "warning: outside: images are kept apart, and no generator is trained on them; write "
         "trained_on: outside in one of generators"
     ]
+
+
+@dataclass
+class _Amounts:
+    """Images of a generator's pools, all together: made, trained on, drawn for training (in a
+    zero-shot grid with those of the seen classes), measured.
+    """
+
+    made: int = 0
+    trained: int = 0
+    drawn: int = 0
+    measured: int = 0
+
+    def text(self, name: str) -> str | None:
+        """What of the images is never trained on, and why; None where that is little."""
+        unused = self.made - self.trained
+        if unused < _WORTH_SAYING[0] or unused < _WORTH_SAYING[1] * self.made:
+            return None
+        said = f"generators.{name}: {self.made:,} images are made and {self.trained:,} trained on"
+        why = []
+        if self.drawn > self.trained:
+            of_seen = self.drawn - self.trained
+            why.append(
+                f"{of_seen:,} are of classes whose real images are seen, for a pool has all classes"
+            )
+        if (beyond := self.made - self.drawn) >= _WORTH_SAYING[0] and self.measured > self.drawn:
+            why.append(
+                f"{beyond:,}, {beyond / self.made:.0%} of the sampling, are only measured"
+                " (quality.images, domain_gap.images)"
+            )
+        return f"{said}: {'; '.join(why)}" if why else said
+
+
+def _made(plan: Plan) -> dict[str, _Amounts]:
+    """By the generator's name."""
+    trials = plan.cells_by_trial()
+    most: dict[tuple[str, bool], int] = defaultdict(int)  # by pool, and whether it is trained on
+    made: dict[str, int] = defaultdict(int)
+    for job in plan.jobs.values():
+        if part := getattr(job.payload, "syn", None):
+            most[part.pool, job.id in trials] = max(most[part.pool, job.id in trials], part.n)
+        elif hasattr(job.payload, "pool"):  # a shard
+            made[job.payload.pool] += job.payload.size
+    found: dict[str, _Amounts] = defaultdict(_Amounts)
+    for pool in plan.pools.values():
+        amounts = found[pool.generator]
+        amounts.made += made[pool.id]
+        amounts.trained += most[pool.id, True]
+        amounts.drawn += _drawn(plan.resolved, most[pool.id, True])
+        amounts.measured += most[pool.id, False]
+    return dict(found)
+
+
+def _drawn(resolved: Resolved, n: int) -> int:
+    """Images from a pool's start that hold n to train on."""
+    zero_shot, shape = resolved.spec.zero_shot, resolved.shape
+    if zero_shot is None or shape is None:
+        return n
+    classes = len(shape.classes)
+    return -(-n // len(zero_shot.unseen_labels(shape.classes, classes))) * classes
 
 
 def _cost_of_defaults(resolved: Resolved, name: str) -> str | None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from equigrid.generators.common.decoding import BrokenImage, decode
 from equigrid.grid.errors import UserError, near
-from equigrid.grid.jobs import domain_gap, generator, quality, shard
+from equigrid.grid.jobs import OK, domain_gap, generator, quality, shard
 from equigrid.grid.jobs.generator import GeneratorPayload
 from equigrid.grid.jobs.kind import JobKind
 from equigrid.grid.jobs.kinds import KINDS
@@ -167,6 +167,7 @@ def report_extras(store: Store, plan: Plan, table: pd.DataFrame) -> dict:
     costs = {
         "training generators": [_generator_cost(job, manifest) for job, manifest in generators],
         "sampling pools": [_pool_cost(plan, pool, cost) for pool, cost in sampled if cost],
+        "energy": _energy(store, plan),
     }
     return {
         "recipe": plan.resolved.recipe_name,
@@ -234,6 +235,29 @@ def _manifests(store: Store, plan: Plan, kind: JobKind) -> list[tuple[Job, dict]
     """The finished jobs of a kind, with what they wrote."""
     read = ((job, kind.recorded(store, job)) for job in plan.of_kind(kind.name))
     return [(job, content) for job, content in read if content]
+
+
+def _energy(store: Store, plan: Plan) -> list[dict]:
+    """A row per kind of job: kWh and kg of CO2 of those of its finished jobs that were counted;
+    nothing where none was.
+    """
+    rows = []
+    for name, kind in KINDS.items():
+        if kind.wanted and kind.outputs is None:
+            columns = ["trial_id", "status", "energy_kwh", "co2_kg"]
+            ids = {job.id for job in plan.of_kind(name)}
+            every = results.read(store, columns).to_pylist()
+            found = [row for row in every if row["trial_id"] in ids and row["status"] == OK]
+        elif kind.outputs is not None:
+            found = [content for _, content in _manifests(store, plan, kind)]
+        else:
+            continue
+        counted = [row for row in found if row.get("energy_kwh") is not None]
+        if counted:
+            kwh, co2_kg = (sum(row[key] for row in counted) for key in ("energy_kwh", "co2_kg"))
+            facts = {"counted": f"{len(counted):,} of {len(found):,}", "kWh": kwh, "kg CO2": co2_kg}
+            rows.append({"jobs": kind.plural, **facts})
+    return rows
 
 
 _TRAINING_FACTS = (

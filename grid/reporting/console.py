@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from equigrid.grid.jobs.kinds import KINDS
-from equigrid.grid.reporting.estimate import Line
+from equigrid.grid.reporting.devices import CPU
+from equigrid.grid.reporting.estimate import MEASURED, Line
 from equigrid.grid.reporting.grids import GridLine
 from equigrid.grid.reporting.status import Status
 from equigrid.grid.reporting.summary import Summary
@@ -64,15 +65,18 @@ def show_plan(content: dict, lines: list[Line]) -> None:
     )
     table.add_column("job")
     priced = any(line.money is not None for line in lines)
-    for name in ("jobs", "done", "to run", "serve several cells", "device time", "to store"):
+    for name in ("jobs", "done", "to run", "serve several cells", "device time"):
         table.add_column(name, justify="right")
+    table.add_column("which is")
+    table.add_column("to store", justify="right")
     if priced:
         table.add_column(content["currency"], justify="right")
     for line in lines:
-        time = "–" if line.seconds is None else duration(line.seconds)
+        time = line_time(line)
+        basis = ", ".join(line.basis) if line.seconds is not None else ""
         size = "–" if line.bytes is None else size_text(line.bytes)
         counts = [f"{count:,}" for count in (line.total, line.done, line.todo, line.shared)]
-        row = [*counts, time, size]
+        row = [*counts, time, basis, size]
         if priced:
             row.append("–" if line.money is None else f"{line.money:,.2f}")
         table.add_row(KINDS[line.kind].words, *row)
@@ -80,11 +84,8 @@ def show_plan(content: dict, lines: list[Line]) -> None:
     console.print(table)
     for remark in content["remarks"]:
         console.print(remark, soft_wrap=True)
-    if content["wall_seconds"]:
-        seen = any(line.calibrated for line in lines)
-        basis = "from finished jobs in the store" if seen else "from the preset's figures"
-        text = f"about {duration(content['wall_seconds'])} on {content['slots']} slots ({basis})"
-        console.print(f"{text}{_gpu_hours(content, lines)}")
+    if content["device_seconds"]:
+        console.print(took_text(content, lines), soft_wrap=True)
         if content["money"] is not None:
             console.print(
                 f"{content['money']:,.2f} {content['currency']} at the spec's prices",
@@ -97,9 +98,40 @@ def show_plan(content: dict, lines: list[Line]) -> None:
             if line.todo and line.seconds is None and KINDS[line.kind].body
         ]
         what = f" of {', '.join(unknown)}" if unknown else ""
-        console.print(f"time{what} unknown: no job like these has finished in this store")
+        console.print(
+            f"time{what} unknown: no job like these has finished in this store, and what they"
+            " compute was not counted"
+        )
     else:
         console.print("nothing to do")
+
+
+def line_time(line: Line) -> str:
+    """Device time, with its range where it has one: `3.1 d (1.3 d to 7.8 d)`."""
+    if line.seconds is None or line.seconds_least is None or line.seconds_most is None:
+        return "–"
+    text = duration(line.seconds)
+    if line.seconds_least == line.seconds_most:
+        return text
+    return f"{text} ({duration(line.seconds_least)} to {duration(line.seconds_most)})"
+
+
+def took_text(content: dict, lines: list[Line]) -> str:
+    """What all that is left takes, in a sentence: on this machine's slots where that is measured,
+    else on one device of a kind.
+    """
+    if content["wall_seconds"]:
+        seen = any(MEASURED in line.basis for line in lines)
+        basis = "from finished jobs in the store" if seen else "from the preset's figures"
+        text = f"about {duration(content['wall_seconds'])} on {content['slots']} slots ({basis})"
+        return f"{text}{_gpu_hours(content, lines)}"
+    least, most = content["device_seconds_least"], content["device_seconds_most"]
+    one = "one core of a CPU" if content["device"] == CPU else f"one {content['device']}"
+    return (
+        f"about {duration(content['device_seconds'])} on {one}, between {duration(least)} and"
+        f" {duration(most)}: estimated by what the jobs compute (docs/costs.md), until jobs like"
+        " these have finished here; --device estimates for another"
+    )
 
 
 def _gpu_hours(content: dict, lines: list[Line]) -> str:
@@ -108,7 +140,7 @@ def _gpu_hours(content: dict, lines: list[Line]) -> str:
     packed = content["gpus"] == "auto"  # several trials on one, and their rows do not say how many
     share = 1 if packed else content["gpus"]
     text = f"; {content['gpu_hours']:.2f} GPU-hours with {share:g} GPU a slot"
-    seen = any(line.calibrated for line in lines if KINDS[line.kind].shares_device)
+    seen = any(MEASURED in line.basis for line in lines if KINDS[line.kind].shares_device)
     return f"{text}, trials that shared one counted as if alone on it" if packed and seen else text
 
 

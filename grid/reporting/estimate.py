@@ -1,10 +1,14 @@
 """What a plan will take: device-seconds and bytes per kind of job, from what the store has seen,
-else from the spec.
+else from the spec, from the paper, or from what the jobs compute.
 
 Finished jobs speak for those that are like them: trainings of a generator and shards of its pools
 for the same configuration, else for the same kind, by training steps and evaluations of the
 network; trials for the same classifier on the same dataset, by steps. Where they ran on several
 devices, those on the most frequent one count.
+
+Before any is finished: the seconds that the spec expects; then, on a device that the paper's Table
+8 names, its seconds per image; then the operations that a job computes, over the speed of a device
+of `devices`. Each figure says which (`basis`), and an estimate its range.
 
 No result says how many trials shared its GPU: the seconds of trials that did count as if each had
 had it for itself.
@@ -14,20 +18,38 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from statistics import median, mode
+from typing import NamedTuple
 
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.jobs.kind import Finished, Took
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.planning.pending import pending
+from equigrid.grid.reporting.devices import Device
 from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store
+
+# On what a figure stands, the best first.
+MEASURED, EXPECTED, PUBLISHED, ESTIMATED = "measured", "the spec's", "published", "estimated"
+BASES = (MEASURED, EXPECTED, PUBLISHED, ESTIMATED)
+
+
+class Guess(NamedTuple):
+    """Device-seconds of a job, and between which they lie; equal where there is no range. basis:
+    one of BASES.
+    """
+
+    seconds: float
+    least: float
+    most: float
+    basis: str
 
 
 @dataclass(frozen=True)
 class Line:
-    """One kind of job in a plan. seconds: device-seconds, a slot's by its share of a GPU; money:
-    these at the spec's prices. None where nothing is known.
+    """One kind of job in a plan. seconds: device-seconds, a slot's by its share of a GPU;
+    seconds_least and seconds_most: between which they lie; money: these at the spec's prices. None
+    where nothing is known. basis: on what the figures of the jobs that are left stand, of BASES.
     """
 
     kind: str
@@ -37,22 +59,27 @@ class Line:
     cells: int
     shared: int
     seconds: float | None
-    calibrated: bool
+    seconds_least: float | None
+    seconds_most: float | None
+    basis: tuple[str, ...]
     bytes: int | None
     money: float | None
 
 
-def lines(store: Store | None, plan: Plan) -> list[Line]:
-    """One line per kind of job, in the order in which they run."""
+def lines(store: Store | None, plan: Plan, device: Device | None = None) -> list[Line]:
+    """One line per kind of job, in the order in which they run.
+
+    device: on which what is not known is estimated; None: such seconds stay None.
+    """
     todo, done = pending(store, plan) if store else (list(plan.jobs.values()), set())
     serves, cells = _cells_served(plan), plan.cells_by_trial()
-    speeds = _Speeds(store, plan)
+    speeds = _Speeds(store, plan, device)
     found = []
     for name, kind in KINDS.items():
         every, left = list(plan.of_kind(name)), [job for job in todo if job.kind == name]
         if not every:
             continue
-        seconds = _sum(speeds.device_s(job) for job in left) if kind.body else None
+        guesses = [speeds.guess(job) for job in left] if kind.body else [None]
         money = _sum(speeds.money(job) for job in left) if kind.body and speeds.prices else None
         filled = any(job.id in cells for job in every)
         found.append(
@@ -63,8 +90,12 @@ def lines(store: Store | None, plan: Plan) -> list[Line]:
                 todo=len(left),
                 cells=sum(serves.get(job.id, 0) for job in every) if filled else len(plan.cells),
                 shared=sum(serves.get(job.id, 0) > 1 for job in every),
-                seconds=seconds,
-                calibrated=any(speeds.like(job) for job in every),
+                seconds=_sum(guess and guess.seconds for guess in guesses),
+                seconds_least=_sum(guess and guess.least for guess in guesses),
+                seconds_most=_sum(guess and guess.most for guess in guesses),
+                basis=tuple(
+                    basis for basis in BASES if any(one and one.basis == basis for one in guesses)
+                ),
                 bytes=speeds.bytes(left),
                 money=money,
             )
@@ -126,7 +157,8 @@ def _sum(values: Iterable[float | None]) -> float | None:
 class _Speeds:
     """What jobs take: by those like them that the store has seen finish, else by the spec."""
 
-    def __init__(self, store: Store | None, plan: Plan):
+    def __init__(self, store: Store | None, plan: Plan, device: Device | None = None):
+        self.device = device
         self.plan, self.spec = plan, plan.resolved.spec
         self.prices = self.spec.prices
         self.gpus = gpus_of_a_slot(self.spec.execution)
@@ -146,14 +178,34 @@ class _Speeds:
             return like.seconds * work / self._workers(job)
         return self.spec.expected_seconds.get(job.kind)
 
-    def device_s(self, job: Job) -> float | None:
+    def guess(self, job: Job) -> Guess | None:
+        """Its device-seconds; None where nothing is known."""
         seconds = self.held_s(job)
-        return None if seconds is None else seconds * devices_held(self._workers(job), self.gpus)
+        if seconds is not None:
+            held = seconds * devices_held(self._workers(job), self.gpus)
+            return Guess(held, held, held, MEASURED if self.like(job) else EXPECTED)
+        if self.device is None or self.shape is None:
+            return None
+        cost = KINDS[job.kind].cost
+        work = cost.flops(job.payload, self.shape)
+        if work is None:
+            return None
+        published = cost.published_s(job.payload, self.shape, self.device.name)
+        speed = self.device.wide if work.wide else self.device.narrow
+        likely, least, most = (
+            work.flops / each for each in (speed.likely, speed.most, speed.least)
+        )
+        # Table 8's time for Stable Diffusion 2 is less than the card's peak allows at 768×768, the
+        # size of our preset: it must be of 512×512.
+        if published is not None and published >= least:
+            return Guess(published, published, published, PUBLISHED)
+        return Guess(likely, least, most, ESTIMATED)
 
     def money(self, job: Job) -> float | None:
-        seconds, like = self.device_s(job), self.like(job)
-        price = price_per_hour(self.prices, like and like.device)
-        return None if seconds is None or price is None else seconds / 3600 * price
+        guess, like = self.guess(job), self.like(job)
+        assumed = self.device.name if self.device else None
+        price = price_per_hour(self.prices, like.device if like else assumed)
+        return None if guess is None or price is None else guess.seconds / 3600 * price
 
     def bytes(self, jobs: list[Job]) -> int | None:
         """What these jobs will write to the store; None where nothing is known."""

@@ -1,13 +1,16 @@
-"""Optional trackers by their own packages: each trial becomes a run in TensorBoard, MLflow or
-Weights & Biases.
+"""Optional trackers by their own packages: each trial becomes a run in TensorBoard, Trackio, MLflow
+or Weights & Biases.
 
-A spec names the place, `trackers: {tensorboard: FOLDER, mlflow: TRACKING_URI, wandb: PROJECT}`;
+A spec names the place, `trackers: {tensorboard: FOLDER, trackio: PROJECT, mlflow: TRACKING_URI,
+wandb: PROJECT}`;
 keys and passwords are the packages' own business (their environment variables and files). Nothing
 here is needed: what was not tracked, for a slow server or a dead actor, the grid's next run tracks
 from the store.
 """
 
+import contextlib
 import importlib.util
+import io
 import logging
 import os
 import re
@@ -35,7 +38,7 @@ PARAMS = (
 )  # fmt: skip
 METRICS = (
     "top1", "top5", "loss", "val_top1", "epochs", "steps", "seconds", "images_per_s",
-    "peak_device_bytes",
+    "peak_device_bytes", "energy_kwh", "co2_kg",
 )  # fmt: skip
 TAGS = ("grid", "trial_id", "attempt", "status", "node", "device", "world_size", "code")
 COLUMNS = [*PARAMS, *METRICS, *TAGS, "error", "started_at", "finished_at"]
@@ -151,6 +154,44 @@ def _summaries(run: TrackedRun) -> Iterable:
     yield Summary(value=[value])
 
 
+class Trackio:
+    """Runs of a project in Trackio's database on this machine (TRACKIO_DIR), grouped by grid. The
+    key is in a run's configuration; one that has no metrics yet is gone on with.
+    """
+
+    def __init__(self, project: str, grid: str):
+        import trackio
+
+        self._trackio, self._project, self._grid = trackio, project, grid
+
+    def tracked(self) -> set[str]:
+        from trackio.sqlite_storage import SQLiteStorage
+
+        if self._project not in SQLiteStorage.get_projects():
+            return set()
+        runs = self._trackio.Api().runs(self._project)
+        logged = {run: SQLiteStorage.get_log_count(self._project, run.name) for run in runs}
+        keys = ((run.config or {}).get("equigrid_key") for run, n in logged.items() if n)
+        return {key for key in keys if key}
+
+    def write(self, run: TrackedRun) -> None:
+        about = {**run.params, **run.tags, "equigrid_key": run.key}
+        if run.error:
+            about["error"] = run.error
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells people how to look
+            made = self._trackio.init(
+                self._project, name=f"{run.name} {run.key}", group=self._grid, config=about,
+                resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False,
+            )  # fmt: skip
+            # A failed attempt has few metrics, perhaps none: `failed` makes it a run all the same.
+            failed = {"failed": float(run.error is not None)}
+            made.log({**run.metrics, **failed}, step=int(run.metrics.get("steps", 0)))
+            made.finish()
+
+    def close(self) -> None:
+        """Every run is finished already."""
+
+
 class MLflow:
     """Runs of the experiment that has the grid's name; a run's tag `equigrid.key` says which trial
     it is.
@@ -255,6 +296,7 @@ class Tracker(Protocol):
 
 OPEN: dict[str, Callable[[str, str], Tracker]] = {
     "tensorboard": TensorBoard,
+    "trackio": Trackio,
     "mlflow": MLflow,
     "wandb": WandB,
 }

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from equigrid.grid.datasets import ingest
 from equigrid.grid.errors import DocumentError, UserError
+from equigrid.grid.jobs import energy
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.recorded import record, record_spec
@@ -23,6 +24,7 @@ def prepared(spec: GridSpec, store: Store, console: Console) -> Plan:
     """
     try:
         trackers.check(spec.trackers)
+        energy.check(spec.execution.energy)
     except ValueError as error:
         raise UserError(str(error)) from error
     resolved = _resolved(spec, store, console)

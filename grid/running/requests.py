@@ -52,6 +52,7 @@ class Requests:
             threads=execution.threads,
             checkpoint_every_s=execution.checkpoint_every_s,
             tell=self._tell,
+            energy=execution.energy,
         )
         reads = KINDS[job.kind].reads(job.payload)
         given = {

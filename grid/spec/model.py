@@ -148,6 +148,10 @@ class Execution(Frozen):
     """Seconds between a training's checkpoints; more where they would hold it up by 2% of its time.
     0: after every step.
     """
+    energy: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
+    """The country whose electricity is used, as ISO 3166 writes it in three letters (`DEU`): then
+    codecarbon counts each job's energy and CO2. Null: nothing is counted.
+    """
 
     @field_validator("gpus")
     @classmethod
@@ -270,7 +274,7 @@ class GridSpec(Frozen):
     seen some finish.
     """
     trackers: dict[str, str] = {}
-    """Where runs are followed: tensorboard, mlflow or wandb, each with its place."""
+    """Where runs are followed: tensorboard, trackio, mlflow or wandb, each with its place."""
     prices: dict[str, Annotated[float, Field(ge=0, le=1e12)]] = {}
     """What a device-hour costs, by a part of the device's name (`H200: 3.5`); `default` for all
     others.

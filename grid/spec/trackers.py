@@ -4,7 +4,12 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 # What pip calls them.
-TRACKER_PACKAGES = {"tensorboard": "tensorboard", "mlflow": "mlflow-skinny", "wandb": "wandb"}
+TRACKER_PACKAGES = {
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "mlflow": "mlflow-skinny",
+    "wandb": "wandb",
+}
 
 
 def validate_trackers(places: Mapping[str, str]) -> None:

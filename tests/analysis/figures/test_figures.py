@@ -6,14 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.text import Text
 
 from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.conclusions.ratio import improvement_ratios
 from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted
-from equigrid.analysis.figures import accuracy
+from equigrid.analysis.figures import accuracy, curves, style
 from equigrid.analysis.figures.domain import domain_accuracy_figure, tsne_figure
 from equigrid.analysis.paper import published as paper
+from equigrid.analysis.report import paper_figures
 from equigrid.analysis.report.figures import sheet_figures
 
 CIFAR = ("cifar10", "resnet110", "paper/cifar10")
@@ -74,10 +76,7 @@ def test_accuracy_curves_draw_the_papers_figure_6(published):
         "base 50,000 images",
     ]
     first = figure.axes[0]
-    drawn = {}
-    for container in first.containers:
-        line = container[0]
-        drawn[container.get_label()] = list(zip(line.get_xdata(), line.get_ydata()))
+    drawn = {line.get_label(): list(zip(*line.get_data())) for line in first.lines}
     assert drawn["real"] == [(0, 33.17), (1, 40.83), (2, 48.81), (3, 54.30)]
     assert drawn["synthetic: edm"][-1] == (5, 44.58)
     assert drawn["synthetic: cifake"][1] == (1, 40.53)
@@ -174,10 +173,16 @@ def test_nothing_to_draw_is_a_figure_that_says_so(planted):
         assert any("No " in t for t in texts)
 
 
+def points_of(axes) -> list[tuple[float, float]]:
+    """The single points of a panel, with and without error bars (whose caps are no such points)."""
+    lines = [line for line in axes.lines if str(line.get_marker()) in "osD^vPX"]
+    return [(float(x[0]), round(float(y[0]), 2)) for x, y in (one.get_data() for one in lines)]
+
+
 def test_quality_points_are_the_tables(published):
     figure = accuracy.quality_against_gain(published[1], paper.read_table("quality"))
     panel = next(a for a in figure.axes if a.get_title().startswith("cifar10"))
-    gains = sorted(round(float(c[0].get_ydata()[0]), 2) for c in panel.containers)
+    gains = sorted(gain for _, gain in points_of(panel))
     assert gains == sorted([4.06, 7.31, 2.46, 1.93, 7.36, 4.81, 1.09, 0.69])
 
 
@@ -189,9 +194,7 @@ def test_quality_of_several_pools_is_averaged_and_holds_at_its_base(published):
     ]
     quality = pd.DataFrame(rows, columns=["dataset", "generator", "n_base", "fid"])
     panel = accuracy.quality_against_gain(published[1], quality).axes[0]
-    drawn = sorted(
-        (float(c[0].get_xdata()[0]), round(float(c[0].get_ydata()[0]), 2)) for c in panel.containers
-    )
+    drawn = sorted(points_of(panel))
     assert drawn == [(pytest.approx(10.0, rel=0.02), 7.31), (pytest.approx(35.0, rel=0.02), 4.06)]
 
 
@@ -287,3 +290,95 @@ def test_tsne_shows_both_sides_in_both_networks():
     assert len({tuple(c) for c in by_side.collections[0].get_facecolors()}) == 1
     first, second = (part.get_facecolors() for part in by_class.collections)
     assert len({tuple(c) for c in first}) == 3 and (first[:, :3] == second[:, :3]).all()
+
+
+# Roles --------------------------------------------------------------------------------------------
+
+
+def test_a_role_has_one_colour_in_every_figure(published):
+    """Closed vermilion, open blue, real green, whatever the names' order is; copies grey."""
+    table, analysis = published
+    for family, closed, open_set in (
+        (CIFAR, "edm", "cifake"), (("imagenet100", "resnet50", "paper/imagenet"), "dit", "sd3"),
+    ):  # fmt: skip
+        figure = accuracy.accuracy_curves(table, family)
+        colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+        assert colours[f"synthetic: {closed}"] == style.VERMILION
+        assert colours[f"synthetic: {open_set}"] == style.BLUE
+        assert colours["real"] == style.GREEN
+    for curve in analysis.curves:
+        if curve.key.generator == "cifake":
+            figure = accuracy.equivalence_curves(curve)
+            colours = {line.get_color() for axes in figure.axes for line in axes.lines}
+            assert style.BLUE in colours
+            assert style.VERMILION not in colours
+
+
+def test_looks_go_by_role_and_name():
+    looks = style.generator_looks({"z": "closed", "a": "open", "b": None, "c": "open"})
+    assert list(looks) == ["a", "b", "c", "z"]
+    assert looks["a"] == style.OPEN_LOOKS[0] == style.generator_look("open")
+    assert looks["c"] == style.OPEN_LOOKS[1]
+    assert (looks["b"], looks["z"]) == style.CLOSED_LOOKS[:2]
+    warm, cool = ({look[0] for look in looks} for looks in (style.CLOSED_LOOKS, style.OPEN_LOOKS))
+    others = {style.REAL_LOOK[0], style.COPIES_LOOK[0], style.MIX_LOOK[0]}
+    assert not warm & cool
+    assert not (warm | cool) & others
+
+
+def test_a_series_without_spread_has_no_bars_in_the_legend(published, planted):
+    """The paper publishes none; the planted grid has trials."""
+    for (table, _), family, bars in (
+        (published, CIFAR, 0), (planted, tuple(planted[0].iloc[0][["dataset", "classifier", "recipe"]]), 1),
+    ):  # fmt: skip
+        figure = accuracy.accuracy_curves(table, family)
+        (legend,) = figure.legends
+        drawn = legend.findobj(LineCollection)  # the bars of an entry
+        assert len(drawn) >= bars
+        assert bars or not drawn
+        assert len(legend.get_texts()) >= 2
+
+
+def test_contours_say_where_they_are_model_alone(published):
+    """The paper measured no mix: the middle of the panel is marked, the axes are not."""
+    _, analysis = published
+    base = next(
+        base for curve in analysis.curves if curve.key.generator == "edm"
+        for base in curve.bases if base.data.n_nominal == 5_000
+    )  # fmt: skip
+    data = base.data
+    real = (data.n_real[data.in_surface] - data.n_base) / data.n_nominal
+    syn = data.n_syn[data.in_surface] / data.n_nominal
+    x, y = np.meshgrid(np.linspace(0, 3, 31), np.linspace(0, 5, 51))
+    near = curves._near_measured(x, y, real, syn)
+    assert near[0].all()
+    assert near[:, 0].all()
+    assert not near[25:, 15:].any()
+    with_mix = curves._near_measured(x, y, np.append(real, 1.5), np.append(syn, 2.5))
+    assert with_mix[25, 15]
+    assert not with_mix[50, 30]
+
+
+def test_the_papers_figures_are_drawn_from_its_tables(tmp_path):
+    paths = paper_figures.write(tmp_path, formats=("png",))
+    assert [path.name for path in paths] == [
+        f"paper-fig{n:02d}.png" for n in (2, 5, 6, 7, 8, 10, 13, 14)
+    ]
+    assert all(path.stat().st_size > 20_000 for path in paths)
+
+
+def test_the_papers_figures_show_its_numbers():
+    found = dict(paper_figures.figures())
+    assert not [name for name, figure in found.items() if overlapping_texts(figure)]
+    large = found[6].axes[3]
+    (edm,) = [line for line in large.lines if line.get_label() == "synthetic: edm"]
+    assert list(edm.get_ydata()) == [93.42, 95.35, 95.72, 96.06, 96.32, 96.42]  # Table 10
+    sd3 = next(line for line in found[13].axes[0].lines if "sd3" in line.get_label())
+    assert list(sd3.get_ydata()) == [71.87, 77.20, 82.80, 90.80, 94.13]  # Table 20
+    zero_shot = next(line for line in found[14].axes[0].lines if line.get_label() == "sd3")
+    assert list(zero_shot.get_ydata()) == [45.73, 62.27, 67.47, 68.13, 76.80]  # Table 21
+    ratios = [text.get_text() for text in found[7].axes[0].texts]
+    assert ratios == ["0.55", "1.52", "2.26", "2.80"]  # Section 4.3.3
+    assert panel_titles(found[2]) == [
+        "bloodmnist, base 6,000", "cifar10, base 5,000", "imagenet100, base 26,000"
+    ]  # fmt: skip

@@ -63,7 +63,7 @@ def test_figure_14_is_table_21():
     assert classifier == "resnet50"
     first = figure.axes[0]
     assert first.get_title() == MEASURES["among_unseen"]
-    drawn = {c.get_label(): list(zip(c[0].get_xdata(), c[0].get_ydata())) for c in first.containers}
+    drawn = {line.get_label(): list(zip(*line.get_data())) for line in first.lines}
     assert drawn["6,500 real, sd3"] == [
         (0, 45.73),
         (0.1, 62.27),
@@ -87,7 +87,7 @@ def test_ratios_are_to_the_real_images_that_there_are():
             for n, a in ((13_000, 20.91), (65_000, 34.29), (130_000, 39.16))]  # fmt: skip
     assert [line["ratio"] for line in zero_shot_means(rows)] == [0.2, 1, 2]
     ((_, figure),) = zero_shot_figures(rows)
-    assert figure.axes[0].containers[0][0].get_xdata().tolist() == [0.2, 1, 2]
+    assert list(figure.axes[0].lines[0].get_xdata()) == [0.2, 1, 2]
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["0.2", "1", "2"]
 
 
@@ -107,4 +107,4 @@ def test_intervals_are_drawn():
 
 def test_trials_without_synthetic_images_alone_can_be_drawn():
     ((_, figure),) = zero_shot_figures([trial((20.0, 1.0, 97.0))])
-    assert len(figure.axes[0].containers) == 1
+    assert len(figure.axes[0].lines) == 1

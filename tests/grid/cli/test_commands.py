@@ -137,7 +137,7 @@ def test_plan_before_and_after(finished_mini, mini, write_spec, tmp_path):
     by_kind = {line["kind"]: line for line in grown["kinds"]}
     assert (by_kind["trial"]["done"], by_kind["trial"]["todo"]) == (18, 4)
     assert by_kind["generator"]["todo"] == 0
-    assert by_kind["trial"]["calibrated"]
+    assert by_kind["trial"]["basis"] == ["measured"]
     assert grown["device_seconds"] > 0
     text = equigrid("plan", "digits", "--store", tmp_path / "none").stdout
     assert re.search(r"trial\s+│\s+\d+ │\s+0 │", text)

@@ -95,7 +95,7 @@ def test_a_new_kind_is_run_counted_estimated_and_shown(letters, planned, request
     def line():
         return next(one for one in estimate.lines(store, the_plan) if one.kind == "letters")
 
-    assert (line().seconds, line().calibrated, line().todo) == (80, False, 2)
+    assert (line().seconds, line().basis, line().todo) == (80, ("the spec's",), 2)
     assert jobs.run(store, request_of(store, the_plan, first))["status"] == "ok"
     written = store.get_json(f"letters/{first.id}.json")
     assert (written["letters"], written["shout"]) == (
@@ -103,7 +103,7 @@ def test_a_new_kind_is_run_counted_estimated_and_shown(letters, planned, request
         True,
     )
     assert done_jobs(store, the_plan) == {the_plan.resolved.source.key, first.id}
-    assert (line().seconds, line().calibrated, line().todo) == (3, True, 1)
+    assert (line().seconds, line().basis, line().todo) == (3, ("measured",), 1)
 
     broken = replace(second, payload=replace(second.payload, pool=None))
     outcome = jobs.run(store, request_of(store, the_plan, broken))

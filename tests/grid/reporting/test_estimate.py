@@ -10,12 +10,14 @@ from equigrid.grid.jobs import shard
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import estimate
+from equigrid.grid.reporting.devices import DEVICES, device
 from equigrid.grid.spec import load
 from equigrid.grid.store import layout, results
 
 
-def line(store, the_plan, kind: str) -> estimate.Line:
-    return next(line for line in estimate.lines(store, the_plan) if line.kind == kind)
+def line(store, the_plan, kind: str, device: str | None = None) -> estimate.Line:
+    chosen = DEVICES[device] if device else None
+    return next(line for line in estimate.lines(store, the_plan, chosen) if line.kind == kind)
 
 
 def trained(
@@ -160,7 +162,7 @@ def test_trials_are_measured_on_the_same_dataset_and_the_usual_device(planned, m
     tried(store, "t3", mine, 0.25, device="H200", world_size=4)
     tried(store, "t4", mine, 1000.0, classifier="resnet20", device="A100")
     found = line(store, the_plan, "trial")
-    assert (found.calibrated, found.seconds) == (True, 18 * 15 * 1.0)
+    assert (found.basis, found.seconds) == (("measured",), 18 * 15 * 1.0)
     assert found.money == pytest.approx(found.seconds / 3600 * 4.0)
 
 
@@ -196,3 +198,88 @@ def test_of_a_long_pool_some_shards_are_read(store, monkeypatch):
         sampled(store, "pool-1", index, float(index))
     monkeypatch.setattr(shard, "MOST_TIMED", 3)
     assert shard.cost(store, "pool-1")["seconds"] == 3.0  # 0, 3 and 6
+
+
+# Before anything ran ------------------------------------------------------------------------------
+
+FULL_SIZE = (
+    "bloodmnist", "bloodmnist-sd3", "cifar10", "cifar10-table6", "imagenet10",
+    "imagenet10-zero-shot", "imagenet100", "imagenet100-zero-shot",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("preset", FULL_SIZE)
+def test_each_full_size_preset_has_its_costs_before_anything_ran(preset, plan_of):
+    """Between an hour and ten years of one A6000, by the size of what is asked; the likely value
+    inside its range.
+    """
+    the_plan = plan_of(preset)
+    lines = [
+        one for one in estimate.lines(None, the_plan, DEVICES["A6000"]) if one.kind != "ingest"
+    ]
+    for one in lines:
+        assert one.seconds is not None, one.kind
+        assert one.seconds_least <= one.seconds <= one.seconds_most
+        assert set(one.basis) <= {"published", "estimated"}
+        assert one.todo == 0 or one.basis
+    total = sum(one.seconds for one in lines)
+    assert 3600 < total < 10 * 365 * 86400
+
+
+def test_an_estimate_is_operations_over_speed_by_hand(plan_of):
+    """cifar10-table6: an EDM on 50,000 images, 200.0 million images of three passes of
+    42,380,429,824 operations; ResNet-110 at 505,775,360 on 160 epochs.
+    """
+    the_plan = plan_of("cifar10-table6")
+    (generator,) = the_plan.of_kind("generator")
+    nimg = generator.payload.mapping["training"]["total_nimg"]
+    found = line(None, the_plan, "generator", "A100")
+    assert found.seconds == pytest.approx(3 * nimg * 42_380_429_824 / (0.25 * 312e12), rel=1e-4)
+    assert found.seconds_most / found.seconds_least == pytest.approx(6)
+    trials = [job.payload for job in the_plan.of_kind("trial")]
+    passes = sum(3 * 160 * job.n_total + 10_000 for job in trials)
+    by_hand = passes * 505_775_360 / (0.03 * 312e12)
+    assert line(None, the_plan, "trial", "A100").seconds == pytest.approx(by_hand, rel=0.01)
+
+
+def test_the_papers_seconds_count_on_its_own_cards_alone(plan_of):
+    """Table 8: EDM 0.06 s on an A4500, and Stable Diffusion 3 7 s on an A6000; a fifth of its
+    candidates are dropped.
+    """
+    the_plan = plan_of("cifar10-table6")
+    made = sum(job.payload.size for job in the_plan.of_kind("shard"))
+    found = line(None, the_plan, "shard", "A4500")
+    assert (found.basis, found.seconds) == (("published",), pytest.approx(0.06 * made))
+    assert line(None, the_plan, "shard", "A6000").basis == ("estimated",)
+    the_plan = plan_of("imagenet100-zero-shot")
+    made = sum(job.payload.size for job in the_plan.of_kind("shard"))
+    found = line(None, the_plan, "shard", "A6000")
+    assert (found.basis, found.seconds) == (("published",), pytest.approx(7.0 * made / 0.8))
+
+
+def test_a_published_time_beyond_the_cards_peak_is_not_taken(plan_of):
+    """Stable Diffusion 2 at 768×768: 2.2e14 operations an image; an A6000 does 1.55e14 a second."""
+    the_plan = plan_of("imagenet10")
+    sd2 = next(pool.id for pool in the_plan.pools.values() if pool.generator == "sd2")
+    jobs = [job for job in the_plan.of_kind("shard") if job.payload.pool == sd2]
+    speeds = estimate._Speeds(None, the_plan, DEVICES["A6000"])
+    guess = speeds.guess(jobs[-1])
+    assert guess.basis == "estimated"
+    assert guess.seconds / jobs[-1].payload.size > 2.2e14 / 1.55e14
+
+
+def test_a_measured_time_takes_the_place_of_an_estimate(planned, mini):
+    store, the_plan = planned(mini)
+    before = line(store, the_plan, "trial", "A6000")
+    assert before.basis == ("estimated",)
+    tried(store, "t1", the_plan.resolved.fingerprint, 1.0)
+    after = line(store, the_plan, "trial", "A6000")
+    assert (after.basis, after.seconds, after.seconds_most) == (("measured",), 270, 270)
+    assert estimate.expected(store, the_plan)(next(the_plan.of_kind("generator"))) is None
+
+
+def test_devices_are_known_by_the_longest_name():
+    assert device("NVIDIA A100-SXM4-80GB").name == "A100"
+    assert device("nvidia rtx a4500").name == "A4500"
+    assert device("NVIDIA GeForce RTX 4090").name == "RTX 4090"
+    assert device("Radeon VII") is None

@@ -4,6 +4,7 @@ missing.
 
 import importlib.util
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -75,7 +76,7 @@ def test_a_row_becomes_a_run_in_words():
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        ({"tensorbored": "x"}, "no 'tensorbored'; there are tensorboard, mlflow, wandb"),
+        ({"tensorbored": "x"}, "no 'tensorbored'; there are tensorboard, trackio, mlflow, wandb"),
         ({"mlflow": ""}, "mlflow: where to"),
         (
             {"tensorboard": "s3://bucket/x"},
@@ -147,6 +148,34 @@ def test_tensorboard_reads_back_what_was_tracked(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     # The trial that failed succeeds after all.
     assert track(places, row(1))["tensorboard"]["tracked"] == 1
+
+
+@needs("trackio")
+def test_trackio_reads_back_what_was_tracked(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, name)
+    import trackio
+    from trackio.sqlite_storage import SQLiteStorage
+
+    for tracked in (2, 0):  # the second time as the next run of the grid would
+        assert track({"trackio": "grids"}, row(0), failed(1)) == {
+            "trackio": {**STATE, "tracked": tracked}
+        }
+        runs = {run.config["equigrid_key"]: run for run in trackio.Api().runs("grids")}
+        assert set(runs) == {f"trial-{0:020x}", f"trial-{1:020x}-attempt1"}
+    good, bad = runs[f"trial-{0:020x}"], runs[f"trial-{1:020x}-attempt1"]
+    assert good.name.startswith(NAMES[0])
+    (logged,) = SQLiteStorage.get_logs("grids", good.name)
+    metrics = tracked_run(row(0)).metrics
+    assert {name: logged[name] for name in metrics} == metrics
+    assert (logged["step"], logged["failed"]) == (15, 0)
+    assert (bad.config["error"], bad.config["n_syn"], bad.config["_Group"]) == (
+        TRACEBACK, 120, "mini"
+    )  # fmt: skip
+    (logged,) = SQLiteStorage.get_logs("grids", bad.name)
+    assert logged["failed"] == 1
+    assert "top1" not in logged
 
 
 @needs("mlflow", "sqlalchemy", "alembic")

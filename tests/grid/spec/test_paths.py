@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from equigrid.grid.errors import UserError
+from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.remarks import remarks
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import load
@@ -93,9 +94,10 @@ def test_a_generator_without_a_preset_says_what_it_costs():
             "recipe": "paper/cifar10",
             "classifiers": ["resnet110"],
             "generators": {"edm": {"kind": "edm"}, "small": {"kind": "edm", "preset": "cifar10"}},
+            "blocks": [{"n_base": 100, "syn": {"edm": 1, "small": 1}}],
         }
     )
-    (line,) = [line for line in remarks(resolve(spec, None)) if "generators." in line]
+    (line,) = [line for line in remarks(plan(resolve(spec, None))) if "generators." in line]
     assert line.startswith("generators.edm: no preset: by its defaults ")
     assert "million parameters are trained on 200.0 million images" in line
     assert "digits" in line.rpartition("presets: ")[2]

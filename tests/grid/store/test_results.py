@@ -39,7 +39,7 @@ def names(store: Store, prefix: str) -> set[str]:
 
 def test_columns_that_are_younger_than_a_file_are_null(store, monkeypatch):
     """Rows of a store from before a column was added are read, and compacted, beside new ones."""
-    young = {"auc", "balanced_accuracy"}
+    young = {"auc", "balanced_accuracy", "energy_kwh", "co2_kg"}
     older = pa.schema([field for field in results.SCHEMA if field.name not in young])
     row = _row_of_a_trial("trial-old")
     with monkeypatch.context() as before:
@@ -66,7 +66,8 @@ def test_the_schema_is_the_contract_column_by_column():
             "trial_id attempt status error grid dataset fingerprint arm setting generator classifier recipe n_total n_base "
             "n_nominal n_real_added n_syn n_copies subset_seed generator_seed seed rev epochs steps top1 top5 per_class "
             "confusion loss val_top1 seconds images_per_s peak_device_bytes device world_size threads shards versions code "
-            "started_at finished_at node balanced_accuracy macro_f1 auc sensitivity specificity"
+            "started_at finished_at node balanced_accuracy macro_f1 auc sensitivity specificity "
+            "energy_kwh co2_kg"
         ).split()
     )
     kinds = {name: str(SCHEMA.field(name).type) for name in SCHEMA.names}
@@ -86,7 +87,7 @@ def test_the_schema_is_the_contract_column_by_column():
         "trial_id attempt status error grid dataset fingerprint arm setting generator classifier recipe device code node".split()
     )
     assert SCHEMA.metadata == {b"schema_version": b"1"}
-    assert len(COLUMNS) == 47
+    assert len(COLUMNS) == 49
 
 
 def test_a_row_comes_back_as_it_was_written(store):

@@ -14,6 +14,7 @@ PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "THIRD_PARTY_NOTICES.md": "third-party-notices.md",
     "benchmarks/README.md": "benchmarks.md",
 }

@@ -111,7 +111,8 @@ def test_what_the_cluster_files_mount_is_enough_to_install(build_environment, tm
 @pytest.mark.long
 def test_what_an_index_has_runs_the_demonstration(wheel, tmp_path):
     """`equigrid demo`, installed by its name from a folder as an index has it, in a folder of its
-    own: minutes on two cores. (`uvx equigrid demo` wants all dependencies from the index too; it was not run.)
+    own: minutes on two cores. (`uvx equigrid demo` wants all dependencies from the index too; it
+    was not run.)
     """
     environment = Environment(tmp_path / "venv")
     index = ("--no-index", "--find-links", wheel.parent)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from equigrid.analysis.answer.asking import Suggested
+from equigrid.analysis.answer.asking import Suggested, Training
 from equigrid.analysis.conclusions.amounts import Amount
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.planning.graph import Cell, Plan
@@ -97,6 +97,11 @@ class NextSteps:
     amount: the answer so far. steps: the best first, each as if those before it were done:
     `trainings`, `text`, `now` and `after` (the factor within which the amount is known), `cost` in
     device-seconds.
+
+    >>> import equigrid as eg
+    >>> found = eg.next_steps("tiny", eg.Question(n_base=60, n_real=60))
+    >>> "n_syn" in found.frame.columns
+    True
     """
 
     def __init__(self, amount: Amount, steps: tuple[Suggested, ...]) -> None:
@@ -110,7 +115,7 @@ class NextSteps:
             for number, step in enumerate(self.steps)
             for training in step.trainings
         ]
-        return pd.DataFrame(rows)
+        return pd.DataFrame(rows, columns=["step", *Training._fields])
 
     def __str__(self) -> str:
         return "\n".join([self.amount.text, *(" ".join(row) for row in self._rows())])

@@ -97,7 +97,7 @@ def paper(
         return
     screens.screen().print(published.render(rows))
     for path in paths:
-        print(path)
+        streams.say(str(path))
 
 
 def equiv(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from equigrid.analysis.conclusions import amounts
@@ -32,6 +32,8 @@ def fitted(
     st.sampled_from([-2.0, -0.4, 0.0, 1e-7, 0.5, 1.0, 2.0]),
 )
 def test_derivatives_are_those_of_the_values(c: float, w: float, log_k: float, q: float) -> None:
+    # Where a series takes over, values step by 1e-8: a difference across that tells nothing.
+    assume(abs(abs(c) - 1e-4) > 1e-5)
     surface = model.Surface(sim.Simulation(sim.DIGITS, SHAPES["Eq. 13"]).layout())
     theta = np.zeros((1, surface.size))
     theta[:, surface.at("beta")], theta[:, surface.at("c")] = 10.0, c

@@ -69,7 +69,7 @@ def test_types_and_defaults_are_the_models():
         for section in keys.sections()
         for key in section.keys
     }
-    assert found["The grid: `execution`", "cpus"] == ("number above 0", "1")
+    assert found["The grid: `execution`", "cpus"] == ("number above 0 up to 10,000", "1")
     assert found["The grid: `execution`", "gpus"] == ("number from 0, `auto`", "auto")
     assert found["The grid: `domain_gap`", "held_out"] == ("number above 0 below 1", "0.2")
     assert found["The grid: `blocks`", "real"] == ("list of amount", "[]")

@@ -132,7 +132,7 @@ def test_a_large_npz_is_read_a_few_shards_at_a_time(tmp_path, store):
         ({"train_labels": np.zeros(700)}, "train_labels are float64"),
         ({"test_images": np.zeros((0, 8, 8, 3), np.uint8), "test_labels": np.zeros(0, int)}, "test has no images"),
         ({"val_images": np.zeros((3, 8, 8, 3), np.uint8), "val_labels": np.array([0, 1, 3])}, "no image in train has label 3"),
-        ({"train_labels": np.array([None] * 700)}, "is no .npz file of plain arrays: Object arrays"),
+        ({"train_labels": np.array([None] * 700)}, "train_labels are object; whole numbers are needed"),
     ],
 )  # fmt: skip
 def test_bad_npz_files(tmp_path, changes, message):

@@ -30,7 +30,7 @@ codecarbon = pytest.mark.skipif(
 def test_nothing_is_counted_that_was_not_asked_for(monkeypatch):
     monkeypatch.setattr(energy, "_tracker", lambda country: pytest.fail("it was asked"))
     for request in (replace(ASKED, energy=None), replace(ASKED, workers=2)):
-        energy.METER.begin(request)
+        energy.METER.begin([request])
         assert "energy_kwh" not in provenance(request)
         assert energy.METER.taken(request) is None
 
@@ -41,7 +41,7 @@ def test_a_tracker_that_raises_ends_no_job(monkeypatch, caplog):
             raise OSError("no counters")
 
     monkeypatch.setattr(energy, "_tracker", lambda country: Broken())
-    energy.METER.begin(ASKED)
+    energy.METER.begin([ASKED])
     assert "energy_kwh" not in provenance(ASKED)
     assert "no counters" in caplog.text
 
@@ -60,7 +60,7 @@ def test_codecarbon_counts_a_job_and_more_for_a_longer_one():
     found = []
     for attempt, seconds in (("a1", 0.3), ("a2", 1.2)):
         request = replace(ASKED, attempt=attempt)
-        energy.METER.begin(request)
+        energy.METER.begin([request])
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             pass

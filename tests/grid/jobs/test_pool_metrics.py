@@ -174,18 +174,18 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
     ]
     for request in requests:
         store.delete(layout.DOMAIN_GAPS.manifest(request.id))
-    save, saved, leaving = checkpoints.Checkpoints.save, [], threading.Event()
+    save, saved, leaving = checkpoints.Saving.save, [], threading.Event()
     monkeypatch.setattr(checkpoints, "leaving", leaving)
 
-    def save_and_end(self, step, state):
-        saved.append((self.prefix, step))
+    def save_and_end(self, step, states):
         if step == STEPS // 2 and end == "told to leave":
             leaving.set()
-        save(self, step, state)
+        save(self, step, states)
         if step == STEPS // 2:
+            self.wait()
             raise Killed
 
-    monkeypatch.setattr(checkpoints.Checkpoints, "save", save_and_end)
+    monkeypatch.setattr(checkpoints.Saving, "save", save_and_end)
     for request in requests:
         if end == "killed":
             with pytest.raises(Killed):
@@ -196,7 +196,7 @@ def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypa
             assert (outcome["status"], outcome["lost"]) == ("retry", True)
         # Where `equigrid gc` knows them by the job.
         assert any(store.list(f"checkpoints/{request.id}"))
-    saved.clear()
+    monkeypatch.setattr(checkpoints.Saving, "save", save)
     monkeypatch.setattr(
         checkpoints.Checkpoints, "save", lambda self, step, state: saved.append((self.prefix, step))
     )

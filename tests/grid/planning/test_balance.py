@@ -12,6 +12,7 @@ from equigrid.grid.jobs.trial import training_parts
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import load
+from equigrid.grid.store import documents
 from equigrid.grid.store.layout import POOLS
 
 FOURTH = {str(digit): 4 if digit == 3 else 1 for digit in range(10)}
@@ -133,7 +134,10 @@ def test_an_imported_pool_is_sampled_in_these_shares(planned, request_of, mini, 
         job = next(the_plan.of_kind(kind))
         outcome = jobs.run(store, request_of(store, the_plan, job))
         assert outcome["status"] == "ok", outcome
-    ref = shards.ref(name := POOLS.manifest(job.id), store.get_json(name))
+    name = POOLS.manifest(job.id)
+    content = documents.read(store, name, documents.ShardRecord)
+    assert content
+    ref = shards.ref(name, content)
     images, labels = shards.read(store, ref)
     counts = np.bincount(labels[:130], minlength=10)
     assert counts[3] == 40 and set(np.delete(counts, 3)) <= {9, 10}

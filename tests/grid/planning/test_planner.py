@@ -230,7 +230,7 @@ def test_what_is_streamed_needs_a_normalisation_before_anything_runs(mini, monke
     n = 120 if quality == "off" else 1_200
     with pytest.raises(
         UserError,
-        match=f"recipe custom: {n:,} images are streamed, and so are not measured; give the recipe a norm",
+        match=f"recipe digits with steps 15: {n:,} images are streamed, and so are not measured; give the recipe a norm",
     ):
         plan(resolve(load(mini), None))
     mini["recipe"]["normalisation"] = {"mean": [0.3], "std": [0.4]}

@@ -252,7 +252,7 @@ def test_a_set_on_an_s3_server_is_the_set_in_a_folder(tmp_path, store, s3):
 
 def test_an_address_with_credentials_is_refused_and_not_repeated():
     with pytest.raises(
-        UserError, match="the address holds credentials; put them into AWS_ACCESS_KEY_ID"
+        UserError, match="holds credentials, which do not belong in a spec; use the environment"
     ) as error:
         catalogue.source({"parquet": "s3://name:hunter2@bucket/set"})
     assert "hunter2" not in str(error.value)

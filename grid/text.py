@@ -23,7 +23,9 @@ _INNER_USER = re.compile(r"(=(?:[a-z]+://)?)[^\s/&;#'\"=@]*:[^\s&;#'\"=]*@", re.
 _NAMED = re.compile(r"(SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|ACCOUNT_?KEY)", re.I)
 _PLACES = re.compile(r"(PATH|FILE|URI|URL|DIR|MODE)$", re.I)  # of a secret, not itself one
 _ALWAYS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
-_SHORTEST = 8  # of other secrets: shorter ones would hide words that only look like them
+# Shorter values would hide letters and words of everything that is said.
+_SHORTEST = 8
+_SHORTEST_OF_ALWAYS = 4
 
 # Controls but for tab and line feed, and marks that turn the direction of writing.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -70,7 +72,8 @@ def _without_credentials(text: str) -> str:
 
 
 def _secrets() -> list[str]:
-    found = [os.environ[name] for name in _ALWAYS if os.environ.get(name)]
+    always = (os.environ.get(name, "") for name in _ALWAYS)
+    found = [value for value in always if len(value) >= _SHORTEST_OF_ALWAYS]
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and _NAMED.search(name) and not _PLACES.search(name):
             found.append(value)

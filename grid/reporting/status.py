@@ -121,5 +121,6 @@ def _failures(store: Store, plan: Plan, done: set[str], rows: list[dict]) -> lis
 
 
 def _failure(job_id: str, kind: str, cell: str, traceback: str) -> dict:
-    last = traceback.strip().splitlines()[-1] if traceback.strip() else ""
+    # By line feeds alone: a carriage return in a message begins no line of it.
+    last = traceback.strip().rsplit("\n", 1)[-1]
     return {"id": job_id, "kind": kind, "cell": cell, "error": last, "traceback": traceback}

@@ -62,7 +62,7 @@ def test_stopped_resumed_and_grown(spec, tmp_path, quiet, outcomes):
 
     table, analysis = analysis_bridge.fit(cut, the_plan)
     assert {curve.setting for curve in analysis.curves} == {"open", "closed"}
-    report = analysis_bridge.write_report(cut, the_plan, table, analysis, tmp_path / "out", None)
+    report = analysis_bridge.write_report(cut, the_plan, table, analysis, tmp_path / "out")
     text = report.read_text()
     assert "images kept apart" in text
     assert "open (open set)" in text

@@ -82,9 +82,8 @@ def test_a_run_from_python_is_that_of_the_command_line(mini, write_spec, start, 
 def test_cells_that_failed_are_told_and_do_not_raise(ray_here, mini, tmp_path, plant):
     plant(
         "import equigrid.classifiers.training.loop as loop\n"
-        "train = loop.train\n"
         "def failing(*a, **k):\n    raise ZeroDivisionError('planted')\n"
-        "loop.train = failing\n"
+        "loop.train_together = failing\n"
     )
     mini["blocks"] = [{"n_base": [60], "real": [1]}]
     run = eg.run(mini, tmp_path / "store", quiet=True)

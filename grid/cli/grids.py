@@ -17,6 +17,7 @@ from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 from equigrid.grid.planning.recorded import nothing_to_do
 from equigrid.grid.reporting.devices import DEVICES, Device
 from equigrid.grid.reporting.devices import device as known_device
+from equigrid.grid.text import redacted
 
 if TYPE_CHECKING:
     from equigrid.analysis.answer.asking import Question
@@ -239,7 +240,8 @@ def watch(
         live.close()
         raise UnavailableError(f"watch: {host}:{port}: {error.strerror or error}") from error
     if as_json:
-        print_json({"grid": name, "store": opened.uri, "url": server.address})
+        shown = {"grid": name, "store": redacted(opened.uri), "url": server.address}
+        print_json(shown, own_token=True)
     else:
         streams.say(f"watching {name} in {opened.uri}; end with Ctrl-C")
         print(server.address)  # its token is what it is for: `say` would hide it

@@ -65,6 +65,9 @@ def _number(text: str) -> float:
     return number if math.isfinite(number) else 0.0
 
 
-def print_json(content: Any) -> None:
-    """To standard output, in ASCII: whoever reads it need not guess an encoding."""
-    sys.stdout.write(redacted(json.dumps(content, indent=1, default=str)) + "\n")
+def print_json(content: Any, *, own_token: bool = False) -> None:
+    """To standard output, in ASCII: whoever reads it need not guess an encoding. Without secrets,
+    but for own_token: an address of this process whose token the reader is to have.
+    """
+    text = json.dumps(content, indent=1, default=str)
+    sys.stdout.write((text if own_token else redacted(text)) + "\n")

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import signal
 import threading
 import time
@@ -233,11 +234,16 @@ def test_in_a_browser_failures_are_text_and_the_page_is_accessible(half, browser
         )
 
 
-def test_the_command_prints_an_address_that_opens(half, start):
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_the_command_prints_an_address_that_opens(half, start, options):
     store, _ = half
-    command = start("watch", "mini", "--store", store.uri)
-    command.wait_until(lambda: "?token=" in command.out_path.read_text())
-    where = urlsplit(command.out_path.read_text().split()[-1])
+    command = start("watch", "mini", "--store", store.uri, *options)
+    ends = '"\n}' if options else "\n"  # written whole
+    command.wait_until(
+        lambda: "?token=" in (said := command.out_path.read_text()) and ends in said.split("?")[1]
+    )
+    (address,) = re.findall(r"http://[^\s\"]+", command.out_path.read_text())
+    where = urlsplit(address)
     connection = http.client.HTTPConnection(where.hostname, where.port, timeout=20)
     connection.request("GET", f"/?{where.query}")
     assert connection.getresponse().status == 303

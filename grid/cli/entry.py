@@ -83,6 +83,9 @@ def main() -> None:
     # What is still to be written may fail too, and the interpreter would say so in its own way.
     if unwritten := _ended(sys.stdout.flush):
         streams.silence(1)
+    lost = getattr(sys.modules.get("equigrid.grid.running.watch"), "LOST", None)
+    if lost is not None and lost.is_set():
+        os._exit(int(code or unwritten))  # Ray would end it with a code of its own, or not at all
     sys.exit(int(code or unwritten))
 
 

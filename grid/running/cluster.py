@@ -82,7 +82,8 @@ def connected(
         finally:
             if watched.lost is None:
                 watched.stop()
-            ray.shutdown()
+            if watched.lost is None or last_word is None:  # a command ends with its process
+                ray.shutdown()
 
 
 def _close_session() -> None:

@@ -17,8 +17,11 @@ from typing import Any, Self
 from equigrid.grid.errors import ClusterError, ExitCode
 
 LOOK_EVERY_S = 1.0
-MISSES = 4  # in a row, of a part that is asked over the network: a busy machine may miss one
-LEAVE_WITHIN_S = 12.0  # else the process waits in Ray for what never comes, and is ended
+MISSES = 8  # in a row, of a part that does not answer: its machine may be busy
+# Ray ends a process without a word 10 s after its GCS died; who waits in Ray for what never comes
+# is ended before that.
+LEAVE_WITHIN_S = 5.0
+LOST = threading.Event()  # in this process: it cannot leave Ray in order any more
 
 
 class Watch:
@@ -78,6 +81,7 @@ class Watch:
                 f"Ray's {name} died (killed, or short of memory, files or disk); what finished is "
                 "in the store: run the same command again"
             )
+            LOST.set()
             main = threading.main_thread().ident
             if self._interrupts and main:  # it may wait in Ray: a signal reaches it there
                 signal.pthread_kill(main, signal.SIGINT)
@@ -114,11 +118,13 @@ def parts_of_ray() -> dict[str, bool | None]:
 
 
 def _answers(family: socket.AddressFamily, place: Any) -> bool | None:
-    """None where nobody does: a busy machine may be slow."""
+    """False where nobody listens; None where nobody answers: a busy machine may be slow."""
     try:
         with socket.socket(family) as tried:
             tried.settimeout(3)
             tried.connect(place)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
     except OSError:
         return None
     return True

@@ -116,7 +116,7 @@ def test_too_few_files_are_said_at_once(mini, write_spec, start, tmp_path):
     check_ended(command, began_s, "may open 64 files here, and Ray needs 1,024: ulimit -n 1024")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("shm", ["umount -l /dev/shm; rmdir /dev/shm", "none", "full"])
 def test_no_shared_memory(finished_mini, mini, write_spec, start, tmp_path, outcomes, shm):
     """/dev/shm missing, of one megabyte, or full: Ray keeps its objects elsewhere."""

@@ -18,7 +18,7 @@ from equigrid.grid.running import driver
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store, layout, lock, results
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("EQUIGRID_KILLS", "100"))
 
 
@@ -226,7 +226,6 @@ def test_at_most_one_interval_of_steps_is_repeated(
     assert len(before) + len(after) == 1500 + repeated
 
 
-@pytest.mark.slow
 def test_kills_at_random(finished_mini, mini, write_spec, start, tmp_path, outcomes):
     """kill -9 at random moments of random processes: the driver, any part of Ray, or all of them.
     Whenever the grid is whole after all, it is the undisturbed one, and another begins.

@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # First what a new machine may lack: a Ray that starts, and what our own imports need.
 FIRST = ("tests/grid/running/test_cluster.py", "tests/test_architecture.py")
@@ -52,6 +53,11 @@ def _has_gpu() -> bool:
 
 def pytest_configure(config):
     config.pluginmanager.register(Telling(config))
+    # The same examples in every run, so that a change fails by what it changed; others are looked
+    # for with EQUIGRID_EXAMPLES=random.
+    settings.register_profile("same", derandomize=True)
+    if os.environ.get("EQUIGRID_EXAMPLES") != "random":
+        settings.load_profile("same")
 
 
 class Telling:

@@ -203,7 +203,14 @@ def _validate(data: dict, source: str, lines: dict[tuple, int]) -> GridSpec:
     key = ".".join(
         part for part in path if part not in forms and not part.startswith(("list[", "dict["))
     )
-    raise UserError(f"{source}{line}: {key + ': ' if key else ''}{message}")
+    raise UserError(_in_one_line(f"{source}{line}: {key + ': ' if key else ''}{message}"))
+
+
+def _in_one_line(text: str) -> str:
+    r"""With line feeds written out: keys and values of a stranger's spec may hold some."""
+    return "".join(
+        repr(part)[1:-1] if part in "\r\n\v\f\x85\u2028\u2029" else part for part in text
+    )
 
 
 def _keys_at(path: tuple[str, ...]) -> list[str]:

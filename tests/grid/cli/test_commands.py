@@ -163,6 +163,7 @@ def test_status_fit_and_report_work_offline_from_the_store(finished_mini, tmp_pa
     assert list((tmp_path / "out").rglob("*.png"))
 
 
+@pytest.mark.long
 def test_paper_and_equiv():
     rows = json.loads(equigrid("paper", "--json").stdout)
     assert [row["equation"] for row in rows] == [2, 3, 4, 5, 6, 8, 9]

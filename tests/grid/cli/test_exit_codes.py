@@ -171,6 +171,7 @@ def test_4_a_full_disk_under_out_before_anything_is_trained(small_disk, tmp_path
     assert not (tmp_path / "equigrid-store").exists()
 
 
+@pytest.mark.long
 def test_4_a_disk_that_fills_while_the_report_is_written(finished_mini, small_disk, tmp_path):
     """A small file can be written, the figures cannot: the run is done all the same, and says how
     the report is made.

@@ -69,6 +69,7 @@ def test_the_same_command_again_finds_nothing_to_do(finished_mini, mini, quiet):
     assert files(store, "results", "generators", "pools", "datasets") == before
 
 
+@pytest.mark.long
 def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_path, quiet, outcomes):
     import shutil
 
@@ -126,6 +127,7 @@ def test_corrupt_shards_are_made_again_and_never_used(
         shards.read(store, ref)  # whole again
 
 
+@pytest.mark.long
 def test_a_trial_that_raises_is_a_row_and_the_rest_goes_on(mini, store, quiet):
     """A learning rate of 1e30 for one of two classifiers: its loss is not finite, really."""
     mini["name"], mini["classifiers"] = "failing", ["digits-cnn", "resnet20"]

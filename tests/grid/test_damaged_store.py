@@ -271,7 +271,7 @@ def test_a_first_start_that_failed_stops_nothing(filled, mini, tmp_path):
             assert said.code == ExitCode.DONE, said.told
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_run_makes_again_what_is_damaged(
     filled, mini, finished_mini, outcomes, ray_here, tmp_path
 ):

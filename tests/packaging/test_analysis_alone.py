@@ -42,7 +42,7 @@ def test_the_group_is_a_part_of_the_dependencies():
     assert set(GROUP) < set(PROJECT["project"]["dependencies"])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_planning_and_analysis_need_neither_torch_nor_ray(alone, tmp_path):
     for name in ("torch", "ray", "diffusers", "timm"):
         assert not (alone.site / name).exists()

@@ -108,7 +108,7 @@ def test_what_the_cluster_files_mount_is_enough_to_install(build_environment, tm
         assert {f"~/equigrid/{part}": part for part in PROJECT}.items() <= mounts.items()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_what_an_index_has_runs_the_demonstration(wheel, tmp_path):
     """`equigrid demo`, installed by its name from a folder as an index has it, in a folder of its
     own: minutes on two cores. (`uvx equigrid demo` wants all dependencies from the index too; it

@@ -8,7 +8,7 @@ import pytest
 from equigrid.grid.planning.recorded import planned
 from equigrid.grid.store import Store, results
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.slow
 WAIT_S = 240.0
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from equigrid.analysis.answer.asking import Question
     from equigrid.analysis.schema import DESCRIPTIONS as COLUMNS
     from equigrid.analysis.settings import Settings
+    from equigrid.grid.api.drafts import Draft
     from equigrid.grid.api.fits import Answer, Fit
     from equigrid.grid.api.images import PoolImages
     from equigrid.grid.api.plans import GridPlan, NextSteps
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from equigrid.grid.api.verbs import (
         equiv,
         fit,
+        init,
         load,
         next_steps,
         open_run,
@@ -47,22 +49,23 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "COLUMNS", "Answer", "ClusterError", "Fit", "GridPlan", "GridSpec", "NextSteps",
+    "COLUMNS", "Answer", "ClusterError", "Draft", "Fit", "GridPlan", "GridSpec", "NextSteps",
     "PoolImages", "Question", "Run", "Settings", "StoreError", "UnavailableError", "UserError",
-    "__version__", "equiv", "fit", "load", "next_steps", "open_run", "plan", "presets", "report",
-    "results", "run",
+    "__version__", "equiv", "fit", "init", "load", "next_steps", "open_run", "plan", "presets",
+    "report", "results", "run",
 ]  # fmt: skip
 
 _PLACES = {
     "equigrid.analysis.answer.asking": ("Question",),
     "equigrid.analysis.settings": ("Settings",),
+    "equigrid.grid.api.drafts": ("Draft",),
     "equigrid.grid.api.fits": ("Answer", "Fit"),
     "equigrid.grid.api.images": ("PoolImages",),
     "equigrid.grid.api.plans": ("GridPlan", "NextSteps"),
     "equigrid.grid.api.runs": ("Run",),
     "equigrid.grid.api.verbs": (
-        "equiv", "fit", "load", "next_steps", "open_run", "plan", "presets", "report", "results",
-        "run",
+        "equiv", "fit", "init", "load", "next_steps", "open_run", "plan", "presets", "report",
+        "results", "run",
     ),
     "equigrid.grid.errors": ("ClusterError", "StoreError", "UnavailableError", "UserError"),
     "equigrid.grid.spec": ("GridSpec",),

@@ -1,7 +1,11 @@
 """The verbs of the command line, as functions."""
 
 import io
+import logging
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +18,13 @@ from equigrid.analysis.answer.asking import Question
 from equigrid.analysis.data.tidy import SUFFIXES
 from equigrid.analysis.settings import Metric, Settings
 from equigrid.grid import spec as specs
+from equigrid.grid.api.drafts import Draft
 from equigrid.grid.api.fits import Answer, Fit, fit_table
 from equigrid.grid.api.plans import GridPlan, NextSteps
 from equigrid.grid.api.runs import Run
 from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.planning import planner, recorded
+from equigrid.grid.planning.recorded import GRID_NAME
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import questions
 from equigrid.grid.reporting.console import PlainConsole, progress_console
@@ -62,6 +68,31 @@ def presets() -> dict[str, str]:
         for name in specs.presets()
     }
     return {name: text.splitlines()[0].removeprefix("# ") for name, text in texts.items()}
+
+
+def init(
+    place: str | Path, *, name: str | None = None, group: str | None = None, size: int | None = None
+) -> Draft:
+    """Looks at labelled images, and proposes a first spec for them and this machine.
+
+    place: a folder of class folders, a table of labels, an .npz file, Parquet files, or a URI.
+    name: the grid's, else the set's. group: the column or pattern that says which images belong
+    together, such as those of one patient; "none" where no two do. size: the side in pixels at
+    which images are stored. Nothing is written until `Draft.write`. Raises UserError.
+
+    >>> import equigrid as eg
+    >>> eg.init("nowhere")
+    Traceback (most recent call last):
+    ...
+    equigrid.grid.errors.UserError: nowhere: no such file or folder
+    """
+    from equigrid.grid.authoring.machine import this_machine
+    from equigrid.grid.authoring.proposing import checked, propose
+
+    if name is not None and not GRID_NAME.fullmatch(name):
+        raise UserError(f"name: {name!r}; write letters, digits, '.', '_' and '-', at most 64")
+    proposal = propose(str(place), this_machine(), name=name, group=group, size=size)
+    return Draft(proposal, checked(proposal))
 
 
 def plan(grid: Grid, store: str | Path | None = None) -> GridPlan:
@@ -131,7 +162,8 @@ def run(
     opened.check()
     if until is None and (plan_now := recorded.nothing_to_do(loaded, opened)) is not None:
         return Run(opened, plan_now, nothing_done(opened, plan_now))
-    from equigrid.grid.running import session
+    with _without_hints_of_widgets():
+        from equigrid.grid.running import session
 
     console = _silent() if quiet else progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -152,6 +184,15 @@ def run(
     if summary.interrupted:
         raise KeyboardInterrupt(ended)
     return Run(opened, the_plan, summary, asked)
+
+
+@contextmanager
+def _without_hints_of_widgets() -> Iterator[None]:
+    """Ray and tqdm advise in a notebook to install ipywidgets; progress here needs none."""
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        yield
 
 
 def next_steps(

@@ -1,11 +1,14 @@
 """A proposal as the text of a spec, with a comment at each choice."""
 
+import os
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from equigrid.grid.authoring.proposing import Proposal
+from equigrid.grid.errors import UserError
 
 WIDTH = 100
 
@@ -16,6 +19,22 @@ def text(proposal: Proposal) -> str:
     for key, value in proposal.spec.items():
         lines += _entry(key, value, proposal.why, "", key)
     return "\n".join(lines) + "\n"
+
+
+def write(path: Path, text: str, *, force: bool, where: str, right: str) -> None:
+    """Writes a spec's text; over a file that is there only by `force`. where, right: how the caller
+    names the path, and what allows it. Raises UserError.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{where}: {path}; a spec's name ends in .yaml")
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise UserError(f"{where}: {path} is there; name another, or {right}") from error
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{where}: {os.fspath(path)} cannot be written: {why}") from error
 
 
 def _entry(key: str, value: Any, why: dict[str, str], indent: str, path: str) -> list[str]:

@@ -84,7 +84,7 @@ def paper(
     """
     from equigrid.analysis.paper import published
     from equigrid.analysis.report import paper_figures
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import screen
 
     rows = published.refit(as_printed=as_printed)
     try:
@@ -95,7 +95,7 @@ def paper(
         figures = [str(path) for path in paths]
         print_json(rows if out is None else {"equations": rows, "figures": figures})
         return
-    screens.screen().print(published.render(rows))
+    screen().print(published.render(rows))
     for path in paths:
         streams.say(str(path))
 
@@ -209,14 +209,14 @@ def analyse(
     """
     from equigrid.analysis.report.html import richer
     from equigrid.grid.reporting import analysis_bridge
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import progress_console
 
     table, analysis = analysis_bridge.fit(store, the_plan, metric)
     if not as_json:
         _show_analysis(table, analysis, tuple(analysis_bridge.pool_warnings(store, the_plan)))
     if kept := richer(folder, analysis_bridge.n_results(table)):
         text = f"the report that was there has more results: it is kept as {kept}"
-        screens.progress_console().print(text, soft_wrap=True)
+        progress_console().print(text, soft_wrap=True)
     path = analysis_bridge.write_report(store, the_plan, table, analysis, folder)
     if not as_json:
         streams.say(f"report: {path}")
@@ -225,9 +225,9 @@ def analyse(
 
 def _show_analysis(table: "pd.DataFrame", analysis: Any, warnings: tuple[str, ...] = ()) -> None:
     from equigrid.analysis.report.terminal import summary_table
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import screen
 
-    screens.screen().print(summary_table(table, analysis, warnings))
+    screen().print(summary_table(table, analysis, warnings))
 
 
 def _analysed(

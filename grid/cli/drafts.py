@@ -1,6 +1,5 @@
 """A first spec for one's own images, and the list of a spec's keys."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +36,7 @@ def init(
     """Look at labelled images, and write a first spec for them and this machine."""
     from equigrid.grid.authoring.machine import this_machine
     from equigrid.grid.authoring.proposing import checked, propose
-    from equigrid.grid.authoring.writing import text
+    from equigrid.grid.authoring.writing import text, write
 
     if name is not None and not GRID_NAME.fullmatch(name):
         raise UserError(f"--name: {name!r}; write letters, digits, '.', '_' and '-', at most 64")
@@ -49,26 +48,13 @@ def init(
         return
     path = None if out == Path("-") else (out or Path(f"{proposal.spec['name']}.yaml"))
     if path is not None:
-        _write(path, written, force=force)
+        write(path, written, force=force, where="--out", right="add --force")
     if as_json:
         print_json({"file": path and str(path), "spec": proposal.spec, "about": proposal.about})
         return
     for line in proposal.about:
         streams.say(line)
     streams.say(f"written: {path}; look at it, then: equigrid plan {path}")
-
-
-def _write(path: Path, text: str, *, force: bool) -> None:
-    if path.suffix not in (".yaml", ".yml"):
-        raise UserError(f"--out: {path}; a spec's name ends in .yaml")
-    try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError as error:
-        raise UserError(f"--out: {path} is there; name another, or add --force") from error
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"--out: {os.fspath(path)} cannot be written: {why}") from error
 
 
 def keys(

@@ -54,7 +54,7 @@ def plan(
     """Show what would run, what is done already, and what it would take."""
     from equigrid.grid.planning import planner as planning
     from equigrid.grid.planning.resolve import resolve
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import show_plan
     from equigrid.grid.reporting.outline import outline
     from equigrid.grid.spec import load
     from equigrid.grid.store import Store
@@ -70,7 +70,7 @@ def plan(
     if as_json:
         print_json(content)
     else:
-        screens.show_plan(content, lines)
+        show_plan(content, lines)
 
 
 def run(
@@ -123,13 +123,13 @@ def run(
     as_json: Json = False,
 ) -> ExitCode:
     """Run a grid, or whatever is left of it; then fit, and write figures and a report."""
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import progress_console, show_failures
     from equigrid.grid.reporting.out_folder import out_folder
     from equigrid.grid.reporting.summary import closing_line, nothing_done
     from equigrid.grid.spec import load
     from equigrid.grid.store import Store
 
-    loaded, console = load(spec), screens.progress_console()
+    loaded, console = load(spec), progress_console()
     asked = None if until is None else question(until)
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     chosen = {
@@ -175,7 +175,7 @@ def run(
     written = _reported(summary, the_plan, opened, folder, as_json=as_json)
     if as_json:
         print_json({"summary": summary.to_json(), **written})
-    screens.show_failures(summary, console)
+    show_failures(summary, console)
     if summary.failures:
         return ExitCode.FAILED_CELLS
     return ExitCode.BUDGET if summary.budget_reached else ExitCode.DONE
@@ -195,8 +195,8 @@ def status(
     as_json: Json = False,
 ) -> ExitCode:
     """Show how far a grid is, running or not, and what failed in it: from the store alone."""
-    from equigrid.grid.reporting import console as screens
     from equigrid.grid.reporting import status as state
+    from equigrid.grid.reporting.console import show_status
     from equigrid.grid.store import results
 
     opened = open_filled(store)
@@ -206,7 +206,7 @@ def status(
         if as_json:
             print_json(found.to_json())
         else:
-            screens.show_status(found)
+            show_status(found)
         sys.stdout.flush()
         if not watch or found.complete or not streams.output_is_read():
             break
@@ -287,11 +287,11 @@ def _run_until(
     as_json: bool,
 ) -> ExitCode:
     """Rounds of runs, then the report of all that ran."""
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import progress_console, show_failures
     from equigrid.grid.reporting.summary import closing_line
     from equigrid.grid.running import session, watch
 
-    console = screens.progress_console()
+    console = progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     found = session.run_until(
         spec,
@@ -320,7 +320,7 @@ def _run_until(
         asked_of = {"known": found.known, "stopped": found.stopped, "rounds": found.rounds,
                     "trainings": found.trainings, "answer": answer}  # fmt: skip
         print_json({"summary": found.summary.to_json(), "until": asked_of, **written})
-    screens.show_failures(found.summary, console)
+    show_failures(found.summary, console)
     if found.summary.failures:
         return ExitCode.FAILED_CELLS
     return ExitCode.BUDGET if found.summary.budget_reached else ExitCode.DONE
@@ -329,8 +329,8 @@ def _run_until(
 def _show_next(spec: "GridSpec", store: "Store", asked: "Question", *, as_json: bool) -> None:
     """What to run next for one answer, by what the store holds."""
     from equigrid.analysis.conclusions.worth import plain
-    from equigrid.grid.reporting import console as screens
     from equigrid.grid.reporting import questions
+    from equigrid.grid.reporting.console import show_next
 
     amount, found = questions.next_steps(spec, store, asked)
     if as_json:
@@ -341,7 +341,7 @@ def _show_next(spec: "GridSpec", store: "Store", asked: "Question", *, as_json: 
             }
         )
     else:
-        screens.show_next(amount.text, found)
+        show_next(amount.text, found)
 
 
 def _reported(
@@ -349,13 +349,11 @@ def _reported(
 ) -> dict:
     """Fits and writes the report, unless nothing ran and it is there. Raises UnavailableError."""
     from equigrid.grid.cli.answers import analyse
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import progress_console
 
     report = folder / "report.html"
     if not (summary.jobs or summary.failures) and report.exists():
-        screens.progress_console().print(
-            f"report: {report}", highlight=False, markup=False, soft_wrap=True
-        )
+        progress_console().print(f"report: {report}", highlight=False, markup=False, soft_wrap=True)
         return {"report": str(report)}
     try:
         return analyse(the_plan, store, folder, as_json=as_json)

@@ -17,7 +17,7 @@ def gc(
     touched.
     """
     from equigrid.grid import gc as collecting
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import show_garbage
 
     opened = open_filled(store)
     garbage = collecting.plan_gc(opened, collecting.recorded(opened))
@@ -25,16 +25,16 @@ def gc(
     if as_json:
         print_json({"garbage": [item._asdict() for item in garbage], "freed_bytes": freed})
     else:
-        screens.show_garbage(garbage, deleted=delete)
+        show_garbage(garbage, deleted=delete)
 
 
 def grids(store: StoreOption = DEFAULT_STORE, as_json: Json = False) -> None:
     """List the grids in a store: how far each is, when it had its last result, its size."""
-    from equigrid.grid.reporting import console as screens
+    from equigrid.grid.reporting.console import show_grids
     from equigrid.grid.reporting.grids import grids as found_in
 
     lines = found_in(open_filled(store))
     if as_json:
         print_json([line.__dict__ for line in lines])
     else:
-        screens.show_grids(lines)
+        show_grids(lines)

@@ -229,6 +229,7 @@ def test_fits_and_answers_show_themselves():
     assert json.loads(json.dumps(answer.to_json(), allow_nan=False))["text"] == answer.text
 
 
+@pytest.mark.long
 def test_a_fit_writes_a_report(tmp_path):
     path = eg.fit(table(generators={"edm": 0.3}, bases=(100,))).report(tmp_path / "out")
     assert "edm" in path.read_text()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import equigrid as eg
-from equigrid.grid.api import fits, images, plans, runs, verbs
+from equigrid.grid.api import drafts, fits, images, plans, runs, verbs
 
-MODULES = (fits, images, plans, runs, verbs)
+MODULES = (drafts, fits, images, plans, runs, verbs)
 TOLD_ELSEWHERE = {"report", "to_json"}  # of a fit: files and plain values
 
 

@@ -1,0 +1,69 @@
+"""The notebooks run from their first cell to their last, in a fresh folder, and end in an answer."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+FOLDER = Path(__file__).parents[2] / "examples"
+NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
+
+
+def executed(name: str, folder: Path) -> NotebookNode:
+    """The notebook with the outputs of a run; raises what a cell raises."""
+    book = nbformat.read(FOLDER / name, as_version=4)
+    where = {"metadata": {"path": str(folder)}}
+    NotebookClient(book, timeout=900, kernel_name="python3", resources=where).execute()
+    return book
+
+
+def shown(book: NotebookNode, source: str, kind: str = "text/html") -> str:
+    """What the first cell whose source holds these words shows."""
+    cell = next(cell for cell in book.cells if cell.cell_type == "code" and source in cell.source)
+    return "".join(out["data"].get(kind, "") for out in cell.outputs if "data" in out)
+
+
+def warnings_of(book: NotebookNode) -> str:
+    return "".join(
+        out["text"]
+        for cell in book.cells
+        for out in cell.get("outputs", ())
+        if out.output_type == "stream" and out.name == "stderr"
+    )
+
+
+def test_both_are_there():
+    assert NOTEBOOKS == ["own_dataset.ipynb", "quickstart.ipynb"]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_valid_and_holds_no_path_of_a_machine(name):
+    book = nbformat.read(FOLDER / name, as_version=4)
+    nbformat.validate(book)
+    text = nbformat.writes(book)
+    assert not re.search(r"/(?:home|root|tmp|work|Users|opt)/", text)
+
+
+@pytest.mark.long
+def test_the_quickstart_ends_in_an_answer_and_a_report(tmp_path):
+    book = executed("quickstart.ipynb", tmp_path)
+    assert re.search(r"at a base of 30, .*open", shown(book, "n_real=30)"))
+    assert "real images" in shown(book, "cost_real=0.05")
+    assert shown(book, "plt.plot", "image/png") and shown(book, "imshow", "image/png")
+    page = tmp_path / "equigrid-out" / "quickstart" / "report.html"
+    assert "at a base of 30" in page.read_text()
+    assert not warnings_of(book)
+
+
+@pytest.mark.long
+def test_ones_own_images_end_in_a_decision(tmp_path):
+    book = executed("own_dataset.ipynb", tmp_path)
+    assert "patient" in shown(book, "eg.init")  # the pattern of the group is written
+    assert "real images" in shown(book, "cost_real=0.50")
+    decision = shown(book, "answer.kind", "text/plain")
+    assert re.match(r"'(Generate|Label more|Not known yet)", decision)
+    assert (tmp_path / "equigrid-out" / "photos" / "report.html").is_file()
+    assert not warnings_of(book)

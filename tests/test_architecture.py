@@ -219,6 +219,7 @@ def test_the_readme_names_files_that_exist():
         assert (ROOT / link).is_file(), link
 
 
+@pytest.mark.long
 def test_the_readme_commands_work(tmp_path):
     """Each `equigrid` line of the README, short of the run itself, beside a store that holds the
     digits and their spec, and a folder of photos.

@@ -46,6 +46,7 @@ def ragged(seed):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(16))
 def test_nothing_raises_or_warns(seed):
     table, settings = ragged(seed)

@@ -90,6 +90,7 @@ def test_a_phase_that_crashes_or_hangs_is_told_and_ended(
     assert (told["phase"], told["error"]) == ("edm", error)
 
 
+@pytest.mark.long
 def test_the_first_phases_need_neither_ray_nor_pydantic(tmp_path):
     hidden = "pydantic", "ray", "medmnist", "diffusers"
     code = (

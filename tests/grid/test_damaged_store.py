@@ -228,6 +228,7 @@ def wrongs(
     return found
 
 
+@pytest.mark.long
 def test_no_command_falls_over_a_damaged_file(filled):
     assert (
         wrongs(filled, {"status", "table", "gc", "grids", "export"}, of_bytes_n=1, of_json_n=3)

@@ -26,6 +26,7 @@ def rows(store: Path) -> list[dict]:
     return results.read(Store(str(store))).to_pylist()
 
 
+@pytest.mark.long
 def test_the_traps_would_catch(users_own, installed):
     for name in USERS_OWN:
         module = name.split("/")[0].removesuffix(".py")
@@ -33,6 +34,7 @@ def test_the_traps_would_catch(users_own, installed):
             installed.run("python", "-c", f"import {module}", cwd=users_own)
 
 
+@pytest.mark.long
 def test_planning_beside_a_users_own_modules(installed, users_own, tmp_path):
     elsewhere = plant_users_own(tmp_path / "elsewhere")
     for command in (["equigrid"], ["python", "-m", "equigrid.grid.cli"]):

@@ -56,6 +56,7 @@ def test_suggested_trainings_are_new_and_of_the_asked_base():
     assert [one.after for one in found] == sorted((one.after for one in found), reverse=True)
 
 
+@pytest.mark.long
 def test_trainings_with_images_have_a_generator_and_others_none():
     worth = synthetic_worth(table(), draws=200)["generator"]
     found = suggestions(worth, Question(5000, 5000), steps=8)

@@ -126,6 +126,7 @@ def test_intervals_of_class_gains_pool_the_spread_and_stay_possible():
     assert (known["high"] <= 100).all()
 
 
+@pytest.mark.long
 def test_gains_with_one_subset_seed_allow_for_the_generators_luck():
     """81% was covered where the interval was that of the trials of one generator alone."""
     planted = replace(

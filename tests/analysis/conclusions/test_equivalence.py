@@ -142,6 +142,7 @@ def test_bad_tables_are_asked_about_not_guessed():
     )
 
 
+@pytest.mark.long
 def test_equal_cells_shared_by_two_grids_count_once():
     table = PLANTED.table(0)
     again = pd.concat([table, table.assign(grid="second")])

@@ -67,6 +67,7 @@ def overlapping_texts(figure):
     return found
 
 
+@pytest.mark.long
 def test_accuracy_curves_draw_the_papers_figure_6(published):
     figure = accuracy.accuracy_curves(published[0], CIFAR)
     assert panel_titles(figure) == [
@@ -137,6 +138,7 @@ def drawn_figures(table, analysis):
     yield "residuals", accuracy.fit_residuals(curve)
 
 
+@pytest.mark.long
 def test_texts_do_not_overlap(planted, published):
     for name, figure in [
         *drawn_figures(*planted),
@@ -359,6 +361,7 @@ def test_contours_say_where_they_are_model_alone(published):
     assert not with_mix[50, 30]
 
 
+@pytest.mark.long
 def test_the_papers_figures_are_drawn_from_its_tables(tmp_path):
     paths = paper_figures.write(tmp_path, formats=("png",))
     assert [path.name for path in paths] == [
@@ -367,6 +370,7 @@ def test_the_papers_figures_are_drawn_from_its_tables(tmp_path):
     assert all(path.stat().st_size > 20_000 for path in paths)
 
 
+@pytest.mark.long
 def test_the_papers_figures_show_its_numbers():
     found = dict(paper_figures.figures())
     assert not [name for name, figure in found.items() if overlapping_texts(figure)]

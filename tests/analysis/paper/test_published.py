@@ -23,6 +23,7 @@ def rows():
     return published.refit()
 
 
+@pytest.mark.long
 def test_refits_match_the_independent_implementation_within_a_percent(rows):
     assert [row["equation"] for row in rows] == [2, 3, 4, 5, 6, 8, 9]
     for row in rows:
@@ -117,6 +118,7 @@ def test_one_tenth_of_a_point_moves_the_ill_determined_pairs_far():
     assert protocol_variants.per_tenth_point(6)["c2"] < 0.05
 
 
+@pytest.mark.long
 def test_a_subset_of_its_tuples_gives_equation_5_and_none_gives_equation_8():
     found = protocol_variants.closest_subset(5)
     assert found["tuples"] == [

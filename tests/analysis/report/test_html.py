@@ -89,6 +89,7 @@ def test_one_file_without_network_references_and_under_six_megabytes(written):
     assert written.stat().st_size < 6_000_000
 
 
+@pytest.mark.long
 def test_everything_handed_in_is_shown(written):
     html = written.read_text()
     for text in ("A title", "name: planted", "ValueError: &lt;no&gt;", "12.5", "4,000", "2026-01-01", "edm, base 500",
@@ -184,6 +185,7 @@ def test_terminal_shows_the_table_and_the_sentence():
     assert "no rows" in console.export_text()
 
 
+@pytest.mark.long
 def test_the_answer_comes_first_and_a_pool_of_noise_is_on_the_first_screen(tmp_path):
     table = PLANTED.table(0)
     noise = {**quality("edm, base 500", 500, 8.33), "neighbour_distance": 96.0,

@@ -26,12 +26,22 @@ def parts(store: Store) -> dict[str, tuple]:
 def test_a_killed_driver_resumes_to_the_same_table(
     finished_mini, mini, write_spec, start, tmp_path, outcomes
 ):
-    """kill -9 while generators train, and again among the trials: finished parts stay as they
-    are.
-    """
+    """kill -9 among the trials: finished parts stay as they are."""
+    spec, store = write_spec(mini), Store(tmp_path / "store", create=True)
+    first = start("run", spec, "--store", store.uri, "--no-dashboard")
+    first.wait_until(lambda: len(parts(store)) >= 5)
+    first.kill()
+    resumes(store, spec, start)
+    assert outcomes(store) == outcomes(finished_mini[0])
+
+
+@pytest.mark.long
+def test_a_driver_killed_twice_resumes_to_the_same_table(
+    finished_mini, mini, write_spec, start, tmp_path, outcomes
+):
+    """kill -9 while generators train, and again among the trials."""
     spec, store = write_spec(mini), Store(tmp_path / "store", create=True)
     arguments = ("run", spec, "--store", store.uri, "--no-dashboard")
-
     first = start(*arguments)
     first.wait_until(
         lambda: store.get_json("grids/mini/spec.json") and list(store.list("datasets"))
@@ -40,16 +50,20 @@ def test_a_killed_driver_resumes_to_the_same_table(
     second = start(*arguments)
     second.wait_until(lambda: len(parts(store)) >= 5)
     second.kill()
+    resumes(store, spec, start)
+    assert outcomes(store) == outcomes(finished_mini[0])
+
+
+def resumes(store: Store, spec, start) -> None:
+    """The next run ends well, leaves finished parts as they are, and repeats none."""
     after_kills = parts(store)
     assert 5 <= len(after_kills) < 18
-
-    third = start(*arguments)
-    assert third.finish() == 0, third.text
+    last = start("run", spec, "--store", store.uri, "--no-dashboard")
+    assert last.finish() == 0, last.text
     kept = parts(store)
     assert {name: kept[name] for name in after_kills} == after_kills
-    assert len(kept) == 18  # none repeated
-    assert outcomes(store) == outcomes(finished_mini[0])
-    assert (third.out_path.parent / "equigrid-out" / "mini" / "report.html").is_file()
+    assert len(kept) == 18
+    assert (last.out_path.parent / "equigrid-out" / "mini" / "report.html").is_file()
 
 
 @pytest.mark.long
@@ -118,6 +132,7 @@ def test_help_is_light():
     )
 
 
+@pytest.mark.long
 def test_plan_before_and_after(finished_mini, mini, write_spec, tmp_path):
     spec = write_spec(mini)
     fresh = json.loads(equigrid("plan", spec, "--store", tmp_path / "none", "--json").stdout)
@@ -215,6 +230,7 @@ def test_failed_cells_are_exit_code_1_and_listed(mini, write_spec, tmp_path, sta
     assert "NotFinite" in state.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

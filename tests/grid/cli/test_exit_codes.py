@@ -97,6 +97,7 @@ def test_1_failed_cells(mini, recorded, tmp_path):
     assert "NotFinite: nan" in found.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -248,6 +249,7 @@ def powerless() -> list[str]:
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *EQUIGRID]
 
 
+@pytest.mark.long
 def test_a_working_folder_that_is_read_only(powerless, recorded, tmp_path):
     (folder := tmp_path / "read-only").mkdir(mode=0o500)
     found = equigrid("run", "digits", "--store", recorded.uri, cwd=folder, command=powerless)
@@ -266,6 +268,7 @@ def test_a_working_folder_that_is_read_only(powerless, recorded, tmp_path):
     check(found, ExitCode.BAD_INPUT, "secret.yaml: cannot be read: Permission denied")
 
 
+@pytest.mark.long
 def test_a_home_that_cannot_be_written_or_found(powerless, tmp_path):
     (folder := tmp_path / "read-only").mkdir(mode=0o500)
     for home in (folder, "/nonexistent", "/dev/null"):
@@ -313,12 +316,14 @@ def test_a_reader_that_goes_away_changes_no_exit_code(tmp_path, line):
         assert found.stderr == ""
 
 
+@pytest.mark.long
 def test_watching_ends_with_its_reader(recorded, tmp_path):
     script = f'"{sys.executable}" -m equigrid.grid.cli status mini --watch --store "{recorded.uri}" | head -1; echo "${{PIPESTATUS[0]}}"'
     found = equigrid("-c", script, cwd=tmp_path, command=["bash"])
     assert found.stdout.splitlines()[-1] == "0", found.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "environment",
     [
@@ -355,6 +360,7 @@ def test_help_and_version_answer_at_once(tmp_path):
         assert float(found.stdout) < 0.8
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "place",
     ["hf://datasets/nobody/nothing", "s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http&region=us-east-1"],

@@ -162,6 +162,7 @@ def test_what_is_given_as_an_npz(mini, tmp_path, capsys, content):
     assert re.search("is no (.npz )?file", refused(capsys, "plan", "spec.yaml"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "amounts", [(-1, 5), (5, -1), (0, 0), (10**30, 1), (1, 10**30), (10**400, 1)]
 )

@@ -89,6 +89,7 @@ LARGE = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LARGE)
 def test_large_specs(planned, tmp_path, name):
     text, said = LARGE[name]
@@ -283,6 +284,7 @@ def test_the_table_it_starts_from(planned, parquet):
     planned({"parquet": str(parquet)}, code=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "image", [None, encoded(0)], ids=["without images", "one image again and again"]
 )

@@ -312,6 +312,7 @@ def make(kind: str, folder: Path) -> dict:
     return {"imagefolder": str(folder / "set")}
 
 
+@pytest.mark.long
 def test_ray_tasks_write_the_bytes_of_one_process(tmp_path, store, ray_here):
     src = catalogue.source(write(tmp_path / "set", broken=(600, 1000)) | {"allow_broken": 2})
     alone, told = Store(tmp_path / "alone", create=True), []
@@ -321,6 +322,7 @@ def test_ray_tasks_write_the_bytes_of_one_process(tmp_path, store, ray_here):
     assert told[-1] == (TRAIN + TEST - 2, TRAIN + TEST - 2)
 
 
+@pytest.mark.long
 def test_ray_errors_are_one_line(tmp_path, store, ray_here):
     spec = write(tmp_path / "set", broken=(600,))
     with pytest.raises(

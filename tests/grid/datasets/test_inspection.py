@@ -61,6 +61,7 @@ def test_a_folder(flowers):
         assert part in text
 
 
+@pytest.mark.long
 def test_options_specs_tables_and_files(tmp_path, flowers, write_parquet):
     found = json.loads(
         run(
@@ -101,6 +102,7 @@ def test_options_specs_tables_and_files(tmp_path, flowers, write_parquet):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

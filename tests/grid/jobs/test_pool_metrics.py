@@ -73,6 +73,7 @@ def measured(store, request) -> dict:
     return {name: row[name] for name in MEASURED if name in row}
 
 
+@pytest.mark.long
 def test_pools_are_measured_and_nothing_is_left_to_do(planned, request_of, spec):
     store, the_plan = planned(spec)
     kinds = [job.kind for job in pending(store, the_plan)[0]]
@@ -115,6 +116,7 @@ def test_pools_are_measured_and_nothing_is_left_to_do(planned, request_of, spec)
         )
 
 
+@pytest.mark.long
 def test_both_panels_are_of_the_held_out_images_each_in_its_own_network(
     planned, request_of, images_of, spec, monkeypatch
 ):
@@ -144,6 +146,7 @@ def test_both_panels_are_of_the_held_out_images_each_in_its_own_network(
     assert panels["domain"] != panels["ordinary"]
 
 
+@pytest.mark.long
 def test_a_domain_job_streamed_with_every_shard_at_hand_is_the_resident_one(
     planned, request_of, spec
 ):
@@ -165,6 +168,7 @@ def test_a_domain_job_streamed_with_every_shard_at_hand_is_the_resident_one(
             assert streamed["tsne"]["ordinary"] == resident["tsne"]["ordinary"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("end", ["killed", "told to leave"])
 def test_a_domain_job_goes_on_from_its_state(planned, request_of, spec, monkeypatch, end):
     store, the_plan = planned(spec)

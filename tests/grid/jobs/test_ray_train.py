@@ -64,6 +64,7 @@ def kept(store: Store) -> list[str]:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "steps"), [("generator", 10), ("trial", 15)])
 def test_killed_and_resumed_equals_uninterrupted(job_of, monkeypatch, kind, steps):
     monkeypatch.setattr(generator, "LOOK_SHARE", 1e9)  # else a second's training is not looked at
@@ -98,6 +99,7 @@ def test_killed_and_resumed_equals_uninterrupted(job_of, monkeypatch, kind, step
     assert not kept(store)  # cleared once there is an output
 
 
+@pytest.mark.long
 def test_a_generator_that_another_attempt_finished_stays(job_of):
     """On a GPU the second's weights differ: shards of one pool would come from two networks."""
     store, request = job_of("generator", "twice")
@@ -253,6 +255,7 @@ def test_states_are_spaced_by_what_they_cost_and_written_by_the_intervals_end(
     assert spent <= MOST_SHARE * 1.05
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["generator", "trial"])
 def test_a_state_stays_as_it_was_while_the_training_goes_on(job_of, monkeypatch, kind):
     """Written three steps late, it is bitwise what it was when it was taken."""

@@ -82,6 +82,7 @@ def test_rows_are_those_of_trials_alone_and_add_up_to_the_time_that_went_by(thre
     assert all(0 < o["training_s"] < o["seconds"] for o in outcomes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("last", [0, 1, 2])
 def test_killed_between_two_states_they_go_on_and_repeat_nothing(three, alone, monkeypatch, last):
     """After step 7 of the first `last + 1` of them, the other states are those of step 6."""

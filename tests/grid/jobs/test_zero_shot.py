@@ -65,6 +65,7 @@ def spec(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_unseen_classes_are_learnt_from_the_pool_alone(planned, request_of, spec, monkeypatch):
     monkeypatch.setenv("A_BERT", spec["zero_shot"]["text_encoder"])
     spec["zero_shot"]["text_encoder"] = "$A_BERT"

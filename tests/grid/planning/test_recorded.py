@@ -108,6 +108,7 @@ def told(capsys, *arguments) -> str:
     return capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_commands_say_the_same_whatever_became_of_the_data(
     ran, data, tmp_path, capsys, monkeypatch
 ):
@@ -205,6 +206,7 @@ def test_a_record_of_another_form_is_none(ran, content):
 # Nothing is no success ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_no_result_is_no_success_and_replaces_nothing(ran, tmp_path, capsys):
     store, _ = ran
     out = tmp_path / "out"
@@ -228,6 +230,7 @@ def test_no_result_is_no_success_and_replaces_nothing(ran, tmp_path, capsys):
     assert not (tmp_path / "t.csv").exists()
 
 
+@pytest.mark.long
 def test_a_report_with_more_results_is_kept_beside_one_with_less(ran, tmp_path, capsys):
     store, _ = ran
     out = tmp_path / "out"

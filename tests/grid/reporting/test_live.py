@@ -165,6 +165,7 @@ def test_what_a_driver_says_is_shown_while_it_lives(half):
     )
 
 
+@pytest.mark.long
 def test_the_answer_is_fitted_anew_as_rows_land(half):
     store, the_plan = half
 
@@ -189,6 +190,7 @@ def test_the_answer_is_fitted_anew_as_rows_land(half):
     assert [base["n_base"] for base in second["table"]["curves"][0]["bases"]] == [60.0, 120.0]
 
 
+@pytest.mark.long
 def test_a_store_that_is_gone_is_said_and_a_wrong_name_ends_at_once(half, capsys):
     store, _ = half
     assert entry.outcome(["watch", "minni", "--store", store.uri]) == 2
@@ -234,6 +236,7 @@ def test_in_a_browser_failures_are_text_and_the_page_is_accessible(half, browser
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_the_command_prints_an_address_that_opens(half, start, options):
     store, _ = half

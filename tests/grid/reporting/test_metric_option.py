@@ -81,6 +81,7 @@ def test_the_answer_says_by_what(filled, capsys):
     assert "by balanced" not in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_report_is_of_the_metric(filled, tmp_path, capsys):
     command(filled, "report", "mini", "--out", tmp_path / "out", "--metric", "balanced_accuracy")
     page = (tmp_path / "out" / "report.html").read_text()

@@ -107,6 +107,7 @@ def test_shards_are_read_until_there_are_enough(planned, request_of, spec, monke
     assert read == [train[0].manifest, pool.manifest(0)]
 
 
+@pytest.mark.long
 def test_the_report_shows_all_of_it(planned, request_of, spec, tmp_path):
     spec["quality"] = {"neighbours": 40}
     spec["domain_gap"] = {
@@ -132,6 +133,7 @@ def test_the_report_shows_all_of_it(planned, request_of, spec, tmp_path):
     assert path.stat().st_size < 6_000_000
 
 
+@pytest.mark.long
 def test_generators_that_share_a_training_keep_their_names(planned, request_of, spec, tmp_path):
     """Two samplers of one network: one generator is trained, two pools are made, shown and
     measured.

@@ -266,6 +266,7 @@ def test_what_an_earlier_run_did_not_track_is_caught_up_from_the_store(tmp_path)
     assert keys == {f"trial-{i:020x}" for i in (0, 1)}
 
 
+@pytest.mark.long
 @needs("tensorboard")
 def test_the_actor_tracks_beside_the_grid_and_its_death_is_one_line(
     ray_here, planned, mini, tmp_path, monkeypatch

@@ -75,6 +75,7 @@ def test_room_is_counted_node_by_node(monkeypatch, cpus, gpus, slots):
     assert room.slots(gpus) == 0
 
 
+@pytest.mark.long
 def test_a_node_that_cannot_use_the_store_is_named(ray_here, tmp_path, monkeypatch):
     """Each node is asked by itself; what is wrong there is said in a line."""
     from equigrid.grid.store import Store

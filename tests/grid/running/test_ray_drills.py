@@ -114,6 +114,7 @@ def test_a_part_of_a_cluster_is_killed(long_run, tmp_path, part):
         cluster.shutdown()
 
 
+@pytest.mark.long
 def test_too_few_files_are_said_at_once(mini, write_spec, start, tmp_path):
     began_s = time.monotonic()
     under = (*SHELL, 'ulimit -n 64; exec "$0" "$@"')

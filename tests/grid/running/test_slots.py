@@ -14,6 +14,7 @@ from equigrid.grid.running import slots
 from equigrid.grid.running.slots import SlotPool
 
 
+@pytest.mark.long
 def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
     """With several (fake) GPUs no process ever serves two; a replaced slot is another process."""
     now = [0.0]
@@ -45,6 +46,7 @@ def test_a_slot_keeps_its_process_and_its_device(ray_here, store):
     assert not pool.slots
 
 
+@pytest.mark.long
 def test_only_slots_that_came_up_get_work_and_count_as_held(ray_here, store):
     """Slots beyond the present nodes are what an autoscaler sees; the machines for them may never
     come.

@@ -125,6 +125,7 @@ def test_table_6_has_its_four_settings(plan_of):
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_presets_for_two_cores_mirror_the_papers(plan_of):
     """Cells by arm, generator and recipe, without the three seeds."""
     seeds = 3
@@ -165,6 +166,7 @@ def test_presets_of_one_store_share_what_is_alike(plan_of):
     assert {cell.trial_id for cell in smoke.cells} < {cell.trial_id for cell in main.cells}
 
 
+@pytest.mark.long
 def test_networks_are_made_for_the_images_of_their_grids(plan_of):
     found = {name: _networks(plan_of(name).resolved) for name in presets()}
     assert {name: networks for name, networks in found.items() if networks} == NETWORKS

@@ -170,6 +170,7 @@ def test_two_compactors_at_once_lose_and_double_nothing(store):
     assert results.read(store).num_rows == 6
 
 
+@pytest.mark.long
 def test_readers_during_writing_and_compaction_see_every_finished_row(store, monkeypatch):
     """With no grace at all sources vanish under the reader, which then must look again."""
     monkeypatch.setattr(results, "GRACE_S", 0)
@@ -232,6 +233,7 @@ def reader(uri: str, stop, wrong) -> None:
         seen = found
 
 
+@pytest.mark.long
 def test_processes_that_write_compact_and_read_together(store):
     """Three writers, two compactors with no grace and small generations, two readers: all rows,
     each once, for ever.

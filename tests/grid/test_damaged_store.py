@@ -272,7 +272,7 @@ def test_a_first_start_that_failed_stops_nothing(filled, mini, tmp_path):
             assert said.code == ExitCode.DONE, said.told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_makes_again_what_is_damaged(
     filled, mini, finished_mini, outcomes, ray_here, tmp_path
 ):
@@ -280,9 +280,8 @@ def test_a_run_makes_again_what_is_damaged(
     from equigrid.grid.running import driver
 
     mini["seeds"] = [2]
-    whole = Store(tmp_path / "whole", create=True)
-    shutil.rmtree(whole.uri)
-    shutil.copytree(finished_mini[0].uri, whole.uri)
+    shutil.copytree(finished_mini[0].uri, tmp_path / "whole")
+    whole = Store(tmp_path / "whole")
     damaged, console = Store(filled[0]), Console(file=io.StringIO())
     for pattern in ("pools/*/*.json", "generators/*/manifest.json", "datasets/*/dataset.json"):
         for number, path in enumerate(sorted(filled[0].glob(pattern))):

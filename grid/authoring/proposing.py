@@ -62,7 +62,8 @@ def propose(
     }
     if kind == "cpu":
         spec["execution"] = {"gpus": 0}
-        spec["quality"] = {"inception": "off", "vit": "off"}
+        spec["quality"] = {"inception": "off", "vit": "off", "extractor": "classifier"}
+    spec["quality"] = {**spec.get("quality", {}), "metrics": "all"}
     why = {f"dataset.{option}": text for option, text in found.why.items()}
     why |= {
         "classifiers": "what is trained on every mix",
@@ -73,7 +74,10 @@ def propose(
         "blocks": "base sizes, and what is added to them as multiples of the base: real images, "
         "synthetic ones, and copies of the base as the control",
         "execution": "on this machine's cores",
-        "quality": "without the networks that Inception Score and FID download",
+        "quality": "all measures with intervals, in the features of the grid's own classifier, "
+        "without networks that are downloaded"
+        if kind == "cpu"
+        else "all measures with intervals, in DINOv2's features where images are in colour",
     }
     return Proposal(spec, why, _about(found, shape, machine, uneven))
 

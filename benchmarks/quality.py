@@ -49,7 +49,7 @@ def works(n: int, d: int, device: str) -> list[tuple[str, Callable[[], object]]]
     half = n // 2
     learned, held_out = real[:half], (real[half:], labels[half:])
     return [
-        ("fd, fd_infinity (with 75 distances)", lambda: frechet(pool, real)),
+        ("fd, fd_infinity (66 distances)", lambda: frechet(pool, real)),
         ("kid", lambda: kid(pool, real, device)),
         ("precision, recall, density, coverage", lambda: with_intervals(pool, real, device)),
         ("copying", lambda: copying((pool, labels), learned, held_out, device)),

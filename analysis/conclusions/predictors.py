@@ -123,12 +123,12 @@ def _mean(rows: list[dict], name: str) -> Estimate | None:
         return None
     value = float(np.mean([row[name] for row in found]))
     ends = [(row.get(f"{name}_low"), row.get(f"{name}_high")) for row in found]
-    if any(low is None or high is None for low, high in ends):
+    known = [(float(low), float(high)) for low, high in ends if None not in (low, high)]
+    if len(known) < len(found):
         return Estimate(value, None, None, 0.95)
-    halves = np.array([(high - low) / 2 for low, high in ends])
-    if len(found) == 1:
-        return Estimate(value, float(ends[0][0]), float(ends[0][1]), 0.95)
-    half = float(np.sqrt(np.square(halves).sum()) / len(halves))
+    if len(known) == 1:
+        return Estimate(value, *known[0], 0.95)
+    half = float(np.linalg.norm([(high - low) / 2 for low, high in known])) / len(known)
     return Estimate(value, value - half, value + half, 0.95)
 
 

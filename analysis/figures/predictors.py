@@ -1,6 +1,7 @@
 """Each measure of the pools' quality against the gain of their synthetic images."""
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -52,7 +53,7 @@ def _panel(
         measured = point.measures[name]
         across, along = ([[max(end, 0)] for end in e.bar] for e in (measured, point.gain))
         axes.errorbar(
-            [measured.value], [point.gain.value],
+            np.array([measured.value], float), np.array([point.gain.value], float),
             xerr=across, yerr=along,
             color=looks[point.generator][0], marker=symbols[point.n_base], markersize=5,
             linestyle="none", elinewidth=0.8, capsize=0,

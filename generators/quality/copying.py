@@ -65,7 +65,7 @@ def copying(
     weights = np.array([len(theirs) for _, theirs in cells], np.float64)
     weights /= weights.sum()
     found = [_nearer(*cell) for cell in cells]
-    nearer = sum(w * share for w, (share, _) in zip(weights, found))
+    nearer = min(1.0, sum(w * share for w, (share, _) in zip(weights, found)))
     variance = sum(w**2 * own_variance for w, (_, own_variance) in zip(weights, found))
     half = float(norm.ppf((1 + LEVEL) / 2) * np.sqrt(variance))
     value = Value(

@@ -1,6 +1,7 @@
 """The Fréchet distance of two sets with its interval, and without the bias of a pool's size."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -46,13 +47,12 @@ def frechet(pool: np.ndarray, real: np.ndarray) -> tuple[Value, Value | None]:
     if len(pool) < PER_DIMENSION * pool.shape[1]:
         return found.clipped(least=0), None
     endless = _corrected(value, without, GROUPS)
-    of_two = [
-        [frechet_from_root(target.mean, root, g) for g in _without_each([*own[:i], *own[i + 1 :]])]
-        for i in range(GROUPS)
-    ]
-    less = np.array(
-        [_corrected(without[i], np.array(of_two[i]), GROUPS - 1) for i in range(GROUPS)]
-    )
+    pairs = np.zeros((GROUPS, GROUPS))
+    for i, j in combinations(range(GROUPS), 2):
+        rest = sum_of(own).less(own[i]).less(own[j]).gaussian()
+        pairs[i, j] = pairs[j, i] = frechet_from_root(target.mean, root, rest)
+    of_two = pairs[~np.eye(GROUPS, dtype=bool)].reshape(GROUPS, GROUPS - 1)
+    less = np.array([_corrected(one, two, GROUPS - 1) for one, two in zip(without, of_two)])
     variance = jackknife_variance(less) + real_variance
     return found.clipped(least=0), with_interval(endless, variance, GROUPS - 1)
 

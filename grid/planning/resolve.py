@@ -190,7 +190,7 @@ def record_of(spec: GridSpec, resolved: Resolved) -> Recorded:
         },
         zero_shot=_part(spec.zero_shot, {"payload": split}),
         # Without later keys that are as before: what older releases recorded is still known.
-        quality=spec.quality and {"entry": spec.quality.identity(), **(measured or {})},
+        quality={"entry": spec.quality.identity(), **(measured or {})} if spec.quality else None,
     )
     return Recorded(**json.loads(json.dumps(asdict(facts))))  # lists for tuples, as it is stored
 

@@ -337,9 +337,11 @@ def test_metrics_of_too_few_images_are_refused_before_anything_runs(planned, spe
 def test_what_metrics_cost_is_counted(planned, spec):
     spec["domain_gap"] = None
 
+    spec["blocks"] = [{"n_base": [60], "syn": {"edm": [2]}}]
+
     def flops(name: str, **quality) -> float | None:
         _, the_plan = planned({**spec, "quality": quality}, name)
-        job = the_plan.of_kind("quality")[0]
+        (job,) = the_plan.of_kind("quality")
         work = quality_job.KIND.cost.flops(job.payload, the_plan.resolved.shape)
         return None if work is None else work.flops
 

@@ -36,25 +36,29 @@ def frechet(pool: np.ndarray, real: np.ndarray) -> tuple[Value, Value | None]:
     """
     own, others = (_moments(each, side) for side, each in enumerate((pool, real)))
     every, target = sum_of(own).gaussian(), sum_of(others).gaussian()
-    root = root_of(target.covariance)
+    root, root_of_pool = root_of(target.covariance), root_of(every.covariance)
     value = frechet_from_root(target.mean, root, every)
     without = np.array([frechet_from_root(target.mean, root, g) for g in _without_each(own)])
-    root_of_pool = root_of(every.covariance)
-    real_variance = jackknife_variance(
+    others_variance = jackknife_variance(
         np.array([frechet_from_root(every.mean, root_of_pool, g) for g in _without_each(others)])
     )
-    found = with_interval(value, jackknife_variance(without) + real_variance, GROUPS - 1)
+    found = with_interval(value, jackknife_variance(without) + others_variance, GROUPS - 1)
     if len(pool) < PER_DIMENSION * pool.shape[1]:
         return found.clipped(least=0), None
-    endless = _corrected(value, without, GROUPS)
-    pairs = np.zeros((GROUPS, GROUPS))
-    for i, j in combinations(range(GROUPS), 2):
-        rest = sum_of(own).less(own[i]).less(own[j]).gaussian()
-        pairs[i, j] = pairs[j, i] = frechet_from_root(target.mean, root, rest)
-    of_two = pairs[~np.eye(GROUPS, dtype=bool)].reshape(GROUPS, GROUPS - 1)
+    of_two = _without_two(own, target.mean, root)
     less = np.array([_corrected(one, two, GROUPS - 1) for one, two in zip(without, of_two)])
-    variance = jackknife_variance(less) + real_variance
+    endless = _corrected(value, without, GROUPS)
+    variance = jackknife_variance(less) + others_variance
     return found.clipped(least=0), with_interval(endless, variance, GROUPS - 1)
+
+
+def _without_two(parts: list[Moments], mean: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """Distances (G, G - 1) without each group and without each of the others besides."""
+    every, found = sum_of(parts), np.zeros((GROUPS, GROUPS))
+    for i, j in combinations(range(GROUPS), 2):
+        rest = every.less(parts[i]).less(parts[j]).gaussian()
+        found[i, j] = found[j, i] = frechet_from_root(mean, root, rest)
+    return found[~np.eye(GROUPS, dtype=bool)].reshape(GROUPS, GROUPS - 1)
 
 
 def _corrected(value: float, without: np.ndarray, number: int) -> float:

@@ -146,11 +146,12 @@ class TestTables:
         metrics, beside, told = _metric_tables(analysis_of(gains), rows)
         assert metrics["columns"] == ["pool", "network", "images", "real images", "FD", "recall", "C_T",
                                       "held-out images"]  # fmt: skip
-        assert metrics["rows"][0][4:6] == ["9 [8, 10]", "0"]
+        assert [cell["text"] for cell in metrics["rows"][0][4:6]] == ["9 [8, 10]", "0"]
         assert "What these cannot tell" in metrics["intro"]
-        first = dict(zip(beside["columns"], beside["rows"][1]))
+        second = [cell["text"] for cell in beside["rows"][1]]
+        first = dict(zip(beside["columns"], second))
         assert (first["gain, points"], first["FD"]) == ("1.00 [0.00, 2.00]", "8 [7, 9]")
-        assert [line[-1] for line in told["rows"]] == ["better pools bring more"] * 2
+        assert [line[-1]["text"] for line in told["rows"]] == ["better pools bring more"] * 2
 
     def test_nothing_where_none_was_measured(self):
         assert list(_metric_tables(analysis_of({"a": {50: 1.0}}), [row("a", 50, fid=3.0)])) == []

@@ -109,6 +109,7 @@ def table_of(html: str, section: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.long
 def test_metrics_stand_beside_the_gain_with_their_correlation(tmp_path):
     table = PLANTED.table(0)
     bases = sorted(table["n_nominal"].unique())

@@ -129,7 +129,9 @@ def _mean(rows: list[dict], name: str) -> Estimate | None:
     if len(known) == 1:
         return Estimate(value, *known[0], 0.95)
     half = float(np.linalg.norm([(high - low) / 2 for low, high in known])) / len(known)
-    return Estimate(value, value - half, value + half, 0.95)
+    # No end lies beyond all pools' own: those stay inside what is possible.
+    low, high = (pick(ends) for pick, ends in zip((min, max), zip(*known)))
+    return Estimate(value, max(value - half, low), min(value + half, high), 0.95)
 
 
 def predictors(points: list[Point]) -> list[Predictor]:

@@ -115,7 +115,7 @@ def _z(own: np.ndarray, unlike: np.ndarray) -> float:
 
 
 def _near(own: np.ndarray, unlike: np.ndarray) -> Value | None:
-    """With a bootstrap over both, 1,000 times."""
+    """With a bootstrap over both, 1,000 times, no narrower than Wilson's interval of samples."""
     if len(unlike) < LEAST_HELD_OUT:
         return None
     rng = np.random.default_rng([len(own), len(unlike)])
@@ -125,7 +125,17 @@ def _near(own: np.ndarray, unlike: np.ndarray) -> Value | None:
         for _ in range(_RESAMPLES)
     ]  # fmt: skip
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Value(_below(own, unlike), float(low), float(high), float(np.std(drawn)))
+    share = _below(own, unlike)
+    least, most = _wilson(share, len(own))
+    return Value(share, min(float(low), least), max(float(high), most), float(np.std(drawn)))
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's interval of a share of n: a bootstrap of none at all would have no width."""
+    z = float(norm.ppf((1 + LEVEL) / 2))
+    middle, half = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    scale = 1 + z**2 / n
+    return float(max(0.0, (middle - half) / scale)), float(min(1.0, (middle + half) / scale))
 
 
 def _below(own: np.ndarray, unlike: np.ndarray) -> float:

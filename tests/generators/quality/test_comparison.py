@@ -234,6 +234,10 @@ class TestCopying:
         assert (copies.nearer.value, copies.near.value) == (1, 1)
         far = copying((pool + 50, labels), learned, (held_out, labels))
         assert far.nearer.value == 0 and far.z > 10
+        assert (far.near.value, far.near.low) == (0, 0)
+        assert far.near.high == pytest.approx(
+            1.959964**2 / (300 + 1.959964**2)
+        )  # Wilson's, of none
 
     def test_u_by_hand(self):
         """One cell. Training at 0; samples at 1 … 10, held out at 0.5 … 10.5: sample i is nearer

@@ -303,7 +303,8 @@ def _metric_tables(analysis: Analysis, quality: list[dict]) -> Iterable[dict]:
     points = pool_points(analysis, quality)
     if not points:
         return
-    beside = _without_empty([_gain_row(point) for point in points])
+    families = len({point.family for point in points})
+    beside = _without_empty([_gain_row(point, families > 1) for point in points])
     title = f"Quality beside the gain at 1:{points[0].scale:g}"
     intro = "Of each generator and base size; where there are several pools, their mean."
     yield _table("metrics-gain", title, beside, "", intro)
@@ -324,21 +325,22 @@ def _measured(row: dict, name: str) -> str | None:
     value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return None
-    interval = "" if low is None or high is None else f" [{low:.3g}, {high:.3g}]"
+    # An interval in one piece, in a line of its own where the column is narrow.
+    interval = "" if low is None or high is None else f" [{low:.2g},\N{NO-BREAK SPACE}{high:.2g}]"
     return f"{value:.3g}{interval}"
 
 
-def _gain_row(point: Point) -> dict:
+def _gain_row(point: Point, several: bool) -> dict:
+    """several: whether there are other families, so that it is told whose point this is."""
     measures = {
         POOL_MEASURES[name].words: _measured(
             {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}, name
         )
         for name, one in point.measures.items()
     }
-    dataset, classifier, recipe = point.family
+    family = dict(zip(("dataset", "classifier", "recipe"), point.family)) if several else {}
     return {
-        "dataset": dataset, "classifier": classifier, "recipe": recipe,
-        "generator": point.generator, "base": f"{point.n_base:,.0f}",
+        **family, "generator": point.generator, "base": f"{point.n_base:,.0f}",
         "gain, points": point.gain.text(2), **measures,
     }  # fmt: skip
 

@@ -146,11 +146,11 @@ class TestTables:
         metrics, beside, told = _metric_tables(analysis_of(gains), rows)
         assert metrics["columns"] == ["pool", "network", "images", "real images", "FD", "recall", "C_T",
                                       "held-out images"]  # fmt: skip
-        assert [cell["text"] for cell in metrics["rows"][0][4:6]] == ["9 [8, 10]", "0"]
+        assert [cell["text"] for cell in metrics["rows"][0][4:6]] == ["9 [8,\u00a010]", "0"]
         assert "What these cannot tell" in metrics["intro"]
         second = [cell["text"] for cell in beside["rows"][1]]
         first = dict(zip(beside["columns"], second))
-        assert (first["gain, points"], first["FD"]) == ("1.00 [0.00, 2.00]", "8 [7, 9]")
+        assert (first["gain, points"], first["FD"]) == ("1.00 [0.00, 2.00]", "8 [7,\u00a09]")
         assert [line[-1]["text"] for line in told["rows"]] == ["better pools bring more"] * 2
 
     def test_nothing_where_none_was_measured(self):

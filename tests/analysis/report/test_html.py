@@ -121,7 +121,7 @@ def test_metrics_stand_beside_the_gain_with_their_correlation(tmp_path):
     html = write_report(table, analysed(table), tmp_path, extras={"quality": rows}).read_text()
     for section in ("quality", "metrics", "metrics-gain", "predictors"):
         assert f'id="{section}"' in html, section
-    assert "8 [7.5, 8.5]" in html and "What these cannot tell" in html
+    assert "8 [7.5,\u00a08.5]" in html and "What these cannot tell" in html
     assert "pools: too few to say, 4 at least" in html
     assert (tmp_path / "predictors-0.png").exists() == (len(bases) > 1)
     # The columns of the old table are the old ones.

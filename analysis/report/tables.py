@@ -326,8 +326,15 @@ def _measured(row: dict, name: str) -> str | None:
     if value is None:
         return None
     # An interval in one piece, in a line of its own where the column is narrow.
-    interval = "" if low is None or high is None else f" [{low:.2g},\N{NO-BREAK SPACE}{high:.2g}]"
-    return f"{value:.3g}{interval}"
+    if low is None or high is None:
+        return _digits(value, 3)
+    return f"{_digits(value, 3)} [{_digits(low, 2)},\N{NO-BREAK SPACE}{_digits(high, 2)}]"
+
+
+def _digits(value: float, digits: int) -> str:
+    """So many that count, and never an exponent for a large number."""
+    whole = abs(value) >= 10**digits - 0.5
+    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
 
 
 def _gain_row(point: Point, several: bool) -> dict:

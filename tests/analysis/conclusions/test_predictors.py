@@ -153,6 +153,15 @@ class TestTables:
         assert (first["gain, points"], first["FD"]) == ("1.00 [0.00, 2.00]", "8 [7,\u00a09]")
         assert [line[-1]["text"] for line in told["rows"]] == ["better pools bring more"] * 2
 
+    def test_large_numbers_are_written_out(self):
+        """FD on DINOv2's features is in hundreds."""
+        rows = [row("a", 50, fd=1043.6, fd_low=99.7, fd_high=12000.0, kid=0.00123)]
+        metrics, *_ = _metric_tables(analysis_of({"a": {50: 1.0}}), rows)
+        assert [cell["text"] for cell in metrics["rows"][0]][3:] == [
+            "1,044 [100,\u00a012,000]",
+            "0.00123",
+        ]
+
     def test_nothing_where_none_was_measured(self):
         assert list(_metric_tables(analysis_of({"a": {50: 1.0}}), [row("a", 50, fid=3.0)])) == []
 

@@ -449,6 +449,14 @@ class TestMetricsConfig:
         assert asked.payload(8, 8, 1) == before  # an extractor of nothing
         assert asked.networks(8, 8, 1) == {"inception": False, "vit": False}
 
+    def test_what_older_releases_recorded_is_still_known(self):
+        """A grid's record holds the words of `quality`; those of a spec without metrics are as
+        they were.
+        """
+        assert QualityConfig().identity() == {
+            "images": None, "inception": "auto", "vit": "auto", "features": True, "neighbours": 500,
+        }  # fmt: skip
+
     def test_order_and_repetition_make_no_other_id(self):
         one, other = (
             QualityConfig(metrics=names).payload(8, 8, 1)

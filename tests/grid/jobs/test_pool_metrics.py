@@ -5,12 +5,14 @@ without Ray.
 import math
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import equigrid.classifiers.domain_gap
 from equigrid.classifiers.features import Features
+from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid import jobs
 from equigrid.grid.errors import DocumentError, UserError
 from equigrid.grid.ids import new_attempt
@@ -332,6 +334,17 @@ def test_metrics_of_too_few_images_are_refused_before_anything_runs(planned, spe
         planned({**spec, "quality": {"metrics": ["recall"]}}, "few")
     assert "\n" not in str(error.value) and "raise quality.images" in str(error.value)
     planned({**spec, "quality": {"metrics": ["recall"], "images": 20}}, "enough")
+
+
+def test_metrics_of_fewer_images_than_classes_are_refused():
+    shape = SimpleNamespace(classes=range(100), n_train=5000)
+    grid, pool = SimpleNamespace(shape=shape), SimpleNamespace(where="d:n50")
+    asked = QualityConfig(metrics=("fd",)).payload(32, 32, 3)
+    right = r"the pool d:n50 has 50 images, and 100 are the fewest \(an image of each of the 100 classes\)"
+    with pytest.raises(UserError, match=right):
+        quality_job._check_enough(asked, grid, pool, 50)
+    quality_job._check_enough(asked, grid, pool, 100)
+    quality_job._check_enough(QualityConfig().payload(32, 32, 3), grid, pool, 50)  # not asked for
 
 
 def test_what_metrics_cost_is_counted(planned, spec):

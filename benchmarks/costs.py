@@ -158,6 +158,8 @@ def pretrained() -> Iterator[tuple[str, int]]:
         yield "inception", count(inception_v3(init_weights=False), torch.empty(1, 3, 299, 299))
         vit = timm.create_model("vit_base_patch16_224")
         yield "vit", count(vit, torch.empty(1, 3, 224, 224))
+        dino = timm.create_model("vit_large_patch14_dinov2", img_size=224)
+        yield "dinov2", count(dino, torch.empty(1, 3, 224, 224))
         sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
         clip = CLIPVisionModel(CLIPVisionConfig(**sizes, num_attention_heads=16, patch_size=14))
         yield "clip", count(clip, torch.empty(1, 3, 224, 224))

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from equigrid.analysis.conclusions.classes import class_gains
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
+from equigrid.analysis.conclusions.predictors import COMPARED, pool_points, predictors
 from equigrid.analysis.conclusions.ratio import improvement_ratios
 from equigrid.analysis.data.summary import cell_means, families, fixed_synthetic
 from equigrid.analysis.figures.accuracy import (
@@ -27,6 +28,8 @@ from equigrid.analysis.figures.interactive import (
     contour_panels,
     equivalence_panels,
 )
+from equigrid.analysis.figures.predictors import predictor_figure
+from equigrid.analysis.figures.style import generator_looks
 from equigrid.analysis.figures.zero_shot import zero_shot_figures
 from equigrid.analysis.settings import NAMES
 
@@ -163,6 +166,38 @@ def _quality_figures(
             )
             figure = quality_against_gain(analysis, quality, measure=measure, scale=scale)
             yield f"quality-{measure.replace('_', '-')}", caption, figure, []
+    yield from _predictor_figures(analysis, extras_rows(quality))
+
+
+def extras_rows(quality: pd.DataFrame) -> list[dict]:
+    """As they came: None where nothing was measured."""
+    return quality.astype(object).where(quality.notna(), None).to_dict("records")
+
+
+def _predictor_figures(
+    analysis: Analysis, quality: list[dict]
+) -> Iterable[tuple[str, str, Figure, list[dict]]]:
+    """Every measure against the gain, where `quality.metrics` were measured."""
+    if not any(row.get(name) is not None for row in quality for name in COMPARED):
+        return
+    points = pool_points(analysis, quality)
+    found = predictors(points)
+    looks = generator_looks({curve.key.generator: curve.setting for curve in analysis.curves})
+    for i, family in enumerate(sorted({point.family for point in points})):
+        figure = predictor_figure(
+            [point for point in points if point.family == family],
+            [each for each in found if each.family == family],
+            looks,
+        )
+        if figure is not None:
+            caption = (
+                f"Does a measure of the pools predict their gain? {family[0]}, {family[1]}, recipe "
+                f"{family[2]}: gain over the base alone at 1:{points[0].scale:g} against each "
+                "measure, with 95% intervals. Above each, Spearman's correlation of the ranks; 1 "
+                "says that the better pool brings more. Pools of several base sizes differ in more "
+                "than their quality."
+            )
+            yield f"predictors-{i}", caption, figure, []
 
 
 def _domain_figures(domain: list[dict]) -> Iterable[tuple[str, str, Figure, list[dict]]]:

@@ -17,6 +17,15 @@ from equigrid.analysis.conclusions.amounts import (
 )
 from equigrid.analysis.conclusions.comparisons import Compared, real_gains, recipe_gains
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
+from equigrid.analysis.conclusions.predictors import (
+    COMPARED,
+    LEAST_POOLS,
+    Point,
+    Predictor,
+    pool_points,
+    predictors,
+)
+from equigrid.analysis.conclusions.predictors import MEASURES as POOL_MEASURES
 from equigrid.analysis.conclusions.ratio import ImprovementRatio, improvement_ratios
 from equigrid.analysis.conclusions.worth import BaseWorth
 from equigrid.analysis.data.checks import CELL, FAMILY
@@ -37,6 +46,24 @@ _QUALITY_INTRO = (
     "Against the real training images. Feature distance and diversity are FID and diversity in the "
     "features of the grid's own classifier; neighbours are the nearest images of the generator's "
     "own training set, at a distance in grey levels (root mean square)."
+)
+_METRICS_INTRO = (
+    "In the features of the network named, against the whole training set; in brackets 95% "
+    "intervals for other images of the same generator and other real ones (delete-a-group "
+    "jackknife for FD, disjoint subsets for KID, precision, recall, density and coverage). FD∞ is "
+    "FD without the bias of the pool's size. Nearer than held-out images: the part of pairs in "
+    "which a sample lies nearer to the training images than a held-out real image does, 0.5 "
+    "without copying; C_T is its standard score, below -3 a sign of copies; near copies: samples "
+    "nearer than all but the nearest 1% of held-out images. What these cannot tell: with few "
+    "held-out images, with near duplicates among the real images, or in features that miss a "
+    "difference, copies pass unseen and look-alikes pass for copies, and no score proves that "
+    "nothing was copied."
+)
+_PREDICTOR_INTRO = (
+    "Spearman's correlation of the pools' ranks in each measure with the ranks of their gains, "
+    "the sign turned where lower is better: 1 says that the better pool brings more. The interval "
+    f"is for other pools of the kind (Bonett & Wright 2000), and needs {LEAST_POOLS} of them. "
+    "Pools of several base sizes differ in more than their quality."
 )
 _GENERATORS_INTRO = (
     "How each makes its images; what the presets say is written out, "
@@ -60,6 +87,11 @@ _OF_REAL = {
     "feature_diversity": "feature_diversity_real",
 }
 _OF_POOL = ("dataset", "generator", "n_base")  # what the pool's name says already
+_IN_METRICS = (
+    "extractor", "copying_z", "n_held_out", "kid_se",
+    *(f"{name}{end}" for name in COMPARED for end in ("", "_low", "_high")),
+)  # fmt: skip
+"""Columns that have a table of their own."""
 _DOMAIN_INTRO = (
     "A classifier of real against synthetic images, as many of each; accuracies on images held out."
 )
@@ -94,6 +126,7 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     if extras.get("quality"):
         pools = quality_rows(extras["quality"])
         yield _table("quality", "Quality of the pools", pools, "", _QUALITY_INTRO)
+        yield from _metric_tables(analysis, extras["quality"])
     if extras.get("domain"):
         told = [_domain_row(row) for row in extras["domain"]]
         yield _table("domain-gap", "Domain gap", told, "", _DOMAIN_INTRO)
@@ -251,13 +284,82 @@ def quality_rows(quality: list[dict]) -> list[dict]:
     names = [
         name
         for name in quality[0]
-        if name not in (*_OF_REAL.values(), *_OF_POOL, "pool", "setting")
+        if name not in (*_OF_REAL.values(), *_OF_POOL, "pool", "setting", *_IN_METRICS)
     ]
     shown = [{name: row.get(name) for name in ("pool", "setting", *names)} for row in rows]
     return [
         {name.replace("_", " "): value for name, value in row.items()}
         for row in _without_empty(shown)
     ]
+
+
+def _metric_tables(analysis: Analysis, quality: list[dict]) -> Iterable[dict]:
+    """What `quality.metrics` asked for, alone and beside the gain."""
+    measured = [row for row in quality if any(row.get(name) is not None for name in COMPARED)]
+    if not measured:
+        return
+    rows = _without_empty([_metric_row(row) for row in measured])
+    yield _table("metrics", "Quality of the pools, metric by metric", rows, "", _METRICS_INTRO)
+    points = pool_points(analysis, quality)
+    if not points:
+        return
+    families = len({point.family for point in points})
+    beside = _without_empty([_gain_row(point, families > 1) for point in points])
+    title = f"Quality beside the gain at 1:{points[0].scale:g}"
+    intro = "Of each generator and base size; where there are several pools, their mean."
+    yield _table("metrics-gain", title, beside, "", intro)
+    found = [_predictor_row(each) for each in predictors(points)]
+    yield _table("predictors", "Does a measure predict the gain?", found, "", _PREDICTOR_INTRO)
+
+
+def _metric_row(row: dict) -> dict:
+    values = {POOL_MEASURES[name].words: _measured(row, name) for name in COMPARED}
+    return {
+        "pool": row["pool"], "network": row.get("extractor"), "images": row.get("n_images"),
+        "real images": row.get("n_real"), **values, "C_T": row.get("copying_z"),
+        "held-out images": row.get("n_held_out"),
+    }  # fmt: skip
+
+
+def _measured(row: dict, name: str) -> str | None:
+    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
+    if value is None:
+        return None
+    # An interval in one piece, in a line of its own where the column is narrow.
+    if low is None or high is None:
+        return _digits(value, 3)
+    return f"{_digits(value, 3)} [{_digits(low, 2)},\N{NO-BREAK SPACE}{_digits(high, 2)}]"
+
+
+def _digits(value: float, digits: int) -> str:
+    """So many that count, and never an exponent for a large number."""
+    whole = abs(value) >= 10**digits - 0.5
+    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
+
+
+def _gain_row(point: Point, several: bool) -> dict:
+    """several: whether there are other families, so that it is told whose point this is."""
+    measures = {
+        POOL_MEASURES[name].words: _measured(
+            {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}, name
+        )
+        for name, one in point.measures.items()
+    }
+    family = dict(zip(("dataset", "classifier", "recipe"), point.family)) if several else {}
+    return {
+        **family, "generator": point.generator, "base": f"{point.n_base:,.0f}",
+        "gain, points": point.gain.text(2), **measures,
+    }  # fmt: skip
+
+
+def _predictor_row(found: Predictor) -> dict:
+    known = found.correlation
+    return {
+        "classifier": found.family[1], "recipe": found.family[2],
+        "measure": POOL_MEASURES[found.measure].words,
+        "base": "all" if found.base is None else f"{found.base:,.0f}", "pools": found.pools,
+        "rank correlation": None if known is None else known.text(2), "says": found.reading(),
+    }  # fmt: skip
 
 
 def _without_empty(rows: list[dict]) -> list[dict]:

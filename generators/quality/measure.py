@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from equigrid.generators.quality.banks import extracted
+from equigrid.generators.quality.comparison import COMPARED, Extract, Real, compared
 from equigrid.generators.quality.neighbours import nearest
 from equigrid.generators.quality.statistics import (
     Diversity,
@@ -33,7 +35,7 @@ COLUMNS = (
     "n_images", "n_real", "fid", "inception_score", "inception_score_std", "diversity",
     "diversity_real", "feature_distance", "feature_diversity", "feature_diversity_real",
     "neighbour_distance", "neighbour_distance_real", "memorised", "reconstruction_psnr_db",
-    "reconstruction_fid", "reconstruction_feature_distance", "note",
+    "reconstruction_fid", "reconstruction_feature_distance", *COMPARED, "note",
 )  # fmt: skip
 
 _DISTANCES = {"fid": "inception", "feature_distance": "features"}
@@ -199,7 +201,8 @@ def quality(
     n_neighbours: int = 500,
     reference: Parts | Reference | None = None,
 ) -> dict:
-    """A row with the COLUMNS of a pool of n_pool images; those of `reconstruction` are left empty.
+    """A row with the COLUMNS of a pool of n_pool images; those of `reconstruction` and of
+    `comparison` are left empty.
 
     base: the generator's own training images, of which nearest neighbours are looked for (an
     open-set generator's are not at hand: those it should look like).  reference: the real images
@@ -270,6 +273,24 @@ def reconstruction(
     found = _distances(seen, real, used)
     found["psnr_db"] = psnr_db(float(np.concatenate(errors).mean()))
     return {f"reconstruction_{name}": value for name, value in found.items()}
+
+
+def comparison(
+    pool: Parts,
+    extract: Extract,
+    real: Real,
+    *,
+    n_pool: int,
+    metrics: Iterable[str],
+    extractor: str,
+    device: str = "cpu",
+) -> tuple[dict, list[str]]:
+    """The columns COMPARED of a pool of n_pool images against `real`, whose features are of the
+    same network; and notes on what could not be told. extract: images to features. metrics: of
+    `equigrid.generators.quality.config.METRICS`. extractor: what the network is called.
+    """  # fmt: skip
+    bank = extracted(pool(), extract, n_pool)
+    return compared(bank, real, tuple(metrics), extractor=extractor, device=device)
 
 
 def _distances(seen: Summary, real: Reference, networks: Networks) -> dict[str, float]:

@@ -84,8 +84,14 @@ class ViT:
             ) from error
         if weights is not None:
             _load(network, _state_dict(weights))
+        self._use(network)
+
+    def _use(self, network: Any, size: int | None = None) -> None:
+        """size: pixels a side; None for what the network's authors took."""
+        import timm
+
         given = timm.data.resolve_model_data_config(network)
-        self.size = given["input_size"][1:]
+        self.size = given["input_size"][1:] if size is None else (size, size)
         self.mean, self.std = (
             torch.tensor(given[key]).view(1, 3, 1, 1).to(self.device) for key in ("mean", "std")
         )

@@ -24,6 +24,22 @@ class Moments:
         self._sum += features.sum(axis=0)
         self._products += features.T @ features
 
+    def include(self, other: "Moments") -> None:
+        """The images of other moments too."""
+        if other.count and not self.count:
+            self._sum, self._products = other._sum.copy(), other._products.copy()
+        elif other.count:
+            self._sum += other._sum
+            self._products += other._products
+        self.count += other.count
+
+    def less(self, part: "Moments") -> "Moments":
+        """Those of the images that are not in `part`, all of whose images are here."""
+        found = Moments()
+        found.count = self.count - part.count
+        found._sum, found._products = self._sum - part._sum, self._products - part._products
+        return found
+
     def gaussian(self) -> "Gaussian":
         """What the Frechet distance compares; ValueError for fewer than two images."""
         if self.count < 2:
@@ -67,12 +83,23 @@ def frechet_distance(one: Gaussian, other: Gaussian) -> float:
         raise ValueError(
             f"features of {one.mean.size} and of {other.mean.size} dimensions cannot be compared"
         )
-    values, vectors = np.linalg.eigh(one.covariance)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    return frechet_from_root(one.mean, root_of(one.covariance), other)
+
+
+def root_of(covariance: np.ndarray) -> np.ndarray:
+    """The symmetric root (d, d) of a covariance."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(values.clip(0))) @ vectors.T
+
+
+def frechet_from_root(mean: np.ndarray, root: np.ndarray, other: Gaussian) -> float:
+    """`frechet_distance` of the normal distribution of this mean and root of the covariance to
+    another: the root serves for many others.
+    """
     product = root @ other.covariance @ root
     eigenvalues = np.linalg.eigvalsh((product + product.T) / 2).clip(0)
-    difference = one.mean - other.mean
-    traces = np.trace(one.covariance) + np.trace(other.covariance)
+    difference = mean - other.mean
+    traces = np.square(root).sum() + np.trace(other.covariance)  # tr(C1): root is symmetric
     return float(difference @ difference + traces - 2 * np.sqrt(eigenvalues).sum())
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from equigrid.generators.quality.config import LEAST_IMAGES
 from equigrid.grid.authoring import looking
 from equigrid.grid.authoring.machine import Machine
 from equigrid.grid.datasets import subsets
@@ -18,6 +19,7 @@ SIDES = (8, 16, 28, 32, 64)
 LARGEST = {"cpu": 32, "gpu": 64}  # side of what a generator is trained on from scratch within a day
 SMALL = 16  # up to this side the digits' networks serve
 LARGEST_BASE = {"cpu": 1_000, "gpu": 20_000}
+MULTIPLES = [1, 2, 4]  # synthetic images, of the base
 PER_CLASS = 5  # images of each class that the smaller base has at least
 UNEVEN = 3  # times as many images in the largest class as in the smallest
 
@@ -58,11 +60,14 @@ def propose(
         "generators": {"edm": generator},
         "subset_seeds": [0, 1, 2] if kind == "gpu" else [0, 1],
         "seeds": [0, 1, 2],
-        "blocks": [{"n_base": sizes, **amounts, "syn": {"edm": [1, 2, 4]}, "copies": [1, 2]}],
+        "blocks": [{"n_base": sizes, **amounts, "syn": {"edm": MULTIPLES}, "copies": [1, 2]}],
     }
     if kind == "cpu":
         spec["execution"] = {"gpus": 0}
         spec["quality"] = {"inception": "off", "vit": "off"}
+    if min(shape.n_train, max(MULTIPLES) * sizes[0]) >= max(LEAST_IMAGES, len(shape.classes)):
+        own = {"extractor": "classifier"} if kind == "cpu" else {}
+        spec["quality"] = {**spec.get("quality", {}), "metrics": "all", **own}
     why = {f"dataset.{option}": text for option, text in found.why.items()}
     why |= {
         "classifiers": "what is trained on every mix",
@@ -73,9 +78,15 @@ def propose(
         "blocks": "base sizes, and what is added to them as multiples of the base: real images, "
         "synthetic ones, and copies of the base as the control",
         "execution": "on this machine's cores",
-        "quality": "without the networks that Inception Score and FID download",
+        "quality": _why_quality(kind),
     }
     return Proposal(spec, why, _about(found, shape, machine, uneven))
+
+
+def _why_quality(kind: str) -> str:
+    if kind == "gpu":
+        return "measures with intervals, in DINOv2's features where images are in colour"
+    return "without the networks that Inception Score and FID download"
 
 
 def checked(proposal: Proposal) -> GridSpec:

@@ -16,6 +16,16 @@ QUALITY = {
     "feature_distance": "Fréchet distance in the features of the grid's classifier",
     "neighbour_distance": "median distance to the nearest training image (of 255)",
     "neighbour_distance_real": "the same among the training images",
+    "fd": "Fréchet distance",
+    "fd_infinity": "Fréchet distance, without the bias of the pool's size",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "nearer_than_held_out": "pairs in which a sample is nearer to the training images than a "
+    "held-out real one (0.5: no copies)",
+    "near_copies": "nearer than all but 1% of held-out real images",
 }
 """Columns of a pool's measures, in words."""
 
@@ -171,5 +181,16 @@ def _quality(export: Export) -> list[str]:
     if not found:
         return ["Nothing was measured of this pool but its nearest training images."]
     n = f"Of {row['n_images']:,} of its images, against {row['n_real']:,} real ones."
-    table = ["| measure | value |", "|---|---|"]
-    return [n, "", *table, *(f"| {words} | {value:.4g} |" for words, value in found)]
+    if row.get("extractor"):
+        n += f" Measures with an interval are in the features of {row['extractor']}."
+    if not any(row.get(f"{name}_low") is not None for name in QUALITY):
+        table = ["| measure | value |", "|---|---|"]
+        return [n, "", *table, *(f"| {words} | {value:.4g} |" for words, value in found)]
+    table = ["| measure | value | 95% interval |", "|---|---|---|"]
+    return [n, "", *table, *(_line(row, name) for name in QUALITY if row.get(name) is not None)]
+
+
+def _line(row: dict[str, Any], name: str) -> str:
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+    interval = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+    return f"| {QUALITY[name]} | {row[name]:.4g} | {interval} |"

@@ -1,5 +1,6 @@
 """How good a pool is: one row of `generators.quality`, in the networks that the spec chose."""
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from equigrid.generators.quality.config import LEAST_IMAGES
+from equigrid.generators.quality.names import CLASSIFIER, DINOV2, VIT
 from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
 from equigrid.grid.datasets.sources.base import Shape
-from equigrid.grid.errors import DocumentError
+from equigrid.grid.errors import DocumentError, UserError
 from equigrid.grid.ids import content_id
 from equigrid.grid.jobs import inputs, reference_classifier, shard, weights
 from equigrid.grid.jobs.grid_facts import GridFacts
@@ -23,6 +26,8 @@ from equigrid.grid.store.layout import GENERATORS, POOLS, QUALITY, neighbours_pi
 
 if TYPE_CHECKING:
     from equigrid.classifiers.features import Features
+    from equigrid.generators.quality.banks import Bank
+    from equigrid.generators.quality.comparison import Extract, Real
     from equigrid.generators.quality.measure import Networks, Reference
 
 
@@ -50,20 +55,46 @@ def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
         return
     n = pool.at_most(quality.images or pool.n_used)
     before = shard.planned(pool, n)
-    if quality.features:
-        before.insert(0, reference_classifier.planned(grid))
     config, networks = grid.quality_payload()
+    _check_enough(config, grid, pool, n)
+    classified = quality.features or _extractor(config) == CLASSIFIER
+    if classified:
+        before.insert(0, reference_classifier.planned(grid))
     payload = QualityPayload(
         dataset=grid.dataset,
         syn=Synthetic(pool=pool.pool.id, n=n),
         subset=pool.training.payload.subset,
-        reference=before[0].id if quality.features else None,
+        reference=before[0].id if classified else None,
         config=config,
         networks=networks,
         outside=pool.training.payload.outside,
     )
     yield from before
     yield KIND.job(payload, [grid.ingest, *(job.id for job in before)], pool.where)
+
+
+def _extractor(config: Mapping[str, Any]) -> str | None:
+    """The network of `quality.metrics`; None where none of them is asked for."""
+    return config["extractor"]["name"] if "extractor" in config else None
+
+
+def _check_enough(config: Mapping[str, Any], grid: GridFacts, pool: PlannedPool, n: int) -> None:
+    """Raises UserError for metrics of fewer images than they need, or than there are classes."""
+    if _extractor(config) is None:
+        return
+    classes = len(grid.shape.classes)
+    least = max(LEAST_IMAGES, classes)
+    why = f"an image of each of the {classes:,} classes" if classes > LEAST_IMAGES else (
+        "an interval needs groups of images")  # fmt: skip
+    for n_images, what, right in (
+        (n, f"pool {pool.where} has", "ask for more synthetic images, or raise quality.images"),
+        (grid.shape.n_train, "training set has", "leave quality.metrics out"),
+    ):
+        if n_images < least:
+            raise UserError(
+                f"quality.metrics: the {what} {n_images:,} images, and {least:,} are the fewest "
+                f"({why}); {right}"
+            )
 
 
 def measure(store: Store, request: Request[QualityPayload]) -> dict:
@@ -79,7 +110,9 @@ def measure(store: Store, request: Request[QualityPayload]) -> dict:
     if base is None:
         base = every  # the training images of a generator from elsewhere are not at hand
     features = _features(store, request, device)
-    networks = measuring.load_networks(**payload.networks, features=features, device=device)
+    wanted = {name: payload.networks[name] for name in ("inception", "vit")}
+    own = features if payload.config["features"] else None
+    networks = measuring.load_networks(**wanted, features=own, device=device)
     neighbours = payload.config["neighbours"]
     row = measuring.quality(
         lambda: inputs.blocks(pool), lambda: inputs.blocks(base), networks,
@@ -90,6 +123,8 @@ def measure(store: Store, request: Request[QualityPayload]) -> dict:
         row |= measuring.reconstruction(
             lambda: inputs.blocks(base), reconstruct, networks, classes=request.classes
         )
+    if "extractor" in payload.config:
+        row = _with_metrics(row, store, request, networks, features, device)
     if neighbours:
         picture = measuring.neighbour_picture(
             lambda: inputs.blocks(pool), lambda: inputs.blocks(base)
@@ -106,6 +141,111 @@ def measure(store: Store, request: Request[QualityPayload]) -> dict:
     return {}
 
 
+def _with_metrics(
+    row: dict,
+    store: Store,
+    request: Request[QualityPayload],
+    networks: "Networks",
+    features: "Features | None",
+    device: str,
+) -> dict:
+    """A row with what `quality.metrics` asks for, in the features of its extractor."""
+    from equigrid.generators.quality import measure as measuring
+    from equigrid.generators.quality.comparison import extractor_name
+    from equigrid.generators.quality.networks import NetworkMissing
+
+    payload = request.payload
+    try:
+        extract = _extract(payload, networks, features, device)
+    except NetworkMissing as error:
+        return {**row, "note": "; ".join(filter(None, (row["note"], str(error))))}
+    pool = inputs.whole(request.syn, payload.syn.n)
+    found, notes = measuring.comparison(
+        lambda: inputs.blocks(pool),
+        extract,
+        _real(store, request, extract),
+        n_pool=payload.syn.n,
+        metrics=payload.config["metrics"],
+        extractor=extractor_name(payload.config["extractor"]),
+        device=device,
+    )
+    return {**row, **found, "note": "; ".join(filter(None, (row["note"], *notes)))}  # fmt: skip
+
+
+def _extract(
+    payload: QualityPayload, networks: "Networks", features: "Features | None", device: str
+) -> "Extract":
+    """From images to the features of the extractor. Raises NetworkMissing."""
+    from equigrid.generators.quality.extractors import Extractor
+    from equigrid.generators.quality.networks import NetworkMissing
+
+    chosen, inception = payload.config["extractor"], networks.inception
+    if chosen["name"] == CLASSIFIER:
+        assert features is not None, "planned with its classifier"
+        return features
+    if chosen["name"] == "inception":
+        if inception is None:
+            raise NetworkMissing("quality.extractor: Inception's weights could not be had")
+        return lambda images: inception(images)[0]
+    weights = payload.networks.get("extractor_weights")
+    return Extractor(
+        chosen["name"], size=chosen["size"], device=device,
+        weights=weights if isinstance(weights, str) else None,
+    )  # fmt: skip
+
+
+def _real(store: Store, request: Request[QualityPayload], extract: "Extract") -> "Real":
+    """The training set's features, and which of them the pool's generator learned from."""
+    from equigrid.generators.quality.banks import extracted
+    from equigrid.generators.quality.comparison import Real
+
+    payload, bank = request.payload, _real_features(store, request, extract)
+    outside, rows = payload.outside, None
+    if outside is not None and outside.own:
+        own = extracted(inputs.blocks(inputs.whole(request.val)), extract, request.val.n)
+        return Real(bank, own.features, np.arange(bank.n))
+    if outside is not None:
+        rows = inputs.outside_indices(request, outside)
+    elif payload.subset is not None:
+        rows = inputs.real_indices(request, payload.subset)
+    if rows is None:
+        return Real(bank)
+    return Real(bank, bank.features[rows], np.setdiff1d(np.arange(bank.n), rows))
+
+
+def _real_features(store: Store, request: Request[QualityPayload], extract: "Extract") -> "Bank":
+    """Of the whole training set: extracted for the first pool, kept for all others."""
+    from equigrid.generators.quality.banks import Bank, extracted
+
+    payload = request.payload
+    what = {"dataset": payload.dataset, "extractor": payload.config["extractor"]}
+    if _extractor(payload.config) == CLASSIFIER:
+        what["reference"] = payload.reference
+    elif _extractor(payload.config) == "inception":
+        what["inception"] = payload.config["inception"]
+    name = statistics(content_id("features", what), ".npy")
+    bank = Bank(request.train.n)
+    try:
+        kept = store.get_decoded(name, _array, "features of images")
+        bank.add(kept, inputs.labels(request))
+        return bank.complete()
+    except (FileNotFoundError, DocumentError, ValueError):  # damaged ones are extracted anew
+        every = inputs.whole(request.train)
+    bank = extracted(inputs.blocks(every), extract, request.train.n)
+    file = io.BytesIO()
+    np.save(file, bank.features)
+    store.put(name, file.getvalue())
+    return bank
+
+
+def _array(content: bytes) -> np.ndarray:
+    """Raises ValueError for what are not an array's bytes."""
+    found = np.load(io.BytesIO(content))
+    if not isinstance(found, np.ndarray) or found.ndim != 2:
+        raise ValueError("no features")
+    return found
+
+
 def _statistics(
     store: Store, request: Request, networks: "Networks", every: list[inputs.Part]
 ) -> "Reference":
@@ -119,7 +259,7 @@ def _statistics(
     what |= {
         "missing": list(networks.missing),
         "dataset": payload.dataset,
-        "reference": payload.reference,
+        "reference": payload.reference if payload.config["features"] else None,
     }
     name = statistics(content_id("statistics", what), ".npz")
     try:
@@ -173,17 +313,34 @@ def _reads(payload: QualityPayload) -> Reads:
 
 INCEPTION_FLOPS = 11_426_432_192  # of an image at 299×299; benchmarks/costs.py --count
 VIT_FLOPS = 35_127_656_448  # of ViT-B/16, an image at 224×224
+DINOV2_FLOPS = 162_023_964_672  # of its ViT-L/14, an image at 224×224
+EXTRACTORS = {
+    "inception": (0, 2048),  # its features are those of FID
+    DINOV2: (DINOV2_FLOPS, 1024),
+    VIT: (VIT_FLOPS, 768),
+    CLASSIFIER: (0, 64),  # the features of ResNet-110, as many as of most others
+}
+"""By what is known of an extractor: operations per image, dimensions of its features."""
 
 
 def _computed(payload: QualityPayload, shape: Shape) -> Work | None:
-    """The pool, its base and the training set through Inception and ViT. The training set once for
-    all pools: of each it is counted. Neighbours and the grid's own classifier are left out.
+    """The pool, its base and the training set through Inception, ViT and the extractor, and the
+    distances between all of two sets. The training set once for all pools: of each it is counted.
+    Neighbours and the grid's own classifier are left out. None for an extractor of unknown size.
     """
     asked = {"inception": INCEPTION_FLOPS, "vit": VIT_FLOPS}
     per_image = sum(flops for name, flops in asked.items() if payload.networks.get(name))
     learned = payload.outside or payload.subset
     n_base = learned.n if learned else 0
-    return Work(per_image * (payload.syn.n + n_base + shape.n_train), True)
+    n, n_train = payload.syn.n, shape.n_train
+    every = per_image * (n + n_base + n_train)
+    if (extractor := _extractor(payload.config)) is None:
+        return Work(every, True)
+    if extractor not in EXTRACTORS:
+        return None
+    own, width = EXTRACTORS[extractor]
+    pairs = n**2 + n_train**2 + n * n_train
+    return Work(every + own * (n + n_train) + 2 * width * pairs, True)
 
 
 KIND = JobKind(

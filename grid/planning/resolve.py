@@ -124,7 +124,7 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
     if record and spec.zero_shot:
         split = record.of_zero_shot(spec.zero_shot.model_dump(mode="json"))
     if record and spec.quality:
-        quality = record.of_quality(spec.quality.model_dump(mode="json"))
+        quality = record.of_quality(spec.quality.identity())
     if split is None and (zero_shot := spec.zero_shot):
         encoder = catalogue.expanded(zero_shot.text_encoder, "zero_shot.text_encoder")
         spec = spec.model_copy(
@@ -189,7 +189,8 @@ def record_of(spec: GridSpec, resolved: Resolved) -> Recorded:
             for name, choice in resolved.generators.items()
         },
         zero_shot=_part(spec.zero_shot, {"payload": split}),
-        quality=_part(spec.quality, measured),
+        # Without later keys that are as before: what older releases recorded is still known.
+        quality={"entry": spec.quality.identity(), **(measured or {})} if spec.quality else None,
     )
     return Recorded(**json.loads(json.dumps(asdict(facts))))  # lists for tuples, as it is stored
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 PLACES = frozenset(("imagefolder", "parquet", "npz", "imagenet", "imagenet100", "imagenet10"))
 """Kinds of datasets whose place is a path, wherever in the mapping they stand."""
-ALWAYS = frozenset(("path", "weights", "classes"))
+ALWAYS = frozenset(("path", "weights", "classes", "extractor_weights"))
 """Keys whose texts are paths."""
 WHERE_THERE = frozenset(
     ("labels", "pipeline", "language_model", "model", "examples", "backgrounds", "relations",

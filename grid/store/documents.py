@@ -468,7 +468,28 @@ class QualityRecord(Document):
     reconstruction_psnr_db: Number | None = None
     reconstruction_fid: Number | None = None
     reconstruction_feature_distance: Number | None = None
+    extractor: str | None = None
+    fd: Number | None = None
+    fd_infinity: Number | None = None
+    kid: Number | None = None
+    kid_se: Number | None = None
+    precision: Number | None = None
+    recall: Number | None = None
+    density: Number | None = None
+    coverage: Number | None = None
+    nearer_than_held_out: Number | None = None
+    copying_z: Number | None = None
+    near_copies: Number | None = None
+    n_held_out: Count | None = None
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _intervals_are_numbers(self) -> Self:
+        """Each measure's ends beside it, <name>_low and <name>_high, are numbers, in order."""
+        for name, value in (self.model_extra or {}).items():
+            if name.endswith(("_low", "_high")) and not isinstance(value, float | int | None):
+                raise ValueError(f"{name} is {value!r}, no number")
+        return self
 
 
 Percent = Annotated[float, Field(ge=0, le=100)]

@@ -110,6 +110,25 @@ def table_of(html: str, section: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.long
+def test_metrics_stand_beside_the_gain_with_their_correlation(tmp_path):
+    table = PLANTED.table(0)
+    bases = sorted(table["n_nominal"].unique())
+    rows = []
+    for i, base in enumerate(bases):
+        measured = {"fd": 9.0 - i, "fd_low": 8.5 - i, "fd_high": 9.5 - i, "coverage": 0.5 + i / 10,
+                    "coverage_low": 0.4, "coverage_high": 0.99, "extractor": "mine"}  # fmt: skip
+        rows.append({**quality(f"planted, base {base}", int(base), 5.0), **measured})
+    html = write_report(table, analysed(table), tmp_path, extras={"quality": rows}).read_text()
+    for section in ("quality", "metrics", "metrics-gain", "predictors"):
+        assert f'id="{section}"' in html, section
+    assert "8 [7.5,\u00a08.5]" in html and "What these cannot tell" in html
+    assert "pools: too few to say, 4 at least" in html
+    assert (tmp_path / "predictors-0.png").exists() == (len(bases) > 1)
+    # The columns of the old table are the old ones.
+    assert "fd low" not in html and "extractor" not in table_of(html, "quality")[0]
+
+
 def test_quality_has_a_row_of_real_images_and_no_empty_columns(written):
     head, real, *pools = (dict(enumerate(row)) for row in table_of(written.read_text(), "quality"))
     names = list(head.values())

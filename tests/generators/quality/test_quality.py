@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from equigrid.generators.quality import measure, networks
-from equigrid.generators.quality.config import INCEPTION, VIT, QualityConfig
+from equigrid.generators.quality.config import DINOV2, INCEPTION, METRICS, VIT, QualityConfig
+from equigrid.generators.quality.extractors import Extractor
 from equigrid.generators.quality.neighbours import nearest
 from equigrid.generators.quality.statistics import (
     Diversity,
@@ -435,3 +436,157 @@ def test_vit_features_from_a_file(tmp_path):
     assert have.shape == (2, 192)
     assert np.allclose(have, want.numpy(), atol=1e-4)
     assert vit(images(2, 0)).shape == (2, 192)
+
+
+class TestMetricsConfig:
+    """What `metrics` add to a payload, and nothing where they are not asked for."""
+
+    def test_ids_are_as_before_without_metrics(self, tmp_path):
+        (tmp_path / "w").write_bytes(b"x")
+        before = {"inception": None, "vit": None, "features": True, "neighbours": 500, "rev": 1}
+        assert QualityConfig().payload(8, 8, 1) == before
+        asked = QualityConfig(extractor="dinov2", extractor_weights=str(tmp_path / "w"))
+        assert asked.payload(8, 8, 1) == before  # an extractor of nothing
+        assert asked.networks(8, 8, 1) == {"inception": False, "vit": False}
+
+    def test_what_older_releases_recorded_is_still_known(self):
+        """A grid's record holds the words of `quality`; those of a spec without metrics are as
+        they were.
+        """
+        assert QualityConfig().identity() == {
+            "images": None, "inception": "auto", "vit": "auto", "features": True, "neighbours": 500,
+        }  # fmt: skip
+
+    def test_order_and_repetition_make_no_other_id(self):
+        one, other = (
+            QualityConfig(metrics=names).payload(8, 8, 1)
+            for names in (("recall", "fd"), ("fd", "recall", "fd"))
+        )
+        assert one == other and one["metrics"] == ["fd", "recall"]
+        assert QualityConfig(metrics="all").metrics == METRICS
+
+    def test_the_extractor_follows_from_the_images(self, tmp_path):
+        grey, colour = (
+            QualityConfig(metrics="all").payload(*shape)["extractor"]
+            for shape in ((8, 8, 1), (32, 32, 3))
+        )
+        assert grey == {"name": "classifier"}
+        assert colour == {"name": DINOV2, "size": 224}
+        for name in ("one", "two"):
+            (tmp_path / name).write_bytes(b"same")
+        found = [
+            QualityConfig(metrics="all", extractor_weights=str(tmp_path / name), extractor_size=98)
+            for name in ("one", "two")
+        ]
+        payloads = [each.payload(8, 8, 1)["extractor"] for each in found]
+        assert payloads[0] == payloads[1]  # known by content, not by place
+        assert (payloads[0]["name"], payloads[0]["size"]) == (DINOV2, 98)
+        assert len(payloads[0]["sha256"]) == 64
+        assert found[0].networks(8, 8, 1)["extractor_weights"] == str(tmp_path / "one")
+
+    def test_inception_as_extractor_is_loaded_also_where_it_would_not_be(self):
+        asked = QualityConfig(metrics=("kid",), extractor="inception")
+        assert asked.networks(8, 8, 1)["inception"] is True
+        assert asked.payload(8, 8, 1)["inception"] == INCEPTION
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"metrics": ["fdd"]}, "'fd', 'kid', 'precision'"),
+            ({"extractor": ""}, "'' names no network"),
+            ({"extractor_weights": "none.pth"}, "'none.pth' is no file of weights"),
+            (
+                {"extractor": "classifier", "extractor_size": 64},
+                "extractor_size is for a network of timm's, not classifier",
+            ),
+            (
+                {"extractor": "inception", "inception": "off", "metrics": ["fd"]},
+                "inception: off turns it off",
+            ),
+        ],
+    )
+    def test_refused(self, given, message):
+        with pytest.raises(ValueError, match=message):
+            QualityConfig(**given)
+
+
+class TestExtractor:
+    NAME = "test_vit.r160_in1k"  # timm's own small network for tests: 160 pixels, 64 features
+
+    @pytest.fixture
+    def file(self, tmp_path_factory) -> Path:
+        import timm
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = timm.create_model(self.NAME, pretrained=False)
+        path = tmp_path_factory.mktemp("weights") / "vit.pth"
+        torch.save(network.state_dict(), path)
+        return path
+
+    def test_features_are_the_networks_own(self, file):
+        import timm
+        from torchvision.transforms import v2
+
+        given = images(3, 0)
+        found = Extractor(self.NAME, weights=str(file))(given)
+        plain = timm.create_model(self.NAME, pretrained=False, num_classes=0).eval()
+        known = torch.load(file)
+        plain.load_state_dict({k: v for k, v in known.items() if not k.startswith("head.")})
+        data = timm.data.resolve_model_data_config(plain)
+        change = v2.Compose([
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Resize((160, 160), interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.Normalize(data["mean"], data["std"]),
+        ])  # fmt: skip
+        with torch.no_grad():
+            want = plain(change(torch.from_numpy(given).permute(0, 3, 1, 2)))
+        assert found.shape == want.shape and found.std() > 0
+        # torchvision does not clamp what bicubic overshoots; the images are of large squares
+        assert np.corrcoef(found.ravel(), want.numpy().ravel())[0, 1] > 0.999
+
+    def test_at_another_size(self, file):
+        smaller = Extractor(self.NAME, weights=str(file), size=96)
+        assert smaller.size == (96, 96)
+        assert (
+            smaller(images(2, 0)).shape
+            == Extractor(self.NAME, weights=str(file))(images(2, 0)).shape
+        )
+
+    def test_dinov2_is_the_published_network(self):
+        """Its name and size are timm's, with weights, without registers."""
+        import timm
+
+        config = timm.get_pretrained_cfg(DINOV2)
+        assert timm.is_model_pretrained(DINOV2) and config.hf_hub_id.startswith("timm/")
+        assert config.mean == (0.485, 0.456, 0.406) and config.num_classes == 0
+        with torch.device("meta"):
+            network = timm.create_model(DINOV2, img_size=224)
+        assert (network.embed_dim, network.num_reg_tokens, network.global_pool) == (
+            1024,
+            0,
+            "token",
+        )
+
+    def test_refused(self, file, tmp_path):
+        with pytest.raises(
+            ValueError,
+            match="quality.extractor: timm knows no network 'test_vitt'; did you mean 'test_vit",
+        ):
+            Extractor("test_vitt")
+        with pytest.raises(
+            ValueError,
+            match="timm has no weights 'test_vit.none'; there are weights test_vit.r160_in1k",
+        ):
+            Extractor("test_vit.none")
+        torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
+        with pytest.raises(
+            ValueError, match="quality.extractor_weights: .*other.pth has no weights of test_vit"
+        ) as error:
+            Extractor(self.NAME, weights=str(tmp_path / "other.pth"))
+        assert "\n" not in str(error.value)
+        (tmp_path / "broken.pth").write_bytes(b"no pickle")
+        with pytest.raises(
+            ValueError, match="quality.extractor_weights: .*broken.pth has no weights"
+        ):
+            Extractor(self.NAME, weights=str(tmp_path / "broken.pth"))

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from equigrid.generators.quality.config import METRICS
 from equigrid.grid.authoring import machine, proposing, writing
 from equigrid.grid.authoring.machine import Machine
 from equigrid.grid.cli import entry
@@ -304,6 +305,18 @@ def test_sizes_are_what_the_machine_can_learn(tmp_path):
     assert options(large, size=48)["size"] == 48
     with pytest.raises(UserError, match="leave --size out"):
         options(npz(tmp_path / "c"), size=16)
+
+
+def test_pools_are_measured_where_they_are_large_enough(tmp_path):
+    large = uneven(tmp_path / "a")
+    asked = [
+        proposing.checked(proposing.propose(str(large), each)) for each in (LAPTOP, WORKSTATION)
+    ]
+    assert [each.quality.metrics for each in asked] == [METRICS, METRICS]
+    # What a laptop would wait for is not downloaded.
+    assert [each.quality.extractor for each in asked] == ["classifier", "auto"]
+    few = folders(tmp_path / "b", {"a": 7, "b": 7})
+    assert proposing.checked(proposing.propose(str(few), LAPTOP)).quality.metrics == ()
 
 
 def test_grey_images_stay_grey(tmp_path):

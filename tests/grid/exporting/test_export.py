@@ -131,6 +131,19 @@ def test_one_file_with_its_card_beside_it(sampled, tmp_path):
     assert "7 of 8×8, grey" in (tmp_path / "deep" / "pool.md").read_text()
 
 
+def test_the_card_gives_intervals_where_there_are_any(sampled, tmp_path):
+    store, the_plan = sampled
+    for job in the_plan.of_kind("quality"):
+        row = store.get_json(QUALITY.manifest(job.id))
+        row |= {"recall": 0.5, "recall_low": 0.4, "recall_high": 0.6, "extractor": "classifier"}
+        store.put_json(QUALITY.manifest(job.id), row)
+    assert export("--to", tmp_path / "out", "--store", store.uri, "--n-base", 60) == 0
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| recall | 0.5 | 0.4 to 0.6 |" in text
+    assert "Measures with an interval are in the features of classifier." in text
+    assert "| median distance to the nearest training image (of 255) | 31.5 |  |" in text
+
+
 def test_the_card_says_what_the_images_are(sampled, tmp_path):
     store, the_plan = sampled
     export("--to", tmp_path / "out", "--store", store.uri, "--n-base", 60)

@@ -5,20 +5,23 @@ without Ray.
 import math
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import equigrid.classifiers.domain_gap
 from equigrid.classifiers.features import Features
+from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid import jobs
-from equigrid.grid.errors import UserError
+from equigrid.grid.errors import DocumentError, UserError
 from equigrid.grid.ids import new_attempt
 from equigrid.grid.jobs import checkpoints, domain_gap, grid_facts, inputs, reference_classifier
+from equigrid.grid.jobs import quality as quality_job
 from equigrid.grid.jobs.job import Stream, Subset
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.spec import load
-from equigrid.grid.store import layout
+from equigrid.grid.store import documents, layout
 
 STEPS = 60
 MEASURED = (
@@ -257,6 +260,114 @@ def test_a_perfect_pool_is_nearer_than_a_bad_one(planned, request_of, spec):
     assert good["feature_distance"] < bad["feature_distance"] / 5
     assert good["neighbour_distance"] == 0
     assert good["memorised"] > 0.9
+
+
+def test_metrics_have_intervals_and_the_real_images_are_seen_once(planned, request_of, spec):
+    spec["domain_gap"] = None
+    spec["blocks"] = [{"n_base": [60, 120], "syn": {"edm": [1, 2]}}]
+    spec["quality"] = {"features": False, "neighbours": 0, "metrics": "all", "images": 150}
+    store, the_plan = planned(spec)
+    run_all(store, the_plan, request_of)
+    measured = [
+        documents.read(store, layout.QUALITY.manifest(job.id), documents.QualityRecord)
+        for job in the_plan.of_kind("quality")
+    ]
+    for row in measured:
+        assert (row.n_images, row.extractor, row.feature_distance) == (150, "classifier", None)
+        found = row.model_dump()
+        for name in ("fd", "kid", "precision", "recall", "density", "coverage"):
+            assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"], name
+        assert 0 <= row.nearer_than_held_out <= 1
+        assert found["near_copies_low"] <= row.near_copies
+    # What the base has not is held out: 1,200 images train.
+    assert {row.n_held_out for row in measured} <= {1140, 1080}
+    assert len([name for name in store.list("statistics") if name.endswith(".npy")]) == 1
+
+    (job, _) = the_plan.of_kind("quality")
+    kept = store.get_json(layout.QUALITY.manifest(job.id))
+    jobs.run(store, request_of(store, the_plan, job))
+    again = store.get_json(layout.QUALITY.manifest(job.id))
+    times = ("seconds", "energy_kwh", "co2_kg", "started_at", "finished_at")
+    same = {name for name in kept if name not in times and kept[name] == again[name]}
+    assert {name for name in kept if name.startswith(("fd", "kid", "near", "copying"))} <= same
+    name = next(name for name in store.list("statistics") if name.endswith(".npy"))
+    store.put(name, b"damaged")  # extracted anew
+    jobs.run(store, request_of(store, the_plan, job))
+    assert store.get_json(layout.QUALITY.manifest(job.id))["fd"] == kept["fd"]
+
+
+def test_a_pool_that_is_its_base_is_a_copy(planned, request_of, spec):
+    spec["domain_gap"] = None
+    spec["blocks"] = [{"n_base": [120], "syn": {"edm": [1]}}]
+    spec["quality"] = {"features": False, "neighbours": 0, "metrics": ["copying", "coverage"]}
+    store, the_plan = planned(spec)
+    run_all(store, the_plan, request_of)
+    (job,) = the_plan.of_kind("quality")
+    made = store.get_json(layout.QUALITY.manifest(job.id))
+    request = request_of(store, the_plan, job)
+    rows = inputs.real_indices(request, job.payload.subset)
+    copied = [
+        {**handle, "images": handle["images"][here], "labels": handle["labels"][here]}
+        for handle, here in inputs.parts(request.train, rows)
+    ]
+    pool = jobs.Images(tuple(copied), tuple(len(part["labels"]) for part in copied))
+    assert jobs.run(store, replace(request, syn=pool))["status"] == "ok"
+    copies = store.get_json(layout.QUALITY.manifest(job.id))
+    assert copies["nearer_than_held_out"] == 1 and copies["copying_z"] < -4
+    assert copies["near_copies"] == 1
+    assert copies["coverage"] > made["coverage"]
+
+
+def test_an_old_row_still_reads(store):
+    """As it was written before there were `metrics`."""
+    old = {"pool": "p", "seconds": 1.5, "device": "cpu", "n_images": 10, "n_real": 20, "fid": 3.0,
+           "memorised": 0.0, "note": ""}  # fmt: skip
+    store.put_json(layout.QUALITY.manifest("a"), old)
+    row = documents.read(store, layout.QUALITY.manifest("a"), documents.QualityRecord)
+    assert (row.fid, row.fd, row.extractor) == (3.0, None, None)
+    store.put_json(layout.QUALITY.manifest("b"), {**old, "fd": 1.0, "fd_low": "no"})
+    with pytest.raises(DocumentError, match="fd_low is 'no', no number"):
+        documents.read(store, layout.QUALITY.manifest("b"), documents.QualityRecord)
+
+
+def test_metrics_of_too_few_images_are_refused_before_anything_runs(planned, spec):
+    spec["blocks"] = [{"n_base": [60], "syn": {"edm": [0.25]}}]
+    with pytest.raises(
+        UserError, match="quality.metrics: the pool digits:n60 has 15 images, and 20"
+    ) as error:
+        planned({**spec, "quality": {"metrics": ["recall"]}}, "few")
+    assert "\n" not in str(error.value) and "raise quality.images" in str(error.value)
+    planned({**spec, "quality": {"metrics": ["recall"], "images": 20}}, "enough")
+
+
+def test_metrics_of_fewer_images_than_classes_are_refused():
+    shape = SimpleNamespace(classes=range(100), n_train=5000)
+    grid, pool = SimpleNamespace(shape=shape), SimpleNamespace(where="d:n50")
+    asked = QualityConfig(metrics=("fd",)).payload(32, 32, 3)
+    right = r"the pool d:n50 has 50 images, and 100 are the fewest \(an image of each of the 100 classes\)"
+    with pytest.raises(UserError, match=right):
+        quality_job._check_enough(asked, grid, pool, 50)
+    quality_job._check_enough(asked, grid, pool, 100)
+    quality_job._check_enough(QualityConfig().payload(32, 32, 3), grid, pool, 50)  # not asked for
+
+
+def test_what_metrics_cost_is_counted(planned, spec):
+    spec["domain_gap"] = None
+
+    spec["blocks"] = [{"n_base": [60], "syn": {"edm": [2]}}]
+
+    def flops(name: str, **quality) -> float | None:
+        _, the_plan = planned({**spec, "quality": quality}, name)
+        (job,) = the_plan.of_kind("quality")
+        work = quality_job.KIND.cost.flops(job.payload, the_plan.resolved.shape)
+        return None if work is None else work.flops
+
+    assert flops("none") == 0
+    own = flops("own", metrics="all")
+    assert own == 2 * 64 * (120**2 + 1200**2 + 120 * 1200)
+    seen = (120 + 1200) * quality_job.DINOV2_FLOPS
+    assert flops("dino", metrics="all", extractor="dinov2") == pytest.approx(seen, rel=0.01)
+    assert flops("other", metrics="all", extractor="resnet18.a1_in1k") is None
 
 
 def test_measures_that_cannot_be_are_refused(planned, spec):

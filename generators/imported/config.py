@@ -86,8 +86,11 @@ class ImportedConfig(GeneratorConfig):
     def capacity(
         self, class_names: tuple[str, ...], shares: tuple[int, ...] | None = None
     ) -> int | None:
-        """Images in the classes' shares; in equal ones, as many of each as the rarest has."""
-        return capacity(self.listing(), class_names, shares)
+        """Images in the classes' shares; in equal ones, as many of each as the rarest has. Where
+        `balance` is equal, no class has more in pools of other shares.
+        """
+        every_image = self.balance != "equal"
+        return capacity(self.listing(), class_names, shares, every_image=every_image)
 
     def remarks(self) -> list[str]:
         """Images that are there twice: a pool counts them as different ones."""

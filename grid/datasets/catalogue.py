@@ -142,9 +142,9 @@ def _source(spec: str | dict) -> Source:
             f"dataset: {kind!r} is not known; known: {', '.join(SOURCES)}{near(kind, SOURCES)}"
         )
     place, names = options.pop(kind, None), options.pop("class_names", None)
-    copies = options.pop("duplicates", "keep")
+    copies, keep = options.pop("duplicates", "keep"), options.pop("keep", None)
     parameters = inspect.signature(SOURCES[kind]).parameters
-    known = [*(name for name in parameters if name != "place"), "class_names", "duplicates"]
+    known = [*(name for name in parameters if name != "place"), "class_names", "duplicates", "keep"]
     for name in options:
         if name not in known:
             listed = ", ".join(known)
@@ -161,6 +161,7 @@ def _source(spec: str | dict) -> Source:
         raise UserError(f"dataset.{kind}: {place!r}; write where the set lies, as text")
     found = SOURCES[kind](expanded(place, "dataset"), **options)
     found = found if names is None else _named(found, names)
+    found = found if keep is None else _kept(found, keep)
     shape = found.shape if copies != "drop" else None  # only reading the images will tell
     return replace(found, duplicates=copies, shape=shape)
 
@@ -217,6 +218,37 @@ def _named(src: Source, names: object) -> Source:
         state={**src.state, "class_names": list(new)},
         told=(*src.told, told),
     )
+
+
+def _kept(src: Source, keep: object) -> Source:
+    """The source with so many training images of some classes: `keep` maps a class to a number."""
+    if not isinstance(keep, dict) or not keep:
+        right = f"write a mapping from classes to training images, such as {{{src.classes[0]}: 20}}"
+        raise UserError(f"dataset.keep: {keep!r}; {right}")
+    wanted: dict[int, int] = {}
+    counts = src.shape.train_counts if src.shape else None
+    for key, n in keep.items():
+        name = normal(str(key))
+        if name not in src.classes:
+            right = near(name, src.classes) or f"; it has {', '.join(src.classes[:5])}"
+            raise UserError(f"dataset.keep: {name!r} is no class of {src.name}{right}")
+        label = src.classes.index(name)
+        if label in wanted:
+            raise UserError(f"dataset.keep: class {name!r} is there twice; name each once")
+        if type(n) is not int or n < 1:
+            right = "write a whole number of training images from 1 up"
+            raise UserError(f"dataset.keep: class {name}: {n!r}; {right}")
+        if counts and n > counts[label]:
+            what = f"class {name!r} has {counts[label]:,} training images, {n:,} are to be kept"
+            raise UserError(f"dataset.keep: {what}")
+        wanted[label] = n
+    listed = ", ".join(f"{n:,} of {src.classes[label]}" for label, n in wanted.items())
+    shape = src.shape and replace(
+        src.shape, train_counts=tuple(wanted.get(c, n) for c, n in enumerate(counts or ()))
+    )
+    state = {**src.state, "keep": {str(label): wanted[label] for label in sorted(wanted)}}
+    told = (*src.told, f"training images that are kept: {listed}; all of the other classes")
+    return replace(src, state=state, told=told, keep=wanted, shape=shape)
 
 
 def _in_order(classes: tuple[str, ...]) -> list[str]:

@@ -26,13 +26,15 @@ class Pool:
     """A generator's pool: it has no length, only the shards that some job asked for.
 
     generator: its name in the spec; several that differ in sampling alone share one training,
-    `generator_id`. image: (height, width, channels), which says where shards begin.
+    `generator_id`. image: (height, width, channels), which says where shards begin. label: the one
+    class that all of its images are of, for amounts by class; None where it has several.
     """
 
     id: str
     generator_id: str
     image: tuple[int, int, int]
     generator: str
+    label: int | None = None
 
     def shard(self, index: int) -> range:
         """The numbers of the images in one of its shards."""

@@ -76,9 +76,10 @@ def _made(plan: Plan) -> dict[str, _Amounts]:
     most: dict[tuple[str, bool], int] = defaultdict(int)  # by pool, and whether it is trained on
     made: dict[str, int] = defaultdict(int)
     for job in plan.jobs.values():
-        if part := getattr(job.payload, "syn", None):
+        parts = getattr(job.payload, "syn_by_class", ()) or (getattr(job.payload, "syn", None),)
+        for part in filter(None, parts):
             most[part.pool, job.id in trials] = max(most[part.pool, job.id in trials], part.n)
-        elif hasattr(job.payload, "pool"):  # a shard
+        if hasattr(job.payload, "pool"):  # a shard
             made[job.payload.pool] += job.payload.size
     found: dict[str, _Amounts] = defaultdict(_Amounts)
     for pool in plan.pools.values():

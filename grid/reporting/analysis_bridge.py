@@ -364,7 +364,13 @@ def _pool_name(plan: Plan, pool: Pool) -> str:
     base = f", base {payload.subset.n:,}" if payload.subset else ""
     several = _subset_seed(payload) is not None and len(plan.resolved.spec.subset_seeds) > 1
     seed = f", subset {_subset_seed(payload)}" if several else ""
-    return f"{pool.generator}{base}{seed}"
+    return f"{pool.generator}{base}{seed}{_of_class(plan, pool)}"
+
+
+def _of_class(plan: Plan, pool: Pool) -> str:
+    """Which class a pool of one alone has, in words."""
+    shape = plan.resolved.shape
+    return "" if pool.label is None or shape is None else f", class {shape.classes[pool.label]}"
 
 
 def _subset_seed(payload: GeneratorPayload) -> int | None:

@@ -72,7 +72,11 @@ def first_screen(
     sets = extras.get("sheets", {}).get("sets", [])
     return FirstScreen(
         cards=[_card(curve, spending, sets, bool(analysis.chosen)) for curve in analysis.curves],
-        problems=[*analysis.problems, *pool_warnings(extras.get("quality", []))],
+        problems=[
+            *analysis.problems,
+            *pool_warnings(extras.get("quality", [])),
+            *extras.get("warnings", []),
+        ],
         failures=_failures(extras.get("failures", [])),
         figures=figures,
         panels=panels,

@@ -47,7 +47,13 @@ class ImportedConfig(GeneratorConfig):
     page: int | None = Field(None, ge=1)
     """Of a stack or an animation, which image is taken, from 1 on; null: the first."""
 
-    untrained: ClassVar = GeneratorConfig.untrained | {"range", "page"}
+    test_images: Literal["refuse", "keep"] = "refuse"
+    """What becomes of a pool with images that are the dataset's own test (or validation) images,
+    pixel by pixel.
+    """
+
+    untrained: ClassVar = GeneratorConfig.untrained | {"range", "page", "test_images"}
+    brings_images: ClassVar = True
 
     @field_validator("path")
     @classmethod

@@ -20,6 +20,8 @@ def sample(
     """The images `start` to `stop - 1` of a pool, fewer where it ends; see
     `equigrid.generators.registry.sample`.
 
+    facts is told the place of each image in the set.
+
     The r-th image of a class is the r-th of the persisted order, whatever the pool's seed.  Images
     are resized to cover (H, W), bicubic with antialiasing, the centre cropped; for one channel they
     become grey (ITU-R 601 luma).
@@ -56,6 +58,7 @@ def sample(
             raise ValueError(
                 f"path: {places[i]} in {listing.root} is broken, remove it: {error}"
             ) from error
+    call.facts({"place": places})
     return images, labels
 
 

@@ -45,7 +45,7 @@ OF_DATASETS = {
     "channels": "1 keeps grey images grey, 3 makes all RGB.",
     "image": "The column of encoded images.",
     "labels": "A table of labels (CSV, TSV or Parquet) in place of class folders.",
-    "label": "The column of classes.",
+    "label": "The column of classes; of a WebDataset the member or the JSON's field.",
     "split": "The column that says train, val or test.",
     "group": (
         "The column, or for files the pattern, that says which images belong together; `none`: "

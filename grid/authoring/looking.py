@@ -13,11 +13,16 @@ import numpy as np
 
 from equigrid.generators.common import parquet_files, trees
 from equigrid.grid.datasets import catalogue
-from equigrid.grid.datasets.sources import splitting, table
+from equigrid.grid.datasets.sources import splitting, table, tar_files
 from equigrid.grid.datasets.sources.base import Source
 from equigrid.grid.errors import UserError, near
 
-PLACES = ("imagefolder", "parquet", "npz")  # kinds of sources that are no names of sets
+PLACES = (
+    "imagefolder",
+    "parquet",
+    "npz",
+    "webdataset",
+)  # kinds of sources that are no names of sets
 TEST = 0.2
 _WHOM = (
     "patient", "subject", "participant", "volunteer", "person", "donor", "animal", "mouse",
@@ -95,6 +100,9 @@ def _candidates(place: str) -> Iterator[tuple[str | dict[str, Any], dict[str, st
         return
     path = Path(place).expanduser()
     if not os.path.lexists(path):
+        if tar_files.is_pattern(place):
+            yield {"webdataset": str(path.absolute())}, {}
+            return
         if place not in catalogue.SOURCES:
             right = "name a folder, a table of labels, an .npz file or Parquet files"
             names = [name for name in catalogue.SOURCES if name not in PLACES]
@@ -112,6 +120,8 @@ def _candidates(place: str) -> Iterator[tuple[str | dict[str, Any], dict[str, st
         yield _of_table(path, path.parent)
     elif ending == ".parquet":
         yield {"parquet": str(path)}, {}
+    elif ending == ".tar":
+        yield {"webdataset": str(path)}, {}
     else:
         if path.name.lower().endswith(trees.ARCHIVES):
             raise UserError(f"{path} is an archive; unpack it, and name the folder")
@@ -133,6 +143,8 @@ def _of_folder(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         yield from (_of_table(each, path) for each in tables)
     if len(archives := [name for name in names if name.lower().endswith(".npz")]) == 1:
         yield {"npz": str(path / archives[0])}, {}
+    if tar_files.any_in(path):
+        yield {"webdataset": str(path)}, {}
     if _wordnet(path):  # names in place of ids, where it has all of ImageNet's classes
         yield {"imagenet": str(path)}, {}
     yield {"imagefolder": str(path)}, {}
@@ -259,6 +271,11 @@ def _group_columns(mapping: dict[str, Any], kind: str) -> list[str]:
             filesystem, _ = parquet_files.filesystem_of(place)
             names = pq.read_schema(files[0].path, filesystem=filesystem).names if files else ()
         except (OSError, ValueError):
+            return []
+    elif kind == "webdataset":
+        try:
+            names = tar_files.fields(place)
+        except UserError:  # the source will say what is wrong with it
             return []
     else:
         return []

@@ -27,6 +27,7 @@ from equigrid.grid.datasets.sources.folder import imagefolder
 from equigrid.grid.datasets.sources.imagenet import KINDS as IMAGENET
 from equigrid.grid.datasets.sources.npz import npz
 from equigrid.grid.datasets.sources.parquet import parquet
+from equigrid.grid.datasets.sources.webdataset import webdataset
 from equigrid.grid.errors import UnavailableError, UserError, near
 from equigrid.grid.store import Store, documents, layout
 from equigrid.grid.text import holds_credentials, redacted
@@ -39,6 +40,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "imagefolder": imagefolder,
     "parquet": parquet,
     "npz": npz,
+    "webdataset": webdataset,
 }
 
 DUPLICATES = ("keep", "drop", "refuse")

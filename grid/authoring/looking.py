@@ -143,10 +143,10 @@ def _of_folder(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
         yield from (_of_table(each, path) for each in tables)
     if len(archives := [name for name in names if name.lower().endswith(".npz")]) == 1:
         yield {"npz": str(path / archives[0])}, {}
-    if tar_files.any_in(path):
-        yield {"webdataset": str(path)}, {}
     if _wordnet(path):  # names in place of ids, where it has all of ImageNet's classes
         yield {"imagenet": str(path)}, {}
+    if tar_files.any_in(path):
+        yield {"webdataset": str(path)}, {}
     yield {"imagefolder": str(path)}, {}
 
 

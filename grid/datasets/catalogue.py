@@ -162,10 +162,32 @@ def _source(spec: str | dict) -> Source:
     if place is not None and not isinstance(place, str):
         raise UserError(f"dataset.{kind}: {place!r}; write where the set lies, as text")
     found = SOURCES[kind](expanded(place, "dataset"), **options)
+    found = _told_apart(found)
     found = found if names is None else _named(found, names)
     found = found if keep is None else _kept(found, keep)
     shape = found.shape if copies != "drop" else None  # only reading the images will tell
     return replace(found, duplicates=copies, shape=shape)
+
+
+def _told_apart(src: Source) -> Source:
+    """The source, once its classes are. Raises UserError for names that differ in spaces alone,
+    which are one class to whoever wrote them; upper and lower case may be meant, and is told.
+    """
+    by_word: dict[str, list[str]] = {}
+    for name in src.classes:
+        by_word.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    told = []
+    for names in by_word.values():
+        folded = {" ".join(name.split()): name for name in names}
+        if len(folded) < len(names):
+            one = next(name for name in names if folded[" ".join(name.split())] != name)
+            other = folded[" ".join(one.split())]
+            what = f"the classes {one!r} and {other!r} of {src.name} differ in spaces alone"
+            raise UserError(f"dataset: {what}; give both one name")
+        if len(names) > 1:
+            listed = " and ".join(map(repr, names))
+            told.append(f"the classes {listed} differ in upper and lower case alone: are they one?")
+    return replace(src, told=(*src.told, *told)) if told else src
 
 
 def _kind(spec: str | dict) -> str:
@@ -257,23 +279,41 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
     """The classes as one counts them: numbers as numbers. Raises UserError where some are numbers
     and some are not: a list would be paired with them by guessing.
     """
-    numbers = [name for name in classes if name.isascii() and name.isdigit()]
+    numbers = {name: float(name) for name in classes if _NUMBER.fullmatch(name)}
     if not numbers:
+        ordered = sorted(classes, key=_counted)
+        if ordered != list(classes):
+            at = next(i for i, name in enumerate(ordered) if classes[i] != name)
+            which = f"is {classes[at]!r} or {ordered[at]!r} the class number {at}"
+            right = "write a mapping from each class to its name"
+            raise UserError(
+                f"dataset.class_names: {which}? By letters they have another order than by their "
+                f"numbers; {right}"
+            )
         return list(classes)
     if len(numbers) < len(classes):
-        other = next(name for name in classes if name not in numbers)
+        one, other = next(iter(numbers)), next(name for name in classes if name not in numbers)
         raise UserError(
-            f"dataset.class_names: classes are numbers ({numbers[0]!r}) and words ({other!r}), "
+            f"dataset.class_names: classes are numbers ({one!r}) and words ({other!r}), "
             "which have no order; write a mapping from each class to its name"
         )
-    ordered = sorted(classes, key=int)
+    ordered = sorted(classes, key=lambda name: numbers[name])
     for one, other in pairwise(ordered):
-        if int(one) == int(other):
+        if numbers[one] == numbers[other]:
             raise UserError(
                 f"dataset.class_names: the classes {one!r} and {other!r} are one number; write a "
                 "mapping from each class to its name"
             )
     return ordered
+
+
+_NUMBER = re.compile(r"[-+]?\d{1,15}(\.\d{1,15})?", re.ASCII)
+
+
+def _counted(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts class2 before class10."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]
 
 
 def expanded(value: Any, where: str) -> Any:

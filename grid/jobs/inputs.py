@@ -120,14 +120,15 @@ def indices_of(request: Request, syn: Synthetic, classes: Sequence[int]) -> np.n
     return found[: syn.n]
 
 
-def of_pools(request: Request, wanted: Sequence[Synthetic]) -> "list[Part]":
-    """The first images of each pool. The request has their shards one pool after the other, of each
-    just those that hold what is wanted of it. Raises ValueError if there are fewer.
+def of_classes(request: Request, wanted: Sequence[Synthetic]) -> "list[Part]":
+    """The first images of each of some pools of one class. The request has their shards, one pool
+    after the other, of each just those that hold what is wanted of it. Raises ValueError if there
+    are fewer.
     """
     found: list[Part] = []
     begun = 0
     for part in wanted:
-        ended = begun + pools.shards(part.n, *request.image_shape)
+        ended = begun + pools.shards(part.n, *request.image_shape, one_class=True)
         images = request.syn
         own = Images(images.handles[begun:ended], images.lengths[begun:ended])
         found += whole(own, part.n)

@@ -12,13 +12,15 @@ from equigrid.grid.store.layout import POOLS
 @dataclass(frozen=True, kw_only=True)
 class PoolIdentity(Identified):
     """What determines the images of a pool. generator: the id of the training. shares: the
-    classes' shares of the labels, where they are not equal.
+    classes' shares of the labels, where they are not equal. label: of a pool of one class alone,
+    which is cut into smaller shards than one whose shares happen to be of one class.
     """
 
     generator: str
     sampler: Mapping[str, Any]
     classes: int
     shares: tuple[int, ...] | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,11 @@ class Pool:
 
     def shard(self, index: int) -> range:
         """The numbers of the images in one of its shards."""
-        return pools.shard(index, *self.image)
+        return pools.shard(index, *self.image, one_class=self.label is not None)
 
     def shards(self, n: int) -> int:
         """How many shards hold its first n images."""
-        return pools.shards(n, *self.image)
+        return pools.shards(n, *self.image, one_class=self.label is not None)
 
     def manifest(self, index: int) -> str:
         return POOLS.manifest(self.shard_id(index))

@@ -35,7 +35,8 @@ MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would 
 class ShardPayload(Payload):
     """`size` images of a pool from number `start` on. The job's id names them: see `PoolIdentity`
     for what determines the pool's. generator: the id of the training. mapping: the configuration by
-    which the pool is sampled. shares: the classes' shares of its labels.
+    which the pool is sampled. shares: the classes' shares of its labels. one_class: whether they
+    are all of one, and no batch is larger than a shard.
     """
 
     pool: str
@@ -46,6 +47,7 @@ class ShardPayload(Payload):
     size: int
     seed: int
     shares: tuple[int, ...] | None = None
+    one_class: bool = False
 
 
 def planned(pool: PlannedPool, n: int) -> list[Job]:
@@ -61,6 +63,7 @@ def planned(pool: PlannedPool, n: int) -> list[Job]:
             size=len(own.shard(index)),
             seed=seed,
             shares=pool.shares,
+            one_class=own.label is not None,
         )
         for index in range(own.shards(n))
     )
@@ -84,7 +87,8 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
     images, labels = registry.sample(
         weights_here, config, classes=request.classes, class_names=request.class_names,
         shape=request.image_shape, seed=payload.seed, start=start, stop=start + payload.size,
-        shares=payload.shares, device=device, facts=columns.update,
+        shares=payload.shares, at_once=payload.size if payload.one_class else None,
+        device=device, facts=columns.update,
         progress=Signs(request.id, request.tell),
     )  # fmt: skip
     seconds = time.perf_counter() - clock

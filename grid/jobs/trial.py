@@ -121,7 +121,7 @@ def training_parts(request: Request[TrialPayload]) -> list[inputs.Part]:
     elif payload.syn:
         found += inputs.whole(request.syn, payload.syn.n)
     else:
-        found += inputs.of_pools(request, payload.syn_by_class)
+        found += inputs.of_classes(request, payload.syn_by_class)
     return found
 
 

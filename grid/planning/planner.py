@@ -51,10 +51,7 @@ def plan(resolved: Resolved) -> Plan:
         cells.update(dict.fromkeys(found.cells))  # blocks may overlap in some of their seeds
         for pool in found.pools:
             known = used.setdefault(pool.pool.id, pool)
-            if known.pool.label is not None:  # one of several may be a balanced one, too
-                known = pool
-            n_used = max(used[pool.pool.id].n_used, pool.n_used)
-            used[pool.pool.id] = replace(known, n_used=n_used)
+            used[pool.pool.id] = replace(known, n_used=max(known.n_used, pool.n_used))
     for job in _of_pools(grid, used.values()):
         jobs.setdefault(job.id, job)
     ordered = {job.id: job for job in sorted(jobs.values(), key=lambda job: rank(job.kind))}

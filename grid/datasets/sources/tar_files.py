@@ -95,17 +95,15 @@ def is_pattern(place: str) -> bool:
 
 
 def any_in(folder: Path) -> bool:
-    """Whether a folder has tars, and class folders beside them do not say more."""
+    """Whether a folder, or one in it that is named after a split, has tars."""
     try:
         found = [entry for entry in trees.entries(str(folder)) if not trees.is_hidden(entry.name)]
+        inner = [e.path for e in found if trees.is_folder(e) and split_of(f"{e.name}/")]
+        names = [entry.name for entry in found]
+        names += [entry.name for path in inner for entry in trees.entries(path)]
     except (OSError, ValueError):
         return False
-    if any(_is_tar(entry.name) for entry in found):
-        return not any(trees.is_folder(entry) for entry in found)
-    inner = [entry.path for entry in found if trees.is_folder(entry) and split_of(f"{entry.name}/")]
-    return bool(inner) and all(
-        names and all(map(_is_tar, names)) for names in (os.listdir(path) for path in inner)
-    )
+    return any(map(_is_tar, names))
 
 
 def fields(place: str) -> list[str]:
@@ -241,9 +239,11 @@ def _members(tar: Tar, file: Any) -> Iterator[tuple[str, dict[str, tarfile.TarIn
     """(name, members by ending) of each sample. A name that comes back later is there twice."""
     seen: set[str] = set()
     key, members = None, {}
+    end = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as opened:
             for member in opened:
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 name = member.name.removeprefix("./")
                 if not member.isfile() or any(map(trees.is_hidden, name.split("/"))):
                     continue
@@ -263,6 +263,9 @@ def _members(tar: Tar, file: Any) -> Iterator[tuple[str, dict[str, tarfile.TarIn
                 if ending.lower() in members:
                     raise UserError(f"dataset: webdataset: {tar.name} has {name!r} twice")
                 members[ending.lower()] = member
+            file.seek(end)
+            if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("it has no end")
     except (tarfile.TarError, EOFError) as error:
         what = f"{tar.name} cannot be read as a tar: {error or 'it is empty'}"
         raise UserError(f"dataset: webdataset: {what}; fetch it again") from error

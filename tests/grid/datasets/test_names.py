@@ -1,0 +1,77 @@
+"""Classes that look alike, and lists of names whose order is not clear."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from equigrid.grid.datasets import catalogue
+from equigrid.grid.errors import UserError
+
+
+@pytest.fixture
+def folders(tmp_path):
+    def make(*names):
+        for split in ("train", "test"):
+            for name in names:
+                folder = tmp_path / split / name
+                folder.mkdir(parents=True)
+                for i in range(2):
+                    buffer = io.BytesIO()
+                    Image.fromarray(np.full((8, 8, 3), i, np.uint8)).save(buffer, "PNG")
+                    (folder / f"{i}.png").write_bytes(buffer.getvalue())
+        return str(tmp_path)
+
+    return make
+
+
+def source(place, **options):
+    return catalogue.source({"imagefolder": place, **options})
+
+
+@pytest.mark.parametrize(
+    ("names", "given"),
+    [
+        (("1", "2", "10"), ("a", "b", "c")),
+        (("1.0", "2.0", "10.0"), ("a", "b", "c")),
+        (("-2", "-1", "3"), ("a", "b", "c")),
+        (("class01", "class02", "class10"), ("a", "b", "c")),
+        (("n02085620", "n02085782", "n1"), None),
+    ],
+)
+def test_a_list_of_names_goes_by_the_numbers_or_is_refused(folders, names, given):
+    """Of `class10` before `class2` nobody knows which was meant."""
+    place = folders(*names)
+    if given is None:
+        with pytest.raises(UserError, match="is 'n02085620' or 'n1' the class number 0"):
+            source(place, class_names=["a", "b", "c"])
+        return
+    found = source(place, class_names=list(given))
+    assert dict(zip(sorted(names), found.classes)) == dict(zip(names, given))
+
+
+def test_names_with_counted_ends_need_a_mapping(folders):
+    place = folders("class1", "class2", "class10")
+    with pytest.raises(UserError, match="is 'class10' or 'class2' the class number 1.*mapping"):
+        source(place, class_names=["a", "b", "c"])
+    mapping = {"class1": "a", "class2": "b", "class10": "c"}
+    assert source(place, class_names=mapping).classes == ("a", "c", "b")
+
+
+def test_one_number_written_twice_is_refused(folders):
+    with pytest.raises(UserError, match="the classes '1' and '1.0' are one number"):
+        source(folders("1", "1.0", "2"), class_names=["a", "b", "c"])
+
+
+def test_classes_that_differ_in_spaces_alone_are_refused(folders):
+    with pytest.raises(UserError, match="the classes 'cat' and 'cat ' .* differ in spaces alone"):
+        source(folders("cat", "cat ", "dog"))
+
+
+def test_classes_that_differ_in_case_alone_are_told(folders):
+    """Letters may be meant: A is not a."""
+    found = source(folders("A", "a", "b"))
+    assert found.classes == ("A", "a", "b")
+    (line,) = [line for line in found.told if "lower case" in line]
+    assert "'A' and 'a'" in line

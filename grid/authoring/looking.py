@@ -139,8 +139,9 @@ def _of_folder(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     tables = [path / name for name in names if _is_table(path / name)]
     if packed and not all(path / file.name in tables for file in packed):
         yield {"parquet": str(path)}, {}
-    if tables:
-        yield from (_of_table(each, path) for each in tables)
+    tables = [each for each in tables if _has_labels(each)] or tables
+    if len(tables) == 1:
+        yield _of_table(tables[0], path)
     if len(archives := [name for name in names if name.lower().endswith(".npz")]) == 1:
         yield {"npz": str(path / archives[0])}, {}
     if _wordnet(path):  # names in place of ids, where it has all of ImageNet's classes
@@ -148,6 +149,10 @@ def _of_folder(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     if tar_files.any_in(path):
         yield {"webdataset": str(path)}, {}
     yield {"imagefolder": str(path)}, {}
+    if len(tables) > 1:  # where class folders do not say it
+        listed = " and ".join(each.name for each in tables[:3])
+        right = "write one table with a column split, or name the one that is meant"
+        raise UserError(f"{path} has several tables of files, {listed}; {right}")
 
 
 def _of_table(path: Path, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -164,6 +169,10 @@ def _is_table(path: Path) -> bool:
         return False
     columns = [name.lower() for name in columns_of(path)]
     return any(name in columns for name in table.FILES)
+
+
+def _has_labels(path: Path) -> bool:
+    return any(name.lower() in parquet_files.LABELS for name in columns_of(path))
 
 
 def columns_of(path: Path) -> list[str]:

@@ -1,11 +1,14 @@
 """Classes that look alike, and lists of names whose order is not clear."""
 
 import io
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from equigrid.grid.authoring import looking
 from equigrid.grid.datasets import catalogue
 from equigrid.grid.errors import UserError
 
@@ -75,3 +78,44 @@ def test_classes_that_differ_in_case_alone_are_told(folders):
     assert found.classes == ("A", "a", "b")
     (line,) = [line for line in found.told if "lower case" in line]
     assert "'A' and 'a'" in line
+
+
+# Folders that are not what they seem --------------------------------------------------------------
+
+
+def test_a_test_folder_that_is_a_link_to_train_is_refused(folders):
+    place = Path(folders("a", "b"))
+    shutil.rmtree(place / "test")
+    (place / "test").symlink_to(place / "train")
+    with pytest.raises(UserError, match="train and .*test are one folder: one is a link"):
+        source(str(place))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS.*git lfs pull"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page, not an image"),
+        (b"something else", "no kind of image that is known"),
+    ],
+)
+def test_what_lies_in_an_images_place_is_said(folders, content, message):
+    place = Path(folders("a", "b"))
+    for path in place.glob("*/*/*.png"):
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        source(str(place)).contents()
+
+
+def test_init_takes_no_table_of_several_by_chance(tmp_path):
+    """It took test.csv, and split that."""
+    for split, n in (("train", 12), ("test", 4)):
+        (tmp_path / split).mkdir()
+        rows = [f"{split}/{i}.png,{'ab'[i % 2]}" for i in range(n)]
+        for i in range(n):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / split / f"{i}.png")
+        (tmp_path / f"{split}.csv").write_text("file,label\n" + "\n".join(rows))
+    with pytest.raises(UserError, match="several tables of files, test.csv and train.csv; write"):
+        looking.look(str(tmp_path))
+    (tmp_path / "test.csv").write_text("file\n" + "\n".join(f"test/{i}.png" for i in range(4)))
+    assert looking.look(str(tmp_path)).dataset["labels"] == "train.csv"

@@ -25,7 +25,26 @@ def remarks(plan: Plan) -> list[str]:
             lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]
         if cost := _cost_of_defaults(resolved, name):
             lines.append(cost)
+    lines += _by_class(plan)
     return lines + [line for name, amounts in _made(plan).items() if (line := amounts.text(name))]
+
+
+_SHOWN = 8  # classes in a line
+
+
+def _by_class(plan: Plan) -> list[str]:
+    """Of each arm with amounts by class, how many images these are."""
+    names = plan.resolved.shape.classes if plan.resolved.shape else ()
+    lines: dict[str, None] = {}
+    for cell in plan.cells:
+        if not cell.by_class:
+            continue
+        added = [(n, name) for n, name in zip(cell.by_class, names, strict=True) if n]
+        some = ", ".join(f"{n:,} of {name}" for n, name in added[:_SHOWN])
+        more = f" and {len(added) - _SHOWN} more classes" if len(added) > _SHOWN else ""
+        what = f"{cell.n_base + cell.n_real_added:,} real + {cell.generator or 'copies'} by class"
+        lines[f"{what}: {some}{more}, {sum(cell.by_class):,} together"] = None
+    return [*lines]
 
 
 def _unused_outside(resolved: Resolved) -> list[str]:

@@ -249,3 +249,9 @@ def test_an_imported_pool_of_one_class_has_each_of_its_images_once(
     greys = [handle["images"][rows][:, 0, 0, 0].tolist() for handle, rows in handles]
     assert [len(set(grey)) for grey in greys] == [5, n]
     assert [{g % 5 for g in grey} for grey in greys] == [{3}, {4}]  # 9 is 4 modulo 5
+
+
+def test_the_plan_says_how_many_images_these_are(tail):
+    lines = remarks(planned_without_store(tail))
+    assert "200 real + edm by class: 6 of 8, 25 of 9, 31 together" in lines
+    assert sum("by class" in line for line in lines) == 4  # two amounts, of edm and of copies

@@ -238,7 +238,8 @@ def samples(tar: Tar, label: str | None) -> list[Sample]:
 def _members(tar: Tar, file: Any) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """(name, members by ending) of each sample. A name that comes back later is there twice."""
     seen: set[str] = set()
-    key, members = None, {}
+    key: str | None = None
+    members: dict[str, tarfile.TarInfo] = {}
     end = 0
     try:
         with tarfile.open(fileobj=file, mode="r:") as opened:

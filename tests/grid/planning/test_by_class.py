@@ -117,6 +117,7 @@ def test_a_question_grows_none_of_these_places(tail):
 def test_a_trial_sees_these_images_and_no_others(planned, request_of, tail, arm):
     """By the bodies of the jobs: labels are counted of what a training gets."""
     tail["blocks"][0]["mixes"] = [{"real": "50 images", "syn": {"edm": {"9": 3, "7": 1}}}]
+    tail["generators"]["edm"] |= {"training": {"total_nimg": 64}, "sampler": {"steps": 2}}
     store, the_plan = planned(tail)
     train = catalogue.labels(store, the_plan.resolved.dataset, "train")
     assert (np.bincount(train)[-2:] == (12, 6)).all()
@@ -245,10 +246,12 @@ def test_an_imported_pool_of_one_class_has_each_of_its_images_once(
             assert outcome["status"] == "ok", outcome
     cell = cells(the_plan, "syn")[0]
     request = request_of(store, the_plan, the_plan.jobs[cell.trial_id])
-    handles = training_parts(request)[-2:]
-    greys = [handle["images"][rows][:, 0, 0, 0].tolist() for handle, rows in handles]
-    assert [len(set(grey)) for grey in greys] == [5, n]
-    assert [{g % 5 for g in grey} for grey in greys] == [{3}, {4}]  # 9 is 4 modulo 5
+    greys: dict[int, list[int]] = {3: [], 9: []}
+    for handle, rows in inputs.of_classes(request, request.payload.syn_by_class):
+        (label,) = set(handle["labels"][rows].tolist())
+        greys[label] += handle["images"][rows][:, 0, 0, 0].tolist()
+    assert [len(set(found)) for found in greys.values()] == [5, n]
+    assert [{grey % 5 for grey in found} for found in greys.values()] == [{3}, {9 % 5}]
 
 
 def test_the_plan_says_how_many_images_these_are(tail):

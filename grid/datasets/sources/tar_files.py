@@ -11,6 +11,7 @@ import re
 import tarfile
 from collections.abc import Iterator
 from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from equigrid.generators.common.parquet_files import LABELS
 from equigrid.generators.common.parquet_files import SPLITS as SPLIT_NAMES
 from equigrid.grid.errors import UserError, near
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_RANGE = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _WORDS = "|".join(name for names in SPLIT_NAMES.values() for name in names)
 _SPLIT = re.compile(rf"(?:^|[-_./ ])({_WORDS})(?=[-_./ (\d])", re.I)
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?P<number>\d+)(?:-of-(?P<total>\d+))?\.tar", re.I)
@@ -115,11 +116,12 @@ def _expanded(pattern: str) -> list[str]:
     found = _RANGE.search(pattern)
     if not found:
         return [pattern]
-    low, high = found[1], found[2]
-    n = int(high) - int(low) + 1
+    ranges = _RANGE.findall(pattern)
+    n = prod(max(0, int(high) - int(low) + 1) for low, high in ranges)
     if n < 1 or n > MOST_FILES:
         right = f"write the lower number first, {MOST_FILES:,} files are the most"
-        raise UserError(f"dataset: webdataset: {found[0]} names {max(n, 0):,} files; {right}")
+        raise UserError(f"dataset: webdataset: {pattern} names {n:,} files; {right}")
+    low, high = found[1], found[2]
     each = (
         pattern[: found.start()] + f"{k:0{len(low)}d}" + pattern[found.end() :]
         for k in range(int(low), int(high) + 1)

@@ -61,7 +61,7 @@ def find(place: str) -> list[Tar]:
     """
     path = Path(place).expanduser().absolute()
     named = _expanded(str(path))
-    if len(named) > 1:
+    if named != [str(path)]:
         absent = [name for name in named if not os.path.isfile(name)]
         if absent:
             some = ", ".join(absent[:3]) + (", …" if len(absent) > 3 else "")

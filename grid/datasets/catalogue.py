@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -281,15 +281,11 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
     """
     numbers = {name: float(name) for name in classes if _NUMBER.fullmatch(name)}
     if not numbers:
-        ordered = sorted(classes, key=_counted)
-        if ordered != list(classes):
-            at = next(i for i, name in enumerate(ordered) if classes[i] != name)
-            which = f"is {classes[at]!r} or {ordered[at]!r} the class number {at}"
-            right = "write a mapping from each class to its name"
-            raise UserError(
-                f"dataset.class_names: {which}? By letters they have another order than by their "
-                f"numbers; {right}"
-            )
+        for one, other in combinations(classes, 2):  # one comes first by its letters
+            if _skeleton(one) == _skeleton(other) and _counts(one) > _counts(other):
+                right = "write a mapping from each class to its name"
+                what = f"{one!r} comes before {other!r} by its letters, and after it by its number"
+                raise UserError(f"dataset.class_names: {what}; {right}")
         return list(classes)
     if len(numbers) < len(classes):
         one, other = next(iter(numbers)), next(name for name in classes if name not in numbers)
@@ -310,10 +306,13 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
 _NUMBER = re.compile(r"[-+]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 
 
-def _counted(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts class2 before class10."""
-    parts = re.split(r"(\d+)", name)
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts)]
+def _skeleton(name: str) -> str:
+    """A name without its numbers: class2 and class10 have one."""
+    return re.sub(r"\d+", "#", name)
+
+
+def _counts(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
 
 
 def expanded(value: Any, where: str) -> Any:

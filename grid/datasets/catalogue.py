@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -281,10 +281,13 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
     """
     numbers = {name: float(name) for name in classes if _NUMBER.fullmatch(name)}
     if not numbers:
-        for one, other in combinations(classes, 2):  # one comes first by its letters
-            if _skeleton(one) == _skeleton(other) and _counts(one) > _counts(other):
+        last: dict[str, str] = {}  # by a name without its numbers: class2 and class10 have one
+        for name in classes:
+            one = last.get(skeleton := re.sub(r"\d+", "#", name), name)
+            last[skeleton] = name
+            if _counts(one) > _counts(name):
                 right = "write a mapping from each class to its name"
-                what = f"{one!r} comes before {other!r} by its letters, and after it by its number"
+                what = f"{one!r} comes before {name!r} by its letters, and after it by its number"
                 raise UserError(f"dataset.class_names: {what}; {right}")
         return list(classes)
     if len(numbers) < len(classes):
@@ -304,11 +307,6 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
 
 
 _NUMBER = re.compile(r"[-+]?\d{1,15}(\.\d{1,15})?", re.ASCII)
-
-
-def _skeleton(name: str) -> str:
-    """A name without its numbers: class2 and class10 have one."""
-    return re.sub(r"\d+", "#", name)
 
 
 def _counts(name: str) -> list[int]:

@@ -309,8 +309,10 @@ def _in_order(classes: tuple[str, ...]) -> list[str]:
 _NUMBER = re.compile(r"[-+]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 
 
-def _counts(name: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", name)]
+def _counts(name: str) -> list[tuple[int, str]]:
+    """The numbers in a name, to compare: of any length."""
+    every = (digits.lstrip("0") for digits in re.findall(r"\d+", name))
+    return [(len(digits), digits) for digits in every]
 
 
 def expanded(value: Any, where: str) -> Any:

@@ -52,7 +52,8 @@ def test_a_run_with_a_balance_trains_on_these_shares(ray_here, tmp_path, mini, q
     wanted = 120 * shares / shares.sum()
     (row,) = table[table["arm"] == "syn"].to_dict("records")
     found = counted(row, row["n_syn"], labels_by_checksum(store, the_plan))
-    assert found.sum() == 120 and (np.abs(found - wanted) <= 1).all()
+    # Sainte-Laguë keeps no quota: a large class may get a little more than one image too many.
+    assert found.sum() == 120 and (np.abs(found - wanted) < 2).all()
     assert found.max() > 2 * found.min()
     assert set(table["status"]) == {"ok"} and len(table) == 3
 

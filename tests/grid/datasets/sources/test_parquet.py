@@ -157,7 +157,7 @@ def drop(label):
     [
         ({"label": "lable"}, {}, "label: no column 'lable'; there are img, label; did you mean 'label'"),
         ({"image": "picture"}, {}, "image: no column 'picture'; there are img, label"),
-        ({"sizes": 32}, {}, "dataset.sizes: parquet takes no such option; known: image, label, size, .*class_names, duplicates; did you mean 'size'"),
+        ({"sizes": 32}, {}, "dataset.sizes: parquet takes no such option; known: image, label, size, .*class_names, duplicates, keep; did you mean 'size'"),
         ({"size": 0}, {}, "dataset.size: 0 must be a whole number of pixels from 4 to 2048"),
         ({"size": 4096}, {}, "dataset.size: 4096 must be"),
         ({"size": "32"}, {}, "dataset.size: '32' must be"),

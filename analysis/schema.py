@@ -129,6 +129,13 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         "Electricity, kWh, estimated by codecarbon; null where it is not counted.",
     ),
     ("co2_kg", pa.float64(), True, "CO2-equivalents of that, kg, by the country's mix."),
+    (
+        "by_class",
+        pa.list_(pa.int64()),
+        True,
+        "Synthetic images (in the arm copies, repeated ones) added of each class, in the order of "
+        "per_class, where the spec says so by class; null where the pool's balance says.",
+    ),
 )
 
 DESCRIPTIONS: dict[str, str] = {name: meaning for name, _, _, meaning in COLUMNS}

@@ -91,6 +91,8 @@ class GeneratorConfig(Frozen):
 
     untrained: ClassVar[frozenset[str]] = frozenset(("balance",))
     """Later fields that say nothing of what `train` returns."""
+    brings_images: ClassVar[bool] = False
+    """Whether its images are files of somebody's, which may be the dataset's own."""
 
     @property
     def learns_from_outside(self) -> bool:

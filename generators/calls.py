@@ -56,6 +56,8 @@ class SampleCall:
     stop: int
     shares: tuple[int, ...] | None = None
     """The classes' shares of the pool's labels; None: equal ones."""
+    at_once: int | None = None
+    """The most images of a batch, where the pool's shards are smaller than a sampler's."""
     class_names: tuple[str, ...] = ()
     """In the order of labels."""
     device: "str | torch.device" = "cpu"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from equigrid.analysis.conclusions.chosen import ChosenClasses, chosen_classes
 from equigrid.analysis.conclusions.classes import never_right
 from equigrid.analysis.conclusions.controls import Gain, cell_gains, pooled_gain
 from equigrid.analysis.conclusions.noisy_cells import CellNoise, cell_noise, with_noise
@@ -178,20 +179,23 @@ class CurveResult:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All curves of a table, and what is wrong with the table."""
+    """All curves of a table, and what is wrong with the table. chosen: what amounts by class do,
+    which are no part of a curve.
+    """
 
     curves: tuple[CurveResult, ...]
     problems: tuple[str, ...]
     settings: Settings
     n_rows: int
     n_failed: int
+    chosen: tuple[ChosenClasses, ...] = ()
 
     def to_json(self) -> dict:
         """Plain values."""
         return {
             "curves": [curve.to_json() for curve in self.curves], "problems": list(self.problems),
             "settings": self.settings.model_dump(mode="json"), "n_rows": self.n_rows,
-            "n_failed": self.n_failed,
+            "n_failed": self.n_failed, "chosen_classes": [one.to_json() for one in self.chosen],
         }  # fmt: skip
 
 
@@ -209,7 +213,9 @@ def analyse(table: pd.DataFrame, *, settings: Settings = DEFAULTS) -> Analysis:
         curve = _analyse_curve(checked, key, of_family.noise, settings)
         curves.append(replace(curve, worth=of_family.by_generator.get(key.generator)))
     problems = (*checked.problems, *never_right(table))
-    return Analysis(tuple(curves), problems, settings, len(table), len(checked.failed))
+    failed = int((table["status"] == "failed").sum())
+    chosen = chosen_classes(table, level=settings.level)
+    return Analysis(tuple(curves), problems, settings, len(table), failed, chosen)
 
 
 @dataclass(frozen=True)

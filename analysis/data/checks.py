@@ -1,7 +1,9 @@
 """What is wrong with a results table, in plain sentences, and the part of it that can be used."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from equigrid.analysis.data.metrics import metric_values
@@ -27,9 +29,13 @@ class Checked:
     test_sizes: dict[str, int]
 
 
-def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
+def check_table(table: pd.DataFrame, metric: str = "top1", *, by_class: bool = False) -> Checked:
     """Separate usable rows from unusable ones. Raises ValueError only where a column of the schema
     is absent.
+
+    Rows whose amounts are by class are left out: they are no points between those of balanced
+    amounts. by_class: they are there too, told apart by a column `by_class`, their amounts as text,
+    "" in all other rows.
     """
     absent = [name for name in _NEEDED if name not in table.columns]
     if absent:
@@ -38,11 +44,15 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
             "equigrid.analysis.schema.SCHEMA names all of them"
         )
     table = table.reset_index(drop=True)  # concatenated tables repeat their labels
+    cell = [*CELL, "by_class"] if by_class else CELL
+    table = table.assign(by_class=amounts_by_class(table))
+    table = table if by_class else table[table["by_class"] == ""].reset_index(drop=True)
     problems: list[str] = []
     if table.empty:
         problems.append("the table has no rows: nothing can be fitted before trials have finished")
     failed = table.loc[table["status"] == "failed", _NEEDED].fillna({"generator": NO_GENERATOR})
-    frame = table.loc[table["status"] == "ok", _NEEDED].copy()
+    needed = [*_NEEDED, "by_class"] if by_class else _NEEDED
+    frame = table.loc[table["status"] == "ok", needed].copy()
     unknown = sorted(set(table["status"]) - {"ok", "failed"})
     if unknown:
         problems.append(f"status {unknown} is neither 'ok' nor 'failed': those rows are left out")
@@ -54,8 +64,23 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
     frame = _without_impossible(frame, metric, problems)
     frame = _without_fractions(frame, metric, problems)
     frame["generator_seed"] = frame["generator_seed"].fillna(_NO_SEED).astype("int64")
-    frame = _without_duplicates(frame, problems)
+    frame = _without_duplicates(frame, cell, problems)
     return Checked(frame.reset_index(drop=True), tuple(problems), failed, _test_sizes(table))
+
+
+def amounts_by_class(table: pd.DataFrame) -> pd.Series:
+    """Of each row the images of each class that were added, as text ("0,0,25"), where that was said
+    by class; else "".
+    """
+    if "by_class" not in table:
+        return pd.Series("", table.index, dtype=object)
+    given = table["by_class"]
+    texts = [",".join(str(int(n)) for n in one) if _is_listed(one) else "" for one in given]
+    return pd.Series(texts, table.index, dtype=object)
+
+
+def _is_listed(value: object) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 
 def _test_sizes(table: pd.DataFrame) -> dict[str, int]:
@@ -113,9 +138,9 @@ def _without_fractions(frame: pd.DataFrame, metric: str, problems: list[str]) ->
     return frame[~low]
 
 
-def _without_duplicates(frame: pd.DataFrame, problems: list[str]) -> pd.DataFrame:
-    frame = frame.drop_duplicates([*FAMILY, *CELL, *SEEDS, "trial_id"])
-    again = frame.duplicated([*FAMILY, *CELL, *SEEDS])
+def _without_duplicates(frame: pd.DataFrame, cell: list[str], problems: list[str]) -> pd.DataFrame:
+    frame = frame.drop_duplicates([*FAMILY, *cell, *SEEDS, "trial_id"])
+    again = frame.duplicated([*FAMILY, *cell, *SEEDS])
     if again.any():
         first = frame[again].iloc[0]
         problems.append(

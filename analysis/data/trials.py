@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from equigrid.analysis.data.checks import amounts_by_class
+
 Floats = NDArray[Any]  # float64 throughout
 Ints = NDArray[Any]
 Numbers = Floats | float
@@ -159,6 +161,12 @@ def _prepared(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     )
     rows["source"] = _source(rows)
     notes = []
+    by_class = amounts_by_class(rows) != ""
+    if by_class.any():
+        notes.append(
+            f"{by_class.sum()} trainings have amounts by class, and are no part of a curve"
+        )
+        rows = rows[~by_class]
     known = np.isfinite(pd.to_numeric(rows["accuracy"], errors="coerce").to_numpy(dtype=float))
     if not known.all():
         notes.append(f"{(~known).sum()} of {len(rows)} trainings have no accuracy")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from equigrid.analysis.answer.next_steps import NOTHING_FITTED, Spending, next_steps, what_next
 from equigrid.analysis.answer.page_table import page_table
+from equigrid.analysis.conclusions import chosen
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
 from equigrid.analysis.conclusions.phrasing import (
     OPEN,
@@ -38,7 +39,8 @@ _WIDE_INCHES = 5.0  # wider figures have a row of the page for themselves
 class FirstScreen:
     """What the template shows, as plain values.
 
-    panels: of the interactive figures, by their ids. table: what questions are answered from.
+    chosen: what images of chosen classes do, a sentence each. panels: of the interactive figures,
+    by their ids. table: what questions are answered from.
     """
 
     cards: list[dict]
@@ -49,6 +51,7 @@ class FirstScreen:
     asks: dict | None
     table: dict
     nothing: str = field(default=NOTHING_FITTED)
+    chosen: list[str] = field(default_factory=list)
 
 
 def first_screen(
@@ -68,13 +71,18 @@ def first_screen(
     spending = _spending(extras.get("spending", {}))
     sets = extras.get("sheets", {}).get("sets", [])
     return FirstScreen(
-        cards=[_card(curve, spending, sets) for curve in analysis.curves],
-        problems=[*analysis.problems, *pool_warnings(extras.get("quality", []))],
+        cards=[_card(curve, spending, sets, bool(analysis.chosen)) for curve in analysis.curves],
+        problems=[
+            *analysis.problems,
+            *pool_warnings(extras.get("quality", [])),
+            *extras.get("warnings", []),
+        ],
         failures=_failures(extras.get("failures", [])),
         figures=figures,
         panels=panels,
         asks=_asks(analysis),
         table=page_table(analysis),
+        chosen=chosen.sentences(analysis.chosen, extras.get("class_names")),
     )
 
 
@@ -142,8 +150,10 @@ def _asks(analysis: Analysis) -> dict | None:
 # Cards --------------------------------------------------------------------------------------------
 
 
-def _card(curve: CurveResult, spending: Spending, sets: Sequence[Mapping]) -> dict:
-    """What is said of one generator."""
+def _card(
+    curve: CurveResult, spending: Spending, sets: Sequence[Mapping], by_class: bool = False
+) -> dict:
+    """What is said of one generator. by_class: whether there are amounts by class."""
     worth, key = curve.worth, curve.key
     setting = f", {curve.setting} set" if curve.setting else ""
     card: dict[str, Any] = {
@@ -152,7 +162,8 @@ def _card(curve: CurveResult, spending: Spending, sets: Sequence[Mapping]) -> di
         "warnings": [], "notes": [], "nothing": "", "strip": _strip(key.generator, sets),
     }  # fmt: skip
     if worth is None or not worth.bases:
-        why = "; ".join(worth.reasons) if worth else "there are no synthetic images in the results"
+        nothing = chosen.NO_BALANCED if by_class else "there are no synthetic images in the results"
+        why = "; ".join(worth.reasons) if worth else nothing
         return {**card, "nothing": f"Undetermined: {why}. {' '.join(next_steps(worth))}"}
     bases = []
     for base in worth.bases:

@@ -30,6 +30,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 EXTRAS = (
     "title", "spec", "recipe", "class_names", "versions", "runs", "failures", "costs", "spending",
     "generators", "quality", "domain", "zero_shot", "sheets", "neighbours",
+    "warnings",
 )  # fmt: skip
 _COUNT = re.compile(r'<meta name="equigrid-results" content="(\d{1,12})">')
 _PICTURE_PX = 1600  # the widest that the report carries
@@ -51,7 +52,7 @@ def write_report(
     `equigrid.analysis.figures.domain`, with `tsne` in some. zero_shot: list of mappings, one per
     trial, see `equigrid.analysis.figures.zero_shot`. sheets: mapping with classes and sets of
     sample images, see `report_figures.sheet_figures`. neighbours: pool -> PNG bytes of its samples
-    above their nearest training images.
+    above their nearest training images. warnings: lines of text.
 
     A report that is there with more results is kept beside it, see `richer`. Raises ValueError for
     any other key.

@@ -15,6 +15,7 @@ from equigrid.analysis.conclusions.amounts import (
     Worth,
     images,
 )
+from equigrid.analysis.conclusions.chosen import ChosenClasses, added_words
 from equigrid.analysis.conclusions.comparisons import Compared, real_gains, recipe_gains
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
 from equigrid.analysis.conclusions.predictors import (
@@ -65,6 +66,14 @@ _PREDICTOR_INTRO = (
     f"is for other pools of the kind (Bonett & Wright 2000), and needs {LEAST_POOLS} of them. "
     "Pools of several base sizes differ in more than their quality."
 )
+_CHOSEN_INTRO = (
+    "Gains over the base, and over copies of the same classes and amounts (equal steps), paired by "
+    "repetition. Amounts by class are no points of the curves above, and no fit has them."
+)
+_CHOSEN_CLASSES_INTRO = (
+    "Gains class by class, with an interval for each class alone; surely: the gain over the base "
+    "is one, or a loss, also when all classes are looked at together (Bonferroni)."
+)
 _GENERATORS_INTRO = (
     "How each makes its images; what the presets say is written out, "
     "the rest is in the specification."
@@ -114,6 +123,7 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     yield _cells_table(table, analysis)
     yield _table("gains", "Gains", _gain_rows(analysis), "No gains can be computed.")
     yield from _comparison_tables(table, analysis, extras.get("recipe"))
+    yield from _chosen_tables(analysis, extras.get("class_names"))
     ratios = [_ratio_row(ratio) for ratio in improvement_ratios(analysis)]
     if ratios:
         yield _table("ratios", "Improvement ratio", ratios, "")
@@ -250,6 +260,42 @@ def _comparison_tables(
     if rows := _compared_rows(real_gains(table, metric=metric, level=level), metric):
         intro = "Synthetic images fixed, real ones varied; gains over the fewest real images."
         yield _table("fixed-synthetic", "Real images beside fixed synthetic ones", rows, "", intro)
+
+
+def _chosen_tables(analysis: Analysis, class_names: list[str] | None) -> Iterable[dict]:
+    """What images added to chosen classes do: an arm each, and class by class."""
+    if not analysis.chosen:
+        return
+    arms = [(one, _arm_words(one, class_names)) for one in analysis.chosen]
+    rows = [
+        {
+            **words, "balanced accuracy, points": one.balanced.text(2),
+            "over copies": one.balanced_over_copies.text(2) if one.balanced_over_copies else "",
+            "top-1, points": one.top1.text(2), "pairs": one.pairs,
+        }
+        for one, words in arms
+    ]  # fmt: skip
+    yield _table("chosen", "Images of chosen classes", rows, "", _CHOSEN_INTRO)
+    rows = [
+        {
+            **words,
+            "class": class_names[change.label] if class_names else str(change.label),
+            "added of it": change.added, "base, %": f"{change.base:.2f}",
+            "gain, points": change.over_base.text(2),
+            "over copies": change.over_copies.text(2) if change.over_copies else "",
+            "surely": "yes" if change.surely else "",
+        }
+        for one, words in arms for change in one.classes
+    ]  # fmt: skip
+    yield _table("chosen-gains", "Which class gains from them", rows, "", _CHOSEN_CLASSES_INTRO)
+
+
+def _arm_words(one: ChosenClasses, class_names: list[str] | None) -> dict:
+    return {
+        "dataset": one.dataset, "classifier": one.classifier, "recipe": one.recipe,
+        "base": one.n_nominal, "arm": one.arm, "generator": one.generator,
+        "added": added_words(one, class_names),
+    }  # fmt: skip
 
 
 def _compared_rows(compared: Compared, metric: str) -> list[dict]:

@@ -2,12 +2,15 @@
 reading.
 """
 
+from collections.abc import Sequence
+
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from equigrid.analysis.answer.next_steps import NOTHING_FITTED, next_step, next_steps
+from equigrid.analysis.conclusions.chosen import NO_BALANCED, sentences
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
 from equigrid.analysis.conclusions.phrasing import (
     OPEN,
@@ -24,11 +27,15 @@ from equigrid.analysis.settings import NAMES
 
 
 def summary_table(
-    table: pd.DataFrame, analysis: Analysis, warnings: tuple[str, ...] = ()
+    table: pd.DataFrame,
+    analysis: Analysis,
+    warnings: tuple[str, ...] = (),
+    class_names: Sequence[str] | None = None,
 ) -> RenderableType:
     """Each curve's verdicts with what limits them, its amounts, then the accuracies of each arm.
 
-    warnings: what the caller knows beside the table, such as of a pool of noise.
+    warnings: what the caller knows beside the table, such as of a pool of noise. class_names: by
+    label.
     """
     parts: list[RenderableType] = [
         Text(problem, style="yellow") for problem in (*analysis.problems, *warnings)
@@ -36,7 +43,8 @@ def summary_table(
     if not analysis.curves:
         parts.append(Text(f"no curve yet. {NOTHING_FITTED}", style="bold yellow"))
     for curve in analysis.curves:
-        parts += _answer(curve)
+        parts += _answer(curve, bool(analysis.chosen))
+    parts += [Text(line) for line in sentences(analysis.chosen, class_names)]
     parts += [
         _accuracy_table(means, family, analysis.settings.metric)
         for family, means in _by_family(table, analysis)
@@ -49,12 +57,13 @@ def summary_table(
     return Group(*parts)
 
 
-def _answer(curve: CurveResult) -> list[RenderableType]:
+def _answer(curve: CurveResult, by_class: bool) -> list[RenderableType]:
     worth = curve.worth
     status = worth.status if worth else "undetermined"
     parts: list[RenderableType] = [Text(f"{curve.key}: {status}", style="bold")]
     if worth is None or not worth.bases:
-        why = "; ".join(worth.reasons) if worth else "there are no synthetic images in the results"
+        nothing = NO_BALANCED if by_class else "there are no synthetic images in the results"
+        why = "; ".join(worth.reasons) if worth else nothing
         parts.append(Text(f"  Undetermined: {why}.", style="bold yellow"))
         return [*parts, *(Text(f"  {step}") for step in next_steps(worth))]
     for base in worth.bases:

@@ -126,11 +126,20 @@ def decode_and_see(
     except (BrokenImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
-        raise BrokenImage("no kind of image that is known") from error
+        raise BrokenImage(_instead_of_an_image(bytes(data[:200]))) from error
     except Exception as error:
         # Pillow's plugins raise nearly anything on damaged bytes: struct.error, IndexError …
         raise BrokenImage(" ".join(str(error).split()) or type(error).__name__) from error
     return np.asarray(picture if size is None else square(picture, size)), seen
+
+
+def _instead_of_an_image(start: bytes) -> str:
+    """What bytes are that no kind of image begins with."""
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS, not the image; run git lfs pull"
+    if start.lstrip()[:9].lower() in (b"<!doctype", b"<html>") or b"<html" in start.lower():
+        return "a web page, not an image; download it again"
+    return "no kind of image that is known"
 
 
 def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Image, int, bool]:

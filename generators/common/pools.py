@@ -24,6 +24,7 @@ _TINY_BYTES, _TINY_SHARD = 1024, 512
 
 
 _FIRST_SHARD = 256  # images: a sampler's batch
+_FIRST_OF_ONE_CLASS = 32  # a rare class needs few, and other classes have pools of their own
 
 
 def labels(
@@ -69,8 +70,9 @@ def shard_size(height: int, width: int, channels: int) -> int:
     return min(max(1 << (fit.bit_length() - 1), _SHARD_IMAGES[0]), _SHARD_IMAGES[1])
 
 
-def shard(index: int, height: int, width: int, channels: int) -> range:
-    """The numbers of the images that shard `index` of a pool holds.
+def shard(index: int, height: int, width: int, channels: int, one_class: bool = False) -> range:
+    """The numbers of the images that shard `index` of a pool holds. one_class: of a pool of one
+    class alone, whose first shards have 32 images.
 
     The first shard is about one batch of a sampler, so that a pool of which little is needed costs
     little; each shard doubles the pool, until shards have `shard_size`: at 32x32x3 they begin at 0,
@@ -80,7 +82,7 @@ def shard(index: int, height: int, width: int, channels: int) -> range:
     if index < 0:
         raise ValueError(f"shards count from 0, got {index}")
     most = shard_size(height, width, channels)
-    first = min(_FIRST_SHARD, most)
+    first = min(_FIRST_OF_ONE_CLASS if one_class else _FIRST_SHARD, most)
     doublings = (most // first).bit_length() - 1
     starts = [
         0 if j == 0 else first << (j - 1) if j <= doublings else most * (j - doublings)
@@ -89,10 +91,10 @@ def shard(index: int, height: int, width: int, channels: int) -> range:
     return range(*starts)
 
 
-def shards(n: int, height: int, width: int, channels: int) -> int:
+def shards(n: int, height: int, width: int, channels: int, one_class: bool = False) -> int:
     """How many shards hold the first n images of a pool."""
     most = shard_size(height, width, channels)
-    first = min(_FIRST_SHARD, most)
+    first = min(_FIRST_OF_ONE_CLASS if one_class else _FIRST_SHARD, most)
     if n <= most:
         return (max(0, n - 1) // first).bit_length() + (n > 0)
     return (most // first).bit_length() + -(-(n - most) // most)
@@ -111,11 +113,12 @@ def in_batches(
     """Images and labels of a pool that is computed in whole batches: what
     `equigrid.generators.registry.sample` returns.
 
-    make(numbers, labels): the images of these numbers, which begin at a multiple of `batch`, and of
-    these classes, (batch, H, W, C) uint8.  So how a pool is cut into calls changes no batch, and
-    with it no pixel.
+    make(numbers, labels): the images of these numbers, which begin at a multiple of `batch` (of
+    `call.at_once`, where that is less), and of these classes, (batch, H, W, C) uint8.  So how a
+    pool is cut into calls changes no batch, and with it no pixel.
     """
     start, stop = call.start, call.stop
+    batch = min(batch, call.at_once or batch)
     images = np.empty((stop - start, *call.shape), np.uint8)
     for first in range(start - start % batch, stop, batch):
         numbers = range(first, first + batch)

@@ -47,7 +47,13 @@ class ImportedConfig(GeneratorConfig):
     page: int | None = Field(None, ge=1)
     """Of a stack or an animation, which image is taken, from 1 on; null: the first."""
 
-    untrained: ClassVar = GeneratorConfig.untrained | {"range", "page"}
+    test_images: Literal["refuse", "keep"] = "refuse"
+    """What becomes of a pool with images that are the dataset's own test (or validation) images,
+    pixel by pixel.
+    """
+
+    untrained: ClassVar = GeneratorConfig.untrained | {"range", "page", "test_images"}
+    brings_images: ClassVar = True
 
     @field_validator("path")
     @classmethod
@@ -86,8 +92,11 @@ class ImportedConfig(GeneratorConfig):
     def capacity(
         self, class_names: tuple[str, ...], shares: tuple[int, ...] | None = None
     ) -> int | None:
-        """Images in the classes' shares; in equal ones, as many of each as the rarest has."""
-        return capacity(self.listing(), class_names, shares)
+        """Images in the classes' shares; in equal ones, as many of each as the rarest has. Where
+        `balance` is equal, no class has more in pools of other shares.
+        """
+        every_image = self.balance != "equal"
+        return capacity(self.listing(), class_names, shares, every_image=every_image)
 
     def remarks(self) -> list[str]:
         """Images that are there twice: a pool counts them as different ones."""

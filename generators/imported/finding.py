@@ -79,6 +79,12 @@ def _packed(root: str, folders: list[str]) -> bool:
 
 def _folders(root: str, names: list[str]) -> tuple[str, list[Image]]:
     images = []
+    loose = [
+        e.name for e in trees.entries(root) if is_image_name(e.name) and not trees.is_folder(e)
+    ]
+    if loose:
+        what = f"has {len(loose)} images in no class folder, such as {loose[0]}"
+        raise ValueError(f"path: {root} {what}; put each into that of its class")
     for name in names:
         found, passed = _files(os.path.join(root, name))
         if lost := trees.lost_share(len(found), passed):

@@ -46,10 +46,18 @@ def by_class(listing: Listing, class_names: tuple[str, ...]) -> list[np.ndarray]
 
 
 def capacity(
-    listing: Listing, class_names: tuple[str, ...], shares: tuple[int, ...] | None = None
+    listing: Listing,
+    class_names: tuple[str, ...],
+    shares: tuple[int, ...] | None = None,
+    *,
+    every_image: bool = True,
 ) -> int:
-    """Images of the longest prefix that has the classes' shares, equal ones for None."""
+    """Images of the longest prefix that has the classes' shares, equal ones for None. every_image:
+    whether a class has more than the rarest.
+    """
     counts = [len(positions) for positions in by_class(listing, class_names)]
+    if not every_image:
+        counts = [min(counts)] * len(counts)
     if shares is not None:
         return balance.longest(shares, counts)
     return len(class_names) * min(counts)

@@ -20,6 +20,8 @@ def sample(
     """The images `start` to `stop - 1` of a pool, fewer where it ends; see
     `equigrid.generators.registry.sample`.
 
+    facts is told the place of each image in the set.
+
     The r-th image of a class is the r-th of the persisted order, whatever the pool's seed.  Images
     are resized to cover (H, W), bicubic with antialiasing, the centre cropped; for one channel they
     become grey (ITU-R 601 luma).
@@ -34,6 +36,8 @@ def sample(
     labels = pools.labels(call.seed, start, stop, call.classes, call.shares)
     if "per_class" in weights:
         positions = _positions(labels, per_class, call)
+    elif call.shares is not None:  # of a set whose own balance is equal: rows with one of each
+        positions = _earlier(labels, call) * call.classes + labels
     else:
         # A block of `classes` images has one of each class: image i is the (i // classes)-th of its
         # class, and rows of the order have one of each.
@@ -54,6 +58,7 @@ def sample(
             raise ValueError(
                 f"path: {places[i]} in {listing.root} is broken, remove it: {error}"
             ) from error
+    call.facts({"place": places})
     return images, labels
 
 
@@ -82,14 +87,18 @@ def _positions(labels: np.ndarray, per_class: np.ndarray, call: SampleCall) -> n
     """Where in an order of class after class the images from `start` on stand, whose labels (n,)
     these are.
     """
-    numbers = np.arange(call.start, call.start + len(labels))
     first = np.cumsum(per_class) - per_class
-    positions = np.empty(len(labels), np.int64)
+    return first[labels] + _earlier(labels, call)
+
+
+def _earlier(labels: np.ndarray, call: SampleCall) -> np.ndarray:
+    """How many images of its class come before each of those from `start` on: (n,) int64."""
+    numbers = np.arange(call.start, call.start + len(labels))
+    before = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         own = labels == label
-        before = pools.earlier(numbers[own], int(label), call.classes, call.shares)
-        positions[own] = first[label] + before
-    return positions
+        before[own] = pools.earlier(numbers[own], int(label), call.classes, call.shares)
+    return before
 
 
 def fitted(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:

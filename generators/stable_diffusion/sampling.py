@@ -48,6 +48,7 @@ def sample(
         config, names, seed=call.seed, device=torch.device(call.device), shares=call.shares
     )
     size = config.sampler.batch if bounds is None else WINDOW
+    size = min(size, call.at_once or size)
     for first in range(start - start % size, stop, size):
         for number, (attempt, made) in enumerate(
             _window(candidates, bounds, first, size), start=first

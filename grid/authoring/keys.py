@@ -24,7 +24,7 @@ from equigrid.classifiers.recipes import RECIPES, Recipe
 from equigrid.generators import registry
 from equigrid.grid.datasets import catalogue
 from equigrid.grid.datasets.sources import medmnist
-from equigrid.grid.spec import Amount, GridSpec, presets
+from equigrid.grid.spec import Amount, ByClass, GridSpec, presets
 
 OF_GENERATORS = {
     "kind": f"What makes the images: {', '.join(f'`{kind}`' for kind in registry.KINDS)}.",
@@ -45,7 +45,7 @@ OF_DATASETS = {
     "channels": "1 keeps grey images grey, 3 makes all RGB.",
     "image": "The column of encoded images.",
     "labels": "A table of labels (CSV, TSV or Parquet) in place of class folders.",
-    "label": "The column of classes.",
+    "label": "The column of classes; of a WebDataset the member or the JSON's field.",
     "split": "The column that says train, val or test.",
     "group": (
         "The column, or for files the pattern, that says which images belong together; `none`: "
@@ -56,9 +56,14 @@ OF_DATASETS = {
     "split_seed": "Which images these are.",
     "class_names": "Names in the order of the labels, or a mapping from class to name.",
     "duplicates": "Images that are there twice: keep, drop or refuse.",
+    "keep": "Of some classes, how many training images there are to be: a long tail.",
 }
 """Meanings of the options of sources, which are functions."""
-OF_ALL_SETS = {"class_names": ("list or mapping of text", "null"), "duplicates": ("text", "keep")}
+OF_ALL_SETS = {
+    "class_names": ("list or mapping of text", "null"),
+    "duplicates": ("text", "keep"),
+    "keep": ("mapping: class to whole number from 1", "null"),
+}
 _HEAD = """\
 # Every key of a spec
 
@@ -67,7 +72,8 @@ writes one for your images, and `equigrid plan` says what is wrong with yours. T
 from the models that read specs (`python -m equigrid.grid.authoring.keys`), and a test holds it to
 them. *Required* keys have no default. A relative path is relative to the spec. An *amount* is a
 multiple of `n_base` (`0.5`, `2`), a count (`'13000 images'`), or for real images `all` that are
-left.
+left. *Amounts by class* are a mapping from classes, and `others`, to amounts, or `to_balance`
+([analysis.md](analysis.md#chosen-classes)).
 """
 
 
@@ -207,6 +213,7 @@ _WORDS: dict[Any, str] = {
     dict: "mapping",
     list: "list",
     Amount: "amount",
+    ByClass: "amounts by class",
     Any: "anything",
 }
 

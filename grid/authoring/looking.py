@@ -13,11 +13,16 @@ import numpy as np
 
 from equigrid.generators.common import parquet_files, trees
 from equigrid.grid.datasets import catalogue
-from equigrid.grid.datasets.sources import splitting, table
+from equigrid.grid.datasets.sources import splitting, table, tar_files
 from equigrid.grid.datasets.sources.base import Source
 from equigrid.grid.errors import UserError, near
 
-PLACES = ("imagefolder", "parquet", "npz")  # kinds of sources that are no names of sets
+PLACES = (
+    "imagefolder",
+    "parquet",
+    "npz",
+    "webdataset",
+)  # kinds of sources that are no names of sets
 TEST = 0.2
 _WHOM = (
     "patient", "subject", "participant", "volunteer", "person", "donor", "animal", "mouse",
@@ -95,6 +100,9 @@ def _candidates(place: str) -> Iterator[tuple[str | dict[str, Any], dict[str, st
         return
     path = Path(place).expanduser()
     if not os.path.lexists(path):
+        if tar_files.is_pattern(place):
+            yield {"webdataset": str(path.absolute())}, {}
+            return
         if place not in catalogue.SOURCES:
             right = "name a folder, a table of labels, an .npz file or Parquet files"
             names = [name for name in catalogue.SOURCES if name not in PLACES]
@@ -112,6 +120,8 @@ def _candidates(place: str) -> Iterator[tuple[str | dict[str, Any], dict[str, st
         yield _of_table(path, path.parent)
     elif ending == ".parquet":
         yield {"parquet": str(path)}, {}
+    elif ending == ".tar":
+        yield {"webdataset": str(path)}, {}
     else:
         if path.name.lower().endswith(trees.ARCHIVES):
             raise UserError(f"{path} is an archive; unpack it, and name the folder")
@@ -129,13 +139,20 @@ def _of_folder(path: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     tables = [path / name for name in names if _is_table(path / name)]
     if packed and not all(path / file.name in tables for file in packed):
         yield {"parquet": str(path)}, {}
-    if tables:
-        yield from (_of_table(each, path) for each in tables)
+    tables = [each for each in tables if _has_labels(each)] or tables
+    if len(tables) == 1:
+        yield _of_table(tables[0], path)
     if len(archives := [name for name in names if name.lower().endswith(".npz")]) == 1:
         yield {"npz": str(path / archives[0])}, {}
     if _wordnet(path):  # names in place of ids, where it has all of ImageNet's classes
         yield {"imagenet": str(path)}, {}
+    if tar_files.any_in(path):
+        yield {"webdataset": str(path)}, {}
     yield {"imagefolder": str(path)}, {}
+    if len(tables) > 1:  # where class folders do not say it
+        listed = " and ".join(each.name for each in tables[:3])
+        right = "write one table with a column split, or name the one that is meant"
+        raise UserError(f"{path} has several tables of files, {listed}; {right}")
 
 
 def _of_table(path: Path, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -152,6 +169,10 @@ def _is_table(path: Path) -> bool:
         return False
     columns = [name.lower() for name in columns_of(path)]
     return any(name in columns for name in table.FILES)
+
+
+def _has_labels(path: Path) -> bool:
+    return any(name.lower() in parquet_files.LABELS for name in columns_of(path))
 
 
 def columns_of(path: Path) -> list[str]:
@@ -259,6 +280,11 @@ def _group_columns(mapping: dict[str, Any], kind: str) -> list[str]:
             filesystem, _ = parquet_files.filesystem_of(place)
             names = pq.read_schema(files[0].path, filesystem=filesystem).names if files else ()
         except (OSError, ValueError):
+            return []
+    elif kind == "webdataset":
+        try:
+            names = tar_files.fields(place)
+        except UserError:  # the source will say what is wrong with it
             return []
     else:
         return []

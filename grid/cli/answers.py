@@ -213,7 +213,9 @@ def analyse(
 
     table, analysis = analysis_bridge.fit(store, the_plan, metric)
     if not as_json:
-        _show_analysis(table, analysis, tuple(analysis_bridge.pool_warnings(store, the_plan)))
+        shape = the_plan.resolved.shape
+        warnings = tuple(analysis_bridge.pool_warnings(store, the_plan))
+        _show_analysis(table, analysis, warnings, shape.classes if shape else None)
     if kept := richer(folder, analysis_bridge.n_results(table)):
         text = f"the report that was there has more results: it is kept as {kept}"
         progress_console().print(text, soft_wrap=True)
@@ -223,11 +225,16 @@ def analyse(
     return {"report": str(path), "analysis": analysis.to_json()}
 
 
-def _show_analysis(table: "pd.DataFrame", analysis: Any, warnings: tuple[str, ...] = ()) -> None:
+def _show_analysis(
+    table: "pd.DataFrame",
+    analysis: Any,
+    warnings: tuple[str, ...] = (),
+    class_names: tuple[str, ...] | None = None,
+) -> None:
     from equigrid.analysis.report.terminal import summary_table
     from equigrid.grid.reporting.console import screen
 
-    screen().print(summary_table(table, analysis, warnings))
+    screen().print(summary_table(table, analysis, warnings, class_names))
 
 
 def _analysed(

@@ -27,6 +27,7 @@ from equigrid.grid.datasets.sources.folder import imagefolder
 from equigrid.grid.datasets.sources.imagenet import KINDS as IMAGENET
 from equigrid.grid.datasets.sources.npz import npz
 from equigrid.grid.datasets.sources.parquet import parquet
+from equigrid.grid.datasets.sources.webdataset import webdataset
 from equigrid.grid.errors import UnavailableError, UserError, near
 from equigrid.grid.store import Store, documents, layout
 from equigrid.grid.text import holds_credentials, redacted
@@ -39,6 +40,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "imagefolder": imagefolder,
     "parquet": parquet,
     "npz": npz,
+    "webdataset": webdataset,
 }
 
 DUPLICATES = ("keep", "drop", "refuse")
@@ -142,9 +144,9 @@ def _source(spec: str | dict) -> Source:
             f"dataset: {kind!r} is not known; known: {', '.join(SOURCES)}{near(kind, SOURCES)}"
         )
     place, names = options.pop(kind, None), options.pop("class_names", None)
-    copies = options.pop("duplicates", "keep")
+    copies, keep = options.pop("duplicates", "keep"), options.pop("keep", None)
     parameters = inspect.signature(SOURCES[kind]).parameters
-    known = [*(name for name in parameters if name != "place"), "class_names", "duplicates"]
+    known = [*(name for name in parameters if name != "place"), "class_names", "duplicates", "keep"]
     for name in options:
         if name not in known:
             listed = ", ".join(known)
@@ -160,9 +162,32 @@ def _source(spec: str | dict) -> Source:
     if place is not None and not isinstance(place, str):
         raise UserError(f"dataset.{kind}: {place!r}; write where the set lies, as text")
     found = SOURCES[kind](expanded(place, "dataset"), **options)
+    found = _told_apart(found)
     found = found if names is None else _named(found, names)
+    found = found if keep is None else _kept(found, keep)
     shape = found.shape if copies != "drop" else None  # only reading the images will tell
     return replace(found, duplicates=copies, shape=shape)
+
+
+def _told_apart(src: Source) -> Source:
+    """The source, once its classes are. Raises UserError for names that differ in spaces alone,
+    which are one class to whoever wrote them; upper and lower case may be meant, and is told.
+    """
+    by_word: dict[str, list[str]] = {}
+    for name in src.classes:
+        by_word.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    told = []
+    for names in by_word.values():
+        folded = {" ".join(name.split()): name for name in names}
+        if len(folded) < len(names):
+            one = next(name for name in names if folded[" ".join(name.split())] != name)
+            other = folded[" ".join(one.split())]
+            what = f"the classes {one!r} and {other!r} of {src.name} differ in spaces alone"
+            raise UserError(f"dataset: {what}; give both one name")
+        if len(names) > 1:
+            listed = " and ".join(map(repr, names))
+            told.append(f"the classes {listed} differ in upper and lower case alone: are they one?")
+    return replace(src, told=(*src.told, *told)) if told else src
 
 
 def _kind(spec: str | dict) -> str:
@@ -219,27 +244,75 @@ def _named(src: Source, names: object) -> Source:
     )
 
 
+def _kept(src: Source, keep: object) -> Source:
+    """The source with so many training images of some classes: `keep` maps a class to a number."""
+    if not isinstance(keep, dict) or not keep:
+        right = f"write a mapping from classes to training images, such as {{{src.classes[0]}: 20}}"
+        raise UserError(f"dataset.keep: {keep!r}; {right}")
+    wanted: dict[int, int] = {}
+    counts = src.shape.train_counts if src.shape else None
+    for key, n in keep.items():
+        name = normal(str(key))
+        if name not in src.classes:
+            right = near(name, src.classes) or f"; it has {', '.join(src.classes[:5])}"
+            raise UserError(f"dataset.keep: {name!r} is no class of {src.name}{right}")
+        label = src.classes.index(name)
+        if label in wanted:
+            raise UserError(f"dataset.keep: class {name!r} is there twice; name each once")
+        if type(n) is not int or n < 1:
+            right = "write a whole number of training images from 1 up"
+            raise UserError(f"dataset.keep: class {name}: {n!r}; {right}")
+        if counts and n > counts[label]:
+            what = f"class {name!r} has {counts[label]:,} training images, {n:,} are to be kept"
+            raise UserError(f"dataset.keep: {what}")
+        wanted[label] = n
+    listed = ", ".join(f"{n:,} of {src.classes[label]}" for label, n in wanted.items())
+    shape = src.shape and replace(
+        src.shape, train_counts=tuple(wanted.get(c, n) for c, n in enumerate(counts or ()))
+    )
+    state = {**src.state, "keep": {str(label): wanted[label] for label in sorted(wanted)}}
+    told = (*src.told, f"training images that are kept: {listed}; all of the other classes")
+    return replace(src, state=state, told=told, keep=wanted, shape=shape)
+
+
 def _in_order(classes: tuple[str, ...]) -> list[str]:
     """The classes as one counts them: numbers as numbers. Raises UserError where some are numbers
     and some are not: a list would be paired with them by guessing.
     """
-    numbers = [name for name in classes if name.isascii() and name.isdigit()]
+    numbers = {name: float(name) for name in classes if _NUMBER.fullmatch(name)}
     if not numbers:
+        last: dict[str, str] = {}  # by a name without its numbers: class2 and class10 have one
+        for name in classes:
+            one = last.get(skeleton := re.sub(r"\d+", "#", name), name)
+            last[skeleton] = name
+            if _counts(one) > _counts(name):
+                right = "write a mapping from each class to its name"
+                what = f"{one!r} comes before {name!r} by its letters, and after it by its number"
+                raise UserError(f"dataset.class_names: {what}; {right}")
         return list(classes)
     if len(numbers) < len(classes):
-        other = next(name for name in classes if name not in numbers)
+        one, other = next(iter(numbers)), next(name for name in classes if name not in numbers)
         raise UserError(
-            f"dataset.class_names: classes are numbers ({numbers[0]!r}) and words ({other!r}), "
+            f"dataset.class_names: classes are numbers ({one!r}) and words ({other!r}), "
             "which have no order; write a mapping from each class to its name"
         )
-    ordered = sorted(classes, key=int)
+    ordered = sorted(classes, key=lambda name: numbers[name])
     for one, other in pairwise(ordered):
-        if int(one) == int(other):
+        if numbers[one] == numbers[other]:
             raise UserError(
                 f"dataset.class_names: the classes {one!r} and {other!r} are one number; write a "
                 "mapping from each class to its name"
             )
     return ordered
+
+
+_NUMBER = re.compile(r"[-+]?\d{1,15}(\.\d{1,15})?", re.ASCII)
+
+
+def _counts(name: str) -> list[tuple[int, str]]:
+    """The numbers in a name, to compare: of any length."""
+    every = (digits.lstrip("0") for digits in re.findall(r"\d+", name))
+    return [(len(digits), digits) for digits in every]
 
 
 def expanded(value: Any, where: str) -> Any:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from equigrid.generators.common import pools
+from equigrid.generators.common.rng import permutation, seed_of
 from equigrid.grid.datasets import catalogue, shards
 from equigrid.grid.datasets.sources.base import (
     LEVELS,
@@ -35,6 +36,8 @@ from equigrid.grid.store import Store, documents, layout
 
 SHOWN = 3  # broken images named in an error
 LISTED = 20  # duplicates listed in a manifest
+NOT_KEPT = "is not kept"  # why an image is left out
+KEEP_SEED = seed_of(0, "kept images")
 
 
 class Unit(NamedTuple):
@@ -102,7 +105,7 @@ def ingest(
             _remember(store, broken_name, broken)
             continue
         by_split = _by_split(outcomes, contents, {*broken, *copies})
-        found = copies_to_leave_out(src, by_split)
+        found = copies_to_leave_out(src, by_split) or beyond_what_is_kept(src, by_split)
         if not found:
             return _publish(store, src, contents, by_split, broken, copies)
         copies |= found
@@ -343,7 +346,9 @@ def _publish(
         "broken": [f"{split}: {text}" for (split, _), text in sorted(broken.items())],
         "duplicates": duplicates({split: part.hashes for split, part in by_split.items()}, labels),
         "skipped": list(contents.skipped), "class_ids": list(src.class_ids), "told": told,
-        "left_out": [f"{split}: {text}" for (split, _), text in sorted(copies.items())],
+        "left_out": [
+            f"{split}: {text}" for (split, _), text in sorted(copies.items()) if text != NOT_KEPT
+        ],
         "repeated": repeated.tolist(), "repeated_counts": counts.tolist(), "grouped": src.grouped,
     }  # fmt: skip
     store.put_json(layout.dataset(src.key), content)
@@ -378,6 +383,7 @@ def told_of(src: Source, told: Told) -> list[str]:
 
 
 def _left_out(copies: dict[tuple[str, int], str]) -> list[str]:
+    copies = {place: text for place, text in copies.items() if text != NOT_KEPT}
     if not copies:
         return []
     first = min(copies)
@@ -457,6 +463,22 @@ def copies_to_leave_out(src: Source, by_split: dict[str, Split]) -> dict[tuple[s
         (split, _), text = min(found.items())
         right = "remove them, or set duplicates: drop, or keep"
         raise ValueError(f"{src.name}: {len(found):,} copies, such as {split}: {text}; {right}")
+    return found
+
+
+def beyond_what_is_kept(src: Source, by_split: dict[str, Split]) -> dict[tuple[str, int], str]:
+    """The training images that `keep` leaves out: of each class all but the first in an order drawn
+    from (class), the same in every store. Raises ValueError for a class that has fewer.
+    """
+    part = by_split["train"]
+    found: dict[tuple[str, int], str] = {}
+    for label, n in src.keep.items():
+        own = part.places[part.labels == label]
+        if len(own) < n:
+            what = f"class {src.classes[label]!r} has {len(own):,} training images that differ"
+            raise ValueError(f"{src.name}: keep: {what}, {n:,} are to be kept")
+        order = permutation(KEEP_SEED, "kept", label, len(own))
+        found |= {("train", int(place)): NOT_KEPT for place in own[order[n:]]}
     return found
 
 

@@ -141,14 +141,26 @@ def copies(
     by (seed, class), so none is used twice before all were once.
     """
     classes = int(labels.max()) + 1
-    wanted = pools.labels(seed, 0, n, classes, shares)
-    result = np.empty(n, dtype=np.int64)
-    for c in range(classes):
+    return _repeated(labels, base, pools.labels(seed, 0, n, classes, shares), seed)
+
+
+def copies_by_class(
+    labels: np.ndarray, base: np.ndarray, counts: Sequence[int], seed: int
+) -> np.ndarray:
+    """Indices of counts[c] repeated base images of each class c, class after class; within a class
+    as in `copies`, of which a prefix stays a prefix when a count grows.
+    """
+    return _repeated(labels, base, np.repeat(np.arange(len(counts)), counts), seed)
+
+
+def _repeated(labels: np.ndarray, base: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
+    """Indices of base images of the wanted classes (n,), each class's coming round."""
+    result = np.empty(len(wanted), dtype=np.int64)
+    for c in np.unique(wanted):
         places = np.flatnonzero(wanted == c)
         members = base[labels[base] == c]
-        if len(places) and not len(members):
+        if not len(members):
             raise ValueError(f"copies: the base of {len(base)} images has none of class {c}")
-        if len(places):
-            turns = members[permutation(seed, "copies", c, len(members))]
-            result[places] = turns[np.arange(len(places)) % len(turns)]
+        turns = members[permutation(seed, "copies", int(c), len(members))]
+        result[places] = turns[np.arange(len(places)) % len(turns)]
     return result

@@ -75,9 +75,12 @@ def chosen(
             f"{where}: {generator!r} is no generator of the grid; it has {known}"
             f"{near(generator, names)}"
         )
-    pools = {
-        pool: _training(plan, pool) for pool in plan.pools.values() if pool.generator == generator
-    }
+    every = [pool for pool in plan.pools.values() if pool.generator == generator]
+    pools = {pool: _training(plan, pool) for pool in every if pool.label is None}
+    if every and not pools:
+        why = f"the grid adds images of {generator} by class, from a pool of each class alone"
+        right = f"a grid with syn: {{{generator}: 1}} has a whole pool of the same generator"
+        raise UserError(f"{where}: {why}; {right}")
     wanted = {"n_base": n_base, "subset_seed": subset_seed, "generator_seed": generator_seed}
     left = [
         pool

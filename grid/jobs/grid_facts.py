@@ -220,6 +220,14 @@ class GridFacts:
             kept_apart=self.kept_apart,
         )
 
+    def of_each_class(self, n: int) -> tuple[int, ...]:
+        """Real images of each class in the first n, whatever the subset seed."""
+        if self.seen is not None:
+            raise ValueError("a zero-shot grid has real images of the seen classes alone")
+        different = n < self.n_train or self.held_out or self.kept_apart
+        found = subsets.subset_counts(self.counts, n) if different else self.shape.train_counts
+        return tuple(int(count) for count in found)
+
     def drawn(self, n: int) -> int:
         """Images from a pool's start that hold n to train on: it has all classes, zero-shot takes
         those unseen.

@@ -64,13 +64,22 @@ def real_indices(request: Request, chosen: Subset) -> np.ndarray:
 
 
 def copies_indices(
-    request: Request, base: Subset, n: int, *, dataset: str, shares: tuple[int, ...] | None = None
+    request: Request,
+    base: Subset,
+    n: int,
+    *,
+    dataset: str,
+    shares: tuple[int, ...] | None = None,
+    by_class: tuple[int, ...] | None = None,
 ) -> np.ndarray:
     """Indices of n repeated images of the base, in the order in which they come. dataset: the
-    fingerprint. shares: the classes' shares.
+    fingerprint. shares: the classes' shares. by_class: how many of each class, in place of shares.
     """
     seed = seed_of(dataset, "copies", base.subset_seed or 0)
-    return subsets.copies(labels(request), _subset(request, base), n, seed, shares)
+    chosen = _subset(request, base)
+    if by_class is not None:
+        return subsets.copies_by_class(labels(request), chosen, by_class, seed)
+    return subsets.copies(labels(request), chosen, n, seed, shares)
 
 
 def held_out_indices(request: Request, n: int) -> np.ndarray:
@@ -109,6 +118,22 @@ def indices_of(request: Request, syn: Synthetic, classes: Sequence[int]) -> np.n
         have = f"the {request.syn.n} of the shards have {len(found)}"
         raise ValueError(f"{syn.n} images of unseen classes wanted, {have}")
     return found[: syn.n]
+
+
+def of_classes(request: Request, wanted: Sequence[Synthetic]) -> "list[Part]":
+    """The first images of each of some pools of one class. The request has their shards, one pool
+    after the other, of each just those that hold what is wanted of it. Raises ValueError if there
+    are fewer.
+    """
+    found: list[Part] = []
+    begun = 0
+    for part in wanted:
+        ended = begun + pools.shards(part.n, *request.image_shape, one_class=True)
+        images = request.syn
+        own = Images(images.handles[begun:ended], images.lengths[begun:ended])
+        found += whole(own, part.n)
+        begun = ended
+    return found
 
 
 def _subset(request: Request, chosen: Subset) -> np.ndarray:

@@ -12,13 +12,15 @@ from equigrid.grid.store.layout import POOLS
 @dataclass(frozen=True, kw_only=True)
 class PoolIdentity(Identified):
     """What determines the images of a pool. generator: the id of the training. shares: the
-    classes' shares of the labels, where they are not equal.
+    classes' shares of the labels, where they are not equal. label: of a pool of one class alone,
+    which is cut into smaller shards than one whose shares happen to be of one class.
     """
 
     generator: str
     sampler: Mapping[str, Any]
     classes: int
     shares: tuple[int, ...] | None = None
+    label: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +28,23 @@ class Pool:
     """A generator's pool: it has no length, only the shards that some job asked for.
 
     generator: its name in the spec; several that differ in sampling alone share one training,
-    `generator_id`. image: (height, width, channels), which says where shards begin.
+    `generator_id`. image: (height, width, channels), which says where shards begin. label: the one
+    class that all of its images are of, for amounts by class; None where it has several.
     """
 
     id: str
     generator_id: str
     image: tuple[int, int, int]
     generator: str
+    label: int | None = None
 
     def shard(self, index: int) -> range:
         """The numbers of the images in one of its shards."""
-        return pools.shard(index, *self.image)
+        return pools.shard(index, *self.image, one_class=self.label is not None)
 
     def shards(self, n: int) -> int:
         """How many shards hold its first n images."""
-        return pools.shards(n, *self.image)
+        return pools.shards(n, *self.image, one_class=self.label is not None)
 
     def manifest(self, index: int) -> str:
         return POOLS.manifest(self.shard_id(index))

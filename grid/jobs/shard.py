@@ -12,9 +12,9 @@ from equigrid.analysis.paper.costs import costs
 from equigrid.grid.datasets import shards
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import seed_of
-from equigrid.grid.jobs import generator, weights
+from equigrid.grid.jobs import generator, real_images, weights
 from equigrid.grid.jobs.job import Job, Payload
-from equigrid.grid.jobs.kind import NOTHING, Cost, Finished, JobKind, Took, Work
+from equigrid.grid.jobs.kind import NOTHING, Cost, Finished, JobKind, Reads, Took, Work
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import (
     device_name,
@@ -35,7 +35,8 @@ MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would 
 class ShardPayload(Payload):
     """`size` images of a pool from number `start` on. The job's id names them: see `PoolIdentity`
     for what determines the pool's. generator: the id of the training. mapping: the configuration by
-    which the pool is sampled. shares: the classes' shares of its labels.
+    which the pool is sampled. shares: the classes' shares of its labels. one_class: whether they
+    are all of one, and no batch is larger than a shard.
     """
 
     pool: str
@@ -46,6 +47,7 @@ class ShardPayload(Payload):
     size: int
     seed: int
     shares: tuple[int, ...] | None = None
+    one_class: bool = False
 
 
 def planned(pool: PlannedPool, n: int) -> list[Job]:
@@ -61,6 +63,7 @@ def planned(pool: PlannedPool, n: int) -> list[Job]:
             size=len(own.shard(index)),
             seed=seed,
             shares=pool.shares,
+            one_class=own.label is not None,
         )
         for index in range(own.shards(n))
     )
@@ -84,19 +87,22 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
     images, labels = registry.sample(
         weights_here, config, classes=request.classes, class_names=request.class_names,
         shape=request.image_shape, seed=payload.seed, start=start, stop=start + payload.size,
-        shares=payload.shares, device=device, facts=columns.update,
+        shares=payload.shares, at_once=payload.size if payload.one_class else None,
+        device=device, facts=columns.update,
         progress=Signs(request.id, request.tell),
     )  # fmt: skip
     seconds = time.perf_counter() - clock
     if not len(images):
         raise ValueError(f"pool {payload.pool}: there is no image from number {start:,} on")
+    real = real_images.looked_for(request, images, labels, columns) if _brings(payload) else {}
     manifest = POOLS.manifest(request.id)
     facts = {
         "seconds": seconds, "seconds_per_image": seconds / len(images),
         "device": device_name(device), "peak_device_bytes": peak_device_bytes(device),
         "pool": payload.pool, "generator": payload.generator, "index": payload.index,
         "kind": config.kind, "cost": config.cost_facts(*request.image_shape, request.classes, None),
-        "columns": _write_columns(store, manifest, request, columns), **provenance(request),
+        "columns": _write_columns(store, manifest, request, columns), **real,
+        **provenance(request),
     }  # fmt: skip
     ref = shards.write(store, manifest, images, labels, **facts)
     return {"shard": asdict(ref)}
@@ -218,6 +224,17 @@ def _bytes(payload: ShardPayload, like: Took | None, shape: Shape | None) -> flo
     return payload.size * (shape.height * shape.width * shape.channels + 8)  # and its label
 
 
+def _brings(payload: ShardPayload) -> bool:
+    """Whether the images are files of somebody's, which may be the dataset's own."""
+    from equigrid.generators import registry
+
+    return registry.KINDS[payload.mapping["kind"]][0].brings_images
+
+
+def _reads(payload: ShardPayload) -> Reads:
+    return real_images.READS if _brings(payload) else NOTHING
+
+
 KIND = JobKind(
     name="shard",
     payload=ShardPayload,
@@ -226,7 +243,7 @@ KIND = JobKind(
     plural="shards",
     outputs=POOLS,
     record=documents.PoolShard,
-    reads=lambda payload: NOTHING,
+    reads=_reads,
     id_of=lambda payload: POOLS.job_id(payload.pool, payload.index),
     images=lambda outcome: outcome["shard"]["n"],
     cost=Cost(

@@ -65,16 +65,19 @@ EVALUATED_AT_ONCE_BYTES = 2**30  # a larger test set is evaluated shard by shard
 class Copies(Identified):
     """So many images of the base, each repeated: the control for synthetic ones. shares: the
     classes' shares of them, as of the pools that they are the control for; None for equal ones.
+    by_class: how many of each class, where the spec says that.
     """
 
     n: int
     shares: tuple[int, ...] | None = None
+    by_class: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPayload(Payload):
     """dataset: the fingerprint. zero_shot: what of the spec's `zero_shot` determines the trial;
-    zero_shot_config: the whole of it.
+    zero_shot_config: the whole of it. syn_by_class: for amounts by class, in place of `syn`: the
+    first images of pools of one class each, in the order of the classes.
     """
 
     dataset: str
@@ -88,11 +91,18 @@ class TrialPayload(Payload):
     validation: Validation | None = None
     zero_shot: Mapping[str, Any] | None = None
     zero_shot_config: ZeroShotConfig | None = field(default=None, metadata=HOW)
+    syn_by_class: tuple[Synthetic, ...] = ()
+
+    @property
+    def synthetic(self) -> tuple[Synthetic, ...]:
+        """What is taken of each pool."""
+        return self.syn_by_class or ((self.syn,) if self.syn else ())
 
     @property
     def n_total(self) -> int:
         """The images of an epoch."""
-        return self.real.n + sum(part.n for part in (self.syn, self.copies) if part)
+        added = (*self.synthetic, *((self.copies,) if self.copies else ()))
+        return self.real.n + sum(part.n for part in added)
 
 
 def training_parts(request: Request[TrialPayload]) -> list[inputs.Part]:
@@ -102,7 +112,7 @@ def training_parts(request: Request[TrialPayload]) -> list[inputs.Part]:
     if payload.copies:
         indices = inputs.copies_indices(
             request, payload.real, payload.copies.n, dataset=payload.dataset,
-            shares=payload.copies.shares,
+            shares=payload.copies.shares, by_class=payload.copies.by_class,
         )  # fmt: skip
         found += inputs.parts(request.train, indices)
     if payload.syn and payload.zero_shot:
@@ -110,6 +120,8 @@ def training_parts(request: Request[TrialPayload]) -> list[inputs.Part]:
         found += inputs.parts(request.syn, inputs.indices_of(request, payload.syn, unseen))
     elif payload.syn:
         found += inputs.whole(request.syn, payload.syn.n)
+    else:
+        found += inputs.of_classes(request, payload.syn_by_class)
     return found
 
 

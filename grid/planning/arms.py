@@ -1,13 +1,13 @@
 """From a spec's blocks to arms: what is added to which base, in images."""
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 from equigrid.grid.datasets import subsets
 from equigrid.grid.errors import UserError
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, recipe_name
-from equigrid.grid.spec import Amount, Block
+from equigrid.grid.spec import Amount, Block, ByClass
 
 
 class Seeds(NamedTuple):
@@ -20,7 +20,8 @@ class Seeds(NamedTuple):
 
 class Arm(NamedTuple):
     """The amounts of one arm at one base size: what is added to `n_base` images. shares: the
-    classes' shares of copies, None for equal ones.
+    classes' shares of copies, None for equal ones. by_class: the images of each class that are
+    added, synthetic or copies, where the spec says so by class; None where shares say.
     """
 
     arm: str
@@ -32,6 +33,7 @@ class Arm(NamedTuple):
     n_syn: int = 0
     n_copies: int = 0
     shares: tuple[int, ...] | None = None
+    by_class: tuple[int, ...] | None = None
     generator: GeneratorChoice | None = None
 
     @property
@@ -67,10 +69,16 @@ def _of_copies(resolved: Resolved, grid: GridFacts) -> tuple[int, ...] | None:
     UserError where the grid's pools have several.
     """
     blocks = resolved.spec.blocks
-    if not any(block.copies for block in blocks):
+    if not any(_balanced(block.copies) for block in blocks):
         return None
-    used = [name for block in blocks for name in block.syn]
-    used += [mix.generator for block in blocks for mix in block.mixes]
+    used = [name for block in blocks for name, amounts in block.syn.items() if _balanced(amounts)]
+    used += [
+        name
+        for block in blocks
+        for mix in block.mixes
+        for name, amount in mix.syn.items()
+        if _balanced((amount,))
+    ]
     by_name = {name: resolved.generators[name].shares(grid.shape, grid.repeated) for name in used}
     if len(set(by_name.values())) > 1:
         first = next(iter(by_name))
@@ -81,6 +89,11 @@ def _of_copies(resolved: Resolved, grid: GridFacts) -> tuple[int, ...] | None:
         right = "give them one balance, or a grid each (what two grids share is trained once)"
         raise UserError(f"generators.{other}.balance: {what}; {right}")
     return next(iter(by_name.values()), None)
+
+
+def _balanced(amounts: Iterable[Amount | ByClass]) -> bool:
+    """Whether one of them leaves the classes to a pool's balance."""
+    return any(isinstance(amount, Amount) for amount in amounts)
 
 
 def _arms(
@@ -112,19 +125,23 @@ def _arms(
         for name, amounts in block.syn.items():
             place = f"{where}.syn.{name}"
             choice = _generator(name, n, place, resolved)
-            for amount in amounts:
-                count = _synthetic(amount, nominal, choice, place, grid)
-                yield Arm("syn", *own, n, nominal, n_syn=count, generator=choice)
-        for amount in block.copies:
-            count = _copies(amount, nominal, f"{where}.copies")
+            for one in amounts:
+                added = _synthetic_of(one, (n, n, nominal), choice, place, grid)
+                yield Arm("syn", *own, n, nominal, **added, generator=choice)
+        for one in block.copies:
+            if isinstance(one, ByClass):
+                counts = _by_class(one, n, n, None, f"{where}.copies", grid)
+                yield Arm("copies", *own, n, nominal, n_copies=sum(counts), by_class=counts)
+                continue
+            count = _copies(one, nominal, f"{where}.copies")
             yield Arm("copies", *own, n, nominal, n_copies=count, shares=of_copies)
         for i, mix in enumerate(block.mixes):
             place = f"{where}.mixes.{i}"
             choice = _generator(mix.generator, n, f"{place}.syn.{mix.generator}", resolved)
             real = _real(mix.real, n, nominal, f"{place}.real", grid)
-            amount = mix.syn[mix.generator]
-            n_syn = _synthetic(amount, nominal, choice, f"{place}.syn.{mix.generator}", grid)
-            yield Arm("mix", *own, n, nominal, n_real_added=real, n_syn=n_syn, generator=choice)
+            one, place = mix.syn[mix.generator], f"{place}.syn.{mix.generator}"
+            added = _synthetic_of(one, (n, n + real, nominal), choice, place, grid)
+            yield Arm("mix", *own, n, nominal, n_real_added=real, **added, generator=choice)
 
 
 def _generator(name: str, n_base: int, where: str, resolved: Resolved) -> GeneratorChoice:
@@ -190,6 +207,51 @@ def _synthetic(
             have = f"{choice.name} has {most:,} in the classes' shares that balance says"
         raise UserError(f"{where}: {count:,} images; {have}")
     return count
+
+
+def _synthetic_of(
+    amount: Amount | ByClass,
+    sizes: tuple[int, int, int],
+    choice: GeneratorChoice,
+    where: str,
+    grid: GridFacts,
+) -> dict[str, Any]:
+    """What an arm says of its synthetic images. sizes: of the base, of all real images, nominal."""
+    n, n_real, nominal = sizes
+    if isinstance(amount, Amount):
+        return {"n_syn": _synthetic(amount, nominal, choice, where, grid)}
+    counts = _by_class(amount, n, n_real, choice, where, grid)
+    return {"n_syn": sum(counts), "by_class": counts}
+
+
+def _by_class(
+    amount: ByClass,
+    n: int,
+    n_real: int,
+    choice: GeneratorChoice | None,
+    where: str,
+    grid: GridFacts,
+) -> tuple[int, ...]:
+    """Images of each class to add to a base of n, beside so many real ones with it; choice None:
+    copies.
+    """
+    names = grid.shape.classes
+    base, real = grid.of_each_class(n), grid.of_each_class(n_real)
+    try:
+        counts = amount.counts(names, base, real)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+    if sum(counts) > MOST_SYNTHETIC:
+        right = f"{MOST_SYNTHETIC:,} of an arm are the most"
+        raise UserError(f"{where}: {sum(counts):,} images; {right}")
+    for label, count in enumerate(counts):
+        most = choice.capacity_of(label, names) if choice else None
+        if choice and most is not None and count > most:
+            have = f"{choice.name} has {most:,} of class {names[label]!r}"
+            equal = choice.config.balance == "equal"
+            right = ", as many of each as of the rarest; balance: as_data has all" if equal else ""
+            raise UserError(f"{where}: {count:,} images; {have}{right}")
+    return counts
 
 
 def _copies(amount: Amount, nominal: int, where: str) -> int:

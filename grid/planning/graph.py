@@ -13,7 +13,9 @@ __all__ = ["Cell", "Job", "Plan", "Pool"]
 
 
 class Cell(NamedTuple):
-    """A place in the grid; amounts in images. `trial_id` is the job that fills it."""
+    """A place in the grid; amounts in images. `trial_id` is the job that fills it. by_class: what
+    was added of each class, where the spec says so by class.
+    """
 
     trial_id: str
     arm: str
@@ -29,6 +31,7 @@ class Cell(NamedTuple):
     recipe: str
     subset_seed: int
     seed: int
+    by_class: tuple[int, ...] | None = None
 
     @property
     def n_total(self) -> int:
@@ -40,6 +43,7 @@ class Cell(NamedTuple):
             added += f" + {n:,} {what}" if n else ""
         if self.n_syn:
             added += f" + {self.n_syn:,} {self.generator} (generator seed {self.generator_seed})"
+        added += " by class" if self.by_class else ""
         seeds = f"subset {self.subset_seed}, seed {self.seed}"
         return f"{self.n_base:,} real{added}, {self.classifier}, {seeds}"
 

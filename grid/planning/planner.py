@@ -26,7 +26,7 @@ from equigrid.grid.jobs.pool import PlannedPool, Pool, PoolIdentity
 from equigrid.grid.jobs.trial import Copies, TrialPayload
 from equigrid.grid.planning.arms import Arm, arms_of
 from equigrid.grid.planning.graph import Cell, Plan
-from equigrid.grid.planning.resolve import GeneratorChoice, Resolved
+from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, one_class
 
 MOST_CELLS = 200_000
 
@@ -49,7 +49,7 @@ def plan(resolved: Resolved) -> Plan:
         for job in found.jobs:
             jobs.setdefault(job.id, job)
         cells.update(dict.fromkeys(found.cells))  # blocks may overlap in some of their seeds
-        if pool := found.pool:
+        for pool in found.pools:
             known = used.setdefault(pool.pool.id, pool)
             used[pool.pool.id] = replace(known, n_used=max(known.n_used, pool.n_used))
     for job in _of_pools(grid, used.values()):
@@ -110,7 +110,7 @@ class _Place(NamedTuple):
 
     jobs: list[Job]
     cells: list[Cell]
-    pool: PlannedPool | None
+    pools: list[PlannedPool]
 
 
 def _places(grid: GridFacts, arms: list[Arm]) -> Iterator[_Place]:
@@ -121,8 +121,8 @@ def _places(grid: GridFacts, arms: list[Arm]) -> Iterator[_Place]:
         for arm, by_classifier in with_recipes:
             if subset_seed not in arm.seeds.subset:
                 continue
-            for pool, generator_seed in _pools(grid, arm, subset_seed):
-                yield _place(grid, arm, by_classifier, subset_seed, pool, generator_seed)
+            for pools, generator_seed in _pools(grid, arm, subset_seed):
+                yield _place(grid, arm, by_classifier, subset_seed, pools, generator_seed)
 
 
 def _recipes(grid: GridFacts, arm: Arm) -> dict[str, ResolvedRecipe]:
@@ -139,13 +139,14 @@ def _place(
     arm: Arm,
     by_classifier: dict[str, ResolvedRecipe],
     subset_seed: int,
-    pool: PlannedPool | None,
+    pools: list[PlannedPool],
     generator_seed: int | None,
 ) -> _Place:
-    before = [pool.training, *shard.planned(pool, pool.n_used)] if pool else []
-    needs = [grid.ingest, *(job.id for job in before if job.kind == shard.KIND.name)]
+    before = [job for pool in pools for job in shard.planned(pool, pool.n_used)]
+    needs = [grid.ingest, *(job.id for job in before)]
+    trainings = [pool.training for pool in pools]
     trials, cells, choice = [], [], arm.generator
-    for payload in _trials(grid, arm, by_classifier, grid.subset(arm.n_real, subset_seed), pool):
+    for payload in _trials(grid, arm, by_classifier, grid.subset(arm.n_real, subset_seed), pools):
         trials.append(trial.KIND.job(payload, needs, grid.where(arm.n_base)))
         cells.append(
             Cell(
@@ -163,9 +164,10 @@ def _place(
                 recipe=arm.recipe,
                 subset_seed=subset_seed,
                 seed=payload.seed,
+                by_class=arm.by_class,
             )
         )
-    return _Place([*before, *trials], cells, pool)
+    return _Place([*trainings, *before, *trials], cells, pools)
 
 
 def _trials(
@@ -173,10 +175,17 @@ def _trials(
     arm: Arm,
     by_classifier: dict[str, ResolvedRecipe],
     real: Subset,
-    pool: PlannedPool | None,
+    pools: list[PlannedPool],
 ) -> Iterator[TrialPayload]:
-    syn = Synthetic(pool=pool.pool.id, n=arm.n_syn) if pool else None
-    copies = Copies(n=arm.n_copies, shares=arm.shares) if arm.n_copies else None
+    syn: Synthetic | None = None
+    of_classes: tuple[Synthetic, ...] = ()
+    if arm.by_class:
+        of_classes = tuple(Synthetic(pool=pool.pool.id, n=pool.n_used) for pool in pools)
+    elif pools:
+        syn = Synthetic(pool=pools[0].pool.id, n=arm.n_syn)
+    copies = None
+    if arm.n_copies:
+        copies = Copies(n=arm.n_copies, shares=arm.shares, by_class=arm.by_class)
     stream, split = grid.stream(arm.n_total), grid.zero_shot_payload()
     for classifier, recipe in by_classifier.items():
         grid.check_streamed(recipe, stream, arm.n_total, f"recipe {arm.recipe}", "fewer images")
@@ -193,6 +202,7 @@ def _trials(
                 validation=grid.spec.validation,
                 zero_shot=split,
                 zero_shot_config=grid.spec.zero_shot,
+                syn_by_class=of_classes,
             )
 
 
@@ -201,20 +211,25 @@ def _trials(
 
 def _pools(
     grid: GridFacts, arm: Arm, subset_seed: int
-) -> Iterator[tuple[PlannedPool | None, int | None]]:
-    """The pools that an arm draws from, each with its generator's seed; None for an arm without."""
+) -> Iterator[tuple[list[PlannedPool], int | None]]:
+    """The pools that an arm draws from at once, with their generator's seed: of amounts by class
+    one of each class, else one of all; none for an arm without.
+    """
     if arm.generator is None:
-        yield None, None
+        yield [], None
         return
     for seed in arm.generator_seeds:
-        yield _pool(grid, arm, arm.generator, grid.subset(arm.n_base, subset_seed), seed), seed
+        training = _training(grid, arm, arm.generator, grid.subset(arm.n_base, subset_seed), seed)
+        if arm.by_class is None:
+            yield [_pool(grid, arm.generator, training, grid.drawn(arm.n_syn))], seed
+            continue
+        wanted = [(label, n) for label, n in enumerate(arm.by_class) if n]
+        yield [_pool(grid, arm.generator, training, n, label) for label, n in wanted], seed
 
 
-def _pool(
-    grid: GridFacts, arm: Arm, choice: GeneratorChoice, subset: Subset, seed: int
-) -> PlannedPool:
+def _training(grid: GridFacts, arm: Arm, choice: GeneratorChoice, subset: Subset, seed: int) -> Job:
     outside = _outside(grid, choice)
-    training = generator.KIND.job(
+    return generator.KIND.job(
         GeneratorPayload(
             dataset=grid.dataset,
             subset=None if choice.config.setting == "open" else subset,
@@ -227,21 +242,30 @@ def _pool(
         [grid.ingest],
         f"{grid.source}:outside" if outside else grid.where(arm.n_base),
     )
-    shares = choice.shares(grid.shape, grid.repeated)
+
+
+def _pool(
+    grid: GridFacts, choice: GeneratorChoice, training: Job, n: int, label: int | None = None
+) -> PlannedPool:
+    """The pool of a generator of which n images are used. label: that of a pool of one class, which
+    serves all amounts of that class: its image i follows from (generator, class, i) alone.
+    """
+    classes = grid.shape.classes
+    if label is None:
+        shares = choice.shares(grid.shape, grid.repeated)
+        capacity = choice.capacity(classes, shares)
+    else:
+        shares, capacity = one_class(label, len(classes)), choice.capacity_of(label, classes)
     identity = PoolIdentity(
-        generator=training.id,
-        sampler=choice.sampling,
-        classes=len(grid.shape.classes),
-        shares=shares,
+        generator=training.id, sampler=choice.sampling, classes=len(classes), shares=shares
     )
+    pool_id = content_id("pool", identity.identity())
     return PlannedPool(
-        pool=Pool(
-            content_id("pool", identity.identity()), training.id, grid.shape.image, choice.name
-        ),
+        pool=Pool(pool_id, training.id, grid.shape.image, choice.name, label),
         training=training,
         mapping=choice.mapping,
-        capacity=choice.capacity(grid.shape.classes, shares),
-        n_used=grid.drawn(arm.n_syn),
+        capacity=capacity,
+        n_used=n,
         shares=shares,
     )
 
@@ -257,8 +281,12 @@ def _outside(grid: GridFacts, choice: GeneratorChoice) -> Outside | None:
 
 
 def _of_pools(grid: GridFacts, used: Iterable[PlannedPool]) -> Iterator[Job]:
-    """What is measured of pools, and what that needs, kind by kind."""
+    """What is measured of pools, and what that needs, kind by kind. Of pools of one class nothing
+    is: all that is measured compares with real images of every class.
+    """
     for pool in used:
+        if pool.pool.label is not None:
+            continue
         for kind in KINDS.values():
             if kind.plan:
                 yield from kind.plan(grid, pool)

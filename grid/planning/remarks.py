@@ -25,7 +25,26 @@ def remarks(plan: Plan) -> list[str]:
             lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]
         if cost := _cost_of_defaults(resolved, name):
             lines.append(cost)
+    lines += _by_class(plan)
     return lines + [line for name, amounts in _made(plan).items() if (line := amounts.text(name))]
+
+
+_SHOWN = 8  # classes in a line
+
+
+def _by_class(plan: Plan) -> list[str]:
+    """Of each arm with amounts by class, how many images these are."""
+    names = plan.resolved.shape.classes if plan.resolved.shape else ()
+    lines: dict[str, None] = {}
+    for cell in plan.cells:
+        if not cell.by_class:
+            continue
+        added = [(n, name) for n, name in zip(cell.by_class, names, strict=True) if n]
+        some = ", ".join(f"{n:,} of {name}" for n, name in added[:_SHOWN])
+        more = f" and {len(added) - _SHOWN} more classes" if len(added) > _SHOWN else ""
+        what = f"{cell.n_base + cell.n_real_added:,} real + {cell.generator or 'copies'} by class"
+        lines[f"{what}: {some}{more}, {sum(cell.by_class):,} together"] = None
+    return [*lines]
 
 
 def _unused_outside(resolved: Resolved) -> list[str]:
@@ -76,9 +95,10 @@ def _made(plan: Plan) -> dict[str, _Amounts]:
     most: dict[tuple[str, bool], int] = defaultdict(int)  # by pool, and whether it is trained on
     made: dict[str, int] = defaultdict(int)
     for job in plan.jobs.values():
-        if part := getattr(job.payload, "syn", None):
+        parts = getattr(job.payload, "syn_by_class", ()) or (getattr(job.payload, "syn", None),)
+        for part in filter(None, parts):
             most[part.pool, job.id in trials] = max(most[part.pool, job.id in trials], part.n)
-        elif hasattr(job.payload, "pool"):  # a shard
+        if hasattr(job.payload, "pool"):  # a shard
             made[job.payload.pool] += job.payload.size
     found: dict[str, _Amounts] = defaultdict(_Amounts)
     for pool in plan.pools.values():

@@ -77,6 +77,19 @@ class GeneratorChoice:
             return self.recorded["capacity"]
         return self.config.capacity(class_names, shares)
 
+    def capacity_of(self, label: int, class_names: tuple[str, ...]) -> int | None:
+        """How many images a pool of one class alone can have; None: as many as are asked for. (A
+        grid that is recorded was planned once: its amounts are not asked about again.)
+        """
+        if self.recorded:
+            return None
+        return self.config.capacity(class_names, one_class(label, len(class_names)))
+
+
+def one_class(label: int, classes: int) -> tuple[int, ...] | None:
+    """The shares of a pool of one class alone; None in a set that has no other."""
+    return None if classes == 1 else tuple(int(label == one) for one in range(classes))
+
 
 @dataclass(frozen=True)
 class Resolved:

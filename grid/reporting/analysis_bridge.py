@@ -141,7 +141,26 @@ def pool_warnings(store: Store, plan: Plan) -> list[str]:
 
     names = {pool.id: _pool_name(plan, pool) for pool in plan.pools.values()}
     rows = (row for _, row in _manifests(store, plan, quality.KIND))
-    return warnings([{**row, "pool": names[row["pool"]]} for row in rows])
+    measured = warnings([{**row, "pool": names[row["pool"]]} for row in rows])
+    return [*measured, *real_images(store, plan)]
+
+
+def real_images(store: Store, plan: Plan) -> list[str]:
+    """A line for each pool that somebody brought and in which the dataset's own images were found,
+    pixel by pixel.
+    """
+    lines = []
+    for pool in plan.pools.values():
+        if not plan.resolved.generators[pool.generator].config.brings_images:
+            continue
+        jobs = [job for job in plan.of_kind(shard.KIND.name) if job.payload.pool == pool.id]
+        rows = [row for job in jobs if (row := shard.KIND.recorded(store, job))]
+        n = sum(row["n"] for row in rows)
+        for split in ("train", "val", "test"):
+            if found := sum(row.get("real", {}).get(split, 0) for row in rows):
+                named = f"{found:,} of {n:,} images are {split} images of the dataset"
+                lines.append(f"{_pool_name(plan, pool)}: {named}, pixel by pixel")
+    return lines
 
 
 def write_report(
@@ -194,6 +213,7 @@ def report_extras(store: Store, plan: Plan, table: pd.DataFrame) -> dict:
             store, plan, {pool.id: pool.generator for pool in plan.pools.values()}
         ),
         "neighbours": _neighbours(store, plan, names),
+        "warnings": real_images(store, plan),
         "runs": [_run_row(run) for run in found.runs],
         "spending": _spending(store, plan, table, costs),
     }
@@ -364,7 +384,13 @@ def _pool_name(plan: Plan, pool: Pool) -> str:
     base = f", base {payload.subset.n:,}" if payload.subset else ""
     several = _subset_seed(payload) is not None and len(plan.resolved.spec.subset_seeds) > 1
     seed = f", subset {_subset_seed(payload)}" if several else ""
-    return f"{pool.generator}{base}{seed}"
+    return f"{pool.generator}{base}{seed}{_of_class(plan, pool)}"
+
+
+def _of_class(plan: Plan, pool: Pool) -> str:
+    """Which class a pool of one alone has, in words."""
+    shape = plan.resolved.shape
+    return "" if pool.label is None or shape is None else f", class {shape.classes[pool.label]}"
 
 
 def _subset_seed(payload: GeneratorPayload) -> int | None:

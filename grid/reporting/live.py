@@ -217,7 +217,7 @@ def _added(cell: Cell) -> str:
     if cell.arm == "base":
         return "alone"
     named = {"syn": cell.generator, "mix": f"real and {cell.generator}"}
-    return f"+ {named.get(cell.arm) or cell.arm}"
+    return f"+ {named.get(cell.arm) or cell.arm}{' by class' if cell.by_class else ''}"
 
 
 def _cell_state(cell: Cell, trials: dict[str, str], running: set[str]) -> str:

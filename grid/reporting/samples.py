@@ -3,6 +3,7 @@ size.
 """
 
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 
@@ -38,9 +39,9 @@ def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
     every = len(dataset.shape.classes)
     shown = np.unique(np.linspace(0, every - 1, min(CLASSES, every)).round().astype(int))
     sets = [_set(_real(store, dataset, shown))]
-    for (name, base), pool in _first_pools(plan, generators).items():
+    for (name, base), own in _first_pools(plan, generators).items():
         setting = plan.resolved.generators[name].config.setting
-        sets.append(_set(_sampled(store, pool, shown), name, setting, base))
+        sets.append(_set(_sampled(store, own, shown), name, setting, base))
     return {
         "classes": [dataset.shape.classes[label] for label in shown],
         "sets": [one for one in sets if one],
@@ -60,12 +61,18 @@ def _set(
     return {**about, "images": images, "labels": labels}
 
 
-def _first_pools(plan: Plan, generators: dict[str, str]) -> dict[tuple[str, int | None], Pool]:
-    """The first pool of each generator and base size; an open-set generator has one for all."""
-    found: dict[tuple[str, int | None], Pool] = {}
-    for pool in plan.pools.values():
+def _first_pools(
+    plan: Plan, generators: dict[str, str]
+) -> dict[tuple[str, int | None], list[Pool]]:
+    """The first pool of each generator and base size; an open-set generator has one for all. Where
+    all are of one class each, those of the first training.
+    """
+    found: dict[tuple[str, int | None], list[Pool]] = {}
+    for pool in sorted(plan.pools.values(), key=lambda pool: pool.label is not None):
         subset = plan.jobs[pool.generator_id].payload.subset
-        found.setdefault((generators[pool.id], subset and subset.n), pool)
+        own = found.setdefault((generators[pool.id], subset and subset.n), [])
+        if not own or (own[0].label is not None and own[0].generator_id == pool.generator_id):
+            own.append(pool)
     return found
 
 
@@ -84,9 +91,9 @@ def _real(store: Store, dataset: catalogue.Dataset, shown: np.ndarray) -> Pictur
     return _gathered(store, inputs.parts(train, wanted)[:MOST_SHARDS], shown)
 
 
-def _sampled(store: Store, pool: Pool, shown: np.ndarray) -> Pictures | None:
-    """The pool's first images of each class, from the shards that there are at its start."""
-    return _gathered(store, _first_shards(store, pool), shown)
+def _sampled(store: Store, pools: list[Pool], shown: np.ndarray) -> Pictures | None:
+    """The pools' first images of each class, from the shards that there are at their starts."""
+    return _gathered(store, chain(*(_first_shards(store, pool) for pool in pools)), shown)
 
 
 def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, Rows]]:

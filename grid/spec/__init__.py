@@ -1,6 +1,6 @@
 """What a user asks for: the spec's model, its amounts, and the reading of it."""
 
-from equigrid.grid.spec.amounts import Amount
+from equigrid.grid.spec.amounts import Amount, ByClass
 from equigrid.grid.spec.loading import PRESETS, load, presets
 from equigrid.grid.spec.model import Block, DomainGap, Execution, GridSpec, Validation
 
@@ -8,6 +8,7 @@ __all__ = [
     "PRESETS",
     "Amount",
     "Block",
+    "ByClass",
     "DomainGap",
     "Execution",
     "GridSpec",

@@ -8,7 +8,17 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid.errors import near
-from equigrid.grid.spec.amounts import MOST, Amounts, OneAmount, as_tuple, distinct
+from equigrid.grid.spec.amounts import (
+    MOST,
+    Added,
+    Amount,
+    Amounts,
+    ByClass,
+    OneAdded,
+    OneAmount,
+    as_tuple,
+    distinct,
+)
 from equigrid.grid.spec.trackers import validate_trackers
 from equigrid.grid.text import holds_credentials, redacted
 from equigrid.payloads import Frozen
@@ -32,7 +42,7 @@ Seeds = Annotated[
     Field(min_length=1),
 ]
 # Of a source.
-DatasetOption = str | int | float | list[str | int | float] | dict[str | int, str] | None
+DatasetOption = str | int | float | list[str | int | float] | dict[str | int, str | int] | None
 Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
@@ -48,20 +58,29 @@ def _base_size(value: object) -> int | Literal["all"]:
 BaseSize = Annotated[int | Literal["all"], BeforeValidator(_base_size)]
 
 
+def _is_rest(amount: Amount | ByClass) -> bool:
+    return isinstance(amount, Amount) and amount.is_rest
+
+
+def _is_relative(amount: Amount | ByClass) -> bool:
+    """Whether it takes a base to say how many images these are."""
+    return amount.relative if isinstance(amount, ByClass) else amount.multiple is not None
+
+
 class Mixed(Frozen):
     """Real and synthetic images added together: `{real: 1, syn: {edm: 2}}`, one generator each."""
 
     real: OneAmount
     """Real images to add."""
-    syn: dict[str, OneAmount]
-    """Synthetic images to add to them, of one generator."""
+    syn: dict[str, OneAdded]
+    """Synthetic images to add to them, of one generator: an amount, or amounts by class."""
 
     @model_validator(mode="after")
     def _one_generator(self) -> "Mixed":
         if len(self.syn) != 1:
             named = ", ".join(self.syn) or "none"
             raise ValueError(f"syn: a mix has images of one generator, got {named}")
-        if any(amount.is_rest for amount in self.syn.values()):
+        if any(_is_rest(amount) for amount in self.syn.values()):
             raise ValueError("syn: all means the real images that are left; write a multiple")
         return self
 
@@ -83,10 +102,14 @@ class Block(Frozen):
     """In place of the grid's."""
     real: Amounts = ()
     """Real images to add."""
-    syn: dict[str, Amounts] = {}
-    """Synthetic images to add, of each generator."""
-    copies: Amounts = ()
-    """Images of the base to repeat: the control, class-balanced as synthetic images are."""
+    syn: dict[str, Added] = {}
+    """Synthetic images to add, of each generator: amounts, or by class `{rare: 5, others: 0}` or
+    `to_balance`.
+    """
+    copies: Added = ()
+    """Images of the base to repeat: the control, class-balanced as synthetic images are, or by
+    class as they are.
+    """
     mixes: Annotated[tuple[Mixed, ...], BeforeValidator(as_tuple)] = ()
     """Pairs of amounts that are added together: the inside of the accuracy surface."""
     subset_seeds: Seeds | None = None
@@ -106,15 +129,16 @@ class Block(Frozen):
         if self.nominal is not None and len(self.n_base) > 1:
             raise ValueError("nominal names one size; give the block one n_base")
         for name, amounts in (*self.syn.items(), ("copies", self.copies)):
-            if any(amount.is_rest for amount in amounts):
+            if any(_is_rest(amount) for amount in amounts):
                 raise ValueError(
                     f"{name}: all means the real images that are left; "
                     "write a multiple or '13000 images'"
                 )
         if 0 in self.n_base:
-            adds = [*self.real, *(amount for amounts in self.syn.values() for amount in amounts)]
+            adds: list[Amount | ByClass] = [*self.real, *self.copies]
+            adds += [amount for amounts in self.syn.values() for amount in amounts]
             adds += [amount for mix in self.mixes for amount in (mix.real, *mix.syn.values())]
-            if self.copies or any(amount.multiple is not None for amount in adds):
+            if self.copies or any(_is_relative(amount) for amount in adds):
                 raise ValueError(
                     "n_base 0 has no multiples and no copies; write amounts as '13000 images'"
                 )
@@ -324,6 +348,9 @@ class GridSpec(Frozen):
     def _zero_shot_arms(self) -> Self:
         for i, block in enumerate(self.blocks if self.zero_shot else ()):
             apart = "validation" if self.validation else "outside" if self.outside else None
+            if any(isinstance(one, ByClass) for amounts in block.syn.values() for one in amounts):
+                why = "zero_shot takes images of the unseen classes alone, in equal parts"
+                raise ValueError(f"blocks.{i}.syn: amounts by class: {why}; write one amount")
             if block.real or block.copies or block.mixes or apart:
                 raise ValueError(
                     f"{apart or f'blocks.{i}'}: zero_shot is of synthetic images alone; leave out "

@@ -4,7 +4,9 @@ that every command works from any folder.
 
 from pathlib import Path
 
-PLACES = frozenset(("imagefolder", "parquet", "npz", "imagenet", "imagenet100", "imagenet10"))
+PLACES = frozenset(
+    ("imagefolder", "parquet", "npz", "webdataset", "imagenet", "imagenet100", "imagenet10")
+)
 """Kinds of datasets whose place is a path, wherever in the mapping they stand."""
 ALWAYS = frozenset(("path", "weights", "classes", "extractor_weights"))
 """Keys whose texts are paths."""

@@ -429,7 +429,8 @@ class SamplingRecord(Document):
 
 class PoolShard(ShardRecord):
     """Of a pool; what it took. cost: `cost_facts` of its sampling. columns: where what is said of
-    each image lies.
+    each image lies. real: how many of its images each split of the dataset has too, where somebody
+    brought them.
     """
 
     words: ClassVar = "the manifest of a pool's shard"
@@ -442,6 +443,7 @@ class PoolShard(ShardRecord):
     kind: str
     cost: Facts
     columns: str | None = None
+    real: dict[str, Count] = {}
 
 
 class QualityRecord(Document):

@@ -139,7 +139,7 @@ def test_settings_load_as_a_spec(page, setting, tmp_path, monkeypatch):
     if key == "dataset":  # its options are read with the data
         kind = value if isinstance(value, str) else next(iter(value))
         options = [] if isinstance(value, str) else list(value)[1:]
-        assert set(options) <= {*inspect.signature(SOURCES[kind]).parameters, "class_names"}
+        assert set(options) <= {*inspect.signature(SOURCES[kind]).parameters, "class_names", "keep"}
 
 
 def commands() -> list[tuple[str, str, bool]]:

@@ -3,9 +3,9 @@
 import errno
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,7 +160,8 @@ class Source:
     each. duplicates: keep, drop or refuse images that are there twice. split_here: whether we made
     the test or validation split ourselves, so that no copy may be on both sides. grouped: whether
     groups (patients) are kept apart, which only a split made here can. check: looks for images of
-    several sizes, before anything runs; it may take a while.
+    several sizes, before anything runs; it may take a while. keep: of some labels, how many
+    training images there are to be; `state` says so too.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Source:
     split_here: bool = False
     grouped: bool = False
     check: Callable[[], None] | None = None
+    keep: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -222,7 +223,16 @@ def _splits(root: Path, wish: splitting.Wish) -> dict[str, str]:
             if split == "train" and inside:
                 right = f"did you mean {root / inside[0]}?"
             raise UserError(f"dataset: imagefolder: {what}; {right}")
+    _check_two_folders(root, found)
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def _check_two_folders(root: Path, found: dict[str, str]) -> None:
+    """Raises UserError for a split that is a link to another."""
+    for one, other in combinations(found.values(), 2):
+        if os.path.samefile(root / one, root / other):
+            what = f"{root / one} and {root / other} are one folder: one is a link to the other"
+            raise UserError(f"dataset: imagefolder: {what}; a test needs images of its own")
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:

@@ -3,8 +3,10 @@ pyarrow's.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -170,11 +172,33 @@ def _look_into(
         f"images are column {columns.image!r}, classes column {columns.label!r}: {_listed(names)}",
         *((f"splits are column {split!r}",) if split else ()),
         *group_told,
+        *_files_told(by_split),
     )
     return _Table(
         place, columns.files, columns.image, columns.label, reading, names, rows,
         {side: codes[places] for side, places in rows.items()}, counts, skipped, told, split,
     )  # fmt: skip
+
+
+_COUNTED = re.compile(r"(?P<stem>.*?)(?P<k>\d+)(-of-\d+(-[0-9a-f]{6,})?)?\.parquet", re.I)
+
+
+def _files_told(by_split: dict[str, list[File]]) -> Iterator[str]:
+    """A line for each split that is more than one set of files, or whose numbers have a gap."""
+    for split, files in by_split.items():
+        stems: dict[str, list[tuple[int, str]]] = {}
+        for file in files:
+            counted = _COUNTED.fullmatch(file.name)
+            stem, number = (counted["stem"], int(counted["k"])) if counted else (file.name, 0)
+            stems.setdefault(stem, []).append((number, file.name))
+        if len(stems) > 1:
+            listed = ", ".join(found[0][1] for found in list(stems.values())[:3])
+            yield f"{split} is {len(stems)} sets of files together, such as {listed}"
+        for found in stems.values():
+            found.sort()
+            for (k, one), (other_k, other) in pairwise(found):
+                if other_k > k + 1:
+                    yield f"between {one} and {other} there is no file: is one missing?"
 
 
 def range_of(codes: np.ndarray) -> range:

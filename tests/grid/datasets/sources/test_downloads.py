@@ -226,7 +226,7 @@ def test_medmnist_without_network_says_which_file_to_place_where(store, cache):
         ({"bloodmnist": "/nowhere"}, "bloodmnist: /nowhere is no folder; name one that holds its files, or leave it out"),
         ({"bloodmnist": None, "size": 32}, "dataset.size: 32; MedMNIST has versions of 28, 64, 128, 224 pixels"),
         ({"bloodmnist": None, "resize": 3}, "dataset.resize: 3 must be a whole number of pixels from 4 to 2048"),
-        ({"bloodmnist": None, "resise": 32}, "dataset.resise: bloodmnist takes no such option; known: size, resize, class_names, duplicates; did you mean 'resize'"),
+        ({"bloodmnist": None, "resise": 32}, "dataset.resise: bloodmnist takes no such option; known: size, resize, class_names, duplicates, keep; did you mean 'resize'"),
         ({"cifar10": None, "size": 32}, "dataset.size: cifar10 takes no such option; known: class_names, duplicates"),
     ],
 )  # fmt: skip

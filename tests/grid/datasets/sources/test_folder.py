@@ -207,7 +207,7 @@ def test_places_that_are_no_folder():
         catalogue.source({"imagefolder": "s3://bucket/x"})
     with pytest.raises(
         UserError,
-        match="dataset.sise: imagefolder takes no such option; known: size, .*, class_names, duplicates; did you mean 'size'",
+        match="dataset.sise: imagefolder takes no such option; known: size, .*, class_names, duplicates, keep; did you mean 'size'",
     ):
         catalogue.source({"imagefolder": "x", "sise": 3})
 

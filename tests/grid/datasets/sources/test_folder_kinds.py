@@ -683,11 +683,18 @@ def test_what_is_missing_is_no_class(tmp_path, write_tree, cell):
     refused(root, "t.csv:5: no label; fill it in, or remove the row", labels="t.csv", test=0.2)
 
 
-@pytest.mark.parametrize("name", ["train-000000.tar", "archive.zip", "data.TAR.GZ"])
-def test_an_archive_is_to_be_unpacked(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("train-000000.tar", "train-000000.tar cannot be read as a tar"),  # of a WebDataset
+        ("archive.zip", "is an archive; unpack it, and name the folder"),
+        ("data.TAR.GZ", "is an archive; unpack it, and name the folder"),
+    ],
+)
+def test_an_archive_is_to_be_unpacked(tmp_path, name, message):
     (tmp_path / name).write_bytes(b"x")
     refused(tmp_path, f"has no class folders; {name} is an archive: unpack it first", test=0.2)
-    with pytest.raises(UserError, match="is an archive; unpack it, and name the folder"):
+    with pytest.raises(UserError, match=message):
         looking.look(str(tmp_path / name))
 
 

@@ -157,7 +157,7 @@ def drop(label):
     [
         ({"label": "lable"}, {}, "label: no column 'lable'; there are img, label; did you mean 'label'"),
         ({"image": "picture"}, {}, "image: no column 'picture'; there are img, label"),
-        ({"sizes": 32}, {}, "dataset.sizes: parquet takes no such option; known: image, label, size, .*class_names, duplicates; did you mean 'size'"),
+        ({"sizes": 32}, {}, "dataset.sizes: parquet takes no such option; known: image, label, size, .*class_names, duplicates, keep; did you mean 'size'"),
         ({"size": 0}, {}, "dataset.size: 0 must be a whole number of pixels from 4 to 2048"),
         ({"size": 4096}, {}, "dataset.size: 4096 must be"),
         ({"size": "32"}, {}, "dataset.size: '32' must be"),
@@ -256,3 +256,18 @@ def test_an_address_with_credentials_is_refused_and_not_repeated():
     ) as error:
         catalogue.source({"parquet": "s3://name:hunter2@bucket/set"})
     assert "hunter2" not in str(error.value)
+
+
+def test_a_gap_in_the_numbers_and_two_sets_of_files_are_told(tmp_path):
+    """Without -of-N nobody knows: it is told, not refused."""
+    write(tmp_path / "set", files=3)
+    names = sorted(path.name for path in (tmp_path / "set").glob("train-*"))
+    told = catalogue.source({"parquet": str(tmp_path / "set")}).told
+    assert not any("missing" in line or "sets of files" in line for line in told)
+    for name, new in zip(names, ("train-0.parquet", "train-1.parquet", "train-4.parquet")):
+        (tmp_path / "set" / name).rename(tmp_path / "set" / new)
+    told = catalogue.source({"parquet": str(tmp_path / "set")}).told
+    assert any("between train-1.parquet and train-4.parquet there is no file" in t for t in told)
+    (tmp_path / "set" / "train-4.parquet").rename(tmp_path / "set" / "train-clean-0.parquet")
+    told = catalogue.source({"parquet": str(tmp_path / "set")}).told
+    assert any(line.startswith("train is 2 sets of files together") for line in told)

@@ -2,6 +2,7 @@
 torch.
 """
 
+from equigrid.classifiers.recipes.augmentation import Erasing, RandAugment
 from equigrid.classifiers.recipes.model import (
     Augmentation,
     BaseRung,
@@ -26,9 +27,11 @@ __all__ = [
     "Constant",
     "Cosine",
     "Decay",
+    "Erasing",
     "Multistep",
     "Normalisation",
     "Override",
+    "RandAugment",
     "Recipe",
     "ResizedCrop",
     "ResolvedRecipe",

@@ -15,6 +15,7 @@ from equigrid.analysis.conclusions.classes import never_right
 from equigrid.analysis.conclusions.controls import Gain, cell_gains, pooled_gain
 from equigrid.analysis.conclusions.noisy_cells import CellNoise, cell_noise, with_noise
 from equigrid.analysis.conclusions.phrasing import sentence
+from equigrid.analysis.conclusions.rivals import Rivals, rivals
 from equigrid.analysis.conclusions.verdict import notes_on, reasons_against
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
 from equigrid.analysis.data.cells import BaseData, CurveKey, curve_keys, gather
@@ -178,20 +179,21 @@ class CurveResult:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All curves of a table, and what is wrong with the table."""
+    """All curves of a table, what is wrong with the table, and what augmentations bring."""
 
     curves: tuple[CurveResult, ...]
     problems: tuple[str, ...]
     settings: Settings
     n_rows: int
     n_failed: int
+    rivals: tuple[Rivals, ...] = ()
 
     def to_json(self) -> dict:
         """Plain values."""
         return {
             "curves": [curve.to_json() for curve in self.curves], "problems": list(self.problems),
             "settings": self.settings.model_dump(mode="json"), "n_rows": self.n_rows,
-            "n_failed": self.n_failed,
+            "n_failed": self.n_failed, "augmentations": [one.to_json() for one in self.rivals],
         }  # fmt: skip
 
 
@@ -209,7 +211,8 @@ def analyse(table: pd.DataFrame, *, settings: Settings = DEFAULTS) -> Analysis:
         curve = _analyse_curve(checked, key, of_family.noise, settings)
         curves.append(replace(curve, worth=of_family.by_generator.get(key.generator)))
     problems = (*checked.problems, *never_right(table))
-    return Analysis(tuple(curves), problems, settings, len(table), len(checked.failed))
+    beside = tuple(rivals(table, metric=settings.metric, level=settings.level))
+    return Analysis(tuple(curves), problems, settings, len(table), len(checked.failed), beside)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ FAMILY = ["dataset", "classifier", "recipe"]
 SEEDS = ["subset_seed", "generator_seed", "seed"]
 _NEEDED = [*FAMILY, *CELL, *SEEDS, "trial_id", "status", "setting"]
 NO_GENERATOR = ""
+RIVAL = "augmentation"  # the arm of augmented bases: no images are added, and they are no base
 _NO_SEED = -1  # a generator seed in arms that have no generator, so that groupings keep those rows
 
 
@@ -27,9 +28,12 @@ class Checked:
     test_sizes: dict[str, int]
 
 
-def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
+def check_table(table: pd.DataFrame, metric: str = "top1", *, rivals: bool = False) -> Checked:
     """Separate usable rows from unusable ones. Raises ValueError only where a column of the schema
     is absent.
+
+    rivals: whether rows of augmented bases are among them, with the augmentation's name in
+    `generator`; else they are left out, so that nothing takes them for a base.
     """
     absent = [name for name in _NEEDED if name not in table.columns]
     if absent:
@@ -37,7 +41,7 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
             f"the table lacks the columns {absent}; "
             "equigrid.analysis.schema.SCHEMA names all of them"
         )
-    table = table.reset_index(drop=True)  # concatenated tables repeat their labels
+    table = _of_rivals(table, kept=rivals).reset_index(drop=True)  # concatenations repeat labels
     problems: list[str] = []
     if table.empty:
         problems.append("the table has no rows: nothing can be fitted before trials have finished")
@@ -56,6 +60,14 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
     frame["generator_seed"] = frame["generator_seed"].fillna(_NO_SEED).astype("int64")
     frame = _without_duplicates(frame, problems)
     return Checked(frame.reset_index(drop=True), tuple(problems), failed, _test_sizes(table))
+
+
+def _of_rivals(table: pd.DataFrame, *, kept: bool) -> pd.DataFrame:
+    augmented = table["arm"] == RIVAL
+    if not kept or not augmented.any():
+        return table[~augmented]
+    names = table["augmentation"].fillna(RIVAL)
+    return table.assign(generator=table["generator"].astype(object).where(~augmented, names))
 
 
 def _test_sizes(table: pd.DataFrame) -> dict[str, int]:
@@ -136,6 +148,8 @@ def describe_cell(row: pd.Series) -> str:
     if row["arm"] == "mix":
         added = f"{int(row['n_real_added']):,} real + {int(row['n_syn']):,} synthetic"
         return f"{text} + {added} ({row['generator']})"
+    if row["arm"] == RIVAL:
+        return f"{text} with {row['generator']}"
     if row["arm"] == "copies":
         return f"{text} + {int(row['n_copies']):,} copies"
     return text

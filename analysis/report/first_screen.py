@@ -48,6 +48,7 @@ class FirstScreen:
     panels: dict[str, list[dict]]
     asks: dict | None
     table: dict
+    rivals: list[str] = field(default_factory=list)
     nothing: str = field(default=NOTHING_FITTED)
 
 
@@ -75,6 +76,7 @@ def first_screen(
         panels=panels,
         asks=_asks(analysis),
         table=page_table(analysis),
+        rivals=[verdict.text for one in analysis.rivals for verdict in one.verdicts],
     )
 
 

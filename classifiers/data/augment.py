@@ -49,7 +49,8 @@ def _mixed(images: torch.Tensor, draws: torch.Tensor, columns: Columns) -> torch
     """(B - 1, C, h, w) float32: each image but the first with the one before it, a part of all of
     it, or a box.
     """
-    assert columns.part is not None and columns.box is not None, "the batch is mixed"
+    assert columns.part is not None, "the batch is mixed"
+    assert columns.box is not None, "beside it"
     part, box = as_floats(draws, columns.part)[1:], draws[1:, columns.box]
     inside = _inside(images, box)  # (B - 1, 1, h, w)
     cuts = (box[:, 2] > 0)[:, None, None, None]

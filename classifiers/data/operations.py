@@ -87,7 +87,7 @@ def _moved(images: torch.Tensor, ops: torch.Tensor, magnitudes: torch.Tensor) ->
 def _matrix(
     ops: torch.Tensor, magnitudes: torch.Tensor, height: int, width: int
 ) -> tuple[torch.Tensor, ...]:
-    """a to f, (B,) each: a place (x, y) of the result is (ax + by + c, dx + ey + f) of the image."""
+    """a to f, (B,) each: place (x, y) of the result is (ax + by + c, dx + ey + f) of the image."""
 
     def of(name: str) -> torch.Tensor:
         return torch.where(ops == NUMBER[name], magnitudes, 0.0)

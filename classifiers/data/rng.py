@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 import numpy as np
 
 from equigrid.classifiers.data import policies
@@ -97,7 +96,9 @@ def epoch(
     out[:, FLIP] = rng.integers(0, 2, n_total) if augmentation.flip else 0
     out[:, HEIGHT], out[:, WIDTH] = height, width
     if augmentation.resized_crop:
-        out[:, TOP : WIDTH + 1] = _resized_crops(rng, n_total, height, width, augmentation.resized_crop)
+        out[:, TOP : WIDTH + 1] = _resized_crops(
+            rng, n_total, height, width, augmentation.resized_crop
+        )
     else:
         padding = augmentation.crop_padding_px
         out[:, TOP : LEFT + 1] = rng.integers(-padding, padding + 1, (n_total, 2)) if padding else 0
@@ -148,7 +149,9 @@ def _mixed(
     it is outside the image is cut off; the part is then what is outside the box.
     """
     batches = -(-n // batch)
-    cuts = rng.integers(0, 2, batches).astype(bool) if augmentation.mixup else np.ones(batches, bool)
+    cuts = (
+        rng.integers(0, 2, batches).astype(bool) if augmentation.mixup else np.ones(batches, bool)
+    )
     cuts &= augmentation.cutmix is not None
     parts = rng.beta(augmentation.mixup or 1, augmentation.mixup or 1, batches)
     area = 1 - rng.beta(augmentation.cutmix or 1, augmentation.cutmix or 1, batches)

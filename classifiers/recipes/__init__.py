@@ -19,8 +19,10 @@ from equigrid.classifiers.recipes.model import (
 )
 from equigrid.classifiers.recipes.paper import RECIPES, recipe
 from equigrid.classifiers.recipes.resolve import resolve
+from equigrid.classifiers.recipes.rivals import AUGMENTATIONS, augmented
 
 __all__ = [
+    "AUGMENTATIONS",
     "RECIPES",
     "Augmentation",
     "BaseRung",
@@ -36,6 +38,7 @@ __all__ = [
     "ResizedCrop",
     "ResolvedRecipe",
     "TotalRung",
+    "augmented",
     "recipe",
     "resolve",
 ]

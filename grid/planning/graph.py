@@ -29,6 +29,7 @@ class Cell(NamedTuple):
     recipe: str
     subset_seed: int
     seed: int
+    augmentation: str | None = None
 
     @property
     def n_total(self) -> int:
@@ -40,6 +41,8 @@ class Cell(NamedTuple):
             added += f" + {n:,} {what}" if n else ""
         if self.n_syn:
             added += f" + {self.n_syn:,} {self.generator} (generator seed {self.generator_seed})"
+        if self.augmentation:
+            added += f" with {self.augmentation}"
         seeds = f"subset {self.subset_seed}, seed {self.seed}"
         return f"{self.n_base:,} real{added}, {self.classifier}, {seeds}"
 

@@ -64,7 +64,8 @@ def with_places(spec: GridSpec, cells: Sequence[Cell], places: Iterable[Place]) 
 
     cells: those of its plan. Raises ValueError for a place that the grid does not have.
     """
-    known = {_amounts(cell): cell for cell in cells}
+    # Augmentations add nothing, as the base: no question asks for more of them.
+    known = {_amounts(cell): cell for cell in cells if cell.arm != "augmentation"}
     by_seeds: dict[_Repeated, list[Cell]] = {}
     for place in places:
         if (cell := known.get(_amounts(place))) is None:

@@ -27,6 +27,7 @@ from equigrid.analysis.figures.interactive import (
     contour_panels,
     equivalence_panels,
 )
+from equigrid.analysis.figures.rivals import rivals_figure
 from equigrid.analysis.figures.zero_shot import zero_shot_figures
 from equigrid.analysis.settings import NAMES
 
@@ -54,6 +55,13 @@ def report_figures(
             accuracy_curves(table, family, metric=metric, level=level),
             panels,
         )
+    for i, one in enumerate(analysis.rivals):
+        caption = (
+            f"What is free beside synthetic images, at equal steps: {one.dataset}, "
+            f"{one.classifier}, recipe {one.recipe}, base {one.n_base:,}. Gains over the base "
+            f"alone with their {level:.0%} intervals, paired by subset seed."
+        )
+        yield f"augmentations-{i}", caption, rivals_figure(one), []
     ratios = improvement_ratios(analysis)
     if any(ratio.ratio.value is not None for ratio in ratios):
         caption = (

@@ -1,0 +1,48 @@
+"""Gains of augmentations beside those of synthetic images and copies, at equal steps."""
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from equigrid.analysis.conclusions.rivals import Contender, Rivals
+from equigrid.analysis.data.checks import RIVAL
+from equigrid.analysis.figures.style import (
+    BLACK,
+    FONT,
+    GREY,
+    VERMILION,
+    empty_figure,
+    tidy,
+)
+
+_COLOURS = {"syn": VERMILION, "copies": GREY, RIVAL: BLACK}
+
+
+def rivals_figure(one: Rivals) -> Figure:
+    """A line for each contender with its gain over the base alone and the interval of that, the
+    largest first. Colours go by role: synthetic images, copies, and augmentations in black.
+    """
+    known = [(line, line.over_base) for line in one.contenders if line.over_base is not None]
+    if not known:
+        return empty_figure("the base alone was not trained")
+    known.sort(key=lambda pair: pair[1].value or 0.0)
+    with mpl.rc_context(FONT):
+        figure = Figure(figsize=(5.6, 0.26 * len(known) + 1.0), layout="constrained")
+        axes = figure.add_subplot()
+        for at, (line, gain) in enumerate(known):
+            axes.errorbar(
+                gain.value, at, xerr=np.array(gain.bar)[:, None], fmt="o", markersize=5,
+                capsize=2, elinewidth=1, color=_COLOURS[line.arm],
+            )  # fmt: skip
+        axes.axvline(0.0, color="#555555", linewidth=0.8, linestyle=":")
+        axes.set_yticks(np.arange(len(known)), [_name(line) for line, _ in known])
+        axes.set_ylim(-0.6, len(known) - 0.4)
+        axes.set_xlabel(f"gain over the base of {one.n_base:,} alone (points)")
+        tidy(axes)
+    return figure
+
+
+def _name(line: Contender) -> str:
+    if line.arm == "syn":
+        return f"{line.added:,} images of {line.name}"
+    return f"{line.added:,} copies" if line.arm == "copies" else line.name

@@ -6,14 +6,7 @@ from matplotlib.figure import Figure
 
 from equigrid.analysis.conclusions.rivals import Contender, Rivals
 from equigrid.analysis.data.checks import RIVAL
-from equigrid.analysis.figures.style import (
-    BLACK,
-    FONT,
-    GREY,
-    VERMILION,
-    empty_figure,
-    tidy,
-)
+from equigrid.analysis.figures.style import BLACK, FONT, GREY, VERMILION, empty_figure, tidy
 
 _COLOURS = {"syn": VERMILION, "copies": GREY, RIVAL: BLACK}
 

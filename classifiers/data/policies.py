@@ -151,7 +151,7 @@ def _strengths(ranges: _Ranges, bins: int, height: int, width: int) -> np.ndarra
     found = np.zeros((len(OPERATIONS), bins), np.float32)
 
     def rising(most: float) -> np.ndarray:
-        return np.linspace(0.0, most, bins, dtype=np.float32)
+        return _spaced(0.0, most, bins)
 
     for name, side in (("X", width), ("Y", height)):
         most = side * 150.0 / 331.0 if ranges.translate_px is None else ranges.translate_px
@@ -161,5 +161,15 @@ def _strengths(ranges: _Ranges, bins: int, height: int, width: int) -> np.ndarra
     for name in ("Brightness", "Color", "Contrast", "Sharpness"):
         found[NUMBER[name]] = rising(ranges.enhance)
     found[NUMBER["Posterize"]] = np.rint(8 - np.arange(bins) * ranges.posterize_bits / (bins - 1))
-    found[NUMBER["Solarize"]] = 1 - rising(1.0)
+    found[NUMBER["Solarize"]] = _spaced(1.0, 0.0, bins)
     return found
+
+
+def _spaced(start: float, end: float, bins: int) -> np.ndarray:
+    """(bins,) float32 as torch.linspace rounds them: from either end to the middle. Whole pixels
+    are cut off of these: the middle of 0 to 32 is 15, as in torchvision.
+    """
+    first, last = np.float32(start), np.float32(end)
+    step, place = (last - first) / np.float32(bins - 1), np.arange(bins, dtype=np.float32)
+    rising, falling = first + step * place, last - step * (bins - 1 - place)
+    return np.where(place < bins // 2, rising, falling)

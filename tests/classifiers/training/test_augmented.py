@@ -77,32 +77,21 @@ def test_each_preset_changes_a_training_and_leaves_it_finite(digits, name):
     assert same(trained, train(images, labels, recipe=plain, seed=0, **OPTIONS)) == (name == "own")
 
 
+def test_images_that_do_not_suit_are_refused_before_a_step():
+    images = np.zeros((40, 8, 8, 2), np.uint8)
+    with pytest.raises(ValueError, match="rand_augment is of grey or RGB images"):
+        train(images, np.arange(40) % 10, recipe=resolved(40), seed=0, **OPTIONS)
+
+
 class Recorded:
-    """A graph on the host: what was recorded runs again, on the same tensors."""
+    """A graph on the host: `work` runs at each replay, on the tensors that it was recorded with."""
 
     def __init__(self, work, members):
-        before = [self._state(member) for member in members]
-        self.work, self.losses = work, work()
-        for member, state in zip(members, before):
-            member.module.load_state_dict(state[0])
-            member.optimizer.load_state_dict(state[1])
-
-    @staticmethod
-    def _state(member):
-        module = {name: value.clone() for name, value in member.module.state_dict().items()}
-        optimizer = member.optimizer.state_dict()
-        kept = {
-            i: {name: value.clone() if torch.is_tensor(value) else value for name, value in s.items()}
-            for i, s in optimizer["state"].items()
-        }  # fmt: skip
-        return module, {**optimizer, "state": kept}
+        self.work, self.losses = work, [torch.zeros(()) for _ in members]
 
     def replay(self):
         for place, loss in zip(self.losses, self.work()):
             place.copy_(loss)
-
-    def pool(self):
-        return None
 
 
 class OnHost(GraphedSteps):

@@ -166,10 +166,11 @@ def _strengths(ranges: _Ranges, bins: int, height: int, width: int) -> np.ndarra
 
 
 def _spaced(start: float, end: float, bins: int) -> np.ndarray:
-    """(bins,) float32 as torch.linspace rounds them: from either end to the middle. Whole pixels
-    are cut off of these: the middle of 0 to 32 is 15, as in torchvision.
+    """(bins,) float32 as torch.linspace rounds them: a float32 step, taken from the nearer end, and
+    rounded once. Translations are cut off to whole pixels, which shows it: torchvision's middle of
+    0 to 32 is 15.
     """
-    first, last = np.float32(start), np.float32(end)
-    step, place = (last - first) / np.float32(bins - 1), np.arange(bins, dtype=np.float32)
+    step = float((np.float32(end) - np.float32(start)) / np.float32(bins - 1))
+    first, last, place = float(np.float32(start)), float(np.float32(end)), np.arange(bins)
     rising, falling = first + step * place, last - step * (bins - 1 - place)
-    return np.where(place < bins // 2, rising, falling)
+    return np.where(place < bins // 2, rising, falling).astype(np.float32)

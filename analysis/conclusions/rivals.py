@@ -3,6 +3,7 @@
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,9 +122,9 @@ def _compared(
     rows = pd.concat([beside, augmented])
     rows = rows.assign(place=rows["arm"].map(order)).sort_values(["place", "generator", "scale"])
     base = rows.index[rows["arm"] == "base"]
-    over_base = _by_index(cells.over(rows, base[0])) if len(base) else {}
-    references = {
-        str(name): (own["scale"].map(np.log).abs()).idxmin()
+    over_base = _by_index(cells.over(rows, int(base[0]))) if len(base) else {}
+    references: dict[str, Any] = {  # labels of rows
+        str(name): own["scale"].map(np.log).abs().idxmin()
         for name, own in rows[rows["arm"] == "syn"].groupby("generator", sort=True)
     }
     over = {name: _by_index(cells.over(rows, at)) for name, at in references.items()}
@@ -151,7 +152,7 @@ def _compared(
     return Rivals(dataset, classifier, recipe, int(n_base), tuple(contenders), tuple(verdicts))
 
 
-def _by_index(compared: Compared) -> dict[int, Estimate | None]:
+def _by_index(compared: Compared) -> dict[Any, Estimate | None]:
     return {row.name: gain for row, gain in compared}
 
 

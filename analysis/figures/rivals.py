@@ -15,20 +15,24 @@ def rivals_figure(one: Rivals) -> Figure:
     """A line for each contender with its gain over the base alone and the interval of that, the
     largest first. Colours go by role: synthetic images, copies, and augmentations in black.
     """
-    known = [(line, line.over_base) for line in one.contenders if line.over_base is not None]
+    known = [
+        (line, gain, gain.value)
+        for line in one.contenders
+        if (gain := line.over_base) and gain.value is not None
+    ]
     if not known:
         return empty_figure("the base alone was not trained")
-    known.sort(key=lambda pair: pair[1].value or 0.0)
+    known.sort(key=lambda each: each[2])
     with mpl.rc_context(FONT):
         figure = Figure(figsize=(5.6, 0.26 * len(known) + 1.0), layout="constrained")
         axes = figure.add_subplot()
-        for at, (line, gain) in enumerate(known):
+        for at, (line, gain, value) in enumerate(known):
             axes.errorbar(
-                gain.value, at, xerr=np.array(gain.bar)[:, None], fmt="o", markersize=5,
+                value, at, xerr=np.array(gain.bar)[:, None], fmt="o", markersize=5,
                 capsize=2, elinewidth=1, color=_COLOURS[line.arm],
             )  # fmt: skip
         axes.axvline(0.0, color="#555555", linewidth=0.8, linestyle=":")
-        axes.set_yticks(np.arange(len(known)), [_name(line) for line, _ in known])
+        axes.set_yticks(np.arange(len(known)), [_name(line) for line, *_ in known])
         axes.set_ylim(-0.6, len(known) - 0.4)
         axes.set_xlabel(f"gain over the base of {one.n_base:,} alone (points)")
         tidy(axes)

@@ -128,7 +128,7 @@ def _erased(
     ratio = (1 / erasing.ratio[1], 1 / erasing.ratio[0])  # width / height, as crops count it
     sizes = _tried_sizes(rng, n, height, width, erasing.scale, ratio)
     fits: np.ndarray = ((sizes > 0) & (sizes < (height, width))).all(-1)
-    fits &= (rng.random(n) < erasing.p)[:, None]
+    fits &= np.less(rng.random(n), erasing.p)[:, None]
     found = sizes[np.arange(n), fits.argmax(1)] * fits.any(1)[:, None]
     corners = rng.integers(0, np.array([height, width]) - found + 1)
     return np.concatenate([corners, found], 1)
@@ -149,10 +149,9 @@ def _mixed(
     it is outside the image is cut off; the part is then what is outside the box.
     """
     batches = -(-n // batch)
-    cuts = (
-        rng.integers(0, 2, batches).astype(bool) if augmentation.mixup else np.ones(batches, bool)
-    )
-    cuts &= augmentation.cutmix is not None
+    of_both = np.equal(rng.integers(0, 2, batches), 1)  # drawn whether or not there is a choice
+    cuts = of_both if augmentation.mixup else np.ones(batches, bool)
+    cuts = cuts if augmentation.cutmix else np.zeros(batches, bool)
     parts = rng.beta(augmentation.mixup or 1, augmentation.mixup or 1, batches)
     area = 1 - rng.beta(augmentation.cutmix or 1, augmentation.cutmix or 1, batches)
     half = (0.5 * np.sqrt(area)[:, None] * (height, width)).astype(np.int64)

@@ -19,13 +19,14 @@ BEATEN, NOT_TOLD_APART, AHEAD, OPEN = "beaten", "not told apart", "ahead", "open
 class Contender:
     """One cell at a base: the base alone, an augmentation of it, or images added to it.
 
-    name: of the augmentation or the generator, else the arm's. over_base, over: gains in points
-    over the base alone, and by the generator's name over its images; None for a cell itself, and
-    where that was not trained. steps: None where the rows do not say.
+    name: of the augmentation or the generator, else the arm's. setting: a generator's. over_base,
+    over: gains in points over the base alone, and by the generator's name over its images; None for
+    a cell itself, and where that was not trained. steps: None where the rows do not say.
     """
 
     arm: str
     name: str
+    setting: str | None
     added: int
     steps: int | None
     mean: float
@@ -49,8 +50,8 @@ class Verdict:
     """What the images of one generator are beside the augmentations.
 
     status: `beaten` by an augmentation, `not told apart` from the best of them, `ahead` of all, or
-    `open` without repetitions. difference: of the best augmentation over the images, corrected for
-    the number of augmentations (Bonferroni).
+    `open` without repetitions. difference: of the best augmentation over the images; but where the
+    images are ahead, corrected for the number of augmentations (Bonferroni).
     """
 
     generator: str
@@ -132,6 +133,7 @@ def _compared(
         Contender(
             arm=row["arm"],
             name=row["generator"] or row["arm"],
+            setting=row["setting"] if row["arm"] == "syn" else None,
             added=int(row["n_syn"] + row["n_copies"]),
             steps=row["steps"] or None,
             mean=row["mean"],
@@ -145,7 +147,7 @@ def _compared(
     ]
     corrected = 1 - (1 - level) / len(augmented)
     verdicts = [
-        _verdict(family[-1], rows.loc[at], cells.over(rows, at, corrected))
+        _verdict(family[-1], rows.loc[at], cells.over(rows, at), cells.over(rows, at, corrected))
         for at in references.values()
     ]
     dataset, classifier, recipe, n_base = family
@@ -156,38 +158,48 @@ def _by_index(compared: Compared) -> dict[Any, Estimate | None]:
     return {row.name: gain for row, gain in compared}
 
 
-def _verdict(n_base: float, syn: pd.Series, compared: Compared) -> Verdict:
-    """compared: all cells over the synthetic images, at the corrected level."""
-    against = [(row, gain) for row, gain in compared if row["arm"] == RIVAL and gain is not None]
-    row, gain = max(against, key=lambda one: one[1].value or 0.0)
-    name, n_syn, n = str(syn["generator"]), int(syn["n_syn"]), len(against)
-    status = _status(gain)
-    better = [other["generator"] for other, one in against if _status(one) == BEATEN]
-    images = f"{n_syn:,} images of {name} ({syn['mean']:.1f}%)"
-    best = f"{row['generator']} ({row['mean']:.1f}%)"
-    corrected = f"corrected for {n} augmentations" if n > 1 else "one augmentation"
-    points = f"{gain.text(1)} points, {corrected}"
+def _verdict(n_base: float, syn: pd.Series, own: Compared, corrected: Compared) -> Verdict:
+    """own, corrected: all cells over the synthetic images, at the table's level and at one that is
+    corrected for the number of augmentations.
+
+    One of many is better than the images where its corrected interval is above 0. The images are
+    better than all where each interval alone is below 0: each of these must hold, so that no choice
+    among them favours it (Berger's 1982 intersection-union test).
+    """
+    each, strict = _augmented(own), _augmented(corrected)
+    name, best = max(strict.items(), key=lambda one: one[1][1].value or 0.0)
+    better = [other for other, (_, gain) in strict.items() if gain.low is not None and gain.low > 0]
+    behind = [gain for _, gain in each.values() if gain.high is not None and gain.high < 0]
+    row, gain = best
+    generator, n_syn, n = str(syn["generator"]), int(syn["n_syn"]), len(strict)
+    status = NOT_TOLD_APART if gain.bounded else OPEN
+    status = BEATEN if better else AHEAD if len(behind) == n else status
+    if status == AHEAD:
+        gain = each[name][1]
+    images = f"the {n_syn:,} images of {generator} ({syn['mean']:.1f}%)"
+    told = f"{name} ({row['mean']:.1f}%"
+    many = n > 1 and status != AHEAD
+    points = f"over them {gain.text(1)} points{f', corrected for {n} augmentations' * many})"
     words = {
-        BEATEN: f"what is free does better than the {images}: {best}, by {points}",
-        NOT_TOLD_APART: f"the {images} are not told apart from {best}, which is free: {points}",
-        AHEAD: f"the {images} do better than each of {n} augmentations; the nearest is {best}: "
-        f"{points}",
-        OPEN: f"the {images}, and {best} for free: {gain.value:+.1f} points, and nothing was "
+        BEATEN: f"what is free does better than {images}: {told}; {points}",
+        NOT_TOLD_APART: f"{images} are not told apart from what is free: {told}; {points}",
+        AHEAD: f"{images} do better than all that is free; the nearest is {told}; {points}",
+        OPEN: f"{images}, and for free {told}; over them {gain.value:+.1f} points); nothing was "
         "repeated that would tell them apart",
     }
-    text = f"At a base of {n_base:,.0f} and as many steps, {words[status]}."
-    if len(better) > 1:
-        others = ", ".join(other for other in better if other != row["generator"])
-        text = f"{text[:-1]}; so do {others}."
-    return Verdict(name, n_syn, status, str(row["generator"]), gain, text)
+    text = f"At a base of {n_base:,.0f} and as many steps, {words[status]}"
+    if others := [other for other in better if other != name]:
+        text += f"; so do{'es' * (len(others) == 1)} {', '.join(others)}"
+    return Verdict(generator, n_syn, status, name, gain, f"{text}.")
 
 
-def _status(gain: Estimate) -> str:
-    if gain.low is None or gain.high is None:
-        return OPEN
-    if gain.low > 0:
-        return BEATEN
-    return AHEAD if gain.high < 0 else NOT_TOLD_APART
+def _augmented(compared: Compared) -> dict[str, tuple[pd.Series, Estimate]]:
+    """The augmentations among them, by name."""
+    return {
+        str(row["generator"]): (row, gain)
+        for row, gain in compared
+        if row["arm"] == RIVAL and gain is not None
+    }
 
 
 def _known(value: float) -> float | None:

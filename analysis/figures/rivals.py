@@ -6,14 +6,19 @@ from matplotlib.figure import Figure
 
 from equigrid.analysis.conclusions.rivals import Contender, Rivals
 from equigrid.analysis.data.checks import RIVAL
-from equigrid.analysis.figures.style import BLACK, FONT, GREY, VERMILION, empty_figure, tidy
-
-_COLOURS = {"syn": VERMILION, "copies": GREY, RIVAL: BLACK}
+from equigrid.analysis.figures.style import (
+    BLACK,
+    COPIES_LOOK,
+    FONT,
+    empty_figure,
+    generator_look,
+    tidy,
+)
 
 
 def rivals_figure(one: Rivals) -> Figure:
     """A line for each contender with its gain over the base alone and the interval of that, the
-    largest first. Colours go by role: synthetic images, copies, and augmentations in black.
+    largest first. Colours go by role, as in all figures; augmentations are black.
     """
     known = [
         (line, gain, gain.value)
@@ -29,7 +34,7 @@ def rivals_figure(one: Rivals) -> Figure:
         for at, (line, gain, value) in enumerate(known):
             axes.errorbar(
                 value, at, xerr=np.array(gain.bar)[:, None], fmt="o", markersize=5,
-                capsize=2, elinewidth=1, color=_COLOURS[line.arm],
+                capsize=2, elinewidth=1, color=_colour(line),
             )  # fmt: skip
         axes.axvline(0.0, color="#555555", linewidth=0.8, linestyle=":")
         axes.set_yticks(np.arange(len(known)), [_name(line) for line, *_ in known])
@@ -37,6 +42,13 @@ def rivals_figure(one: Rivals) -> Figure:
         axes.set_xlabel(f"gain over the base of {one.n_base:,} alone (points)")
         tidy(axes)
     return figure
+
+
+def _colour(line: Contender) -> str:
+    if line.arm == RIVAL:
+        return BLACK
+    look = COPIES_LOOK if line.arm == "copies" else generator_look(line.setting)
+    return look[0]
 
 
 def _name(line: Contender) -> str:

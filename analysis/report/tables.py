@@ -35,8 +35,9 @@ RIVALS_TITLE = "Synthetic images against what is free"
 _RIVALS_INTRO = (
     "Augmentations of the base alone beside copies and synthetic images whose trainings make as "
     "many optimizer steps. Gains in points, over the base alone and over each generator's images "
-    "nearest to 1:1, paired by subset seed; intervals are of one comparison each, while the first "
-    "screen corrects for the number of augmentations."
+    "nearest to 1:1, paired by subset seed. Intervals are of one comparison each, while the first "
+    "screen corrects for the number of augmentations. The luck of a generator is in them only "
+    "where each subset has a generator of its own."
 )
 _ZERO_SHOT_INTRO = (
     "Accuracies on real images: of unseen classes, trained on synthetic images alone or not at "

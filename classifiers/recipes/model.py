@@ -110,10 +110,6 @@ class Augmentation(Frozen):
             raise ValueError(
                 f"{self.policy} is of grey or RGB images (1 or 3 channels), these have {channels}"
             )
-        if self.crop_padding_px > max(height, width):
-            raise ValueError(
-                f"crop_padding_px {self.crop_padding_px} is more than the {height}×{width} images"
-            )
         if self.cutmix and min(self.seen(height, width)) < 2:
             raise ValueError(f"cutmix needs sides of at least 2 pixels, got {height}×{width}")
 

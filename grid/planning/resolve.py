@@ -271,6 +271,9 @@ def _check_augmentations(found: Resolved, shape: catalogue.Shape) -> None:
         for name, augmentation in found.augmentations(i).items():
             where = f"blocks.{i}.augmentations.{name}"
             _named(where, partial(augmentation.check, *shape.image))
+            if (padding := augmentation.crop_padding_px) > min(shape.image[:2]):
+                what = f"crop_padding_px {padding} is more than a side of the images"
+                raise UserError(f"{where}: {what}, {shape.height}×{shape.width}")
             size = (*augmentation.seen(shape.height, shape.width), shape.channels)
             for classifier in found.spec.classifiers:
                 check = partial(names.check, classifier, *size, len(shape.classes))

@@ -211,7 +211,6 @@ def test_bad_settings_are_named(settings, said):
     ("settings", "shape", "said"),
     [
         ({"trivial_augment": True}, (8, 8, 4), "trivial_augment is of grey or RGB images"),
-        ({"crop_padding_px": 9}, (8, 8, 1), "crop_padding_px 9 is more than the 8×8 images"),
         ({"cutmix": 1.0}, (1, 8, 1), "at least 2 pixels, got 1×8"),
     ],
 )

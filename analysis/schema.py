@@ -10,7 +10,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed")
-ARMS = ("base", "real", "syn", "copies", "mix")
+ARMS = ("base", "real", "syn", "copies", "mix", "augmentation")
 SETTINGS = ("closed", "open")
 # (name, type, nullable, meaning). Nullable columns are those that an arm or a failed attempt lacks.
 COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
@@ -30,7 +30,8 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         "arm",
         pa.string(),
         False,
-        "'base', 'real', 'syn', 'copies', or 'mix' of real and syn: what was added.",
+        "'base', 'real', 'syn', 'copies', or 'mix' of real and syn: what was added; 'augmentation' "
+        "where nothing was, but the base was augmented.",
     ),
     (
         "setting",
@@ -135,6 +136,12 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         True,
         "Synthetic images (in the arm copies, repeated ones) added of each class, in the order of "
         "per_class, where the spec says so by class; null where the pool's balance says.",
+    ),
+    (
+        "augmentation",
+        pa.string(),
+        True,
+        "Name of the augmentation in the spec; null in the other arms.",
     ),
 )
 

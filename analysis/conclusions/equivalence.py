@@ -16,6 +16,7 @@ from equigrid.analysis.conclusions.classes import never_right
 from equigrid.analysis.conclusions.controls import Gain, cell_gains, pooled_gain
 from equigrid.analysis.conclusions.noisy_cells import CellNoise, cell_noise, with_noise
 from equigrid.analysis.conclusions.phrasing import sentence
+from equigrid.analysis.conclusions.rivals import Rivals, rivals
 from equigrid.analysis.conclusions.verdict import notes_on, reasons_against
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
 from equigrid.analysis.data.cells import BaseData, CurveKey, curve_keys, gather
@@ -179,8 +180,9 @@ class CurveResult:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All curves of a table, and what is wrong with the table. chosen: what amounts by class do,
-    which are no part of a curve.
+    """All curves of a table, what is wrong with the table, and what augmentations bring.
+
+    chosen: what amounts by class do, which are no part of a curve.
     """
 
     curves: tuple[CurveResult, ...]
@@ -189,6 +191,7 @@ class Analysis:
     n_rows: int
     n_failed: int
     chosen: tuple[ChosenClasses, ...] = ()
+    rivals: tuple[Rivals, ...] = ()
 
     def to_json(self) -> dict:
         """Plain values."""
@@ -196,6 +199,7 @@ class Analysis:
             "curves": [curve.to_json() for curve in self.curves], "problems": list(self.problems),
             "settings": self.settings.model_dump(mode="json"), "n_rows": self.n_rows,
             "n_failed": self.n_failed, "chosen_classes": [one.to_json() for one in self.chosen],
+            "augmentations": [one.to_json() for one in self.rivals],
         }  # fmt: skip
 
 
@@ -214,8 +218,9 @@ def analyse(table: pd.DataFrame, *, settings: Settings = DEFAULTS) -> Analysis:
         curves.append(replace(curve, worth=of_family.by_generator.get(key.generator)))
     problems = (*checked.problems, *never_right(table))
     failed = int((table["status"] == "failed").sum())
-    chosen = chosen_classes(table, level=settings.level)
-    return Analysis(tuple(curves), problems, settings, len(table), failed, chosen)
+    chosen = tuple(chosen_classes(table, level=settings.level))
+    beside = tuple(rivals(table, metric=settings.metric, level=settings.level))
+    return Analysis(tuple(curves), problems, settings, len(table), failed, chosen, beside)
 
 
 @dataclass(frozen=True)

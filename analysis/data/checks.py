@@ -13,6 +13,7 @@ FAMILY = ["dataset", "classifier", "recipe"]
 SEEDS = ["subset_seed", "generator_seed", "seed"]
 _NEEDED = [*FAMILY, *CELL, *SEEDS, "trial_id", "status", "setting"]
 NO_GENERATOR = ""
+RIVAL = "augmentation"  # the arm of augmented bases: no images are added, and they are no base
 _NO_SEED = -1  # a generator seed in arms that have no generator, so that groupings keep those rows
 
 
@@ -29,13 +30,17 @@ class Checked:
     test_sizes: dict[str, int]
 
 
-def check_table(table: pd.DataFrame, metric: str = "top1", *, by_class: bool = False) -> Checked:
+def check_table(
+    table: pd.DataFrame, metric: str = "top1", *, by_class: bool = False, rivals: bool = False
+) -> Checked:
     """Separate usable rows from unusable ones. Raises ValueError only where a column of the schema
     is absent.
 
     Rows whose amounts are by class are left out: they are no points between those of balanced
     amounts. by_class: they are there too, told apart by a column `by_class`, their amounts as text,
-    "" in all other rows.
+    "" in all other rows. rivals: whether rows of augmented bases are among them, with the
+    augmentation's name in `generator`; else they are left out, so that nothing takes them for a
+    base.
     """
     absent = [name for name in _NEEDED if name not in table.columns]
     if absent:
@@ -43,7 +48,7 @@ def check_table(table: pd.DataFrame, metric: str = "top1", *, by_class: bool = F
             f"the table lacks the columns {absent}; "
             "equigrid.analysis.schema.SCHEMA names all of them"
         )
-    table = table.reset_index(drop=True)  # concatenated tables repeat their labels
+    table = _of_rivals(table, kept=rivals).reset_index(drop=True)  # concatenations repeat labels
     cell = [*CELL, "by_class"] if by_class else CELL
     table = table.assign(by_class=amounts_by_class(table))
     table = table if by_class else table[table["by_class"] == ""].reset_index(drop=True)
@@ -81,6 +86,14 @@ def amounts_by_class(table: pd.DataFrame) -> pd.Series:
 
 def _is_listed(value: object) -> bool:
     return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
+def _of_rivals(table: pd.DataFrame, *, kept: bool) -> pd.DataFrame:
+    augmented = table["arm"] == RIVAL
+    if not kept or not augmented.any():
+        return table[~augmented]
+    names = table["augmentation"].fillna(RIVAL)
+    return table.assign(generator=table["generator"].astype(object).where(~augmented, names))
 
 
 def _test_sizes(table: pd.DataFrame) -> dict[str, int]:
@@ -161,6 +174,8 @@ def describe_cell(row: pd.Series) -> str:
     if row["arm"] == "mix":
         added = f"{int(row['n_real_added']):,} real + {int(row['n_syn']):,} synthetic"
         return f"{text} + {added} ({row['generator']})"
+    if row["arm"] == RIVAL:
+        return f"{text} with {row['generator']}"
     if row["arm"] == "copies":
         return f"{text} + {int(row['n_copies']):,} copies"
     return text

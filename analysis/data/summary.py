@@ -20,10 +20,12 @@ def cell_means(
     metric: str = "top1",
     level: float = 0.95,
     test_sizes: dict[str, int] | None = None,
+    rivals: bool = False,
 ) -> pd.DataFrame:
     """One line per cell of the usable rows.
 
-    test_sizes: images in the test set, by dataset, where rows do not tell.
+    test_sizes: images in the test set, by dataset, where rows do not tell. rivals: with lines for
+    augmented bases too, see `check_table`.
 
     Columns: dataset, classifier, recipe, arm, generator (''), setting ("closed", "open" or None),
     n_base, n_nominal, n_real_added, n_syn, n_copies, `scale` (added images / n_nominal, NaN for
@@ -35,7 +37,7 @@ def cell_means(
     where nothing is repeated: half of
     the two is no interval.
     """
-    checked = check_table(table, metric)
+    checked = check_table(table, metric, rivals=rivals)
     frame = checked.frame.drop_duplicates([*_KEYS, "trial_id"])
     clusters = frame.groupby([*_KEYS, "subset_seed"], sort=True)["accuracy"].mean()
     by_cluster = clusters.groupby(level=list(range(len(_KEYS)))).agg(["mean", "std", "size"])

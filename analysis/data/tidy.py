@@ -15,10 +15,11 @@ import pyarrow as pa
 
 from equigrid.analysis.schema import ARMS, SCHEMA
 
+AUGMENTED = "augmentation"
 AMOUNTS = {"real": "n_real_added", "syn": "n_syn", "copies": "n_copies"}
 ARM_WORDS = {
     "none": "base", "baseline": "base", "synthetic": "syn", "generated": "syn", "copy": "copies",
-    "repeated": "copies", "mixed": "mix",
+    "repeated": "copies", "mixed": "mix", "augmented": "augmentation",
 }  # fmt: skip
 ALIASES = {
     "n_base": ("base", "base_size", "n_real_base"),
@@ -182,6 +183,9 @@ def _arms(frame: pd.DataFrame) -> pd.Series:
     if (twice := copies & (real | syn)).any():
         row = int(twice.to_numpy().argmax())
         raise ValueError(f"row {row + 1} adds copies and other images at once; that is no arm")
+    if "arm" in frame:
+        told = told.mask((frame["arm"] == AUGMENTED) & (told == "base"), AUGMENTED)
+        _require_names(frame)
     if "arm" in frame and (differ := frame["arm"] != told).any():
         row = int(differ.to_numpy().argmax())
         raise ValueError(
@@ -189,6 +193,18 @@ def _arms(frame: pd.DataFrame) -> pd.Series:
             f"{told.iloc[row]!r}"
         )
     return told
+
+
+def _require_names(frame: pd.DataFrame) -> None:
+    """Raises ValueError for an augmented base whose augmentation has no name."""
+    unnamed = frame["arm"] == AUGMENTED
+    if AUGMENTED in frame:
+        unnamed &= frame[AUGMENTED].isna()
+    if unnamed.any():
+        row = int(unnamed.to_numpy().argmax())
+        raise ValueError(
+            f"arm of row {row + 1} is augmentation: name it in a column {AUGMENTED}, such as mixup"
+        )
 
 
 def _generators(frame: pd.DataFrame) -> pd.Series:
@@ -216,5 +232,13 @@ def _seeds(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cell_columns(columns: Iterable[str]) -> list[str]:
-    known = [*NAMES, "generator", "n_base", *AMOUNTS.values(), "subset_seed", "generator_seed"]
+    known = [
+        *NAMES,
+        "generator",
+        AUGMENTED,
+        "n_base",
+        *AMOUNTS.values(),
+        "subset_seed",
+        "generator_seed",
+    ]
     return [name for name in known if name in columns]

@@ -29,6 +29,7 @@ from equigrid.analysis.figures.interactive import (
     equivalence_panels,
 )
 from equigrid.analysis.figures.predictors import predictor_figure
+from equigrid.analysis.figures.rivals import rivals_figure
 from equigrid.analysis.figures.style import generator_looks
 from equigrid.analysis.figures.zero_shot import zero_shot_figures
 from equigrid.analysis.settings import NAMES
@@ -57,6 +58,13 @@ def report_figures(
             accuracy_curves(table, family, metric=metric, level=level),
             panels,
         )
+    for i, one in enumerate(analysis.rivals):
+        caption = (
+            f"What is free beside synthetic images, at equal steps: {one.dataset}, "
+            f"{one.classifier}, recipe {one.recipe}, base {one.n_base:,}. Gains over the base "
+            f"alone with their {level:.0%} intervals, paired by subset seed."
+        )
+        yield f"augmentations-{i}", caption, rivals_figure(one), []
     ratios = improvement_ratios(analysis)
     if any(ratio.ratio.value is not None for ratio in ratios):
         caption = (

@@ -50,6 +50,7 @@ class FirstScreen:
     panels: dict[str, list[dict]]
     asks: dict | None
     table: dict
+    rivals: list[str] = field(default_factory=list)
     nothing: str = field(default=NOTHING_FITTED)
     chosen: list[str] = field(default_factory=list)
 
@@ -83,6 +84,7 @@ def first_screen(
         asks=_asks(analysis),
         table=page_table(analysis),
         chosen=chosen.sentences(analysis.chosen, extras.get("class_names")),
+        rivals=[verdict.text for one in analysis.rivals for verdict in one.verdicts],
     )
 
 

@@ -28,8 +28,10 @@ from equigrid.analysis.conclusions.predictors import (
 )
 from equigrid.analysis.conclusions.predictors import MEASURES as POOL_MEASURES
 from equigrid.analysis.conclusions.ratio import ImprovementRatio, improvement_ratios
+from equigrid.analysis.conclusions.rivals import Contender
 from equigrid.analysis.conclusions.worth import BaseWorth
 from equigrid.analysis.data.checks import CELL, FAMILY
+from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.data.summary import cell_means
 from equigrid.analysis.figures.zero_shot import MEASURES, zero_shot_means
 from equigrid.analysis.fitting.surface import EQ11, rank
@@ -39,6 +41,14 @@ from equigrid.analysis.settings import METRICS, NAMES
 _MAX_ROWS = 500  # of a table in the report; the whole one is in the store
 _SURFACES = 3  # listed per base size
 _SOURCES = 8  # listed per curve
+RIVALS_TITLE = "Synthetic images against what is free"
+_RIVALS_INTRO = (
+    "Augmentations of the base alone beside copies and synthetic images whose trainings make as "
+    "many optimizer steps. Gains in points, over the base alone and over each generator's images "
+    "nearest to 1:1, paired by subset seed. Intervals are of one comparison each, while the first "
+    "screen corrects for the number of augmentations. The luck of a generator is in them only "
+    "where each subset has a generator of its own."
+)
 _ZERO_SHOT_INTRO = (
     "Accuracies on real images: of unseen classes, trained on synthetic images alone or not at "
     "all, and of seen ones. Means over trainings with their intervals."
@@ -122,6 +132,8 @@ def report_tables(table: pd.DataFrame, analysis: Analysis, extras: dict) -> Iter
     yield _table("worth", "What an image is worth", _worth_rows(analysis), "Nothing known.", intro)
     yield _cells_table(table, analysis)
     yield _table("gains", "Gains", _gain_rows(analysis), "No gains can be computed.")
+    if rows := rival_rows(analysis):
+        yield _table("augmentations", RIVALS_TITLE, rows, "", _RIVALS_INTRO)
     yield from _comparison_tables(table, analysis, extras.get("recipe"))
     yield from _chosen_tables(analysis, extras.get("class_names"))
     ratios = [_ratio_row(ratio) for ratio in improvement_ratios(analysis)]
@@ -310,6 +322,32 @@ def _compared_rows(compared: Compared, metric: str) -> list[dict]:
         }
         for row, gain in compared
     ]  # fmt: skip
+
+
+def rival_rows(analysis: Analysis) -> list[dict]:
+    """A line for each contender at each base."""
+    return [
+        {
+            "dataset": one.dataset, "classifier": one.classifier, "recipe": one.recipe,
+            "base": one.n_base, "what": contender_text(line), "added": line.added,
+            "steps": line.steps, _heading(analysis.settings.metric): f"{line.mean:.2f}",
+            "interval": _interval(line.low, line.high), "over the base": _gain(line.over_base),
+            **{f"over {name}": _gain(gain) for name, gain in line.over.items()},
+            "trainings": line.trials,
+        }
+        for one in analysis.rivals for line in one.contenders
+    ]  # fmt: skip
+
+
+def contender_text(line: Contender) -> str:
+    """What a line of that table is."""
+    if line.arm == "syn":
+        return f"images of {line.name}"
+    return {"base": "the base alone", "copies": "copies of the base"}.get(line.arm, line.name)
+
+
+def _gain(gain: Estimate | None) -> str:
+    return "" if gain is None else gain.text(2)
 
 
 def _interval(low: float, high: float) -> str:

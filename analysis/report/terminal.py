@@ -19,10 +19,17 @@ from equigrid.analysis.conclusions.phrasing import (
     unique,
     verdict,
 )
+from equigrid.analysis.conclusions.rivals import Rivals
 from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.data.summary import cell_means
 from equigrid.analysis.report.paper_reading import paper_paragraph
-from equigrid.analysis.report.tables import added_text, amount_interval, amount_text
+from equigrid.analysis.report.tables import (
+    RIVALS_TITLE,
+    added_text,
+    amount_interval,
+    amount_text,
+    contender_text,
+)
 from equigrid.analysis.settings import NAMES
 
 
@@ -45,6 +52,10 @@ def summary_table(
     for curve in analysis.curves:
         parts += _answer(curve, bool(analysis.chosen))
     parts += [Text(line) for line in sentences(analysis.chosen, class_names)]
+    parts += [_rivals_table(one) for one in analysis.rivals]
+    parts += [
+        Text(verdict.text, style="bold") for one in analysis.rivals for verdict in one.verdicts
+    ]
     parts += [
         _accuracy_table(means, family, analysis.settings.metric)
         for family, means in _by_family(table, analysis)
@@ -100,6 +111,23 @@ def _amount_table(curve: CurveResult) -> Table:
                 f"×{one.factor:.2g}" if one.kind == "matched" and one.factor else "-",
                 f"{beside:,.0f}" if beside else "-",
             )  # fmt: skip
+    return view
+
+
+def _rivals_table(one: Rivals) -> Table:
+    title = f"{RIVALS_TITLE}: base {one.n_base:,}, {one.classifier}, {one.recipe}"
+    view = Table(title=title, title_justify="left")
+    generators = list(one.contenders[0].over)
+    beside = [f"over {name}" for name in generators]
+    for name in ("what", "added", "steps", "mean %", "over the base", *beside, "n"):
+        view.add_column(name, justify="left" if name == "what" else "right")
+    for line in one.contenders:
+        gains = [line.over_base, *(line.over[name] for name in generators)]
+        view.add_row(
+            contender_text(line), f"{line.added:,}", f"{line.steps:,}" if line.steps else "-",
+            f"{line.mean:.2f}", *("-" if gain is None else gain.text(2) for gain in gains),
+            str(line.trials),
+        )  # fmt: skip
     return view
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from equigrid.classifiers.data.rng import FLIP, HEIGHT, INDEX, LEFT, TOP, WIDTH
+from equigrid.classifiers.data import operations
+from equigrid.classifiers.data.rng import FLIP, HEIGHT, INDEX, LEFT, TOP, WIDTH, Columns
 from equigrid.classifiers.recipes import Augmentation
 
 
@@ -20,9 +21,54 @@ def pad(images: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
 def batch(padded: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
     """The augmented batch (B, C, h, w), channels last in memory, of pixels in [0, 255].
 
-    padded: (N, H, W, C) uint8 from `pad`. draws: (B, 6) integers on the same device, as in
-    `draws.epoch`. uint8 where pixels are only moved, float32 where they are interpolated.
+    padded: (N, H, W, C) uint8 from `pad`. draws: (B, 6 or more) int32 on the same device, as in
+    `rng.epoch`. uint8 where pixels are whole grey levels, float32 where they are interpolated or
+    mixed. With mixup or cutmix the first row is the second's partner alone (`batches.own_rows`),
+    and the batch is one image shorter.
+
+    In the order that is usual: crop, flip, the policy's operations, erasing, mixing. A policy is of
+    whole grey levels: what a crop interpolated is rounded for it.
     """
+    images, columns = _cropped(padded, draws, augmentation), Columns.of(augmentation)
+    if columns.operations and images.is_floating_point():
+        images = images.round().to(torch.uint8)
+    for number, magnitude in columns.operations:
+        images = operations.apply(images, draws[:, number], as_floats(draws, magnitude))
+    if augmentation.erasing and columns.erased:
+        inside = _inside(images, draws[:, columns.erased])
+        images = torch.where(inside, augmentation.erasing.value, images)
+    return images if columns.part is None else _mixed(images, draws, columns)
+
+
+def as_floats(draws: torch.Tensor, column: int) -> torch.Tensor:
+    """(B,) float32: a column that holds the bits of such."""
+    return draws[:, column].contiguous().view(torch.float32)
+
+
+def _mixed(images: torch.Tensor, draws: torch.Tensor, columns: Columns) -> torch.Tensor:
+    """(B - 1, C, h, w) float32: each image but the first with the one before it, a part of all of
+    it, or a box.
+    """
+    assert columns.part is not None, "the batch is mixed"
+    assert columns.box is not None, "beside it"
+    part, box = as_floats(draws, columns.part)[1:], draws[1:, columns.box]
+    inside = _inside(images, box)  # (B - 1, 1, h, w)
+    cuts = (box[:, 2] > 0)[:, None, None, None]
+    own = torch.where(cuts, (~inside).float(), part[:, None, None, None])
+    return torch.lerp(images[:-1].float(), images[1:].float(), own)
+
+
+def _inside(images: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+    """(B, 1, H, W) whether a pixel lies in its image's box, (B, 4) of top, left, height, width."""
+    height, width = images.shape[2:]
+    top, left, tall, wide = (boxes[:, i, None] for i in range(4))
+    y = torch.arange(height, device=images.device)
+    x = torch.arange(width, device=images.device)
+    rows, columns = (y >= top) & (y < top + tall), (x >= left) & (x < left + wide)
+    return (rows[:, :, None] & columns[:, None, :])[:, None]
+
+
+def _cropped(padded: torch.Tensor, draws: torch.Tensor, augmentation: Augmentation) -> torch.Tensor:
     if augmentation.resized_crop:
         return _resized_crop(
             padded[draws[:, INDEX].long()], draws, augmentation.resized_crop.size_px

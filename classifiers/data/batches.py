@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from equigrid.classifiers import distributed
@@ -13,14 +15,16 @@ from equigrid.classifiers.data.mix import Mix
 from equigrid.classifiers.models.network import statistics
 from equigrid.classifiers.recipes import ResolvedRecipe
 
+Table = TypeVar("Table", np.ndarray, torch.Tensor)
+
 
 @dataclass(frozen=True)
 class Batch:
     """This worker's part of one global batch, before augmentation.
 
     padded: (M, H, W, C) uint8 from `augment.pad`, and targets: (M,) int64, on the device. draws:
-    (B, 6) int32 as `draws.epoch`'s, whose INDEX column points into both. n_global: images of all
-    workers together.
+    (B, 6 or more) int32 as `rng.epoch`'s, whose INDEX column points into both; with mixup or cutmix
+    one row more, see `own_rows`. n_global: images of all workers together.
     """
 
     padded: torch.Tensor
@@ -66,13 +70,32 @@ class Resident:
         table = self._draws(epoch)
         for start in range(first * self.recipe.batch, self.n_total, self.recipe.batch):
             rows = table[start : start + self.recipe.batch]
-            own = rows[distributed.share(len(rows), self.rank, self.workers)]
+            own = own_rows(rows, self.rank, self.workers, self.recipe.augmentation.mixes)
             yield Batch(self.padded, self.targets, own, len(rows))
 
     def _draws(self, epoch: int) -> torch.Tensor:
         height, width, _ = self.image_shape
-        table = rng.epoch(self.seed, epoch, self.n_total, height, width, self.recipe.augmentation)
+        table = rng.epoch(
+            self.seed, epoch, self.n_total, height, width, self.recipe.augmentation,
+            self.recipe.batch,
+        )  # fmt: skip
         return to_device(torch.from_numpy(table), self.device)
+
+
+def own_rows(rows: Table, rank: int, workers: int, mixes: bool) -> Table:
+    """This worker's draws of a global batch's, an array or a tensor of a row for each image.
+
+    mixes: each image is then mixed with the one before it in the global batch, the first with the
+    last. So a worker's rows are led by the partner of its first image: how the batch is shared out
+    changes no pair.
+    """
+    share = distributed.share(len(rows), rank, workers)
+    if not mixes:
+        return rows[share]
+    leading = rows[share.start - 1 :][:1]  # of row 0: the last
+    if isinstance(rows, np.ndarray):
+        return np.concatenate([leading, rows[share]])
+    return torch.cat([leading, rows[share]])
 
 
 def to_device(host: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -22,7 +22,7 @@ import torch
 
 from equigrid.classifiers import distributed
 from equigrid.classifiers.data import augment, rng
-from equigrid.classifiers.data.batches import Batch
+from equigrid.classifiers.data.batches import Batch, own_rows
 from equigrid.classifiers.data.mix import check_labels
 from equigrid.classifiers.recipes import ResolvedRecipe
 
@@ -209,9 +209,12 @@ class Streamed:
         return images, labels
 
     def _epoch_draws(self, epoch: int) -> np.ndarray:
-        """(n_total, 6) as `draws.epoch`'s, in the stream's own order."""
+        """(n_total, 6 or more) as `rng.epoch`'s, in the stream's own order."""
         height, width, _ = self.mix.image_shape
-        table = rng.epoch(self.seed, epoch, self.n_total, height, width, self.recipe.augmentation)
+        table = rng.epoch(
+            self.seed, epoch, self.n_total, height, width, self.recipe.augmentation,
+            self.recipe.batch,
+        )  # fmt: skip
         table[:, rng.INDEX] = self.mix.order(self.seed, epoch)[0]
         return table
 
@@ -225,7 +228,7 @@ class Streamed:
         rows = self.epoch_draws(epoch)[
             number * self.recipe.batch : (number + 1) * self.recipe.batch
         ]
-        own = rows[distributed.share(len(rows), self.rank, self.workers)].copy()
+        own = own_rows(rows, self.rank, self.workers, self.recipe.augmentation.mixes).copy()
         pinned = self.device.type == "cuda"
         pixels = torch.empty(
             (len(own), *self.mix.image_shape), dtype=torch.uint8, pin_memory=pinned

@@ -2,6 +2,7 @@
 torch.
 """
 
+from equigrid.classifiers.recipes.augmentation import Erasing, RandAugment
 from equigrid.classifiers.recipes.model import (
     Augmentation,
     BaseRung,
@@ -18,21 +19,26 @@ from equigrid.classifiers.recipes.model import (
 )
 from equigrid.classifiers.recipes.paper import RECIPES, recipe
 from equigrid.classifiers.recipes.resolve import resolve
+from equigrid.classifiers.recipes.rivals import AUGMENTATIONS, augmented
 
 __all__ = [
+    "AUGMENTATIONS",
     "RECIPES",
     "Augmentation",
     "BaseRung",
     "Constant",
     "Cosine",
     "Decay",
+    "Erasing",
     "Multistep",
     "Normalisation",
     "Override",
+    "RandAugment",
     "Recipe",
     "ResizedCrop",
     "ResolvedRecipe",
     "TotalRung",
+    "augmented",
     "recipe",
     "resolve",
 ]

@@ -7,12 +7,15 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from equigrid.classifiers.names import canonical
+from equigrid.classifiers.recipes.augmentation import POLICIES, Erasing, RandAugment
 from equigrid.payloads import Frozen
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -52,12 +55,68 @@ class Augmentation(Frozen):
     flip: bool = Field(False, description="mirror left-right with probability one half")
     resized_crop: ResizedCrop | None = None
     """A random crop, resized."""
+    rand_augment: RandAugment | None = None
+    """Some operations of one magnitude, drawn for each image."""
+    trivial_augment: bool = False
+    """One operation of a random magnitude for each image (Müller and Hutter 2021): torchvision's
+    `TrivialAugmentWide`.
+    """
+    auto_augment: Literal["cifar10", "imagenet", "svhn"] | None = None
+    """Pairs of operations as they were found for one of these datasets (Cubuk et al. 2019)."""
+    erasing: Erasing | None = None
+    """A rectangle of one grey level in some images."""
+    mixup: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
+    """Images and labels of each batch are mixed in pairs, by a part drawn from Beta(mixup, mixup)
+    (Zhang et al. 2018). With cutmix too, each batch draws which of the two.
+    """
+    cutmix: Annotated[float, Field(gt=0.0, le=1000.0)] | None = None
+    """A box of each image is that of another of the batch, of an area drawn from
+    Beta(cutmix, cutmix), and labels are mixed by areas (Yun et al. 2019).
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, data: Any) -> Any:
+        """An unknown name is told with the nearest."""
+        for name in data if isinstance(data, Mapping) else ():
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(str(name), cls.model_fields, n=3, cutoff=0.4)
+                known = ", ".join(near or cls.model_fields)
+                raise ValueError(f"unknown augmentation {name!r}; nearest: {known}")
+        return data
 
     @model_validator(mode="after")
-    def _one_crop(self) -> Self:
+    def _one_of_each(self) -> Self:
         if self.crop_padding_px and self.resized_crop:
             raise ValueError("crop_padding_px and resized_crop exclude each other: choose one crop")
+        chosen = [name for name in POLICIES if getattr(self, name)]
+        if len(chosen) > 1:
+            raise ValueError(f"{' and '.join(chosen)} exclude each other: choose one policy")
         return self
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch, and their labels, are mixed."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def policy(self) -> str | None:
+        """The field that chooses operations for each image."""
+        return next((name for name in POLICIES if getattr(self, name)), None)
+
+    def check(self, height: int, width: int, channels: int) -> None:
+        """Raises ValueError for images, as stored, that it cannot be applied to."""
+        if self.policy and channels not in (1, 3):
+            raise ValueError(
+                f"{self.policy} is of grey or RGB images (1 or 3 channels), these have {channels}"
+            )
+        if self.cutmix and min(self.seen(height, width)) < 2:
+            raise ValueError(f"cutmix needs sides of at least 2 pixels, got {height}×{width}")
+
+    def seen(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) that the network sees for images stored at the given size."""
+        crop = self.resized_crop
+        return (crop.size_px, crop.size_px) if crop else (height, width)
 
 
 class Constant(Frozen):
@@ -194,8 +253,7 @@ class Settings(Frozen):
 
     def input_size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that the network sees for images stored at the given size."""
-        crop = self.augmentation.resized_crop
-        return (crop.size_px, crop.size_px) if crop else (height, width)
+        return self.augmentation.seen(height, width)
 
 
 class Recipe(Settings):

@@ -150,6 +150,7 @@ def train_together(
     device = torch.device(device)
     _reset_peak(device)
     feeds = _feeds(images, labels, recipe, seeds, classes, device)
+    recipe.augmentation.check(*feeds[0].image_shape)
     members = [
         Replica(model, feed, recipe, classes, seed, speed, head) for feed, seed in zip(feeds, seeds)
     ]

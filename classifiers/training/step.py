@@ -52,7 +52,7 @@ class Step:
         self.drop_gradients()
         with self.shadows.in_place() if self.shadows else nullcontext():
             logits = self.module(x)
-            loss = self._summed(logits, y) / batch.n_global
+            loss = self._loss(logits, y, batch.draws) / batch.n_global
             # The wrapper averages gradients over workers; the loss is a sum over them.
             (loss * self.workers if self.workers > 1 else loss).backward()
         if self.shadows:
@@ -60,14 +60,32 @@ class Step:
         self.optimizer.step()
         return loss.detach()
 
-    def _summed(self, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The images' losses, summed, a scalar. logits: (n, classes); y: (n,) int64."""
+    def _loss(self, logits: torch.Tensor, y: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        """The images' losses, summed, a scalar; draws: a row for each label.
+
+        A mixed image counts as both of its own, each by its part. That is cross-entropy with mixed
+        labels, which is linear in them, and so are label smoothing and class weights.
+        """
+        part = rng.Columns.of(self.recipe.augmentation).part
+        if part is None:
+            return self._summed(logits, y)
+        own = augment.as_floats(draws, part)[1:]
+        return self._summed(logits, y[1:], own) + self._summed(logits, y[:-1], 1 - own)
+
+    def _summed(
+        self, logits: torch.Tensor, y: torch.Tensor, parts: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The images' losses, summed, a scalar. logits: (n, classes); y: (n,) int64; parts: (n,)
+        what each counts, None for 1.
+        """
         smoothing = self.recipe.label_smoothing
-        if self.class_weights is None:
+        if self.class_weights is None and parts is None:
             return F.cross_entropy(logits, y, reduction="sum", label_smoothing=smoothing)
         # Not cross_entropy's own `weight`, which smoothing spreads over other classes too.
         losses = F.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing)
-        return (losses * self.class_weights[y]).sum()
+        for factor in (parts, None if self.class_weights is None else self.class_weights[y]):
+            losses = losses if factor is None else losses * factor
+        return losses.sum()
 
     def drop_gradients(self) -> None:
         # What Optimizer.zero_grad does, without its bookkeeping, which shows in steps of two

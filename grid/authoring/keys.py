@@ -192,6 +192,8 @@ def _written(field: FieldInfo) -> str | None:
         return _yaml(changed) if changed else "its defaults"
     if isinstance(value, tuple):
         value = list(value)
+    if isinstance(value, Amount):
+        return str(value)
     return _yaml(value)
 
 

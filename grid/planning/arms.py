@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from equigrid.classifiers.recipes import Augmentation
 from equigrid.grid.datasets import subsets
 from equigrid.grid.errors import UserError
 from equigrid.grid.jobs.grid_facts import GridFacts
@@ -16,6 +17,16 @@ class Seeds(NamedTuple):
     subset: tuple[int, ...]
     trial: tuple[int, ...]
     generator: tuple[int, ...] | None
+
+
+class Rival(NamedTuple):
+    """An augmentation in place of added images. steps_of: the images whose addition would ask for
+    as many steps as its trainings make.
+    """
+
+    name: str
+    augmentation: Augmentation
+    steps_of: int
 
 
 class Arm(NamedTuple):
@@ -34,6 +45,7 @@ class Arm(NamedTuple):
     n_copies: int = 0
     shares: tuple[int, ...] | None = None
     by_class: tuple[int, ...] | None = None
+    rival: Rival | None = None
     generator: GeneratorChoice | None = None
 
     @property
@@ -61,7 +73,20 @@ def arms_of(resolved: Resolved, grid: GridFacts) -> list[Arm]:
         for arm in _arms(block, number, resolved, grid, of_copies):
             key = (*arm[:-1], arm.generator and arm.generator.name)
             found.setdefault(key, arm)
+    _check_rivals(found.values())
     return list(found.values())
+
+
+def _check_rivals(arms: Iterable[Arm]) -> None:
+    """Raises UserError where one name stands for two augmentations of a base."""
+    known: dict[tuple, Rival] = {}
+    for arm in arms:
+        if arm.rival is None:
+            continue
+        place = (arm.n_base, arm.nominal, arm.recipe, arm.rival.name)
+        if known.setdefault(place, arm.rival) != arm.rival:
+            what = f"augmentations.{arm.rival.name} is two things at a base of {arm.nominal:,}"
+            raise UserError(f"blocks: {what}, in settings or steps; give each a name of its own")
 
 
 def _of_copies(resolved: Resolved, grid: GridFacts) -> tuple[int, ...] | None:
@@ -135,6 +160,11 @@ def _arms(
                 continue
             count = _copies(one, nominal, f"{where}.copies")
             yield Arm("copies", *own, n, nominal, n_copies=count, shares=of_copies)
+        for name, augmentation in resolved.augmentations(number).items():
+            like = block.augmentation_steps_of
+            count = _whole(like.count(nominal, 0), like, f"{where}.augmentation_steps_of")
+            rival = Rival(name, augmentation, count)
+            yield Arm("augmentation", *own, n, nominal, rival=rival)
         for i, mix in enumerate(block.mixes):
             place = f"{where}.mixes.{i}"
             choice = _generator(mix.generator, n, f"{place}.syn.{mix.generator}", resolved)

@@ -32,6 +32,7 @@ class Cell(NamedTuple):
     subset_seed: int
     seed: int
     by_class: tuple[int, ...] | None = None
+    augmentation: str | None = None
 
     @property
     def n_total(self) -> int:
@@ -44,6 +45,8 @@ class Cell(NamedTuple):
         if self.n_syn:
             added += f" + {self.n_syn:,} {self.generator} (generator seed {self.generator_seed})"
         added += " by class" if self.by_class else ""
+        if self.augmentation:
+            added += f" with {self.augmentation}"
         seeds = f"subset {self.subset_seed}, seed {self.seed}"
         return f"{self.n_base:,} real{added}, {self.classifier}, {seeds}"
 

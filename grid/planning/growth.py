@@ -64,8 +64,10 @@ def with_places(spec: GridSpec, cells: Sequence[Cell], places: Iterable[Place]) 
 
     cells: those of its plan. Raises ValueError for a place that the grid does not have.
     """
-    # A question is about balanced amounts: those by class are none of its places.
-    known = {_amounts(cell): cell for cell in cells if cell.by_class is None}
+    # A question is about balanced amounts: those by class are none of its places. Augmentations add
+    # nothing, as the base: no question asks for more of them.
+    asked = [cell for cell in cells if cell.by_class is None and cell.arm != "augmentation"]
+    known = {_amounts(cell): cell for cell in asked}
     by_seeds: dict[_Repeated, list[Cell]] = {}
     for place in places:
         if (cell := known.get(_amounts(place))) is None:

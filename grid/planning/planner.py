@@ -24,7 +24,7 @@ from equigrid.grid.jobs.job import Job, Outside, Subset, Synthetic
 from equigrid.grid.jobs.kinds import KINDS, rank
 from equigrid.grid.jobs.pool import PlannedPool, Pool, PoolIdentity
 from equigrid.grid.jobs.trial import Copies, TrialPayload
-from equigrid.grid.planning.arms import Arm, arms_of
+from equigrid.grid.planning.arms import Arm, Rival, arms_of
 from equigrid.grid.planning.graph import Cell, Plan
 from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, one_class
 
@@ -127,11 +127,25 @@ def _places(grid: GridFacts, arms: list[Arm]) -> Iterator[_Place]:
 
 def _recipes(grid: GridFacts, arm: Arm) -> dict[str, ResolvedRecipe]:
     """The recipe of each classifier for an arm."""
+    if arm.rival:
+        return {name: _rivals(grid, arm, arm.rival, name) for name in grid.spec.classifiers}
     sizes = {"n_base": arm.n_base, "n_total": arm.n_total}
     return {
         name: grid.resolved_recipe(arm.recipe, **sizes, classifier=name)
         for name in grid.spec.classifiers
     }
+
+
+def _rivals(grid: GridFacts, arm: Arm, rival: Rival, classifier: str) -> ResolvedRecipe:
+    """The recipe of the base with images added, but for the augmentation: its schedule and number
+    of steps, on the base alone.
+    """
+    n_total = arm.n_base + rival.steps_of
+    found = grid.resolved_recipe(
+        arm.recipe, n_base=arm.n_base, n_total=n_total, classifier=classifier
+    )
+    as_long = {"epochs": None, "steps": found.total_steps(n_total)}
+    return found.model_copy(update={**as_long, "augmentation": rival.augmentation})
 
 
 def _place(
@@ -165,6 +179,7 @@ def _place(
                 subset_seed=subset_seed,
                 seed=payload.seed,
                 by_class=arm.by_class,
+                augmentation=arm.rival.name if arm.rival else None,
             )
         )
     return _Place([*trainings, *before, *trials], cells, pools)

@@ -20,6 +20,7 @@ def remarks(plan: Plan) -> list[str]:
     lines = [f"{resolved.source.name}: {line}" for line in told]
     lines += [f"warning: {line}" for line in (dataset.warnings if dataset else ())]
     lines += _unused_outside(resolved)
+    lines += _without_equal_steps(resolved)
     for name, choice in resolved.generators.items():
         if choice.recorded is None:  # else its files may be gone
             lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]
@@ -56,6 +57,19 @@ def _unused_outside(resolved: Resolved) -> list[str]:
         "warning: outside: images are kept apart, and no generator is trained on them; write "
         "trained_on: outside in one of generators"
     ]
+
+
+def _without_equal_steps(resolved: Resolved) -> list[str]:
+    """A line for each block whose augmentations have nothing at as many steps beside them."""
+    found = []
+    for i, block in enumerate(resolved.spec.blocks):
+        like = block.augmentation_steps_of
+        amounts = [amount for of_one in (*block.syn.values(), block.copies) for amount in of_one]
+        if block.augmentations and like not in amounts:
+            what = f"nothing is added whose steps they make (augmentation_steps_of {like})"
+            right = f"add {like} to copies or to one of syn"
+            found.append(f"warning: blocks.{i}.augmentations: {what}; {right}")
+    return found
 
 
 @dataclass

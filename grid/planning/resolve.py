@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from equigrid.classifiers import names, recipes
-from equigrid.classifiers.recipes import Recipe
+from equigrid.classifiers.recipes import Augmentation, Recipe
 from equigrid.generators import registry
 from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets import catalogue
@@ -120,6 +120,16 @@ class Resolved:
     def fingerprint(self) -> str:
         return self.dataset.fingerprint if self.dataset else "pending"
 
+    def augmentations(self, number: int) -> dict[str, Augmentation]:
+        """Those of a block, by name: the recipe's own with what they change. Raises UserError."""
+        block = self.spec.blocks[number]
+        own = self.recipes[recipe_name(block.recipe or self.spec.recipe)].augmentation
+        where = f"blocks.{number}.augmentations"
+        return {
+            name: _named(f"{where}.{name}", partial(recipes.augmented, own, changes))
+            for name, changes in block.augmentations.items()
+        }
+
     def with_dataset(self, dataset: catalogue.Dataset) -> "Resolved":
         return replace(self, dataset=dataset, shape=dataset.shape)
 
@@ -160,8 +170,11 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
         spec, source, dataset, shape, by_name, domain_recipe, choices,
         split and split["payload"], quality,
     )  # fmt: skip
+    for i in range(len(spec.blocks)):
+        found.augmentations(i)
     if shape:
         _check(found, shape)
+        _check_augmentations(found, shape)
     return found
 
 
@@ -257,6 +270,28 @@ def _check(found: Resolved, shape: catalogue.Shape) -> None:
         if choice.recorded is None:
             suits = partial(choice.config.check, *size, shape.n_train, shape.classes)
             _named(f"generators.{name}", suits)
+
+
+def _check_augmentations(found: Resolved, shape: catalogue.Shape) -> None:
+    """Raises UserError for augmentations that images of that shape, or their classifiers, or a
+    zero-shot grid cannot have.
+    """
+    for name, recipe in found.recipes.items():
+        _named(f"recipe {name}: augmentation", partial(recipe.augmentation.check, *shape.image))
+        if found.spec.zero_shot and recipe.augmentation.mixes:
+            why = "zero_shot compares images with texts, and a mixed image has none"
+            raise UserError(f"recipe {name}: augmentation: {why}; leave out mixup and cutmix")
+    for i in range(len(found.spec.blocks)):
+        for name, augmentation in found.augmentations(i).items():
+            where = f"blocks.{i}.augmentations.{name}"
+            _named(where, partial(augmentation.check, *shape.image))
+            if (padding := augmentation.crop_padding_px) > min(shape.image[:2]):
+                what = f"crop_padding_px {padding} is more than a side of the images"
+                raise UserError(f"{where}: {what}, {shape.height}×{shape.width}")
+            size = (*augmentation.seen(shape.height, shape.width), shape.channels)
+            for classifier in found.spec.classifiers:
+                check = partial(names.check, classifier, *size, len(shape.classes))
+                _named(where, check)
 
 
 def recipe_name(recipe: str | dict) -> str:

@@ -22,7 +22,7 @@ STATE_S = 1.5  # a state younger than this serves whoever asks
 QUIET_S = 60.0  # without anybody asking for so long, nothing is fitted
 SLOWER = 8.0  # times as long as a fit took passes before the next: it must not take a slot's cores
 LEAST_S = 3.0
-ARMS = ("base", "real", "syn", "mix", "copies")  # the order of the map's lines
+ARMS = ("base", "real", "syn", "mix", "copies", "augmentation")  # the order of the map's lines
 DONE, RUNNING, FAILED, WAITING = "done", "running", "failed", "waiting"
 
 
@@ -216,6 +216,8 @@ def _cells(plan: Plan, trials: dict[str, str], running: set[str]) -> list[dict]:
 def _added(cell: Cell) -> str:
     if cell.arm == "base":
         return "alone"
+    if cell.arm == "augmentation":
+        return f"with {cell.augmentation}"
     named = {"syn": cell.generator, "mix": f"real and {cell.generator}"}
     return f"+ {named.get(cell.arm) or cell.arm}{' by class' if cell.by_class else ''}"
 

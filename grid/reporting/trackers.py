@@ -32,9 +32,9 @@ PAUSE_S = 60.0  # before a package that raised is tried again
 FINISH_S = 60.0  # the driver's patience at the end
 ERROR_LENGTH = 5000  # characters of a traceback, its end; MLflow takes no more than 8,000 in a tag
 PARAMS = (
-    "dataset", "fingerprint", "arm", "setting", "generator", "classifier", "recipe", "n_total",
-    "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies", "subset_seed", "generator_seed",
-    "seed", "rev",
+    "dataset", "fingerprint", "arm", "augmentation", "setting", "generator", "classifier",
+    "recipe", "n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies", "subset_seed",
+    "generator_seed", "seed", "rev",
 )  # fmt: skip
 METRICS = (
     "top1", "top5", "loss", "val_top1", "epochs", "steps", "seconds", "images_per_s",

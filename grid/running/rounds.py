@@ -117,6 +117,6 @@ def _new_places(plan: Plan, suggested: list[Suggested]) -> bool:
     known = {
         (c.n_nominal, c.n_real_added, c.n_syn, c.n_copies, c.subset_seed, c.generator_seed, c.seed)
         for c in plan.cells
-        if c.by_class is None
+        if c.by_class is None and c.arm != "augmentation"
     }
     return any((*p[:4], *p[5:]) not in known for p in _places(suggested))

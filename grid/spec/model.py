@@ -89,6 +89,15 @@ class Mixed(Frozen):
         return next(iter(self.syn))
 
 
+def _by_own_names(value: object) -> object:
+    """A list of presets, each under its own name."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return {name: name for name in distinct(tuple(value))}
+    return value
+
+
 class Block(Frozen):
     """A product: each base size with each of the amounts to add, for all classifiers and seeds."""
 
@@ -112,6 +121,14 @@ class Block(Frozen):
     """
     mixes: Annotated[tuple[Mixed, ...], BeforeValidator(as_tuple)] = ()
     """Pairs of amounts that are added together: the inside of the accuracy surface."""
+    augmentations: Annotated[dict[Name, str | dict], BeforeValidator(_by_own_names)] = {}
+    """Augmentations of the base alone, as rivals of what is added to it: by names of your own, each
+    a preset's name, or settings that are put over those of the recipe. A list names presets.
+    """
+    augmentation_steps_of: OneAmount = Amount(multiple=1.0)
+    """The amount of added images whose number of optimizer steps a training with one of
+    `augmentations` makes: as long as with so many synthetic images or copies.
+    """
     subset_seeds: Seeds | None = None
     """In place of the grid's: one place of a grid can be repeated more often than others."""
     seeds: Seeds | None = None
@@ -128,7 +145,8 @@ class Block(Frozen):
     def _consistent(self) -> Self:
         if self.nominal is not None and len(self.n_base) > 1:
             raise ValueError("nominal names one size; give the block one n_base")
-        for name, amounts in (*self.syn.items(), ("copies", self.copies)):
+        like = ("augmentation_steps_of", (self.augmentation_steps_of,))
+        for name, amounts in (*self.syn.items(), ("copies", self.copies), like):
             if any(_is_rest(amount) for amount in amounts):
                 raise ValueError(
                     f"{name}: all means the real images that are left; "
@@ -138,6 +156,10 @@ class Block(Frozen):
             adds: list[Amount | ByClass] = [*self.real, *self.copies]
             adds += [amount for amounts in self.syn.values() for amount in amounts]
             adds += [amount for mix in self.mixes for amount in (mix.real, *mix.syn.values())]
+            if self.augmentations:
+                raise ValueError(
+                    "augmentations: n_base 0 has no images to augment; leave them out there"
+                )
             if self.copies or any(_is_relative(amount) for amount in adds):
                 raise ValueError(
                     "n_base 0 has no multiples and no copies; write amounts as '13000 images'"
@@ -351,10 +373,10 @@ class GridSpec(Frozen):
             if any(isinstance(one, ByClass) for amounts in block.syn.values() for one in amounts):
                 why = "zero_shot takes images of the unseen classes alone, in equal parts"
                 raise ValueError(f"blocks.{i}.syn: amounts by class: {why}; write one amount")
-            if block.real or block.copies or block.mixes or apart:
+            if block.real or block.copies or block.mixes or block.augmentations or apart:
                 raise ValueError(
                     f"{apart or f'blocks.{i}'}: zero_shot is of synthetic images alone; leave out "
-                    "real, copies, mixes, validation, outside"
+                    "real, copies, mixes, augmentations, validation, outside"
                 )
         return self
 

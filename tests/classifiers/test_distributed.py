@@ -31,16 +31,20 @@ def fit(changes=None, **options):
     )
 
 
-def worker(rank, port, folder):
+MIXED = {"augmentation": {"trivial_augment": True, "mixup": 0.5, "cutmix": 1.0}}
+
+
+def worker(rank, port, folder, changes):
     """One of two processes; leaves its weights, and the step at which it saw the loss break."""
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     try:
         path = f"{folder}/state.pt"
-        whole = fit(checkpoint=lambda step, make: torch.save(make(), path) if step == 4 else None)
+        keep = lambda step, make: torch.save(make(), path) if step == 4 else None  # noqa: E731
+        whole = fit(changes, checkpoint=keep)
         dist.barrier()
-        rest = fit(resume=torch.load(path, weights_only=True))
+        rest = fit(changes, resume=torch.load(path, weights_only=True))
         torch.save(
             [whole.module.state_dict(), rest.module.state_dict()], f"{folder}/modules{rank}.pt"
         )
@@ -67,11 +71,12 @@ def test_shares_cover_the_batch_once_and_evenly(length, workers):
 
 
 @pytest.mark.long
-def test_two_workers_equal_one_and_resume_bitwise(tmp_path):
-    mp.spawn(worker, (free_port(), str(tmp_path)), nprocs=2)
+@pytest.mark.parametrize("changes", [{}, MIXED], ids=["crops", "mixed"])
+def test_two_workers_equal_one_and_resume_bitwise(tmp_path, changes):
+    mp.spawn(worker, (free_port(), str(tmp_path), changes), nprocs=2)
     found = [torch.load(tmp_path / f"modules{rank}.pt", weights_only=True) for rank in range(2)]
     (first, resumed), (second, _) = found
-    alone = fit().module.state_dict()
+    alone = fit(changes).module.state_dict()
     assert first.keys() == second.keys() == alone.keys()
     for name, value in alone.items():
         assert torch.equal(first[name], second[name]), name

@@ -28,6 +28,7 @@ from equigrid.analysis.figures.interactive import (
     equivalence_panels,
 )
 from equigrid.analysis.figures.zero_shot import zero_shot_figures
+from equigrid.analysis.schema import SETTING_WORDS
 from equigrid.analysis.settings import NAMES
 
 
@@ -222,4 +223,5 @@ def _sheet_caption(own: list[dict]) -> str:
         return f"Real training images. {words}"
     bases = [f"{one['base']:,}" for one in own if one["base"]]
     trained = f", trained on {' and on '.join(bases)} of them" if bases else ""
-    return f"Real training images beside images of {generator} ({setting} set{trained}). {words}"
+    which = f"{SETTING_WORDS.get(setting, setting)}{trained}"
+    return f"Real training images beside images of {generator} ({which}). {words}"

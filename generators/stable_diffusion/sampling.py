@@ -32,7 +32,7 @@ def sample(
     may also change a caption, or keep a candidate of borderline confidence.
 
     facts is told prompt, at_once (images of its batch); with captions template and caption (its
-    number within the class); with a filter confidence and candidate (how many were refused before
+    number within the class); with a variation source (its place in the base); with a filter confidence and candidate (how many were refused before
     it).
 
     Raises ValueError for class names that are missing or numbers, for pre-trained parts that are
@@ -45,8 +45,9 @@ def sample(
     images = np.empty((stop - start, *call.shape), np.uint8)
     rows: list[dict] = []
     candidates = Candidates(
-        config, names, seed=call.seed, device=torch.device(call.device), shares=call.shares
-    )
+        config, names, seed=call.seed, device=torch.device(call.device), shares=call.shares,
+        weights=weights, base=call.base,
+    )  # fmt: skip
     size = config.sampler.batch if bounds is None else WINDOW
     for first in range(start - start % size, stop, size):
         for number, (attempt, made) in enumerate(

@@ -12,9 +12,9 @@ from equigrid.analysis.paper.costs import costs
 from equigrid.grid.datasets import shards
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import seed_of
-from equigrid.grid.jobs import generator, weights
-from equigrid.grid.jobs.job import Job, Payload
-from equigrid.grid.jobs.kind import NOTHING, Cost, Finished, JobKind, Took, Work
+from equigrid.grid.jobs import generator, inputs, weights
+from equigrid.grid.jobs.job import Job, Payload, Subset
+from equigrid.grid.jobs.kind import NOTHING, TRAIN, Cost, Finished, JobKind, Took, Work
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import (
     device_name,
@@ -35,7 +35,8 @@ MOST_TIMED = 100  # shards of a pool that its cost is the median of; more would 
 class ShardPayload(Payload):
     """`size` images of a pool from number `start` on. The job's id names them: see `PoolIdentity`
     for what determines the pool's. generator: the id of the training. mapping: the configuration by
-    which the pool is sampled. shares: the classes' shares of its labels.
+    which the pool is sampled. shares: the classes' shares of its labels. varied: the base, where
+    images are made from images of it.
     """
 
     pool: str
@@ -46,6 +47,7 @@ class ShardPayload(Payload):
     size: int
     seed: int
     shares: tuple[int, ...] | None = None
+    varied: Subset | None = None
 
 
 def planned(pool: PlannedPool, n: int) -> list[Job]:
@@ -61,10 +63,12 @@ def planned(pool: PlannedPool, n: int) -> list[Job]:
             size=len(own.shard(index)),
             seed=seed,
             shares=pool.shares,
+            varied=pool.varied,
         )
         for index in range(own.shards(n))
     )
-    return [KIND.job(payload, [own.generator_id], pool.where) for payload in payloads]
+    needs = [own.generator_id, *(pool.training.needs if pool.varied else ())]  # the real images
+    return [KIND.job(payload, needs, pool.where) for payload in payloads]
 
 
 def sample(store: Store, request: Request[ShardPayload]) -> dict:
@@ -84,7 +88,8 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
     images, labels = registry.sample(
         weights_here, config, classes=request.classes, class_names=request.class_names,
         shape=request.image_shape, seed=payload.seed, start=start, stop=start + payload.size,
-        shares=payload.shares, device=device, facts=columns.update,
+        shares=payload.shares, base=inputs.base(request, payload.varied), device=device,
+        facts=columns.update,
         progress=Signs(request.id, request.tell),
     )  # fmt: skip
     seconds = time.perf_counter() - clock
@@ -226,7 +231,7 @@ KIND = JobKind(
     plural="shards",
     outputs=POOLS,
     record=documents.PoolShard,
-    reads=lambda payload: NOTHING,
+    reads=lambda payload: TRAIN if payload.varied else NOTHING,
     id_of=lambda payload: POOLS.job_id(payload.pool, payload.index),
     images=lambda outcome: outcome["shard"]["n"],
     cost=Cost(

@@ -217,7 +217,7 @@ def _pool(
     training = generator.KIND.job(
         GeneratorPayload(
             dataset=grid.dataset,
-            subset=None if choice.config.setting == "open" else subset,
+            subset=subset if choice.config.learns_from_base else None,
             config=choice.training,
             seed=seed,
             mapping=choice.mapping,
@@ -243,6 +243,7 @@ def _pool(
         capacity=choice.capacity(grid.shape.classes, shares),
         n_used=grid.drawn(arm.n_syn),
         shares=shares,
+        varied=subset if choice.config.varies_base else None,
     )
 
 

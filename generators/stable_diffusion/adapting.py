@@ -168,7 +168,9 @@ class AdapterTrainer(Trainer[Noised]):
 
 
 class Adapted(nn.Module):
-    """A denoiser with adapters, and the prompts that it is shown: of each class, and the empty one."""
+    """A denoiser with adapters, and the prompts that it is shown: the classes', and the empty
+    one.
+    """
 
     def __init__(self, denoiser: Any, shown: nn.Module):
         super().__init__()

@@ -32,8 +32,8 @@ def sample(
     may also change a caption, or keep a candidate of borderline confidence.
 
     facts is told prompt, at_once (images of its batch); with captions template and caption (its
-    number within the class); with a variation source (its place in the base); with a filter confidence and candidate (how many were refused before
-    it).
+    number within the class); with a variation source (its place in the base); with a filter
+    confidence and candidate (how many were refused before it).
 
     Raises ValueError for class names that are missing or numbers, for pre-trained parts that are
     not there, with what to place where, for weights of another number of classes, and where the

@@ -1,5 +1,5 @@
-"""A token for each class (textual inversion, Gal et al. 2023): what the text encoders take it for is
-learned, each encoder's apart; all else of them stays as it is.
+"""A token for each class (textual inversion, Gal et al. 2023): what the text encoders take it for
+is learned, each encoder's apart; all else of them stays as it is.
 """
 
 from typing import Any

@@ -1,5 +1,5 @@
-"""What a pool needs before it is sampled: its adaptation, where there is one, its parts loaded once,
-and the CLIP filter's calibration.
+"""What a pool needs before it is sampled: its adaptation, where there is one, its parts loaded
+once, and the CLIP filter's calibration.
 
 The filter drops what lies below a quantile of confidence; that quantile
 is a property of pipeline, prompts and classes, measured once, so that shards can then be made apart

@@ -196,6 +196,9 @@ class Fixed(nn.Module):
     Stable Diffusion 3.
     """
 
+    words: torch.Tensor
+    pooled: torch.Tensor | None
+
     def __init__(self, words: torch.Tensor, pooled: torch.Tensor | None):
         super().__init__()
         self.register_buffer("words", words, persistent=False)

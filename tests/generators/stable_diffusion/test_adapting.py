@@ -67,10 +67,19 @@ def equal(one, other):
 
 
 class TestTraining:
-    @pytest.mark.parametrize("layout", ["sd", "sd3"])
-    @pytest.mark.parametrize("learned", [False, True])
+    @pytest.mark.parametrize(
+        ("layout", "learned"),
+        [
+            ("sd", False),
+            ("sd3", True),
+            pytest.param("sd", True, marks=pytest.mark.long),
+            pytest.param("sd3", False, marks=pytest.mark.long),
+        ],
+    )
     def test_resumed_equals_uninterrupted(self, layout, learned, request):
-        """And gradients of parts of a batch add up to the same weights, but for rounding."""
+        """And gradients of parts of a batch, with activations computed twice, add up to the same
+        weights, but for rounding.
+        """
         pipeline = request.getfixturevalue(layout)
         chosen = made(pipeline, adaptation={**SMALL, "tokens": learned, "flips": True})
         states, artefacts = {}, {}
@@ -84,7 +93,9 @@ class TestTraining:
         assert equal(adapted(chosen), whole)  # latents that are encoded anew
         assert artefacts["latents/00000"]["moments"].shape == (N, 2, 8, 8, 8)
         assert equal(states[4]["average"], whole)
-        compute = chosen.compute.model_copy(update={"microbatch": 3})
+        compute = chosen.compute.model_copy(
+            update={"microbatch": 3, "gradient_checkpointing": "on"}
+        )
         parts = adapted(chosen.model_copy(update={"compute": compute}))
         for name, value in parts.items():
             assert torch.allclose(value, whole[name], atol=1e-4), name
@@ -130,6 +141,7 @@ class TestTraining:
         }
         assert {"to_q", "add_q_proj", "add_k_proj", "add_v_proj"} <= both
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ("layout", "predicts"), [("sd", "epsilon"), ("sd", "v_prediction"), ("sd3", None)]
     )
@@ -143,14 +155,14 @@ class TestTraining:
                 json.dumps(json.loads(place.read_text()) | {"prediction_type": predicts})
             )
         rows = []
-        own = {"rank": 4, "steps": 100, "batch": 8, "lr": 1e-2}
+        own = {"rank": 8, "layers": "all", "steps": 100, "batch": 8, "lr": 3e-3}
         trainers_log = "equigrid.generators.trainer.training_log.LOG_EVERY"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trainers_log, 10)
             adapted(made(str(folder), adaptation=own), log=rows.append)
         losses = [row["loss"] for row in rows]
         assert len(losses) == 10
-        assert np.mean(losses[-3:]) < 0.8 * losses[0], losses
+        assert np.mean(losses[-3:]) < 0.7 * losses[0], losses
 
     def test_what_the_objectives_ask_for(self, sd, sd3):
         """Against the equations, at levels worked out by hand."""
@@ -198,7 +210,7 @@ class TestTraining:
 
 
 class TestSampling:
-    @pytest.mark.parametrize("layout", ["sd", "sd3"])
+    @pytest.mark.parametrize("layout", ["sd", pytest.param("sd3", marks=pytest.mark.long)])
     def test_scale(self, layout, request):
         """0 is the pipeline as it was released, 1 is not; how a pool is cut changes nothing."""
         pipeline = request.getfixturevalue(layout)
@@ -214,6 +226,7 @@ class TestSampling:
         assert np.array_equal(pool(chosen, weights, 3, 5)[0], images[3:5])
         assert np.array_equal(pool(made(pipeline), {})[0], released)  # what was put in is gone
 
+    @pytest.mark.long
     def test_the_store_file_is_diffusers_own(self, sd, tmp_path):
         """Whoever has diffusers samples the same images from the file of weights."""
         from diffusers import StableDiffusionPipeline
@@ -242,7 +255,7 @@ class TestSampling:
         columns = []
         images, labels = pool(chosen, weights, facts=columns.append)
         assert columns[0]["prompt"] == [f"High-quality photo of a <class-{c}>." for c in labels]
-        moved = {**weights, "tokens.text_encoder": weights["tokens.text_encoder"] + 1}
+        moved = {**weights, "tokens.text_encoder": weights["tokens.text_encoder"].flip(1)}
         assert not np.array_equal(pool(chosen, moved)[0], images)
         pipeline = models.pipeline(chosen, torch.device("cpu"), NAMES, weights)
         ids = pipeline.tokenizer("<class-1> owl")["input_ids"]
@@ -276,6 +289,7 @@ class TestSampling:
             with pytest.raises(ValueError, match=message):
                 pool(chosen, changed)
 
+    @pytest.mark.long
     def test_with_a_filter(self, sd, clip):
         """The calibration's images are the adapted pipeline's; its state has what was learned."""
         own = {"model": clip, "calibration_per_class": 4, "drop": 0.25}
@@ -291,11 +305,26 @@ class TestSampling:
         assert len(pool(chosen, weights, 0, 4)[0]) == 4
 
 
+def _sharp(pipeline, to):
+    """A copy whose autoencoder draws no latents, as trained ones hardly do: their deviation is
+    about 0.
+    """
+    from diffusers import AutoencoderKL
+
+    shutil.copytree(pipeline, to)
+    vae = AutoencoderKL.from_pretrained(to / "vae")
+    last = vae.quant_conv if vae.quant_conv is not None else vae.encoder.conv_out
+    with torch.no_grad():
+        last.weight[4:], last.bias[4:] = 0, -25
+    vae.save_pretrained(to / "vae")
+    return str(to)
+
+
 class TestVariation:
-    @pytest.mark.parametrize("layout", ["sd", "sd3"])
-    def test_strength(self, layout, request):
+    @pytest.mark.parametrize("layout", ["sd", pytest.param("sd3", marks=pytest.mark.long)])
+    def test_strength(self, layout, request, tmp_path):
         """Near 0 the source as the autoencoder gives it back; at 1 what noise alone gives."""
-        pipeline = request.getfixturevalue(layout)
+        pipeline = _sharp(request.getfixturevalue(layout), tmp_path / "pipeline")
         columns, images = [], coloured()[0]
         for strength in (0.002, 0.5):
             chosen = made(
@@ -336,6 +365,7 @@ class TestVariation:
             assert np.array_equal(of_class[each:], np.resize(of_class[:each], len(of_class))[each:])
         assert np.array_equal(labels, pools.labels(5, 0, stop, 3, shares))
 
+    @pytest.mark.long
     def test_together_with_adapters(self, sd):
         """One training serves pools with and without variation."""
         own = {**SMALL, "lr": 0.05}

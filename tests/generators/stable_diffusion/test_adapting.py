@@ -164,6 +164,17 @@ class TestTraining:
         assert len(losses) == 10
         assert np.mean(losses[-3:]) < 0.7 * losses[0], losses
 
+    @pytest.mark.long
+    @pytest.mark.parametrize("learned", [False, True])
+    def test_in_a_worker_group(self, sd, in_two_workers, learned):
+        """Both ranks end with the same adapters, those of one process but for rounding."""
+        chosen = made(sd, adaptation={**SMALL, "tokens": learned})
+        ranks = in_two_workers(chosen, coloured(), classes=3, seed=1, class_names=NAMES)
+        assert equal(ranks[0]["weights"], ranks[1]["weights"])
+        alone = adapted(chosen)
+        for name, value in ranks[0]["weights"].items():
+            assert torch.allclose(value, alone[name], atol=1e-4), name
+
     def test_what_the_objectives_ask_for(self, sd, sd3):
         """Against the equations, at levels worked out by hand."""
         clean, noise = torch.randn(2, 3, 4, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 SIDE, TEXT = 16, 32
-AUTOENCODER_STEPS, DENOISER_STEPS, BATCH = 700, 1200, 32
+AUTOENCODER_STEPS, DENOISER_STEPS, BATCH = 400, 400, 32
 
 
 def strokes(n: int, generator: torch.Generator) -> torch.Tensor:

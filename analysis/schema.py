@@ -11,7 +11,9 @@ import pyarrow as pa
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "failed")
 ARMS = ("base", "real", "syn", "copies", "mix", "augmentation")
-SETTINGS = ("closed", "open")
+SETTINGS = ("closed", "open", "adapted")
+SETTING_WORDS = {"closed": "closed set", "open": "open set", "adapted": "open set, adapted"}
+"""What a generator may have seen, as people read it."""
 # (name, type, nullable, meaning). Nullable columns are those that an arm or a failed attempt lacks.
 COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
     ("trial_id", pa.string(), False, "Hash of everything that determines the trial's outcome."),
@@ -37,7 +39,8 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         "setting",
         pa.string(),
         True,
-        "'closed' or 'open' (what the generator may have seen); null without one.",
+        "'closed', 'open' or 'adapted' (what the generator may have seen: the base alone, other "
+        "images, or both); null without one.",
     ),
     ("generator", pa.string(), True, "Name of the generator in the spec; null in the other arms."),
     ("classifier", pa.string(), False, "Name of the classifier."),

@@ -128,14 +128,18 @@ def pretrained() -> Iterator[tuple[str, int]]:
             cross_attention_dim=text, attention_head_dim=heads, use_linear_projection=linear,
         )  # fmt: skip
 
-    def decoder(latent: int, side: int) -> int:
+    def ends(name: str, latent: int, side: int) -> Iterator[tuple[str, int]]:
+        """Of the autoencoder: from latents to pixels, and back."""
         made = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=latent,
         )  # fmt: skip
         with FlopCounterMode(display=False) as counter:
             made.eval().decode(torch.empty(1, latent, side, side))
-        return counter.get_total_flops()
+        yield f"{name}: decoder", counter.get_total_flops()
+        with FlopCounterMode(display=False) as counter:
+            made.encode(torch.empty(1, 3, 8 * side, 8 * side))
+        yield f"{name}: encoder", counter.get_total_flops()
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
         step = torch.ones(1)
@@ -146,7 +150,7 @@ def pretrained() -> Iterator[tuple[str, int]]:
         ):
             words, latent = torch.empty(1, 77, text), torch.empty(1, 4, side, side)
             yield name, count(unet(text, heads, linear=text == 1024), latent, step, words)
-            yield f"{name}: decoder", decoder(4, side)
+            yield from ends(name, 4, side)
         transformer = SD3Transformer2DModel(
             sample_size=128, num_layers=24, attention_head_dim=64, num_attention_heads=24,
             joint_attention_dim=4096, caption_projection_dim=1536, pooled_projection_dim=2048,
@@ -154,7 +158,7 @@ def pretrained() -> Iterator[tuple[str, int]]:
         )  # fmt: skip
         latent, words = torch.empty(1, 16, 128, 128), torch.empty(1, 77 + 256, 4096)
         yield "stable diffusion 3", count(transformer, latent, words, torch.empty(1, 2048), step)
-        yield "stable diffusion 3: decoder", decoder(16, 128)
+        yield from ends("stable diffusion 3", 16, 128)
         yield "inception", count(inception_v3(init_weights=False), torch.empty(1, 3, 299, 299))
         vit = timm.create_model("vit_base_patch16_224")
         yield "vit", count(vit, torch.empty(1, 3, 224, 224))

@@ -82,8 +82,10 @@ class GeneratorConfig(Frozen):
 
     kind: str
     """Each kind's own name, a literal."""
-    setting: Literal["closed", "open"]
-    """closed if it learns from the base subset alone, open if it may know other images."""
+    setting: Literal["closed", "open", "adapted"]
+    """closed if it learns from the base subset alone, open if it may know other images, adapted if
+    it knows other images and learns from the base subset too (open weights, closed images).
+    """
     balance: Balance = "equal"
     """The classes' shares of the synthetic images: equal (the paper's), as_data (as in the training
     set, and so as in added real images), or a mapping from each class to a number, 0 for none.
@@ -97,6 +99,16 @@ class GeneratorConfig(Frozen):
     @property
     def learns_from_outside(self) -> bool:
         """Whether it is trained on images that are kept apart from every base."""
+        return False
+
+    @property
+    def learns_from_base(self) -> bool:
+        """Whether each base, under each subset seed, has a generator of its own."""
+        return self.setting != "open"
+
+    @property
+    def varies_base(self) -> bool:
+        """Whether an image of a pool is made from one of the base, which sampling then reads."""
         return False
 
     def shares(self, class_names: Sequence[str], counts: Sequence[int]) -> tuple[int, ...] | None:
@@ -144,6 +156,10 @@ class GeneratorConfig(Frozen):
         if isinstance(self.balance, dict) and class_names:
             self.shares(class_names, ())
         self.check_own(height, width, channels, classes, n_images, class_names)
+
+    def for_a_look(self) -> "GeneratorConfig":
+        """As it is sampled in mid-training, from a state's "average"."""
+        return self
 
     def remarks(self) -> list[str]:
         """What whoever plans with this should know, a line each."""

@@ -44,6 +44,16 @@ class TrainCall:
     """What a training keeps between its attempts, beside its states."""
 
 
+@dataclass(frozen=True, eq=False)
+class Base:
+    """The base subset, for pools whose images are made from its own."""
+
+    labels: np.ndarray
+    """(n,) int64."""
+    pixels: Callable[[np.ndarray], np.ndarray]
+    """From places in it, (k,) int64, to their images, (k, H, W, C) uint8."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleCall:
     """The images `start` to `stop - 1` of the pool `seed`, beside weights and configuration."""
@@ -60,6 +70,8 @@ class SampleCall:
     """The most images of a batch, where the pool's shards are smaller than a sampler's."""
     class_names: tuple[str, ...] = ()
     """In the order of labels."""
+    base: Base | None = None
+    """For a configuration that varies the base's images."""
     device: "str | torch.device" = "cpu"
     progress: Callable[[float], None] = ignore
     """Told again and again which share of the images is done, from 0 to 1; in a batch too, if that

@@ -20,12 +20,20 @@ def preview(
 ) -> bytes | None:
     """What a training in progress makes as it stands: a PNG, one row per class.
 
-    None where there is nothing to see: a kind without previews, or a state without weights to
-    sample from. options: classes, class_names, shape, seed, device, columns.
+    None where there is nothing to see: a kind without previews, a state without weights to sample
+    from, or a device that has no room for pre-trained parts beside the training. options: classes,
+    class_names, shape, seed, device, columns.
     """
     if not registry.BACKENDS[config.kind].previews or "average" not in state:
         return None
-    return _sheet_of(state["average"], config, budget_s=budget_s, **options)
+    from torch import OutOfMemoryError
+
+    try:
+        return _sheet_of(state["average"], config.for_a_look(), budget_s=budget_s, **options)
+    except OutOfMemoryError:
+        return None
+    finally:
+        registry.release()  # the training goes on, and has the memory
 
 
 def _sheet_of(
@@ -43,17 +51,17 @@ def _sheet_of(
     """A sheet of the first images of the pool `seed`, up to `columns` per class, of weights as they
     are now.
 
-    For a look at a training in progress: weights are a state's "average", config is of a kind that
-    can be compiled and whose sampler has steps and batch; shape is (H, W, C).  Cheap: not compiled,
+    For a look at a training in progress: weights are a state's "average", config is of a kind whose
+    sampler has steps and batch; shape is (H, W, C).  Cheap: not compiled,
     fewer sampler steps than for a pool, of very many classes those of the pool's first images
     alone, and no further column once it would exceed budget_s seconds.
     """
     column = min(classes, _PREVIEW_ROWS)
     steps = min(config.sampler.steps, _PREVIEW_STEPS)
     sampler = config.sampler.model_copy(update={"steps": steps, "batch": column})
-    quick = config.model_copy(
-        update={"sampler": sampler, "compute": config.compute.model_copy(update={"compile": "off"})}
-    )
+    plain = {"compile": "off"} if "compile" in type(config.compute).model_fields else {}
+    compute = config.compute.model_copy(update=plain)
+    quick = config.model_copy(update={"sampler": sampler, "compute": compute})
     options = {
         "classes": classes,
         "class_names": class_names,

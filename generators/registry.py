@@ -72,7 +72,7 @@ BACKENDS = {
     "dit": Backend("dit", previews=True, reconstructs=True),
     "imported": Backend("imported"),
     "cifake": Backend("imported"),
-    "stable-diffusion": Backend("stable_diffusion"),
+    "stable-diffusion": Backend("stable_diffusion", previews=True),
     "python": Backend("python"),
 }
 _KEEPERS = (

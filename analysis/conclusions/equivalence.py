@@ -95,7 +95,7 @@ class CurveResult:
     """The equivalence of one (dataset, classifier, recipe, generator)."""
 
     key: CurveKey
-    setting: str | None  # 'closed' or 'open', as the rows say
+    setting: str | None  # of `SETTINGS`, as the rows say
     status: str
     reasons: tuple[str, ...]
     notes: tuple[str, ...]

@@ -83,7 +83,7 @@ class SyntheticWorth:
     warnings: tuple[str, ...]
     fit: Fit | None = field(repr=False, default=None)
     seen: Observed | None = field(repr=False, default=None)
-    setting: str | None = None  # "closed" or "open", as the rows say
+    setting: str | None = None  # of `SETTINGS`, as the rows say
 
     @property
     def determined(self) -> bool:

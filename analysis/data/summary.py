@@ -27,7 +27,7 @@ def cell_means(
     test_sizes: images in the test set, by dataset, where rows do not tell. rivals: with lines for
     augmented bases too, see `check_table`.
 
-    Columns: dataset, classifier, recipe, arm, generator (''), setting ("closed", "open" or None),
+    Columns: dataset, classifier, recipe, arm, generator (''), setting (of `SETTINGS`, or None),
     n_base, n_nominal, n_real_added, n_syn, n_copies, `scale` (added images / n_nominal, NaN for
     an empty base), `mean`, `low`, `high` (percent), `trials` (distinct trainings), `clusters`
     (distinct subset seeds that were trained). The interval has two parts. Repetitions: Student's t

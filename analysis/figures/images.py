@@ -75,7 +75,7 @@ def class_gain_figure(
 ) -> Figure:
     """Gain of each class with real and with synthetic images, from `classes.class_gains` limited to
     one base size and one scale; classes in the order of the synthetic gain. At most 30 classes,
-    else the 15 lowest and highest. settings: "closed" or "open", by generator.
+    else the 15 lowest and highest. settings: of `SETTINGS`, by generator.
     """
     if gains.empty:
         return empty_figure("No class-wise accuracies.")

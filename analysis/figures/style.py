@@ -1,6 +1,7 @@
 """How figures look: one palette that colour-blind readers can tell apart, a marker and a line style
 per series. Colours go by role, the same in all figures: closed-set generators are warm (the first
-vermilion), open-set ones cool (the first blue), real images green, copies grey, mixes black.
+vermilion), open-set ones cool (the first blue), adapted ones, between the two, purple, real images
+green, copies grey, mixes black.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,9 +27,10 @@ BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, GREY = (
 Look = tuple[str, str, str]
 """Colour, marker and line style of a series."""
 CLOSED_LOOKS: tuple[Look, ...] = (
-    (VERMILION, "s", "-"), (ORANGE, "P", "-"), (PURPLE, "D", "-"),
+    (VERMILION, "s", "-"), (ORANGE, "P", "-"), (VERMILION, "H", "--"),
 )  # fmt: skip
 OPEN_LOOKS: tuple[Look, ...] = ((BLUE, "^", "-"), (SKY, "v", "-"), (BLUE, "X", "--"))
+ADAPTED_LOOKS: tuple[Look, ...] = ((PURPLE, "D", "-"), (PURPLE, "p", "--"), (PURPLE, "d", ":"))
 REAL_LOOK: Look = (GREEN, "o", "-")
 COPIES_LOOK: Look = (GREY, "x", "--")
 MIX_LOOK: Look = (BLACK, "*", "")
@@ -48,14 +50,15 @@ FONT: "dict[RcKeyType, Any]" = {
 
 
 def generator_looks(settings: Mapping[str, str | None]) -> dict[str, Look]:
-    """The look of each generator by its setting, "closed" or "open"; one that does not say counts
-    as closed. In the order of their names, so that a look does not depend on the rows' order.
+    """The look of each generator by its setting, of `SETTINGS`; one that does not say counts as
+    closed. In the order of their names, so that a look does not depend on the rows' order.
     """
     rows: dict[str, Iterator[Look]] = {
         "closed": _again(CLOSED_LOOKS), "open": _again(OPEN_LOOKS),
+        "adapted": _again(ADAPTED_LOOKS),
     }  # fmt: skip
     return {
-        name: next(rows["open" if settings[name] == "open" else "closed"])
+        name: next(rows.get(settings[name] or "closed", rows["closed"]))
         for name in sorted(settings)
     }
 

@@ -32,6 +32,7 @@ from equigrid.analysis.figures.predictors import predictor_figure
 from equigrid.analysis.figures.rivals import rivals_figure
 from equigrid.analysis.figures.style import generator_looks
 from equigrid.analysis.figures.zero_shot import zero_shot_figures
+from equigrid.analysis.schema import SETTING_WORDS
 from equigrid.analysis.settings import NAMES
 
 
@@ -265,4 +266,5 @@ def _sheet_caption(own: list[dict]) -> str:
         return f"Real training images. {words}"
     bases = [f"{one['base']:,}" for one in own if one["base"]]
     trained = f", trained on {' and on '.join(bases)} of them" if bases else ""
-    return f"Real training images beside images of {generator} ({setting} set{trained}). {words}"
+    which = f"{SETTING_WORDS.get(setting, setting)}{trained}"
+    return f"Real training images beside images of {generator} ({which}). {words}"

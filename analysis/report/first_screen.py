@@ -29,6 +29,7 @@ from equigrid.analysis.conclusions.pools import pool_warnings
 from equigrid.analysis.figures.accuracy import FORMATS, save
 from equigrid.analysis.figures.style import is_empty
 from equigrid.analysis.report.figures import answer_figures
+from equigrid.analysis.schema import SETTING_WORDS
 
 CSS_PX_PER_INCH = 96  # a figure's type is of one size wherever the page has room for it
 _STRIP_IMAGES, _STRIP_PX, _GAP_PX = 10, 36, 3
@@ -157,7 +158,7 @@ def _card(
 ) -> dict:
     """What is said of one generator. by_class: whether there are amounts by class."""
     worth, key = curve.worth, curve.key
-    setting = f", {curve.setting} set" if curve.setting else ""
+    setting = f", {SETTING_WORDS.get(curve.setting, curve.setting)}" if curve.setting else ""
     card: dict[str, Any] = {
         "title": key.generator or "no generator", "status": "undetermined", "bases": [],
         "about": f"{key.dataset}, {key.classifier}, recipe {key.recipe}{setting}",

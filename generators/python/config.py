@@ -22,8 +22,10 @@ class PythonConfig(GeneratorConfig):
     )  # fmt: skip
 
     kind: Literal["python"] = "python"
-    setting: Literal["closed", "open"]
-    """closed: it learns from the base subset alone, in `train`; open: it may know other images."""
+    setting: Literal["closed", "open", "adapted"]
+    """closed: it learns from the base subset alone, in `train`; open: it may know other images;
+    adapted: both.
+    """
     path: str | None = None
     """The folder that the module's name counts from; null for where Python looks for modules. In a
     spec's file the default is the file's folder. No part of an id.
@@ -95,10 +97,10 @@ class PythonConfig(GeneratorConfig):
                 f"module {self.module} has neither sample(label, seed) nor "
                 "sample_batch(labels, seeds) nor load(folder)"
             )
-        if self.setting == "closed" and not trains:
+        if self.learns_from_base and not trains:
             raise ValueError(
-                f"setting closed: module {self.module} has no train(images, labels, folder, seed), "
-                "so it cannot learn from the base; write setting: open"
+                f"setting {self.setting}: module {self.module} has no train(images, labels, "
+                "folder, seed), so it cannot learn from the base; write setting: open"
             )
         return self
 

@@ -5,18 +5,20 @@ depend on the seed, i and attempt alone.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from equigrid.generators.calls import Base
 from equigrid.generators.common import pools
 from equigrid.generators.common.pixels import to_uint8
 from equigrid.generators.common.rng import seed_of
-from equigrid.generators.stable_diffusion import models, prompts
+from equigrid.generators.stable_diffusion import models, prompts, tokens
 from equigrid.generators.stable_diffusion.captions import Captioner
 from equigrid.generators.stable_diffusion.clip_filter import Scorer
 from equigrid.generators.stable_diffusion.config import StableDiffusionConfig
+from equigrid.generators.stable_diffusion.variation import SourceImages
 
 
 class Wanted(NamedTuple):
@@ -33,8 +35,8 @@ class Candidate(NamedTuple):
     """A candidate made.
 
     image: (3, h, w) float32 in [0, 1], on the CPU.  confidence: CLIP's, None without a filter.
-    facts: prompt, at_once (images of its batch), and with captions template and caption (its number
-    within the class).
+    facts: prompt, at_once (images of its batch), with captions template and caption (its number
+    within the class), and with a variation source (its place in the base).
     """
 
     image: torch.Tensor
@@ -53,15 +55,25 @@ class Candidates:
         seed: int,
         device: torch.device,
         shares: tuple[int, ...] | None = None,
+        weights: dict[str, torch.Tensor] | None = None,
+        base: Base | None = None,
     ):
         """names: the classes in words, in the order of labels; shares: theirs of the labels,
-        as in `pools.labels`.  Loads all pre-trained parts.
+        as in `pools.labels`; weights: what an adaptation learned; base: for a variation.  Loads all
+        pre-trained parts.
         """
         self.shares = shares
         self.config, self.names, self.seed = config, names, seed
         self.batch = config.sampler.batch
-        self.pipeline = models.pipeline(config, device)
-        self.size = _size(self.pipeline, config)
+        self.pipeline = models.pipeline(config, device, names, weights)
+        self.size = models.asked_size(self.pipeline, config)
+        own = config.adaptation
+        self.words = tokens.words(len(names)) if own and own.tokens else names
+        self.sources: SourceImages | None = None
+        if config.variation is not None:
+            size = models.size(self.pipeline, config)
+            self.sources = SourceImages(base, names, seed=seed, shares=shares, size=size)
+            self.varying = models.beginning_with_images(self.pipeline)
         self.captioner: Captioner | None = None
         if config.captions is not None:
             self.captioner = Captioner(config.captions, names, seed=seed, device=device)
@@ -102,22 +114,32 @@ class Candidates:
     def _images(self, texts: list[str], wanted: Sequence[Wanted]) -> torch.Tensor:
         """(n, 3, h, w) float32 in [0, 1] on the CPU."""
         seeds = [seed_of(self.seed, "pool noise", one.number, one.attempt) for one in wanted]
-        made = self.pipeline(
-            prompt=texts,
-            height=self.size[0],
-            width=self.size[1],
-            num_inference_steps=self.config.sampler.steps,
-            guidance_scale=self.config.sampler.guidance,
+        asked = {
+            "prompt": texts,
+            "num_inference_steps": self.config.sampler.steps,
+            "guidance_scale": self.config.sampler.guidance,
             # the CPU's, on every device
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            output_type="pt",
-        )
+            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+            "output_type": "pt",
+        }
+        own = self.config.variation
+        if self.sources is None or own is None or own.strength == 1:  # of a source nothing is left
+            made = self.pipeline(height=self.size[0], width=self.size[1], **asked)
+        else:
+            begun = self.sources.images([self.sources.place(*one[:2]) for one in wanted])
+            made = self.varying(image=begun, strength=own.strength, **asked)
         return made.images.float().cpu()
 
     def _prompt(self, wanted: Wanted) -> dict:
+        source = {}
+        if self.sources is not None:
+            source = {"source": self.sources.place(wanted.number, wanted.label)}
+        return {**self._text(wanted), **source}
+
+    def _text(self, wanted: Wanted) -> dict:
         if self.captioner is None:
             assert self.config.prompt is not None, "there is a prompt where there are no captions"
-            return {"prompt": prompts.prompt(self.config.prompt, self.names[wanted.label])}
+            return {"prompt": prompts.prompt(self.config.prompt, self.words[wanted.label])}
         at = np.array([wanted.number])
         before = int(pools.earlier(at, wanted.label, len(self.names), self.shares)[0])
         number = before // self.captioner.config.images_per_caption
@@ -127,17 +149,3 @@ class Candidates:
             "template": self.captioner.template(number, wanted.attempt),
             "caption": number,
         }
-
-
-def _size(pipeline: Any, config: StableDiffusionConfig) -> tuple[int | None, int | None]:
-    """(height, width) to ask for, None for the pipeline's own; ValueError if its autoencoder cannot
-    take it.
-    """
-    multiple = pipeline.vae_scale_factor * getattr(pipeline, "patch_size", 1)
-    for key in ("height", "width"):
-        value = getattr(config.sampler, key)
-        if value is not None and value % multiple:
-            raise ValueError(
-                f"sampler.{key} {value}: this pipeline's autoencoder takes multiples of {multiple}"
-            )
-    return config.sampler.height, config.sampler.width

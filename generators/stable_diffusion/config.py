@@ -5,13 +5,15 @@ The defaults are the paper's: five images per caption, the bottom 20% by CLIP's 
 dropped. `equigrid.generators.stable_diffusion.presets` names the versions.
 """
 
-from typing import ClassVar, Literal
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from equigrid.generators.base_config import Flops, GeneratorConfig, Precision
 from equigrid.generators.stable_diffusion import prompts, sources, words
-from equigrid.generators.stable_diffusion.flops import CLIP_L14, PIPELINES
+from equigrid.generators.stable_diffusion.adaptation import Adaptation, Variation
+from equigrid.generators.stable_diffusion.flops import CLIP_L14, adapting, known
 from equigrid.payloads import Frozen
 
 Template = Literal["c", "c,bg", "c,rel"]
@@ -96,6 +98,8 @@ class Sampler(Frozen):
     """Images at once.  Changes pixels by rounding alone, so it is no part of what identifies a
     pool.
     """
+    lora_scale: float = Field(1.0, ge=0)
+    """With `adaptation`, the scale of its adapters; 0 leaves the pipeline as it was released."""
 
 
 class ClipFilter(Frozen):
@@ -153,11 +157,23 @@ class Compute(Frozen):
 
     precision: Precision = "auto"
     """Of the pipeline; auto is fp16 on a CUDA device, fp32 on a CPU."""
+    training_precision: Precision = "auto"
+    """Of the pipeline while it is adapted; auto is bf16 on a CUDA device, fp32 on a CPU. Adapters
+    are float32.
+    """
+    microbatch: int | None = Field(None, ge=1)
+    """Most images of a training step that a device takes at once; null for its whole part of the
+    batch. Halved by itself when memory does not suffice.
+    """
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Activations computed twice instead of kept; auto is on where a batch does not fit the device
+    otherwise.
+    """
 
 
 class StableDiffusionConfig(GeneratorConfig):
-    """An open-set generator: a text-to-image pipeline of diffusers, prompted with the classes'
-    names.
+    """A text-to-image pipeline of diffusers, prompted with the classes' names: as it is (open set),
+    or adapted to each base.
     """
 
     # fmt: off
@@ -169,8 +185,10 @@ class StableDiffusionConfig(GeneratorConfig):
 
     kind: Literal["stable-diffusion"] = "stable-diffusion"
     """Names it."""
-    setting: Literal["open"] = "open"
-    """closed: the generator saw the base subset only; open: it may have seen other data."""
+    setting: Literal["open", "adapted"] = "open"
+    """open: the pipeline as it was released; adapted: with `adaptation` or `variation`, so that it
+    knows the base subset too.
+    """
     pipeline: str
     """A folder with model_index.json, as diffusers saves it, or a hub id."""
     revision: str = "main"
@@ -185,6 +203,12 @@ class StableDiffusionConfig(GeneratorConfig):
     sampler: Sampler = Sampler()
     clip_filter: ClipFilter | None = None
     compute: Compute = Compute()
+    adaptation: Adaptation | None = None
+    """Adapters that are trained on the base subset; null for the pipeline as it was released."""
+    variation: Variation | None = None
+    """Images that begin as images of the base; null for images that begin as noise."""
+
+    untrained: ClassVar = frozenset(("balance", "variation"))
 
     @field_validator("setting", mode="before")
     @classmethod
@@ -192,9 +216,17 @@ class StableDiffusionConfig(GeneratorConfig):
         if setting == "closed":
             raise ValueError(
                 "the pipeline was trained on other images than the base subset; "
-                "Stable Diffusion is open"
+                "Stable Diffusion is open, or adapted"
             )
         return setting
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adapted(cls, given: Any) -> Any:
+        parts = ("adaptation", "variation")
+        if isinstance(given, dict) and any(given.get(part) is not None for part in parts):
+            return {"setting": "adapted", **given}
+        return given
 
     @field_validator("prompt")
     @classmethod
@@ -211,11 +243,47 @@ class StableDiffusionConfig(GeneratorConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _setting_fits(self) -> "StableDiffusionConfig":
+        adapts = self.adaptation is not None or self.variation is not None
+        if adapts != (self.setting == "adapted"):
+            knows = "know the base subset" if adapts else "are what makes a pipeline adapted"
+            right = "leave setting out" if adapts else "write one, or leave setting out"
+            raise ValueError(
+                f"setting {self.setting!r}: 'adaptation' and 'variation' {knows}; {right}"
+            )
+        if self.adaptation is not None and self.captions is not None:
+            raise ValueError(
+                "captions: an adaptation learns one prompt for each class; write 'prompt', and "
+                "captions: null"
+            )
+        if self.adaptation is None and self.sampler.lora_scale != 1:
+            raise ValueError(
+                f"sampler.lora_scale {self.sampler.lora_scale:g} is of an adaptation's adapters; "
+                "leave it out"
+            )
+        if self.variation is not None and self.variation.steps(self.sampler.steps) < 1:
+            raise ValueError(
+                f"variation.strength {self.variation.strength:g} of {self.sampler.steps} steps is "
+                f"no step; at least {1 / self.sampler.steps:g}, or more sampler.steps"
+            )
+        return self
+
+    @property
+    def varies_base(self) -> bool:
+        return self.variation is not None
+
+    def for_a_look(self) -> "StableDiffusionConfig":
+        """Without a filter, which is calibrated later, and from noise alone."""
+        return self.model_copy(update={"clip_filter": None, "variation": None})
+
     def names(self, class_names: tuple[str, ...], classes: int) -> tuple[str, ...]:
         """The classes in words, in the order of labels; ValueError if a prompt cannot be made of
-        them.
+        them. With learned tokens, and nothing else that reads them, any name will do.
         """
-        return prompts.names(class_names, self.rename, classes)
+        learned = self.adaptation is not None and self.adaptation.tokens
+        any_name = learned and self.clip_filter is None
+        return prompts.names(class_names, self.rename, classes, any_name=any_name)
 
     def check_own(
         self,
@@ -231,38 +299,70 @@ class StableDiffusionConfig(GeneratorConfig):
             raise ValueError(
                 f"clip_filter: confidence among {classes} class tells nothing; drop the filter"
             )
+        if self.learns_from_base:
+            if n_images < 1:
+                raise ValueError("a pipeline cannot be adapted to no images")
+            sources.check_adaptable(self.pipeline)
         self.sampling_payload()  # every file named is looked up
 
     def cost_facts(
         self, height: int, width: int, channels: int, classes: int, n_images: int | None
     ) -> dict[str, int]:
-        """Evaluations are two a step with guidance."""
+        """Evaluations are two a step with guidance; of a variation's steps those that are taken."""
         steps, guided = self.sampler.steps, self.sampler.guidance > 1
+        if self.variation is not None:
+            steps = self.variation.steps(steps)
         facts = {"sampling_batch": self.sampler.batch, "sampler_steps": steps}
-        return {**facts, "evaluations_per_image": steps * (2 if guided else 1)}
+        facts |= {"evaluations_per_image": steps * (2 if guided else 1)}
+        if self.adaptation is not None and n_images is not None:
+            steps, batch = self.adaptation.steps, self.adaptation.batch
+            facts |= {"training_batch": batch, "training_steps": steps}
+            facts |= {"training_nimg": steps * batch}
+        return facts
+
+    def remarks(self) -> list[str]:
+        """Where what an adaptation needs is not installed here."""
+        if self.adaptation is None or find_spec("peft") is not None:
+            return []
+        return ["adaptation needs the package peft where the grid runs: equigrid[stable-diffusion]"]
 
     def flops(
         self, height: int, width: int, channels: int, classes: int, n_images: int
     ) -> Flops | None:
         """Candidates that the filter drops are made too, and so are those that calibrate it.
-        Language model and text encoders are left out: less than a hundredth.
+        Language model, text encoders and adapters are left out: some hundredths at most. n_images:
+        of the base.
         """
-        known = PIPELINES.get(self.pipeline)
-        if known is None:
+        pipeline = known(self.pipeline)
+        if pipeline is None:
             return None
+        training = 0.0
+        if self.adaptation is not None:
+            views = 2 if self.adaptation.flips else 1
+            training = adapting(pipeline, self.adaptation.steps * self.adaptation.batch)
+            training += n_images * views * pipeline.encoder
         evaluations = self.cost_facts(height, width, channels, classes, None)
-        candidate = evaluations["evaluations_per_image"] * known.evaluation + known.decoder
+        candidate = evaluations["evaluations_per_image"] * pipeline.evaluation
+        candidate += pipeline.decoder
+        if self.variation is not None:
+            candidate += pipeline.encoder
         if self.clip_filter is None:
-            return Flops(0, candidate, True)
+            return Flops(training, candidate, True)
         candidate += CLIP_L14
         calibration = self.clip_filter.calibration_per_class * classes * candidate
-        return Flops(calibration, candidate / (1 - self.clip_filter.drop), True)
+        return Flops(training + calibration, candidate / (1 - self.clip_filter.drop), True)
 
     def training_payload(self) -> dict:
-        """The pipeline, and with a filter all that determines the images of its calibration."""
-        if self.clip_filter is None:
-            return {"kind": self.kind, "pipeline": self._pipeline(), "rev": REV}
-        return self._images_payload()
+        """The pipeline, with an adaptation what its images and prompts are, and with a filter all
+        that determines the images of its calibration.
+        """
+        if self.clip_filter is not None:
+            return self._images_payload()
+        own = {"kind": self.kind, "pipeline": self._pipeline(), "rev": REV}
+        if self.adaptation is not None:
+            size = {"height": self.sampler.height, "width": self.sampler.width}
+            own |= {"prompt": self.prompt, "rename": dict(self.rename), **size}
+        return own
 
     def sampling_payload(self) -> dict:
         """All that determines candidates, and which of them are kept."""
@@ -272,7 +372,9 @@ class StableDiffusionConfig(GeneratorConfig):
         return {**self._images_payload(), "kept": kept}
 
     def _images_payload(self) -> dict:
+        varied = {"variation": self.variation.identity()} if self.variation is not None else {}
         return {
+            **varied,
             "kind": self.kind,
             "pipeline": self._pipeline(),
             "prompt": self.prompt,

@@ -4,15 +4,17 @@ Weights come from safetensors files alone, never from pickles, and no code of a 
 Each part is kept for the next call in this process, and let go before another takes its place.
 """
 
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from equigrid.generators.stable_diffusion import sources
+from equigrid.generators.stable_diffusion import adapters, sources, tokens
 from equigrid.generators.stable_diffusion.config import Captions, ClipFilter, StableDiffusionConfig
 from equigrid.generators.trainer.devices import precision_of
 
@@ -41,12 +43,84 @@ class _Kept:
         self.key = self.value = None
 
 
-def pipeline(config: StableDiffusionConfig, device: torch.device) -> Any:
+@dataclass(frozen=True)
+class _Learned:
+    """What an adaptation learned, to be put into a pipeline; equal where the tensors are."""
+
+    digest: str
+    scale: float
+    names: tuple[str, ...]
+    config: StableDiffusionConfig = field(compare=False)
+    weights: Mapping[str, torch.Tensor] = field(compare=False)
+
+    def put_in(self, pipeline: Any) -> None:
+        own = self.config.adaptation
+        assert own is not None, "it learned"
+        if own.tokens:
+            tokens.put_in(pipeline, self.names, tokens.of(dict(self.weights)))
+        adapters.load(pipeline, adapters.of(dict(self.weights)), own, self.scale)
+
+
+def pipeline(
+    config: StableDiffusionConfig,
+    device: torch.device,
+    names: tuple[str, ...] = (),
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> Any:
     """The configured diffusers pipeline on the device, without its safety checker (which blackens
     images).
+
+    names: the classes in words. weights: what the adaptation learned, where there is one.
     """
     precision = precision_of(config.compute.precision, device, auto="fp16")
-    return _pipelines(config.pipeline, config.revision, precision, str(device))
+    learned = None
+    if config.adaptation is not None:
+        scale = config.sampler.lora_scale
+        learned = _Learned(_digest(weights or {}), scale, names, config, weights or {})
+    made = _pipelines(config.pipeline, config.revision, precision, str(device), learned)
+    if config.learns_from_base:
+        sources.check_class(type(made).__name__)
+    return made
+
+
+def pipeline_to_adapt(config: StableDiffusionConfig, device: torch.device) -> Any:
+    """The same without what is learned, in the training's precision; the caller's own."""
+    precision = precision_of(config.compute.training_precision, device, auto="bf16")
+    made = _load_pipeline(config.pipeline, config.revision, precision, str(device), None)
+    sources.check_class(type(made).__name__)
+    return made
+
+
+def beginning_with_images(pipeline: Any) -> Any:
+    """The image-to-image pipeline of a text-to-image pipeline's own parts."""
+    import diffusers
+
+    made_by = getattr(diffusers, sources.ADAPTABLE[type(pipeline).__name__])
+    made = made_by(**{**pipeline.components, **_without_checker(made_by)})
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def asked_size(pipeline: Any, config: StableDiffusionConfig) -> tuple[int | None, int | None]:
+    """(height, width) to ask for, None for the pipeline's own; ValueError if its autoencoder cannot
+    take it.
+    """
+    multiple = pipeline.vae_scale_factor * getattr(pipeline, "patch_size", 1)
+    for key in ("height", "width"):
+        value = getattr(config.sampler, key)
+        if value is not None and value % multiple:
+            raise ValueError(
+                f"sampler.{key} {value}: this pipeline's autoencoder takes multiples of {multiple}"
+            )
+    return config.sampler.height, config.sampler.width
+
+
+def size(pipeline: Any, config: StableDiffusionConfig) -> tuple[int, int]:
+    """(height, width) of its images."""
+    denoiser = getattr(pipeline, adapters.part(pipeline))
+    own = int(denoiser.config["sample_size"]) * pipeline.vae_scale_factor
+    height, width = asked_size(pipeline, config)
+    return height or own, width or own
 
 
 def language_model(config: Captions, device: torch.device) -> tuple[Any, Any]:
@@ -69,7 +143,24 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def _load_pipeline(source: str, revision: str, precision: str, device: str) -> Any:
+def _digest(weights: Mapping[str, torch.Tensor]) -> str:
+    made = hashlib.blake2b(digest_size=16)
+    for name in sorted(weights):
+        made.update(name.encode())
+        made.update(weights[name].contiguous().numpy().data)
+    return made.hexdigest()
+
+
+def _without_checker(made_by: type) -> dict[str, Any]:
+    """What leaves a pipeline's safety checker out, of those that have one."""
+    taken = signature(made_by.__init__).parameters  # type: ignore[misc]  # of this very class
+    no_checker = {"safety_checker": None, "requires_safety_checker": False}
+    return {option: value for option, value in no_checker.items() if option in taken}
+
+
+def _load_pipeline(
+    source: str, revision: str, precision: str, device: str, learned: _Learned | None
+) -> Any:
     import diffusers
     from diffusers.models.modeling_utils import ModelMixin
 
@@ -86,11 +177,11 @@ def _load_pipeline(source: str, revision: str, precision: str, device: str) -> A
             raise ValueError(
                 f"{name} is no text-to-image pipeline, such as StableDiffusionPipeline"
             )
-        no_checker = {"safety_checker": None, "requires_safety_checker": False}
-        taken = signature(made_by.__init__).parameters
-        options = {option: value for option, value in no_checker.items() if option in taken}
         made = made_by.from_pretrained(
-            folder, torch_dtype=_DTYPES[precision], use_safetensors=True, **options
+            folder,
+            torch_dtype=_DTYPES[precision],
+            use_safetensors=True,
+            **_without_checker(made_by),
         )
     for part in made.components.values():
         # Without accelerate, diffusers leaves some parts (Stable Diffusion 3's transformer) as
@@ -99,7 +190,10 @@ def _load_pipeline(source: str, revision: str, precision: str, device: str) -> A
         if isinstance(part, ModelMixin):
             part.to(_DTYPES[precision])  # type: ignore[arg-type]  # diffusers' decorator hides what `to` takes
     made.set_progress_bar_config(disable=True)
-    return made.to(device)
+    made.to(device)
+    if learned is not None:
+        learned.put_in(made)
+    return made
 
 
 def _load_language_model(source: str, revision: str, device: str) -> tuple[Any, Any]:

@@ -34,11 +34,14 @@ def article(name: str) -> str:
     return "an" if name[0].lower() in "aeiou" else "a"
 
 
-def names(class_names: tuple[str, ...], rename: dict[str, str], classes: int) -> tuple[str, ...]:
+def names(
+    class_names: tuple[str, ...], rename: dict[str, str], classes: int, *, any_name: bool = False
+) -> tuple[str, ...]:
     """The classes in words: renamed, or the dataset's with underscores as spaces.
 
     Raises ValueError, one line, where there are no names, where one is a number or a WordNet id,
-    which say nothing to a text encoder, and for a renaming of a class that does not exist.
+    which say nothing to a text encoder (unless any_name), and for a renaming of a class that does
+    not exist.
     """
     if len(class_names) != classes:
         given = f"{len(class_names)} names for {classes} classes" if class_names else "none"
@@ -52,6 +55,8 @@ def names(class_names: tuple[str, ...], rename: dict[str, str], classes: int) ->
             )
     made = tuple(" ".join(rename.get(name, name).replace("_", " ").split()) for name in class_names)
     for given, name in zip(class_names, made):
+        if any_name:
+            continue
         if _NUMBER.fullmatch(name) or _WORDNET.fullmatch(name):
             raise ValueError(
                 f"class name {given!r} is no word to prompt with; "

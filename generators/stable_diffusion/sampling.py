@@ -32,8 +32,8 @@ def sample(
     may also change a caption, or keep a candidate of borderline confidence.
 
     facts is told prompt, at_once (images of its batch); with captions template and caption (its
-    number within the class); with a filter confidence and candidate (how many were refused before
-    it).
+    number within the class); with a variation source (its place in the base); with a filter
+    confidence and candidate (how many were refused before it).
 
     Raises ValueError for class names that are missing or numbers, for pre-trained parts that are
     not there, with what to place where, for weights of another number of classes, and where the
@@ -45,8 +45,9 @@ def sample(
     images = np.empty((stop - start, *call.shape), np.uint8)
     rows: list[dict] = []
     candidates = Candidates(
-        config, names, seed=call.seed, device=torch.device(call.device), shares=call.shares
-    )
+        config, names, seed=call.seed, device=torch.device(call.device), shares=call.shares,
+        weights=weights, base=call.base,
+    )  # fmt: skip
     size = config.sampler.batch if bounds is None else WINDOW
     size = min(size, call.at_once or size)
     for first in range(start - start % size, stop, size):

@@ -3,6 +3,7 @@ torch.
 """
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -38,6 +39,42 @@ def identity(key: str, source: str, revision: str) -> dict:
         f"{path.relative_to(folder).as_posix()} {digest}" for path, digest in zip(files, digests)
     ]
     return {"sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+
+
+ADAPTABLE = {
+    "StableDiffusionPipeline": "StableDiffusionImg2ImgPipeline",
+    "StableDiffusion3Pipeline": "StableDiffusion3Img2ImgPipeline",
+}
+"""Pipelines that can be adapted to images, and those that begin with one: Stable Diffusion 1.x and
+2, and 3.
+"""
+
+
+def check_adaptable(source: str) -> None:
+    """ValueError for a folder whose pipeline is none of ADAPTABLE; of a hub id loading tells."""
+    if is_folder("pipeline", source):
+        check_class(class_name(source))
+
+
+def class_name(folder: str) -> str:
+    """The class of a folder's pipeline; ValueError if its index does not say."""
+    index = Path(folder) / "model_index.json"
+    try:
+        return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"pipeline: {str(index)!r} does not name a pipeline ({type(error).__name__}); "
+            "name a folder that DiffusionPipeline.save_pretrained wrote"
+        ) from error
+
+
+def check_class(name: str) -> None:
+    """ValueError for a pipeline that is none of ADAPTABLE."""
+    if name not in ADAPTABLE:
+        raise ValueError(
+            f"pipeline: adaptation and variation are for {' and '.join(ADAPTABLE)} (Stable "
+            f"Diffusion 1.x, 2 and 3), not for {name}"
+        )
 
 
 def is_folder(key: str, source: str) -> bool:

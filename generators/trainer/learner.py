@@ -29,9 +29,11 @@ class Learner:
         averages: bool = False,
         compiled: bool = False,
     ):
-        """network: on its device; optimizer: of all its parameters, in their order."""
+        """network: on its device; optimizer: of all its parameters that take gradients, in their
+        order. A group's `rate`, where it has one, is that of its learning rate.
+        """
         self.network, self.optimizer = network.train(), optimizer
-        self.parameters = dict(network.named_parameters())
+        self.parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
         device = next(network.parameters()).device
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.average = (
@@ -75,7 +77,7 @@ class Learner:
     def update(self, lr: float, decay: float) -> None:
         """The optimiser's step, and the average's, which keeps the part `decay` of itself."""
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = lr
+            parameters["lr"] = lr * parameters.get("rate", 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average:

@@ -39,7 +39,11 @@ def check_step(saved: int, last: int) -> None:
 
 
 def check_data(
-    images: np.ndarray, labels: np.ndarray, config: GeneratorConfig, classes: int
+    images: np.ndarray,
+    labels: np.ndarray,
+    config: GeneratorConfig,
+    classes: int,
+    class_names: tuple[str, ...] = (),
 ) -> None:
     """ValueError for images, labels or a configuration that do not fit each other."""
     if images.dtype != np.uint8 or images.ndim != 4:
@@ -47,6 +51,6 @@ def check_data(
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise ValueError(f"labels are ({len(images)},) int64, got {labels.shape} {labels.dtype}")
     height, width, channels = images.shape[1:]
-    config.check(height, width, channels, classes, len(images))
+    config.check(height, width, channels, classes, len(images), class_names)
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(f"labels lie in 0..{classes - 1}, got {labels.min()}..{labels.max()}")

@@ -34,7 +34,7 @@ class LossNotFinite(ValueError):
         )
         super().__init__(
             f"{what} step {step} is not finite ({last}); "
-            "a lower training.lr may be right, or compute.training_precision fp32"
+            "a lower learning rate (lr) may be right, or compute.training_precision fp32"
         )
         self.step, self.saved = step, saved
 

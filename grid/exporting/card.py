@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from equigrid import __version__
+from equigrid.analysis.schema import SETTING_WORDS
 from equigrid.grid.exporting.pools import Export
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -87,6 +88,10 @@ def _facts(export: Export) -> dict[str, Any]:
     }
 
 
+def _drawn(seed: int | None) -> str:
+    return "the whole training set" if seed is None else f"a subset drawn with seed {seed}"
+
+
 def _text(export: Export) -> str:
     facts, shape = _facts(export), export.plan.resolved.shape
     assert shape is not None, "a plan with pools has a shape"
@@ -96,13 +101,17 @@ def _text(export: Export) -> str:
             f"trained from scratch on {facts['training_images']:,} real images of {source}, which "
             "no base of its grid has"
         )
+    elif facts["setting"] == "adapted":
+        learned = (
+            f"a model that knows other images, adapted to {facts['training_images']:,} real "
+            f"images of {source}, {_drawn(facts['subset_seed'])}"
+        )
     elif facts["training_images"] is None:
         learned = f"an open-set generator, which may know other images, for the classes of {source}"
     else:
-        seed = facts["subset_seed"]
-        drawn = "the whole training set" if seed is None else f"a subset drawn with seed {seed}"
         learned = (
-            f"trained from scratch on {facts['training_images']:,} real images of {source}, {drawn}"
+            f"trained from scratch on {facts['training_images']:,} real images of {source}, "
+            f"{_drawn(facts['subset_seed'])}"
         )
     lines = [
         f"# Synthetic images: {export.pool.generator} of {facts['dataset']}",
@@ -112,7 +121,7 @@ def _text(export: Export) -> str:
         f"- Images: {export.n:,} of {shape.height}×{shape.width}, {_channels(shape.channels)}, in "
         f"{len(shape.classes)} classes; labels are what the generator was asked for, "
         f"{_balance(facts['balance'])}.",
-        f"- Generator: `{facts['kind']}`, {facts['setting']} set: {learned}; seed "
+        f"- Generator: `{facts['kind']}`, {SETTING_WORDS[facts['setting']]}: {learned}; seed "
         f"{facts['generator_seed']}.",
         f"- Memorised: {_memorised(export)}",
         f"- Made with equigrid {__version__}, pool `{facts['pool']}`, generator "

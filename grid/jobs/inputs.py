@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from equigrid.generators.calls import Base
 from equigrid.generators.common import pools
 from equigrid.grid.datasets import subsets
 from equigrid.grid.ids import seed_of
@@ -235,6 +236,19 @@ def gathered(
         images[start:stop], found[start:stop] = pixels[rows], classes[rows]
         start = stop
     return images, found
+
+
+def base(request: Request, chosen: Subset | None) -> Base | None:
+    """The images of a base, which are read as a pool asks for them; None without one."""
+    if chosen is None:
+        return None
+    indices = real_indices(request, chosen)
+
+    def pixels(places: np.ndarray) -> np.ndarray:
+        wanted, back = np.unique(indices[places], return_inverse=True)
+        return gathered(request, parts(request.train, wanted))[0][back]
+
+    return Base(labels(request)[indices], pixels)
 
 
 def _room(shape: tuple[int, ...]) -> np.ndarray:

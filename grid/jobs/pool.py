@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from equigrid.generators.common import pools
-from equigrid.grid.jobs.job import Identified, Job
+from equigrid.grid.jobs.job import Identified, Job, Subset
 from equigrid.grid.store.layout import POOLS
 
 
@@ -58,7 +58,7 @@ class PlannedPool:
     """A pool in a plan. training: the job that trains its generator. mapping: the configuration by
     which it is sampled. capacity: the most images that it can have, where there is a most. n_used:
     the images that trials use of it. shares: the classes' shares of its labels, None for equal
-    ones.
+    ones. varied: the base, for a generator that makes its images from images of it.
     """
 
     pool: Pool
@@ -67,6 +67,7 @@ class PlannedPool:
     capacity: int | None
     n_used: int
     shares: tuple[int, ...] | None = None
+    varied: Subset | None = None
 
     def at_most(self, n: int) -> int:
         """n, or as many as it can have."""

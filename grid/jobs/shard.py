@@ -12,9 +12,9 @@ from equigrid.analysis.paper.costs import costs
 from equigrid.grid.datasets import shards
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.ids import seed_of
-from equigrid.grid.jobs import generator, real_images, weights
-from equigrid.grid.jobs.job import Job, Payload
-from equigrid.grid.jobs.kind import NOTHING, Cost, Finished, JobKind, Reads, Took, Work
+from equigrid.grid.jobs import generator, inputs, real_images, weights
+from equigrid.grid.jobs.job import Job, Payload, Subset
+from equigrid.grid.jobs.kind import NOTHING, TRAIN, Cost, Finished, JobKind, Reads, Took, Work
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import (
     device_name,
@@ -36,7 +36,8 @@ class ShardPayload(Payload):
     """`size` images of a pool from number `start` on. The job's id names them: see `PoolIdentity`
     for what determines the pool's. generator: the id of the training. mapping: the configuration by
     which the pool is sampled. shares: the classes' shares of its labels. one_class: whether they
-    are all of one, and no batch is larger than a shard.
+    are all of one, and no batch is larger than a shard. varied: the base, where images are made
+    from images of it.
     """
 
     pool: str
@@ -48,6 +49,7 @@ class ShardPayload(Payload):
     seed: int
     shares: tuple[int, ...] | None = None
     one_class: bool = False
+    varied: Subset | None = None
 
 
 def planned(pool: PlannedPool, n: int) -> list[Job]:
@@ -64,10 +66,12 @@ def planned(pool: PlannedPool, n: int) -> list[Job]:
             seed=seed,
             shares=pool.shares,
             one_class=own.label is not None,
+            varied=pool.varied,
         )
         for index in range(own.shards(n))
     )
-    return [KIND.job(payload, [own.generator_id], pool.where) for payload in payloads]
+    needs = [own.generator_id, *(pool.training.needs if pool.varied else ())]  # the real images
+    return [KIND.job(payload, needs, pool.where) for payload in payloads]
 
 
 def sample(store: Store, request: Request[ShardPayload]) -> dict:
@@ -88,7 +92,7 @@ def sample(store: Store, request: Request[ShardPayload]) -> dict:
         weights_here, config, classes=request.classes, class_names=request.class_names,
         shape=request.image_shape, seed=payload.seed, start=start, stop=start + payload.size,
         shares=payload.shares, at_once=payload.size if payload.one_class else None,
-        device=device, facts=columns.update,
+        base=inputs.base(request, payload.varied), device=device, facts=columns.update,
         progress=Signs(request.id, request.tell),
     )  # fmt: skip
     seconds = time.perf_counter() - clock
@@ -232,7 +236,9 @@ def _brings(payload: ShardPayload) -> bool:
 
 
 def _reads(payload: ShardPayload) -> Reads:
-    return real_images.READS if _brings(payload) else NOTHING
+    if _brings(payload):
+        return real_images.READS
+    return TRAIN if payload.varied else NOTHING
 
 
 KIND = JobKind(

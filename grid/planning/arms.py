@@ -176,8 +176,9 @@ def _arms(
 
 def _generator(name: str, n_base: int, where: str, resolved: Resolved) -> GeneratorChoice:
     choice = resolved.generators[name]
-    if not n_base and choice.config.setting == "closed":
-        why = "n_base 0 leaves a closed-set generator nothing to learn from"
+    if not n_base and choice.config.learns_from_base:
+        what = "an adapted" if choice.config.setting == "adapted" else "a closed-set"
+        why = f"n_base 0 leaves {what} generator nothing to learn from"
         raise UserError(f"{where}: {why}")
     return choice
 

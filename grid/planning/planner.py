@@ -9,6 +9,7 @@ labels that tables and fits need; a *job* is work.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from equigrid.classifiers.recipes import ResolvedRecipe
@@ -234,12 +235,14 @@ def _pools(
         yield [], None
         return
     for seed in arm.generator_seeds:
-        training = _training(grid, arm, arm.generator, grid.subset(arm.n_base, subset_seed), seed)
+        subset = grid.subset(arm.n_base, subset_seed)
+        training = _training(grid, arm, arm.generator, subset, seed)
+        pool = partial(_pool, grid, arm.generator, subset, training)
         if arm.by_class is None:
-            yield [_pool(grid, arm.generator, training, grid.drawn(arm.n_syn))], seed
+            yield [pool(grid.drawn(arm.n_syn))], seed
             continue
         wanted = [(label, n) for label, n in enumerate(arm.by_class) if n]
-        yield [_pool(grid, arm.generator, training, n, label) for label, n in wanted], seed
+        yield [pool(n, label) for label, n in wanted], seed
 
 
 def _training(grid: GridFacts, arm: Arm, choice: GeneratorChoice, subset: Subset, seed: int) -> Job:
@@ -247,7 +250,7 @@ def _training(grid: GridFacts, arm: Arm, choice: GeneratorChoice, subset: Subset
     return generator.KIND.job(
         GeneratorPayload(
             dataset=grid.dataset,
-            subset=None if choice.config.setting == "open" else subset,
+            subset=subset if choice.config.learns_from_base else None,
             config=choice.training,
             seed=seed,
             mapping=choice.mapping,
@@ -260,7 +263,12 @@ def _training(grid: GridFacts, arm: Arm, choice: GeneratorChoice, subset: Subset
 
 
 def _pool(
-    grid: GridFacts, choice: GeneratorChoice, training: Job, n: int, label: int | None = None
+    grid: GridFacts,
+    choice: GeneratorChoice,
+    subset: Subset,
+    training: Job,
+    n: int,
+    label: int | None = None,
 ) -> PlannedPool:
     """The pool of a generator of which n images are used. label: that of a pool of one class, which
     serves all amounts of that class: its image i follows from (generator, class, i) alone.
@@ -282,6 +290,7 @@ def _pool(
         capacity=capacity,
         n_used=n,
         shares=shares,
+        varied=subset if choice.config.varies_base else None,
     )
 
 

@@ -143,7 +143,7 @@ def _cost_of_defaults(resolved: Resolved, name: str) -> str | None:
         return None
     config = resolved.generators[name].config
     facts = config.cost_facts(*shape.image, len(shape.classes), shape.n_train)
-    if not facts.get("training_nimg"):
+    if not facts.get("training_nimg") or "parameters" not in facts:  # a pipeline states no size
         return None
     size = f"{facts['parameters'] / 1e6:,.1f} million parameters"
     images = f"{facts['training_nimg'] / 1e6:,.1f} million images"

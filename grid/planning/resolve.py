@@ -257,11 +257,11 @@ def _check(found: Resolved, shape: catalogue.Shape) -> None:
         if found.zero_shot is None:
             check_split = partial(spec.zero_shot.check, shape.classes, len(shape.classes))
             _named("zero_shot", check_split)
-        if closed := [
-            name for name, choice in choices.items() if choice.config.setting == "closed"
-        ]:
-            why = "a closed-set generator has not seen the unseen classes"
-            raise UserError(f"zero_shot: generators.{closed[0]}: {why}; use open-set ones")
+        for name, choice in choices.items():
+            if choice.config.learns_from_base:
+                which = "an adapted" if choice.config.setting == "adapted" else "a closed-set"
+                why = f"{which} generator has not seen the unseen classes"
+                raise UserError(f"zero_shot: generators.{name}: {why}; use open-set ones")
         for name, choice in choices.items():
             if choice.config.balance != "equal":
                 why = "zero-shot trials take images of the unseen classes alone, in equal parts"

@@ -328,6 +328,7 @@ def _generator_row(choice: GeneratorChoice) -> dict:
         **{name.replace("_", " "): sampler.get(name) for name in _SAMPLER},
         "prompt": config.get("prompt") or _captions(config.get("captions")),
         "filter": _filter(config.get("clip_filter")),
+        "adapted by": _adapted(config.get("adaptation"), config.get("variation")),
     }  # fmt: skip
 
 
@@ -338,6 +339,16 @@ def _captions(captions: dict | None) -> str | None:
     return (
         f"captions by {captions['language_model']} from {'; '.join(captions['templates'])}; {each}"
     )
+
+
+def _adapted(trained: dict | None, varied: dict | None) -> str | None:
+    said = []
+    if trained is not None:
+        tokens = " and learned tokens" if trained["tokens"] else ""
+        said.append(f"LoRA of rank {trained['rank']}{tokens}, {trained['steps']:,} steps")
+    if varied is not None:
+        said.append(f"images of the base at strength {varied['strength']:g}")
+    return "; ".join(said) or None
 
 
 def _filter(chosen: dict | None) -> str | None:

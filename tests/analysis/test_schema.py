@@ -3,7 +3,16 @@
 import pyarrow as pa
 import pytest
 
-from equigrid.analysis.schema import ARMS, DESCRIPTIONS, SCHEMA, SCHEMA_VERSION, to_frame
+from equigrid.analysis.report.figures import _sheet_caption
+from equigrid.analysis.schema import (
+    ARMS,
+    DESCRIPTIONS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    SETTING_WORDS,
+    SETTINGS,
+    to_frame,
+)
 
 EXPECTED = """
 trial_id string!, attempt string!, status string!, error string, grid string!, dataset string!, fingerprint string!,
@@ -32,6 +41,12 @@ def test_metadata_and_descriptions():
     assert list(DESCRIPTIONS) == SCHEMA.names
     assert all(field.metadata[b"description"] for field in SCHEMA)
     assert ARMS == ("base", "real", "syn", "copies", "mix")
+
+
+def test_every_setting_has_words():
+    assert SETTINGS == ("closed", "open", "adapted") == tuple(SETTING_WORDS)
+    told = _sheet_caption([{"generator": "lora", "setting": "adapted", "base": 30}])
+    assert "images of lora (open set, adapted, trained on 30 of them)" in told
 
 
 def test_rows_become_a_frame_and_wrong_types_do_not():

@@ -35,7 +35,11 @@ class TestKinds:
                 getattr(GeneratorConfig, name)
             ), name
         assert kind in model.model_fields["kind"].annotation.__args__
-        assert set(model.model_fields["setting"].annotation.__args__) <= {"open", "closed"}
+        assert set(model.model_fields["setting"].annotation.__args__) <= {
+            "open",
+            "closed",
+            "adapted",
+        }
 
     def test_its_code_is_where_it_is_looked_for(self, kind):
         folder = registry.BACKENDS[kind].folder

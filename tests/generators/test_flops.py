@@ -69,7 +69,7 @@ def test_every_preset_is_counted(kind):
         assert made.flops(side, side, 3, 10, 1000).per_image > 0
 
 
-def test_a_filter_makes_what_it_drops_and_a_folder_is_not_looked_into(tmp_path):
+def test_a_filter_makes_what_it_drops_and_a_folder_without_sizes_is_not_known(tmp_path):
     def sd3(**changes):
         mapping = {"kind": "stable-diffusion", "preset": "sd3", **changes}
         return config(mapping).flops(256, 256, 3, 10, 0)

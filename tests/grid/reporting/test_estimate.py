@@ -203,7 +203,7 @@ def test_of_a_long_pool_some_shards_are_read(store, monkeypatch):
 # Before anything ran ------------------------------------------------------------------------------
 
 FULL_SIZE = (
-    "bloodmnist", "bloodmnist-sd3", "cifar10", "cifar10-table6", "imagenet10",
+    "bloodmnist", "bloodmnist-adapted", "bloodmnist-sd3", "cifar10", "cifar10-table6", "imagenet10",
     "imagenet10-zero-shot", "imagenet100", "imagenet100-zero-shot",
 )  # fmt: skip
 

@@ -129,6 +129,13 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         "Electricity, kWh, estimated by codecarbon; null where it is not counted.",
     ),
     ("co2_kg", pa.float64(), True, "CO2-equivalents of that, kg, by the country's mix."),
+    (
+        "pretrained",
+        pa.string(),
+        True,
+        "SHA-256 of the weights that the classifier started from, and where they lay: other "
+        "people's data, an open set; null for a training from scratch.",
+    ),
 )
 
 DESCRIPTIONS: dict[str, str] = {name: meaning for name, _, _, meaning in COLUMNS}

@@ -69,17 +69,20 @@ class GraphedSteps(Steps):
         super().__init__(members)
         device = next(self.members[0].module.parameters()).device
         self.batch = self.members[0].recipe.batch
-        # The rate is read from the device, so that a replay sees each step's.
-        self.lr = torch.zeros((), device=device)
+        # The rates are read from the device, so that a replay sees each step's: one by factor.
+        self.lr: dict[float, torch.Tensor] = {}
         for member in self.members:
-            member.set_lr(self.lr)
+            for group in member.optimizer.param_groups:
+                own = self.lr.setdefault(group["factor"], torch.zeros((), device=device))
+                group["lr"] = own
         # 0 is the stream that all are called on.
         self.streams = [stream_of(device, number + 1) for number in range(len(self.members))]
         self.recorded: dict[int, Recorded] = {}
         self.ordinary: Counter[int] = Counter()
 
     def __call__(self, batches: Sequence[Batch], number: int, lr: float) -> list[torch.Tensor]:
-        self.lr.fill_(lr)
+        for factor, own in self.lr.items():
+            own.fill_(lr * factor)
         size = batches[0].n_global
         if self.records_next(size):
             self.recorded[size] = self._capture(batches)

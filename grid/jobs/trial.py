@@ -16,6 +16,7 @@ from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import REVISIONS, seed_of
 from equigrid.grid.jobs import computing, inputs, zero_shot
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
+from equigrid.grid.jobs.classifier import FromWeights, started
 from equigrid.grid.jobs.job import HOW, Identified, Job, Payload, Stream, Subset, Synthetic
 from equigrid.grid.jobs.kind import (
     POOL_AND_TRAIN,
@@ -74,7 +75,8 @@ class Copies(Identified):
 @dataclass(frozen=True, kw_only=True)
 class TrialPayload(Payload):
     """dataset: the fingerprint. zero_shot: what of the spec's `zero_shot` determines the trial;
-    zero_shot_config: the whole of it.
+    zero_shot_config: the whole of it. pretrained: what the classifier starts from, if not from
+    scratch.
     """
 
     dataset: str
@@ -88,6 +90,12 @@ class TrialPayload(Payload):
     validation: Validation | None = None
     zero_shot: Mapping[str, Any] | None = None
     zero_shot_config: ZeroShotConfig | None = field(default=None, metadata=HOW)
+    pretrained: FromWeights | None = None
+
+    @property
+    def label(self) -> str:
+        """The classifier's name in rows."""
+        return self.pretrained.label if self.pretrained else self.classifier
 
     @property
     def n_total(self) -> int:
@@ -241,9 +249,11 @@ def _trained(
         "model": payload.classifier,
         "recipe": payload.recipe,
         "device": device,
+        "start": started(payload.pretrained),
     }
     seeds = [seed_of(request.id, "training") for request in requests]
     if payload.zero_shot:
+        del options["start"]  # planning refuses pre-trained weights there
         assert payload.zero_shot_config, "its whole beside what determines the trial"
         what = zero_shot.ZeroShot(
             payload.zero_shot, payload.zero_shot_config, payload.syn is not None
@@ -334,8 +344,9 @@ def _work(payload: TrialPayload, shape: Shape) -> float:
 
 def _computed(payload: TrialPayload, shape: Shape) -> Work | None:
     return computing.training(
-        payload.classifier, payload.recipe, payload.n_total, shape, evaluated=shape.n_test
-    )
+        payload.classifier, payload.recipe, payload.n_total, shape, evaluated=shape.n_test,
+        weights=payload.pretrained,
+    )  # fmt: skip
 
 
 def _finished(kind: JobKind[TrialPayload], store: Store, jobs: list[Job], shape: Shape) -> Finished:
@@ -367,7 +378,7 @@ KIND = JobKind(
     record_failure=_record_failure,
     images=lambda outcome: outcome["row"]["epochs"] * outcome["row"]["n_total"],
     cost=Cost(
-        finished=_finished, alike=lambda payload: [payload.classifier], work=_work, flops=_computed
+        finished=_finished, alike=lambda payload: [payload.label], work=_work, flops=_computed
     ),
     kept=True,
 )

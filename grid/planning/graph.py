@@ -29,6 +29,7 @@ class Cell(NamedTuple):
     recipe: str
     subset_seed: int
     seed: int
+    pretrained: str | None = None
 
     @property
     def n_total(self) -> int:

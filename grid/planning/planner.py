@@ -80,6 +80,7 @@ def _facts(resolved: Resolved, shape: Shape, ingest_id: str) -> GridFacts:
         repeated=dataset.repeated_counts if dataset and dataset.repeated else (),
         grouped=resolved.source.grouped or bool(dataset and dataset.grouped),
         twice=_twice(dataset) if dataset else {},
+        classifiers=resolved.classifiers,
     )
 
 
@@ -130,7 +131,7 @@ def _recipes(grid: GridFacts, arm: Arm) -> dict[str, ResolvedRecipe]:
     sizes = {"n_base": arm.n_base, "n_total": arm.n_total}
     return {
         name: grid.resolved_recipe(arm.recipe, **sizes, classifier=name)
-        for name in grid.spec.classifiers
+        for name in grid.classifiers
     }
 
 
@@ -159,10 +160,11 @@ def _place(
                 generator=choice.name if choice else None,
                 setting=choice.config.setting if choice else None,
                 generator_seed=generator_seed,
-                classifier=payload.classifier,
+                classifier=payload.label,
                 recipe=arm.recipe,
                 subset_seed=subset_seed,
                 seed=payload.seed,
+                pretrained=payload.pretrained and payload.pretrained.told,
             )
         )
     return _Place([*before, *trials], cells, pool)
@@ -178,7 +180,8 @@ def _trials(
     syn = Synthetic(pool=pool.pool.id, n=arm.n_syn) if pool else None
     copies = Copies(n=arm.n_copies, shares=arm.shares) if arm.n_copies else None
     stream, split = grid.stream(arm.n_total), grid.zero_shot_payload()
-    for classifier, recipe in by_classifier.items():
+    for name, recipe in by_classifier.items():
+        classifier = grid.classifiers[name]
         grid.check_streamed(recipe, stream, arm.n_total, f"recipe {arm.recipe}", "fewer images")
         for seed in arm.seeds.trial:
             yield TrialPayload(
@@ -186,13 +189,14 @@ def _trials(
                 real=real,
                 syn=syn,
                 copies=copies,
-                classifier=classifier,
+                classifier=classifier.model,
                 recipe=recipe,
                 seed=seed,
                 stream=stream,
                 validation=grid.spec.validation,
                 zero_shot=split,
                 zero_shot_config=grid.spec.zero_shot,
+                pretrained=classifier.weights,
             )
 
 

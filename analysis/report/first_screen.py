@@ -146,6 +146,9 @@ def _card(curve: CurveResult, spending: Spending, sets: Sequence[Mapping]) -> di
     """What is said of one generator."""
     worth, key = curve.worth, curve.key
     setting = f", {curve.setting} set" if curve.setting else ""
+    if curve.pretrained:
+        of = f"{curve.setting}-set generator, " if curve.setting else ""
+        setting = f", {of}pre-trained classifier: open set"
     card: dict[str, Any] = {
         "title": key.generator or "no generator", "status": "undetermined", "bases": [],
         "about": f"{key.dataset}, {key.classifier}, recipe {key.recipe}{setting}",

@@ -45,8 +45,8 @@ class PretrainedClassifier(Frozen):
     alpha: Annotated[float, Field(gt=0)] | None = None
     """Lora's additions are multiplied by alpha / rank; null: as large as the rank."""
     args: dict[str, Argument] = {}
-    """What timm's create_model is given besides, over what the weights' config.json says: `{img_size:
-    64}`.
+    """What timm's create_model is given besides, over what the weights' config.json says:
+    `{img_size: 64}`.
     """
     normalisation: Normalisation | None = None
     """Of the images, in place of what the weights' config.json, or timm for the architecture,

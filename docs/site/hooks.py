@@ -19,7 +19,7 @@ PAGES = {
     "benchmarks/README.md": "benchmarks.md",
 }
 """From a page in the repository to its page of the site."""
-BESIDE = ("LICENSE", "CITATION.cff", "examples/own_generator.py")
+BESIDE = ("LICENSE", "CITATION.cff", "examples/own_generator.py", "examples/pretrained_digits.py")
 """Files that pages link to, which the site has as they are."""
 LINK = re.compile(r"(\]\(|^\[[^\]\n]+\]: )(?![a-z]+:|#)([^)\s#]+)", re.MULTILINE)
 

@@ -29,8 +29,8 @@ class FromWeights(Identified):
         path = hub.local(self.place, "pretrained")
         if (found := sha256(path, "pretrained")) != self.how.weights:
             raise ValueError(
-                f"pretrained: {self.place} has the SHA-256 {found[:12]}…, and the trial was planned "
-                f"with {self.how.weights[:12]}…; plan and run anew"
+                f"pretrained: {self.place} has the SHA-256 {found[:12]}…, and the trial was planned"
+                f" with {self.how.weights[:12]}…; plan and run anew"
             )
         return Start(self.how, path)
 

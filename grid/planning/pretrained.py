@@ -43,6 +43,8 @@ def facts(entry: PretrainedClassifier) -> dict[str, Any]:
     args = {**saved.get("model_args", {}), **entry.args}
     about = saved.get("pretrained_cfg", saved)
     own = args.pop("in_chans", None), *(about.get("input_size") or ())[:1]
+    for decided in ("num_classes", "pretrained"):  # here, not there
+        args.pop(decided, None)
     mean, std, usual = loading.defaults(name)
     shapes = loading.read_shapes(path, f"pretrained: {place.told}")
     how = Pretraining(

@@ -58,7 +58,13 @@ def check_table(table: pd.DataFrame, metric: str = "top1") -> Checked:
     frame["generator_seed"] = frame["generator_seed"].fillna(_NO_SEED).astype("int64")
     frame = _without_duplicates(frame, problems)
     pretrained = _pretrained(table, problems)
-    frame = frame[~_mixed(frame, table, pretrained)]
+    mixed = _mixed(frame, table, pretrained)
+    if mixed.any():
+        problems.append(
+            f"{int(mixed.sum())} rows from scratch bear the name of a pre-trained classifier: they "
+            "are left out; give them another"
+        )
+    frame = frame[~mixed]
     return Checked(
         frame.reset_index(drop=True), tuple(problems), failed, _test_sizes(table), pretrained
     )

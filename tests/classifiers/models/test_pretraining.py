@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from equigrid.classifiers import recipes
+from equigrid.classifiers.data.stream import StreamedMix
 from equigrid.classifiers.evaluation import evaluate
 from equigrid.classifiers.features import rebuilt
 from equigrid.classifiers.flops import forward
@@ -261,3 +262,19 @@ def test_weights_learned_on_other_images_beat_scratch_at_few(begin, digits, tmp_
         found[name] = test.top1
     assert all(np.isfinite(value) for value in found.values())
     assert min(found["all"], found["head"], found["lora"]) > found["scratch"] + 20, found
+
+
+def test_streamed_images_give_the_same_training(begin, digits):
+    """All shards at hand: the order is that of resident images."""
+    images, labels = (part[:60] for part in digits)
+    of = {
+        "model": "timm/vit_tiny_patch16_224", "recipe": recipe(), "classes": 10, "device": "cpu",
+        "seed": 1, "start": begin(**LORA),
+    }  # fmt: skip
+    parts = [
+        (lambda part=part: (images[part], labels[part]), np.arange(30))
+        for part in (slice(30), slice(30, 60))
+    ]
+    streamed = train(StreamedMix(parts, (8, 8, 1), window=2), **of).module.state_dict()
+    resident = train(images, labels, **of).module.state_dict()
+    assert all(torch.equal(streamed[name], resident[name]) for name in resident)

@@ -71,7 +71,9 @@ def count_anew(
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
         size = {"height": height, "width": width, "channels": channels}
-        network = build(name, classes=10, **size, start=start).eval()
+        # Lora's own products are made once a batch, not for each image.
+        plain = start and Start(start.how.model_copy(update={"train": "all"}))
+        network = build(name, classes=10, **size, start=plain).eval()
         seen = start.how.channels if start else channels
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, seen, height, width))

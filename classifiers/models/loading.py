@@ -41,7 +41,7 @@ def released(architecture: str, tag: str | None) -> dict[str, Any]:
             f"timm has no weights {tag!r} of {architecture}; tags: {', '.join(known) or 'none'}"
         )
     config = timm.get_pretrained_cfg(name)
-    if config is None or not config.hf_hub_id or config.custom_load:
+    if config is None or not config.hf_hub_id or config.custom_load == "hf":
         raise ValueError(
             f"timm has no weights of {name} as a safetensors file on the hub; name a local file"
         )

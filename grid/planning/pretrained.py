@@ -32,6 +32,14 @@ def facts(entry: PretrainedClassifier) -> dict[str, Any]:
 
     Imports torch: only the network's shapes tell whether the weights are its own.
     """
+    try:
+        return _facts(entry)
+    except OSError as error:
+        why = error.strerror or error
+        raise ValueError(f"pretrained: {entry.pretrained!r} cannot be read: {why}") from error
+
+
+def _facts(entry: PretrainedClassifier) -> dict[str, Any]:
     from equigrid.classifiers.models import loading
 
     name = entry.architecture
@@ -40,9 +48,10 @@ def facts(entry: PretrainedClassifier) -> dict[str, Any]:
     path = hub.local(place.weights, "pretrained")
     digest = sha256(path, "pretrained")
     saved = _saved(place, name)
-    args = {**saved.get("model_args", {}), **entry.args}
-    about = saved.get("pretrained_cfg", saved)
-    own = args.pop("in_chans", None), *(about.get("input_size") or ())[:1]
+    args = {**_part(saved, "model_args", place), **entry.args}
+    about = _part(saved, "pretrained_cfg", place) or saved
+    size = about.get("input_size")
+    own = (args.pop("in_chans", None), *(size[:1] if isinstance(size, list) else ()))
     for decided in ("num_classes", "pretrained"):  # here, not there
         args.pop(decided, None)
     mean, std, usual = loading.defaults(name)
@@ -55,7 +64,7 @@ def facts(entry: PretrainedClassifier) -> dict[str, Any]:
             canonical_json(args),
             shapes,
             f"pretrained: {place.told}",
-            [n for n in (*own, usual, 3, 1) if n],
+            [n for n in (*own, usual, 3, 1) if type(n) is int and n > 0],
         ),
         args=canonical_json(args),
         rank=(entry.rank or DEFAULT_RANK) if entry.train == "lora" else None,
@@ -142,7 +151,7 @@ def _saved(place: Place, architecture: str) -> dict[str, Any]:
         saved = json.loads(path.read_text())
         if not isinstance(saved, dict):
             raise ValueError("it is no mapping")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"pretrained: {place.config} cannot be read: {error}") from None
     named = str(saved.get("architecture") or architecture).partition(".")[0]
     if named != architecture:
@@ -150,8 +159,19 @@ def _saved(place: Place, architecture: str) -> dict[str, Any]:
     return saved
 
 
+def _part(saved: dict[str, Any], name: str, place: Place) -> dict[str, Any]:
+    found = saved.get(name) or {}
+    if not isinstance(found, dict):
+        raise ValueError(f"pretrained: {place.config}: {name} is {found!r:.40}, no mapping")
+    return found
+
+
 def _per_channel(what: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
     """One value for each of the network's channels. Raises ValueError where that is a guess."""
+    if not isinstance(values, list) or not all(type(v) in (int, float) for v in values):
+        raise ValueError(f"pretrained: its {what} is {values!r:.40}; a list of numbers is right")
+    if what == "std" and min(values) <= 0:
+        raise ValueError(f"pretrained: its std is {values}; a positive number each is right")
     if len(values) != channels and len(set(values)) > 1:
         raise ValueError(
             f"normalisation: the weights take {channels} channels, and {what} is known of "

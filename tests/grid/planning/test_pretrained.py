@@ -124,6 +124,17 @@ def test_normalisation_arguments_and_channels_are_those_beside_the_weights(spec,
     assert payload.recipe.normalisation.std == (0.4, 0.5, 0.6)
     assert payload.pretrained.how.channels == 3
     assert payload.pretrained.how.arguments == ARGS
+    for wrong, message in [
+        ({"model_args": 3}, "model_args is 3, no mapping"),
+        ({"pretrained_cfg": {"mean": "grey"}}, "its mean is 'grey'; a list of numbers is right"),
+        ({"pretrained_cfg": {"std": [0, 0, 0]}}, r"its std is \[0, 0, 0\]; a positive number each"),
+        ([1], "config.json cannot be read: it is no mapping"),
+    ]:
+        content = {**saved, **wrong} if isinstance(wrong, dict) else wrong
+        (tmp_path / "saved/config.json").write_text(json.dumps(content))
+        of = {"timm": "vit_tiny_patch16_224", "pretrained": str(tmp_path / "saved"), "args": ARGS}
+        with pytest.raises(UserError, match=message):
+            planned(spec(of))
     saved["architecture"] = "vit_small_patch16_224.some_tag"
     (tmp_path / "saved/config.json").write_text(json.dumps(saved))
     with pytest.raises(UserError, match=r"of vit_small_patch16_224; write timm: vit_small"):
@@ -146,7 +157,10 @@ def test_bad_entries_are_a_line_that_names_them(spec, entry, weights, tmp_path):
     resnet = {"timm": "resnet10t", "pretrained": str(weights)}
     for wrong, message in [
         ({**entry, "timm": "vit_tinny"}, r"classifiers.0: timm has no architecture 'vit_tinny'"),
-        ({**entry, "pretrained": str(junk)}, r"junk.safetensors holds no weights in safetensors'"),
+        (
+            {**entry, "pretrained": str(junk)},
+            r"junk.safetensors is not a file of weights in safetens",
+        ),
         ({**entry, "pretrained": "gone.safetensors"}, r"there is no file '.*gone.safetensors'"),
         ({**entry, "pretrained": "a/folder"}, r"'a/folder' is no folder and no .safetensors file"),
         ({**entry, "pretrained": "a_tag"}, r"timm has no weights 'a_tag' of vit_tiny_patch16_224"),

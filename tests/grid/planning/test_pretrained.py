@@ -267,3 +267,19 @@ def test_a_question_names_a_classifier_with_or_without_its_digits(spec, entry):
         assert [c.train for c in start(one, name).classifiers] == ["head"]
     with pytest.raises(UserError, match=r"the grid has vit_tiny_patch16_224 \(pretrained, head\)"):
         start(one, "resnet20")
+
+
+def test_a_relative_place_is_relative_to_the_spec(mini, weights, write_spec):
+    (weights.parent / "folder").mkdir()
+    places = {
+        "here/w.safetensors": str(weights),
+        "here/folder": str(weights.parent / "folder"),
+        "gone.safetensors": str(weights.parents[1] / "gone.safetensors"),
+        "hf-hub:lab/networks": "hf-hub:lab/networks",
+        "hf://lab/networks/w.safetensors": "hf://lab/networks/w.safetensors",
+        "$WEIGHTS/w.safetensors": "$WEIGHTS/w.safetensors",
+        "a1_in1k": "a1_in1k",
+    }
+    mini["classifiers"] = [{"timm": "resnet10t", "pretrained": place} for place in places]
+    found = load(write_spec(mini)).classifiers
+    assert [one.pretrained for one in found] == list(places.values())

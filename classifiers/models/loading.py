@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+import timm
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
+from torch.nn.utils import parametrize
 
 from equigrid.classifiers.models.pretraining import Pretraining
 
@@ -18,8 +23,6 @@ NAMED = 3  # differences that a message lists
 
 def check_architecture(name: str) -> None:
     """Raises ValueError, one line, unless timm has an architecture of that name."""
-    import timm
-
     if timm.is_model(name):
         return
     near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.4)
@@ -28,11 +31,9 @@ def check_architecture(name: str) -> None:
 
 def released(architecture: str, tag: str | None) -> dict[str, Any]:
     """What timm knows of released weights of an architecture, its own default where tag is None:
-    `hub` (owner/name), `file` (None: the usual), `mean`, `std`, `channels`. Raises ValueError for a
-    tag that timm has not, and for weights that are on no hub.
+    `name`, `hub` (owner/name), `file` (None: the usual). Raises ValueError for a tag that timm has
+    not, and for weights that are on no hub.
     """
-    import timm
-
     check_architecture(architecture)
     name = f"{architecture}.{tag}" if tag else architecture
     if tag and name not in timm.list_pretrained(f"{architecture}.*"):
@@ -46,14 +47,18 @@ def released(architecture: str, tag: str | None) -> dict[str, Any]:
             f"timm has no weights of {name} as a safetensors file on the hub; name a local file"
         )
     hub = config.hf_hub_id
-    return {"hub": f"{hub}{name}" if hub.endswith("/") else hub, "file": config.hf_hub_filename}
+    return {
+        "name": name,
+        "hub": f"{hub}{name}" if hub.endswith("/") else hub,
+        "file": config.hf_hub_filename,
+    }
 
 
-def defaults(architecture: str) -> tuple[list[float], list[float], int]:
-    """timm's mean, deviation and number of channels for an architecture's images."""
-    import timm
-
-    config = timm.get_pretrained_cfg(architecture)
+def defaults(name: str) -> tuple[list[float], list[float], int]:
+    """timm's mean, deviation and number of channels for images of an architecture, or of released
+    weights (`architecture.tag`).
+    """
+    config = timm.get_pretrained_cfg(name)
     if config is None:  # registered without one
         return [0.5], [0.5], 3
     return list(config.mean), list(config.std), config.input_size[0]
@@ -63,8 +68,6 @@ def read_shapes(path: str, place: str) -> Shapes:
     """The tensors of a safetensors file, by name, their shapes alone. place: what messages call it.
     Raises ValueError.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "np") as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
@@ -107,10 +110,6 @@ def skeleton(architecture: str, args: str, channels: int) -> nn.Module:
     """The network without values, on torch's meta device. Raises ValueError for arguments that
     timm refuses.
     """
-    import json
-
-    import timm
-
     how = json.loads(args)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
@@ -170,8 +169,6 @@ def load(network: nn.Module, path: str) -> None:
 
     Raises ValueError where they differ from the network's in name or shape.
     """
-    from safetensors.torch import load_file
-
     if found := differences(network, read_shapes(path, path)):
         raise ValueError(f"{path}: the weights do not fit: {found}")
     head = f"{head_name(network)}."
@@ -196,8 +193,6 @@ def adapt(network: nn.Module, head: nn.Module, how: Pretraining) -> None:
     layers = adaptable(network, head) if how.train == "lora" else []
     network.requires_grad_(False)
     for layer in layers:
-        from torch.nn.utils import parametrize
-
         assert how.rank is not None
         assert how.alpha is not None
         addition = LowRank(layer, how.rank, how.alpha)

@@ -19,11 +19,14 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 class Place(NamedTuple):
-    """Where weights lie, and what timm saved beside them. told: in words, for a row."""
+    """Where weights lie, and what timm saved beside them. told: in words, for a row. known: timm's
+    name of them, or of their architecture.
+    """
 
     weights: str
     config: str
     told: str
+    known: str
 
 
 def facts(entry: PretrainedClassifier) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def _facts(entry: PretrainedClassifier) -> dict[str, Any]:
     own = (args.pop("in_chans", None), *(size[:1] if isinstance(size, list) else ()))
     for decided in ("num_classes", "pretrained"):  # here, not there
         args.pop(decided, None)
-    mean, std, usual = loading.defaults(name)
+    mean, std, usual = loading.defaults(place.known)
     shapes = loading.read_shapes(path, f"pretrained: {place.told}")
     how = Pretraining(
         weights=digest,
@@ -111,22 +114,22 @@ def _place(entry: PretrainedClassifier) -> Place:
     assert isinstance(given, str), "the spec refuses false"
     if given.startswith(HUB):
         repository = given.removeprefix(HUB)
-        return _in(f"{hub.SCHEME}{repository}", WEIGHTS, given)
+        return _in(f"{hub.SCHEME}{repository}", WEIGHTS, given, entry.architecture)
     if given.startswith(hub.SCHEME) or given.endswith(".safetensors"):
         folder = given.rpartition("/")[0]
-        return Place(given, f"{folder}/{CONFIG}" if folder else CONFIG, given)
+        return Place(given, f"{folder}/{CONFIG}" if folder else CONFIG, given, entry.architecture)
     if "/" in given or Path(given).exists():
         if not Path(given).is_dir():
             raise ValueError(
                 f"pretrained: {given!r} is no folder and no .safetensors file; write a tag of "
                 f"timm's, {HUB}OWNER/NAME, or a path that ends in .safetensors"
             )
-        return _in(given, WEIGHTS, given)
+        return _in(given, WEIGHTS, given, entry.architecture)
     return _released(entry.architecture, given.removeprefix(f"{entry.architecture}."))
 
 
-def _in(folder: str, weights: str, told: str) -> Place:
-    return Place(f"{folder}/{weights}", f"{folder}/{CONFIG}", told)
+def _in(folder: str, weights: str, told: str, known: str) -> Place:
+    return Place(f"{folder}/{weights}", f"{folder}/{CONFIG}", told, known)
 
 
 def _released(architecture: str, tag: str | None) -> Place:
@@ -134,7 +137,8 @@ def _released(architecture: str, tag: str | None) -> Place:
 
     found = loading.released(architecture, tag)
     file = found["file"] or WEIGHTS
-    return _in(f"{hub.SCHEME}{found['hub']}", file, f"{HUB}{found['hub']}")
+    told = f"{HUB}{found['hub']}"
+    return _in(f"{hub.SCHEME}{found['hub']}", file, told, found["name"])
 
 
 def _saved(place: Place, architecture: str) -> dict[str, Any]:
@@ -143,8 +147,10 @@ def _saved(place: Place, architecture: str) -> dict[str, Any]:
     """
     try:
         path = Path(hub.local(place.config, "pretrained"))
-    except ValueError:  # a repository without it; that the hub can be had, the weights tell
-        return {}
+    except ValueError as error:
+        if hub.is_absent(error):
+            return {}
+        raise  # what cannot be had just now might say another normalisation
     if not path.is_file():
         return {}
     try:

@@ -204,6 +204,8 @@ def test_a_hubs_weights_are_the_files(spec, hub, weights, monkeypatch):
     local = planned(
         spec({"timm": "vit_tiny_patch16_224", "pretrained": str(weights), "args": ARGS})
     )
+    bare = {"timm": "vit_tiny_patch16_224", "pretrained": "hf-hub:lab/networks", "args": ARGS}
+    assert trials(planned(spec(bare))).keys() == trials(local).keys(), "without a config.json"
     (hub.root / "config.json").write_text(json.dumps({"model_args": ARGS}))
     for place in ("hf-hub:lab/networks", "hf-hub:lab/networks@v2",
                   "hf://lab/networks/model.safetensors"):  # fmt: skip

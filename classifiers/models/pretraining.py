@@ -17,8 +17,7 @@ from equigrid.payloads import Frozen
 
 Trained = Literal["all", "head", "lora"]
 DEFAULT_RANK = 8
-LABELLED = " (pretrained "
-_DIGITS = re.compile(r" \(pretrained [0-9a-f]{8}, ")
+_DIGITS = re.compile(r" \(pretrained [0-9a-f]{8}: ")
 Argument = bool | int | float | str | list[bool | int | float | str]
 
 
@@ -87,7 +86,8 @@ class PretrainedClassifier(Frozen):
         changes = self.recipe.model_dump(exclude_none=True)
         told = [f"{k} {v}" for k, v in changes.items() if isinstance(v, int | float | str)]
         name = self.timm.removeprefix("timm/")
-        return f"{name} (pretrained, {', '.join([self.how, *told])})"
+        # Without a comma, at which the command line's questions are cut.
+        return f"{name} (pretrained: {'; '.join([self.how, *told])})"
 
     def label(self, pretraining: Pretraining, normalisation: Normalisation) -> str:
         """The classifier's name in rows, fits and reports: no two that train otherwise share one,
@@ -99,12 +99,12 @@ class PretrainedClassifier(Frozen):
             self.recipe.identity(exclude_none=True),
         ]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-        return self.spelled.replace(" (pretrained,", f"{LABELLED}{digest[:8]},", 1)
+        return self.spelled.replace(" (pretrained:", f" (pretrained {digest[:8]}:", 1)
 
 
 def unhashed(label: str) -> str:
     """A label as a question may name it: without the digits that its weights give it."""
-    return _DIGITS.sub(" (pretrained, ", label)
+    return _DIGITS.sub(" (pretrained: ", label)
 
 
 class Pretraining(Frozen):
@@ -134,8 +134,3 @@ class Start:
 
     how: Pretraining
     path: str | None = None
-
-
-def is_pretrained(name: str) -> bool:
-    """Whether a classifier's name in a row says that it started from pre-trained weights."""
-    return LABELLED in name

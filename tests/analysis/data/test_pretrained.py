@@ -13,7 +13,7 @@ from equigrid.analysis.report.first_screen import first_screen
 from equigrid.analysis.report.terminal import summary_table
 
 PLANTED = replace(Planted(LIKE_CIFAR10), seeds=2)
-NAME, TOLD = "net (pretrained 0123abcd, head)", f"sha256:{'ab' * 32} (net, hf-hub:timm/net.tag)"
+NAME, TOLD = "net (pretrained 0123abcd: head)", f"sha256:{'ab' * 32} (net, hf-hub:timm/net.tag)"
 
 
 def tuned() -> pd.DataFrame:

@@ -70,10 +70,11 @@ def count_anew(
     from equigrid.classifiers.models.building import build
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        size = {"height": height, "width": width, "channels": channels}
         # Lora's own products are made once a batch, not for each image.
         plain = start and Start(start.how.model_copy(update={"train": "all"}))
-        network = build(name, classes=10, **size, start=plain).eval()
+        network = build(
+            name, classes=10, height=height, width=width, channels=channels, start=plain
+        ).eval()
         seen = start.how.channels if start else channels
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, seen, height, width))

@@ -115,8 +115,8 @@ def _run_without_numbers(
 
     # What a check draws must not shift the initial weights that are drawn after it.
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        sizes = {"num_classes": 2, "in_chans": channels}
-        network = timm.create_model(bare, pretrained=False, **sizes, **args).eval()
+        options: dict[str, Any] = {"num_classes": 2, "in_chans": channels, **args}
+        network = timm.create_model(bare, pretrained=False, **options).eval()
         network(torch.empty(1, channels, height, width))
 
 

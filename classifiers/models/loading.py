@@ -218,7 +218,7 @@ class LowRank(nn.Module):
     def __init__(self, layer: nn.Linear, rank: int, alpha: float):
         super().__init__()
         outputs, inputs = layer.weight.shape
-        of = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+        of: dict[str, Any] = {"device": layer.weight.device, "dtype": layer.weight.dtype}
         self.a = nn.Parameter(torch.empty(rank, inputs, **of))
         self.b = nn.Parameter(torch.zeros(outputs, rank, **of))
         self.scale = alpha / rank

@@ -164,7 +164,7 @@ def _place(
                 recipe=arm.recipe,
                 subset_seed=subset_seed,
                 seed=payload.seed,
-                pretrained=payload.pretrained and payload.pretrained.told,
+                pretrained=payload.pretrained.told if payload.pretrained else None,
             )
         )
     return _Place([*before, *trials], cells, pool)

@@ -1,7 +1,9 @@
 """Pre-trained classifiers in a plan: ids by content, names, and what is refused."""
 
+import importlib.util
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import timm
@@ -294,3 +296,22 @@ def test_the_command_lines_question_can_name_it(entry):
         name = PretrainedClassifier.model_validate({**entry, **changes}).spelled
         asked = question(f"n_base=60,n_real=60,within=1.5,classifier={name}")
         assert asked.classifier == name
+
+
+def test_the_example_makes_what_the_preset_needs(tmp_path, monkeypatch):
+    place = Path(__file__).parents[3] / "examples/pretrained_digits.py"
+    found = importlib.util.spec_from_file_location("pretrained_digits", place)
+    example = importlib.util.module_from_spec(found)
+    found.loader.exec_module(example)
+    example.main(tmp_path, steps=2)
+    monkeypatch.setenv("EQUIGRID_FINETUNE", str(tmp_path))
+    the_plan = planned(load("digits-finetune"))
+    how = {p.pretrained.how for p in trials(the_plan).values() if p.pretrained}
+    assert {one.train for one in how} == {"all", "head", "lora"}
+    assert {one.channels for one in how} == {1}
+    assert {p.recipe.normalisation.mean for p in trials(the_plan).values() if p.pretrained} == {
+        (0.5,)
+    }
+    parts = example.split()
+    pixels = [{image.tobytes() for image in images} for images, _ in parts.values()]
+    assert not pixels[0] & pixels[2], "no test image is among other people's"

@@ -146,6 +146,13 @@ COLUMNS: tuple[tuple[str, pa.DataType, bool, str], ...] = (
         True,
         "Name of the augmentation in the spec; null in the other arms.",
     ),
+    (
+        "pretrained",
+        pa.string(),
+        True,
+        "SHA-256 of the weights that the classifier started from, and where they lay: other "
+        "people's data, an open set; null for a training from scratch.",
+    ),
 )
 
 DESCRIPTIONS: dict[str, str] = {name: meaning for name, _, _, meaning in COLUMNS}

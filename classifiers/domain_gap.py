@@ -17,6 +17,7 @@ from equigrid.classifiers.compute import Speed
 from equigrid.classifiers.data import rng
 from equigrid.classifiers.data.mix import Mix, check_labels, from_numpy
 from equigrid.classifiers.data.stream import Fetch, StreamedMix
+from equigrid.classifiers.models import Start
 from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.loop import Checkpoint, State, ignore, train
@@ -70,6 +71,7 @@ def domain_gap(
     resume: State | None = None,
     checkpoint: Checkpoint = ignore,
     speed: Speed = Speed(),  # noqa: B008 - frozen
+    start: Start | None = None,
 ) -> DomainGap:
     """Train a domain classifier on most of the images and test it on the rest.
 
@@ -78,7 +80,7 @@ def domain_gap(
     called each time that the shard is needed; of the shard, rows (K,) int64 alone are kept.
     held_out: the part of each side that is tested on. patch_px: classify one random square of this
     side per image instead of the whole image. window: shards at hand at once in training, as in
-    `StreamedMix`; None: all that is trained on lies on the device. resume, checkpoint: as in
+    `StreamedMix`; None: all that is trained on lies on the device. resume, checkpoint, start: as in
     `equigrid.classifiers.training.loop.train`.
 
     Raises ValueError for sides that differ, for splits that are empty, and for shards of another
@@ -93,6 +95,7 @@ def domain_gap(
     module = train(
         _training_mix(sides, learnt, window), model=model, recipe=recipe, classes=2, seed=seed,
         device=device, resume=resume, checkpoint=checkpoint, speed=speed,
+        start=start,
     ).module  # fmt: skip
     hits, counts = _tally(module, sides, tested, classes, device)
     low, high = wilson(int(hits.sum()), 2 * n_test)

@@ -20,17 +20,21 @@ def rebuilt(
     channels: int,
     input_size: tuple[int, int],
     device: torch.device | str,
+    start: models.Start | None = None,
 ) -> Classifier:
     """The classifier whose `state_dict()` the weights are, in evaluation mode.
 
-    input_size: (height, width) that the network sees. Raises ValueError for weights of another
+    input_size: (height, width) that the network sees. start: how one was built that started from
+    pre-trained weights, without their path. Raises ValueError for weights of another
     classifier.
     """
     network = models.build(
-        model, classes=classes, height=input_size[0], width=input_size[1], channels=channels
-    )
+        model, classes=classes, height=input_size[0], width=input_size[1], channels=channels,
+        start=start,
+    )  # fmt: skip
     # Its statistics are in the weights.
-    module = Classifier(network, [0.0] * channels, [1.0] * channels, input_size)
+    seen = start.how.channels if start else channels
+    module = Classifier(network, [0.0] * seen, [1.0] * seen, input_size)
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:

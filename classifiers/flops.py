@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
+from equigrid.classifiers.models.pretraining import Start
 from equigrid.classifiers.names import CIFAR_RESNET_DEPTHS, canonical
 
 
@@ -39,24 +40,29 @@ classes. `benchmarks/costs.py --count` prints them, a test counts them again.
 
 
 @functools.cache
-def forward(name: str, height: int, width: int, channels: int) -> ForwardFlops | None:
-    """Of one image of the size that the network *sees*; None where timm refuses it.
+def forward(
+    name: str, height: int, width: int, channels: int, start: Start | None = None
+) -> ForwardFlops | None:
+    """Of one image of the size that the network *sees*; None where timm refuses it. start: of a
+    network with pre-trained weights, which say its channels.
 
     From another size than the table's by the number of pixels: exact for convolutions but their
     first layer, within a few percent for transformers.
     """
     name = canonical(name)
     wide = name not in CIFAR_RESNET_DEPTHS and name != "digits-cnn"
-    if name in COUNTED:
+    if name in COUNTED and start is None:
         side, count = COUNTED[name]
         return ForwardFlops(count * height * width / side**2, wide)
     try:
-        return ForwardFlops(count_anew(name, height, width, channels), wide)
+        return ForwardFlops(count_anew(name, height, width, channels, start), wide)
     except Exception:  # each of timm's networks refuses in a way of its own
         return None
 
 
-def count_anew(name: str, height: int, width: int, channels: int) -> int:
+def count_anew(
+    name: str, height: int, width: int, channels: int, start: Start | None = None
+) -> int:
     """Counted on a network without values: imports torch."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -64,7 +70,12 @@ def count_anew(name: str, height: int, width: int, channels: int) -> int:
     from equigrid.classifiers.models.building import build
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        network = build(name, classes=10, height=height, width=width, channels=channels).eval()
+        # Lora's own products are made once a batch, not for each image.
+        plain = start and Start(start.how.model_copy(update={"train": "all"}))
+        network = build(
+            name, classes=10, height=height, width=width, channels=channels, start=plain
+        ).eval()
+        seen = start.how.channels if start else channels
         with FlopCounterMode(display=False) as counter:
-            network(torch.empty(1, channels, height, width))
+            network(torch.empty(1, seen, height, width))
     return counter.get_total_flops()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
+from typing import Any
 
 # He et al. 2016, section 4.2: depth = 6·n + 2.
 CIFAR_RESNET_DEPTHS = {f"resnet{depth}": depth for depth in (20, 32, 44, 56, 110)}
@@ -48,7 +50,7 @@ def check(name: str, height: int, width: int, channels: int, classes: int) -> No
     if channels < 1 or height < 1 or width < 1:
         raise ValueError(f"images need positive sizes, got {height}×{width}×{channels}")
     if name.startswith("timm/"):
-        _check_timm(name, height, width, channels)
+        check_timm(name, height, width, channels)
     elif name not in MODELS:
         near = difflib.get_close_matches(name, [*MODELS, *ALIASES], n=3, cutoff=0.4)
         raise ValueError(
@@ -68,15 +70,18 @@ def check(name: str, height: int, width: int, channels: int, classes: int) -> No
 
 # plans and trials ask for the same few again and again, and each would import and build
 @functools.cache
-def _check_timm(name: str, height: int, width: int, channels: int) -> None:
+def check_timm(name: str, height: int, width: int, channels: int, args: str = "{}") -> None:
+    """Raise ValueError unless `timm/NAME` takes such images. args: of timm's create_model besides,
+    as JSON.
+    """
     import timm
 
     bare = name.removeprefix("timm/")
     network, dot, tag = bare.partition(".")
     if dot:
         raise ValueError(
-            f"{name}: {tag!r} names pre-trained weights, and all training here is from scratch; "
-            f"write timm/{network}"
+            f"{name}: {tag!r} names pre-trained weights, and a name alone trains from scratch; "
+            f"write timm/{network}, or {{timm: {bare}, pretrained: true}} to start from them"
         )
     if not timm.is_model(bare):
         near = difflib.get_close_matches(bare, timm.list_models(), n=3, cutoff=0.4)
@@ -86,10 +91,10 @@ def _check_timm(name: str, height: int, width: int, channels: int) -> None:
     config = timm.models.get_pretrained_cfg(bare)
     # None: a model of the user's, registered without a size.
     own = config.input_size[1:] if config else None
-    if own == (height, width):
+    if own == (height, width) and args == "{}":
         return
     try:
-        _run_without_numbers(bare, height, width, channels)
+        _run_without_numbers(bare, height, width, channels, json.loads(args))
     except Exception as error:  # each of timm's networks refuses in a way of its own
         own_text = f", timm has it for {own[0]}×{own[1]}" if own else ""
         raise ValueError(
@@ -97,7 +102,9 @@ def _check_timm(name: str, height: int, width: int, channels: int) -> None:
         ) from error
 
 
-def _run_without_numbers(bare: str, height: int, width: int, channels: int) -> None:
+def _run_without_numbers(
+    bare: str, height: int, width: int, channels: int, args: dict[str, Any]
+) -> None:
     """One image's way through a network of shapes alone, which takes no memory and about a second.
 
     timm's `fixed_input_size` is not asked: some networks that have it set take other sizes
@@ -108,7 +115,8 @@ def _run_without_numbers(bare: str, height: int, width: int, channels: int) -> N
 
     # What a check draws must not shift the initial weights that are drawn after it.
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        network = timm.create_model(bare, pretrained=False, num_classes=2, in_chans=channels).eval()
+        options: dict[str, Any] = {"num_classes": 2, "in_chans": channels, **args}
+        network = timm.create_model(bare, pretrained=False, **options).eval()
         network(torch.empty(1, channels, height, width))
 
 

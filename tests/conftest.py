@@ -1,21 +1,26 @@
 """The order of the tests; and what several rooms' tests load through the real loading code: small
-pre-trained parts of random weights, written to disk as the released ones are laid out, and a hub
-that does not answer.
+pre-trained parts of random weights, written to disk as the released ones are laid out, a hub
+that does not answer, and one that does.
 """
 
 import base64
 import contextlib
+import hashlib
 import importlib.resources
 import json
 import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from hypothesis import settings
@@ -91,6 +96,80 @@ class Telling:
     def pytest_terminal_summary(self, terminalreporter):
         for name, number in self.left_out.items():
             terminalreporter.write_line(f"left out: {number} {name} ({self.reasons[name]})")
+
+
+# A hub of our own --------------------------------------------------------------------------------
+
+HUB_COMMIT = "1" * 40
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The part of a hub's interface that downloads from a model use."""
+
+    root: Path
+    asked: list[str]
+    repository = "lab/networks"
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.asked.append(f"{self.command} {path}")
+        api = f"/api/models/{self.repository}"
+        if path.startswith(f"{api}/revision/"):
+            if path.rpartition("/")[2] not in ("main", "v2", HUB_COMMIT):
+                return self._json({"error": "Invalid rev id"}, 404, "RevisionNotFound")
+            files = [p for p in sorted(self.root.rglob("*")) if p.is_file()]
+            names = [str(p.relative_to(self.root)) for p in files]
+            siblings = [{"rfilename": name} for name in names]
+            return self._json({"id": self.repository, "sha": HUB_COMMIT, "siblings": siblings})
+        if path.startswith(f"{api}/tree/"):
+            files = [p for p in sorted(self.root.rglob("*")) if p.is_file()]
+            return self._json(
+                [
+                    {"type": "file", "oid": "2" * 40, "size": p.stat().st_size,
+                     "path": str(p.relative_to(self.root))}
+                    for p in files
+                ]
+            )  # fmt: skip
+        inside = path.removeprefix(f"/{self.repository}/resolve/").partition("/")[2]
+        if path.startswith(f"/{self.repository}/resolve/") and (self.root / inside).is_file():
+            data = (self.root / inside).read_bytes()
+            etag = hashlib.sha256(data).hexdigest()
+            return self._answer(data, 200, {"ETag": f'"{etag}"', "X-Repo-Commit": HUB_COMMIT})
+        return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
+
+    do_HEAD = do_GET
+
+    def _json(self, content: object, code: int = 200, error: str = "") -> None:
+        headers = {"Content-Type": "application/json"}
+        headers |= {"X-Error-Code": error, "X-Repo-Commit": HUB_COMMIT} if error else {}
+        self._answer(json.dumps(content).encode(), code, headers)
+
+    def _answer(self, data: bytes, code: int, headers: dict[str, str]) -> None:
+        self.send_response(code)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Iterator[type[Hub]]:
+    from huggingface_hub import constants
+
+    kind = type("OwnHub", (Hub,), {"root": tmp_path / "repository", "asked": []})
+    kind.root.mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    yield kind
+    server.shutdown()
+    server.server_close()
 
 
 # Small parts of random weights --------------------------------------------------------------------

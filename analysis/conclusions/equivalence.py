@@ -119,6 +119,7 @@ class CurveResult:
     drawn_c2: np.ndarray = field(repr=False)
     settings: Settings = field(repr=False)
     worth: SyntheticWorth | None = field(repr=False, default=None)
+    pretrained: str | None = None  # the weights that the classifier started from, as the rows say
 
     @property
     def determined(self) -> bool:
@@ -164,7 +165,8 @@ class CurveResult:
         optional = ("gain_over_base", "gain_over_copies", "copies_over_base", "real_gain")
         estimates = {name: getattr(self, name) for name in optional}
         return {
-            **self.key.__dict__, "setting": self.setting, "status": self.status,
+            **self.key.__dict__, "setting": self.setting, "pretrained": self.pretrained,
+            "status": self.status,
             "reasons": list(self.reasons), "notes": list(self.notes), "c1": self.c1.to_json(),
             "c2": self.c2.to_json(), "tau": self.tau, "n_total_dataset": self.n_total_dataset,
             "n_total_source": self.n_total_source, "tuples": [t.to_json() for t in self.tuples],
@@ -215,7 +217,8 @@ def analyse(table: pd.DataFrame, *, settings: Settings = DEFAULTS) -> Analysis:
     for key in curve_keys(checked.frame):
         of_family = worth[key.dataset, key.classifier, key.recipe]
         curve = _analyse_curve(checked, key, of_family.noise, settings)
-        curves.append(replace(curve, worth=of_family.by_generator.get(key.generator)))
+        worth_of, weights = of_family.by_generator.get(key.generator), checked.pretrained
+        curves.append(replace(curve, worth=worth_of, pretrained=weights.get(key.classifier)))
     problems = (*checked.problems, *never_right(table))
     failed = int((table["status"] == "failed").sum())
     chosen = tuple(chosen_classes(table, level=settings.level))

@@ -1,7 +1,7 @@
 """What is wrong with a results table, in plain sentences, and the part of it that can be used."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -21,13 +21,15 @@ _NO_SEED = -1  # a generator seed in arms that have no generator, so that groupi
 class Checked:
     """`frame`: usable rows, one per trial and cell, accuracy in column `accuracy` (percent);
     `problems`: sentences; `test_sizes`: images in
-    the test set, by dataset, where rows tell.
+    the test set, by dataset, where rows tell; `pretrained`: classifiers that started from
+    pre-trained weights, by name, and these weights in the rows' words.
     """
 
     frame: pd.DataFrame
     problems: tuple[str, ...]
     failed: pd.DataFrame
     test_sizes: dict[str, int]
+    pretrained: dict[str, str] = field(default_factory=dict)
 
 
 def check_table(
@@ -70,7 +72,41 @@ def check_table(
     frame = _without_fractions(frame, metric, problems)
     frame["generator_seed"] = frame["generator_seed"].fillna(_NO_SEED).astype("int64")
     frame = _without_duplicates(frame, cell, problems)
-    return Checked(frame.reset_index(drop=True), tuple(problems), failed, _test_sizes(table))
+    pretrained = _pretrained(table, problems)
+    mixed = _mixed(frame, table, pretrained)
+    if mixed.any():
+        problems.append(
+            f"{int(mixed.sum())} rows from scratch bear the name of a pre-trained classifier: they "
+            "are left out; give them another"
+        )
+    frame = frame[~mixed]
+    return Checked(
+        frame.reset_index(drop=True), tuple(problems), failed, _test_sizes(table), pretrained
+    )
+
+
+def _pretrained(table: pd.DataFrame, problems: list[str]) -> dict[str, str]:
+    """By classifier, and told: a sentence says whose data every arm begins with."""
+    if "pretrained" not in table:
+        return {}
+    known = table[table["pretrained"].notna()].drop_duplicates("classifier")
+    found = {str(r["classifier"]): str(r["pretrained"]) for r in known.to_dict("records")}
+    problems += [
+        f"{name}: all arms, base, real and synthetic, start from pre-trained weights "
+        f"({weights.partition(' ')[0][:19]}… {weights.partition(' ')[2]}): other people's data "
+        "enter through the classifier, an open set whatever the generator"
+        for name, weights in found.items()
+    ]
+    return found
+
+
+def _mixed(frame: pd.DataFrame, table: pd.DataFrame, pretrained: dict[str, str]) -> pd.Series:
+    """Rows from scratch under the name of a classifier that is pre-trained elsewhere in the table:
+    one curve never holds both.
+    """
+    if not pretrained:
+        return pd.Series(False, frame.index)
+    return frame["classifier"].isin(pretrained) & table.loc[frame.index, "pretrained"].isna()
 
 
 def amounts_by_class(table: pd.DataFrame) -> pd.Series:

@@ -158,7 +158,11 @@ def _card(
 ) -> dict:
     """What is said of one generator. by_class: whether there are amounts by class."""
     worth, key = curve.worth, curve.key
-    setting = f", {SETTING_WORDS.get(curve.setting, curve.setting)}" if curve.setting else ""
+    words = SETTING_WORDS.get(curve.setting, curve.setting) if curve.setting else None
+    setting = f", {words}" if words else ""
+    if curve.pretrained:
+        of = f"{words} generator, " if words else ""
+        setting = f", {of}pre-trained classifier: open set"
     card: dict[str, Any] = {
         "title": key.generator or "no generator", "status": "undetermined", "bases": [],
         "about": f"{key.dataset}, {key.classifier}, recipe {key.recipe}{setting}",

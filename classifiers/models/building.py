@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from equigrid.classifiers.names import ALIASES, CIFAR_RESNET_DEPTHS, MODELS, TIMM, canonical, check
+from equigrid.classifiers.models.pretraining import Start
+from equigrid.classifiers.names import (
+    ALIASES,
+    CIFAR_RESNET_DEPTHS,
+    MODELS,
+    TIMM,
+    canonical,
+    check,
+    check_timm,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,18 +26,48 @@ Head = Callable[[int], Any]
 
 
 def build(
-    name: str, *, classes: int, height: int, width: int, channels: int, head: Head | None = None
+    name: str,
+    *,
+    classes: int,
+    height: int,
+    width: int,
+    channels: int,
+    head: Head | None = None,
+    start: Start | None = None,
 ) -> nn.Module:
     """An untrained classifier, float32 (N, channels, height, width) to logits float32 (N, classes).
 
     Weights come from torch's current random state. head: given the width of the features before the
-    last layer, makes what takes that layer's place: (N, width) to (N, classes). Raises ValueError
-    as `check` does.
+    last layer, makes what takes that layer's place: (N, width) to (N, classes). start: pre-trained
+    weights for all but the last layer, which say the channels too; what is not to learn has no
+    gradient. Raises ValueError as `check` does, and for weights of another network.
     """
+    if start is not None:
+        return _pretrained(name, classes, height, width, start, head)
     check(name, height, width, channels, classes)
     network = _network(canonical(name), classes, height, width, channels)
     if head is not None:
         _replace_head(name, network, head)
+    return network
+
+
+def _pretrained(
+    name: str, classes: int, height: int, width: int, start: Start, head: Head | None
+) -> nn.Module:
+    import timm
+
+    from equigrid.classifiers.models import loading
+
+    how = start.how
+    check_timm(name, height, width, how.channels, how.args)
+    network = timm.create_model(
+        name.removeprefix("timm/"), num_classes=classes, in_chans=how.channels, **how.arguments
+    )
+    if start.path is not None:
+        loading.load(network, start.path)
+    if head is not None:
+        _replace_head(name, network, head)
+    loading.adapt(network, last_layer(network), how)
     return network
 
 

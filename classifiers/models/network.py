@@ -13,8 +13,9 @@ class Classifier(nn.Module):
     """A network with its normalisation, so that its state needs nothing beside it.
 
     Takes (N, C, H, W) pixels in [0, 255], uint8 or float32, resizes them to input_size if they
-    differ (bilinear, with a low-pass filter), and gives float32 logits (N, classes). With `bf16`
-    set, the network computes in bfloat16 where autocast allows it; the weights stay float32.
+    differ (bilinear, with a low-pass filter), and gives float32 logits (N, classes). C is the
+    mean's, or 1, which is repeated for each of the mean's. With `bf16` set, the network computes in
+    bfloat16 where autocast allows it; the weights stay float32.
     """
 
     scale: torch.Tensor
@@ -31,10 +32,23 @@ class Classifier(nn.Module):
         super().__init__()
         self.network, self.input_size = network, input_size
         self.bf16 = False
+        self.partly_frozen = not all(p.requires_grad for p in network.parameters())
         # As one multiply-add: x·scale + shift = (x / 255 − mean) / std.
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         self.register_buffer("scale", (1 / (255 * s)).float().view(-1, 1, 1))
         self.register_buffer("shift", (-m / s).float().view(-1, 1, 1))
+
+    def train(self, mode: bool = True) -> Classifier:
+        """As torch's, but what has no weight that learns stays in evaluation mode: a BatchNorm that
+        is frozen keeps its statistics too.
+        """
+        super().train(mode)
+        if mode and self.partly_frozen:
+            for module in self.network.modules():
+                own = list(module.parameters())
+                if own and not any(parameter.requires_grad for parameter in own):
+                    module.eval()
+        return self
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         x = pixels.float()
@@ -42,6 +56,7 @@ class Classifier(nn.Module):
             x = F.interpolate(
                 x, self.input_size, mode="bilinear", antialias=True, align_corners=False
             )
+        # A grey image is repeated here where scale and shift are of three channels.
         x = torch.addcmul(self.shift, x, self.scale)
         if not self.bf16:
             return self.network(x)

@@ -213,6 +213,8 @@ class Override(Frozen):
     """Fraction of the steps on which the rate rises."""
     decay: Decay | None = None
     """How the rate falls."""
+    head_lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate of the last layer, where it is another."""
 
 
 class Settings(Frozen):
@@ -228,6 +230,10 @@ class Settings(Frozen):
     batch: int = Field(ge=1, description="images per step over all workers together")
     lr: float = Field(gt=0)
     """Base learning rate."""
+    head_lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate of the last layer, which rises and falls as lr does; null: lr. Above lr where
+    the other layers were pre-trained.
+    """
     decay: Decay = Multistep()
     """How the rate falls."""
     warmup: Fraction = Field(

@@ -89,6 +89,18 @@ RECIPES: dict[str, Recipe] = {
     # resnet20 on CIFAR-10 (JPEG 75), 500 and 1,500 images: 37.9 and 47.2 % top-1 on 2,000 test
     # images (one seed), 25 and 68 s on one core with bf16.
     "smoke/cifar10": _SMOKE,
+    # For classifiers that start from pre-trained weights: AdamW with a small rate for what was
+    # learned before and a larger one for the new last layer. docs/classifiers.md has figures.
+    "finetune": Recipe(
+        steps=500,
+        batch=32,
+        lr=3e-4,
+        head_lr=2e-3,
+        optimizer="adamw",
+        decay=Cosine(),
+        warmup=0.1,
+        weight_decay=1e-2,
+    ),
     # Table 6's settings at that size: one traditional augmentation at a time, and none.
     "smoke/cifar10-plain": _with(_SMOKE),
     "smoke/cifar10-flip": _with(_SMOKE, flip=True),

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -69,17 +70,15 @@ class GraphedSteps(Steps):
         super().__init__(members)
         device = next(self.members[0].module.parameters()).device
         self.batch = self.members[0].recipe.batch
-        # The rate is read from the device, so that a replay sees each step's.
-        self.lr = torch.zeros((), device=device)
-        for member in self.members:
-            member.set_lr(self.lr)
+        self.lr = self._rates(device=device)
         # 0 is the stream that all are called on.
         self.streams = [stream_of(device, number + 1) for number in range(len(self.members))]
         self.recorded: dict[int, Recorded] = {}
         self.ordinary: Counter[int] = Counter()
 
     def __call__(self, batches: Sequence[Batch], number: int, lr: float) -> list[torch.Tensor]:
-        self.lr.fill_(lr)
+        for factor, own in self.lr.items():
+            own.fill_(lr * factor)
         size = batches[0].n_global
         if self.records_next(size):
             self.recorded[size] = self._capture(batches)
@@ -91,6 +90,16 @@ class GraphedSteps(Steps):
             own.copy_(batch.draws)
         recorded.graph.replay()
         return [loss.clone() for loss in recorded.losses]
+
+    def _rates(self, **of: Any) -> dict[float, torch.Tensor]:
+        """The rates by their factors. They are read from the device, so that a replay sees each
+        step's.
+        """
+        rates: dict[float, torch.Tensor] = {}
+        for member in self.members:
+            for group in member.optimizer.param_groups:
+                group["lr"] = rates.setdefault(group["factor"], torch.zeros((), **of))
+        return rates
 
     def records_next(self, size: int) -> bool:
         """Whether the next step of so many images is recorded."""

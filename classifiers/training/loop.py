@@ -19,7 +19,7 @@ from equigrid.classifiers.data.batches import Batch, Resident
 from equigrid.classifiers.data.mix import Mix, as_mix, check_labels
 from equigrid.classifiers.data.stream import Streamed, StreamedMix
 from equigrid.classifiers.evaluation import Evaluation
-from equigrid.classifiers.models import Head
+from equigrid.classifiers.models import Head, Start
 from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable, stream_of
@@ -90,8 +90,9 @@ def train(
     validation: Validation | None = None,
     speed: Speed = Speed(),  # noqa: B008 - frozen
     head: Head | None = None,
+    start: Start | None = None,
 ) -> Trained:
-    """Train a classifier from scratch.
+    """Train a classifier, from scratch or from pre-trained weights.
 
     images: (N, H, W, C) uint8 with labels (N,) int64, or a Mix, which go onto the device whole; or
     a StreamedMix, which does not, and whose recipe must give the normalisation. seed: 0 <= seed <
@@ -100,7 +101,8 @@ def train(
     (steps done so far); make_state() copies the state to the host, and that state given as `resume`
     continues the training bitwise on a CPU. log: receives {"epoch", "step", "loss", "lr", "seed"}
     on rank 0 every few dozen steps, some steps late. head: makes what takes the place of the
-    classifier's last layer, see `equigrid.classifiers.models.build`. If torch.distributed is
+    classifier's last layer, start: the pre-trained weights that it begins with, see
+    `equigrid.classifiers.models.build`. If torch.distributed is
     initialised, all workers train together on the recipe's (global) batch.
 
     Raises ValueError for a classifier or data that do not fit, and NotFinite, with epoch and step.
@@ -108,7 +110,7 @@ def train(
     (trained,) = train_together(
         images, labels, model=model, recipe=recipe, classes=classes, seeds=[seed], device=device,
         resume=[resume], checkpoint=lambda step, make: checkpoint(step, lambda: one(make())),
-        log=log, validation=validation, speed=speed, head=head,
+        log=log, validation=validation, speed=speed, head=head, start=start,
     )  # fmt: skip
     if isinstance(trained, FloatingPointError):
         raise trained
@@ -137,6 +139,7 @@ def train_together(
     validation: Validation | None = None,
     speed: Speed = Speed(),  # noqa: B008 - frozen
     head: Head | None = None,
+    start: Start | None = None,
 ) -> list[Trained | FloatingPointError]:
     """Train one classifier per seed on the same images, step by step beside each other; else as
     `train`.
@@ -152,7 +155,8 @@ def train_together(
     feeds = _feeds(images, labels, recipe, seeds, classes, device)
     recipe.augmentation.check(*feeds[0].image_shape)
     members = [
-        Replica(model, feed, recipe, classes, seed, speed, head) for feed, seed in zip(feeds, seeds)
+        Replica(model, feed, recipe, classes, seed, speed, head, start)
+        for feed, seed in zip(feeds, seeds)
     ]
     devices = [device] if device.type == "cuda" else []
     with _own_stream(device), torch.random.fork_rng(devices=devices):

@@ -35,9 +35,10 @@ class Replica:
         seed: int,
         speed: Speed,
         head: models.Head | None = None,
+        start: models.Start | None = None,
     ):
         self.feed, self.seed, self.classes = feed, seed, classes
-        self.module = _initial(model, recipe, classes, seed, feed, speed, head)
+        self.module = _initial(model, recipe, classes, seed, feed, speed, head, start)
         self.optimizer = _optimizer(self.module, recipe)
         self.has_dropout = _has_dropout(self.module)
         # On a CPU there is nothing to launch, and a compiled network has its casts in its kernels.
@@ -103,40 +104,50 @@ def _initial(
     feed: Feed,
     speed: Speed,
     head: models.Head | None,
+    start: models.Start | None,
 ) -> Classifier:
     """The untrained classifier for a feed's images, on its device.
 
-    Its weights are drawn on the host, so they are the same on every device.
+    What of its weights is not pre-trained is drawn on the host, so they are the same on every
+    device.
     """
     height, width, channels = feed.image_shape
     size = recipe.input_size(height, width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.torch_seed(seed, "initialisation"))
         network = models.build(
-            model, classes=classes, height=size[0], width=size[1], channels=channels, head=head
-        )
-    module = Classifier(network, *_normalisation(recipe, feed), size)
+            model, classes=classes, height=size[0], width=size[1], channels=channels, head=head,
+            start=start,
+        )  # fmt: skip
+    seen = start.how.channels if start else channels
+    module = Classifier(network, *_normalisation(recipe, feed, seen), size)
     module.bf16 = speed.use_bf16(feed.device, min(recipe.batch, feed.n_total) * size[0] * size[1])
     if speed.compile:
         module.network.compile()
     return module.to(feed.device).to(memory_format=torch.channels_last)
 
 
-def _normalisation(recipe: ResolvedRecipe, feed: Feed) -> tuple[list[float], list[float]]:
+def _normalisation(
+    recipe: ResolvedRecipe, feed: Feed, seen: int
+) -> tuple[list[float], list[float]]:
+    """seen: the network's channels, of which a grey image fills all."""
     given, channels = recipe.normalisation, feed.image_shape[2]
+    if channels not in (1, seen):
+        raise ValueError(f"the weights take {seen} channels, the images have {channels}")
     if given is None:
         return feed.statistics()
-    if len(given.mean) != channels:
+    if len(given.mean) != seen:
         raise ValueError(
             f"the recipe normalises {len(given.mean)} channels, the images have {channels}"
         )
     return list(given.mean), list(given.std)
 
 
-def _optimizer(module: nn.Module, recipe: ResolvedRecipe) -> torch.optim.Optimizer:
+def _optimizer(module: Classifier, recipe: ResolvedRecipe) -> torch.optim.Optimizer:
+    groups = _groups(module, recipe)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(
-            module.parameters(),
+            groups,
             lr=recipe.lr,
             betas=(recipe.momentum, 0.999),
             weight_decay=recipe.weight_decay,
@@ -145,13 +156,26 @@ def _optimizer(module: nn.Module, recipe: ResolvedRecipe) -> torch.optim.Optimiz
             fused=True,
         )
     return torch.optim.SGD(
-        module.parameters(),
+        groups,
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+
+
+def _groups(module: Classifier, recipe: ResolvedRecipe) -> list[dict[str, Any]]:
+    """What learns, by rate; `factor` is what the schedule's rate is multiplied by."""
+    learning = [p for p in module.parameters() if p.requires_grad]
+    if recipe.head_lr is None:
+        return [{"params": learning, "factor": 1.0}]
+    head = {id(p) for p in models.last_layer(module.network).parameters()}
+    groups = [
+        {"params": [p for p in learning if id(p) not in head], "factor": 1.0},
+        {"params": [p for p in learning if id(p) in head], "factor": recipe.head_lr / recipe.lr},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def _has_dropout(module: nn.Module) -> bool:

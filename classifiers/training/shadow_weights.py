@@ -29,7 +29,7 @@ class ShadowWeights:
                 continue
             for name, weight in layer._parameters.items():
                 if weight is not None and weight.dtype == torch.float32:
-                    own = nn.Parameter(weight.detach().to(torch.bfloat16))
+                    own = nn.Parameter(weight.detach().to(torch.bfloat16), weight.requires_grad)
                     pair = found.setdefault(id(weight), (weight, own))
                     self.places.append((layer._parameters, name, *pair))
         self.weights: list[torch.Tensor] = [weight for weight, _ in found.values()]

@@ -93,9 +93,9 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def set_lr(self, lr: float | torch.Tensor) -> None:
+    def set_lr(self, lr: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("factor", 1.0)
 
 
 class Steps:

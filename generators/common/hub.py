@@ -21,6 +21,15 @@ def local(place: str, key: str = "weights") -> str:
     return _downloaded(place, key, os.environ.get("HF_ENDPOINT")) if _is_address(place) else place
 
 
+def is_absent(error: ValueError) -> bool:
+    """Whether `local` raised it because the hub has no such file, though it has the repository."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    cause = error.__cause__
+    offline = isinstance(cause, LocalEntryNotFoundError)  # derived from the other
+    return isinstance(cause, EntryNotFoundError) and not offline
+
+
 def _is_address(place: str) -> bool:
     return place.startswith(SCHEME)
 

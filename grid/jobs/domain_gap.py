@@ -14,6 +14,7 @@ from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import computing, inputs, reference_classifier, shard
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
+from equigrid.grid.jobs.classifier import FromWeights, started
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import FLAT, Job, Payload, Stream, Subset, Synthetic
 from equigrid.grid.jobs.kind import Cost, JobKind, Work
@@ -37,6 +38,7 @@ class DomainGapPayload(Payload):
     side that is tested on. patch_px: the side of the square that is seen of each image; None for
     all of it. tsne: images of each side in the figure. reference: the id of the grid's own
     classifier, if there is one. later: fields that a spec's `domain_gap` has gained, as set.
+    pretrained: what the classifier starts from, if not from scratch.
     """
 
     dataset: str
@@ -50,6 +52,7 @@ class DomainGapPayload(Payload):
     reference: str | None
     stream: Stream | None = None
     later: Mapping[str, Any] = field(default_factory=dict, metadata=FLAT)
+    pretrained: FromWeights | None = None
 
 
 def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
@@ -74,10 +77,11 @@ def _payload(
     if patch_px is not None and patch_px > min(shape.height, shape.width):
         what = f"{patch_px} px squares do not fit into images of {shape.height}×{shape.width}"
         raise UserError(f"domain_gap.patches: {what}")
-    classifier = gap.classifier or grid.spec.classifiers[0]
+    classifier = grid.classifier(gap.classifier) if gap.classifier else grid.first_classifier
     sizes = {"n_base": n, "n_total": 2 * n, "n_dataset": grid.n_train}
     try:
-        recipe = recipes.resolve(grid.domain_recipe, **sizes, classifier=classifier)
+        recipe = recipes.resolve(grid.domain_recipe, **sizes, classifier=classifier.name)
+        recipe = classifier.settled(recipe)
     except ValueError as error:
         raise UserError(f"domain_gap.recipe: {error}") from error
     stream = grid.stream(2 * n, patch_px)
@@ -90,7 +94,7 @@ def _payload(
         dataset=grid.dataset,
         syn=Synthetic(pool=pool.pool.id, n=n),
         real=grid.subset(n, 0),
-        classifier=classifier,
+        classifier=classifier.model,
         recipe=recipe,
         held_out=gap.held_out,
         patch_px=patch_px,
@@ -98,6 +102,7 @@ def _payload(
         reference=before[0].id if tsne else None,
         stream=stream,
         later=gap.added(),
+        pretrained=classifier.weights,
     )
     return payload, before
 
@@ -132,7 +137,7 @@ def _loop(config: dict) -> dict:
             classes=request.classes, model=payload.classifier, recipe=payload.recipe,
             seed=seed_of(request.id, "domain"), device=device, held_out=payload.held_out,
             patch_px=payload.patch_px, window=payload.stream and payload.stream.window,
-            resume=checkpoints.load(), checkpoint=saving,
+            resume=checkpoints.load(), checkpoint=saving, start=started(payload.pretrained),
         )  # fmt: skip
     facts = {
         field.name: getattr(gap, field.name)
@@ -188,8 +193,9 @@ def _computed(payload: DomainGapPayload, shape: Shape) -> Work | None:
     seen = replace(shape, height=side, width=side) if side else shape
     tested = round(n * payload.held_out)
     return computing.training(
-        payload.classifier, payload.recipe, max(1, n - tested), seen, evaluated=tested
-    )
+        payload.classifier, payload.recipe, max(1, n - tested), seen, evaluated=tested,
+        weights=payload.pretrained,
+    )  # fmt: skip
 
 
 KIND = JobKind(

@@ -13,6 +13,7 @@ from equigrid.generators.common import pools
 from equigrid.grid.datasets import subsets
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.errors import UserError
+from equigrid.grid.jobs.classifier import Classifier
 from equigrid.grid.jobs.job import Outside, Stream, Subset
 from equigrid.grid.spec import GridSpec
 
@@ -29,7 +30,8 @@ class GridFacts:
     name; `recipe` is the name of the grid's own. repeated: training images of each class that are
     copies of others, if there are any. grouped: whether images of one group stay together.
     zero_shot, quality: what was recorded of these parts; None asks the files that the spec names.
-    twice: images that two splits have, by pair, such as train_test.
+    twice: images that two splits have, by pair, such as train_test. classifiers: by their names in
+    rows.
     """
 
     spec: GridSpec
@@ -45,6 +47,16 @@ class GridFacts:
     zero_shot: Mapping[str, Any] | None = None
     quality: Mapping[str, Any] | None = None
     twice: Mapping[str, int] = field(default_factory=dict)
+    classifiers: Mapping[str, Classifier] = field(default_factory=dict)
+
+    @property
+    def first_classifier(self) -> Classifier:
+        """The grid's own, where one is wanted."""
+        return next(iter(self.classifiers.values()))
+
+    def classifier(self, name: str) -> Classifier:
+        """By its name in rows; one that the grid has not is trained from scratch."""
+        return self.classifiers.get(name) or Classifier.named(name)
 
     def zero_shot_payload(self) -> Mapping[str, Any] | None:
         """What of `zero_shot` determines a trial; None where the spec has none."""
@@ -240,10 +252,11 @@ class GridFacts:
     def resolved_recipe(
         self, name: str, *, n_base: int, n_total: int, classifier: str
     ) -> ResolvedRecipe:
-        """A recipe at a size. Raises UserError."""
+        """A recipe at a size, as a classifier of that name in rows trains. Raises UserError."""
         sizes = {"n_base": n_base, "n_total": n_total, "n_dataset": self.n_train}
         try:
-            return recipes.resolve(self.recipes[name], **sizes, classifier=classifier)
+            found = recipes.resolve(self.recipes[name], **sizes, classifier=classifier)
+            return self.classifier(classifier).settled(found)
         except ValueError as error:
             raise UserError(f"recipe {name}: {error}") from error
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from equigrid.classifiers.models import Start
+from equigrid.classifiers.models.pretraining import Pretraining
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
 from equigrid.grid.errors import UserError
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import computing, inputs, weights
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
+from equigrid.grid.jobs.classifier import FromWeights, started
 from equigrid.grid.jobs.grid_facts import GridFacts
 from equigrid.grid.jobs.job import Job, Payload, Stream, Subset
 from equigrid.grid.jobs.kind import TRAIN, Cost, JobKind
@@ -28,33 +31,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferencePayload(Payload):
-    """dataset: the fingerprint. classifier: the model's name."""
+    """dataset: the fingerprint. classifier: the model's name. pretrained: what it starts from, if
+    not from scratch.
+    """
 
     dataset: str
     real: Subset
     classifier: str
     recipe: ResolvedRecipe
     stream: Stream | None = None
+    pretrained: FromWeights | None = None
 
 
 def planned(grid: GridFacts) -> Job:
     """The grid's own classifier: the spec's first, trained on real images alone. Raises
     UserError.
     """
-    classifier, n = grid.spec.classifiers[0], grid.spec.reference_images or grid.n_train
+    classifier, n = grid.first_classifier, grid.spec.reference_images or grid.n_train
     if n > grid.n_train:
         right = f"use at most {grid.n_train:,}, or leave it out for all"
         raise UserError(f"reference_images: {n:,} is more than there are training images; {right}")
     grid.check_different(n, "reference_images")
-    recipe = grid.resolved_recipe(grid.recipe, n_base=n, n_total=n, classifier=classifier)
+    recipe = grid.resolved_recipe(grid.recipe, n_base=n, n_total=n, classifier=classifier.name)
     stream = grid.stream(n)
     grid.check_streamed(recipe, stream, n, f"recipe {grid.recipe}", "reference_images: fewer")
     payload = ReferencePayload(
         dataset=grid.dataset,
         real=grid.subset(n, 0),
-        classifier=classifier,
+        classifier=classifier.model,
         recipe=recipe,
         stream=stream,
+        pretrained=classifier.weights,
     )
     return KIND.job(payload, [grid.ingest], grid.where(n))
 
@@ -91,16 +98,18 @@ def _loop(config: dict) -> dict:
             inputs.mix(request, inputs.parts(request.train, indices), payload.stream),
             model=payload.classifier, recipe=payload.recipe, classes=request.classes,
             seed=seed_of(request.id, "training"), device=device, resume=checkpoints.load(),
-            checkpoint=saving,
+            checkpoint=saving, start=started(payload.pretrained),
         )  # fmt: skip
     if rank() != 0:
         return {}
     name = REFERENCE_CLASSIFIERS.weights(request.id, request.attempt)
     written = weights.write(store, name, trained.module.state_dict())
     facts = {**written, "seconds": trained.seconds, "device": device_name(device)}
+    how = payload.pretrained.how.model_dump(mode="json") if payload.pretrained else None
     return {
         **facts,
         "model": payload.classifier,
+        "pretrained": how,
         "input_size": list(payload.recipe.input_size(*request.image_shape[:2])),
     }
 
@@ -116,9 +125,11 @@ def load(store: Store, reference_id: str, request: Request, device: str) -> "Cla
     if manifest is None:
         raise ShardCorrupt(name, "is gone")
     height, width = manifest.input_size
+    how = manifest.pretrained and Pretraining.model_validate(manifest.pretrained)
     return rebuilt(
         tensors, model=manifest.model, classes=request.classes,
         channels=request.image_shape[2], input_size=(height, width), device=device,
+        start=Start(how) if how else None,
     )  # fmt: skip
 
 
@@ -134,8 +145,13 @@ KIND = JobKind(
     cost=Cost(
         bytes=lambda payload, like, shape: None,
         flops=lambda payload, shape: computing.training(
-            payload.classifier, payload.recipe, payload.real.n, shape, evaluated=0
-        ),
+            payload.classifier,
+            payload.recipe,
+            payload.real.n,
+            shape,
+            evaluated=0,
+            weights=payload.pretrained,
+        ),  # fmt: skip
     ),
     leftovers={WEIGHTS: "weights"},
 )

@@ -16,6 +16,7 @@ from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import REVISIONS, seed_of
 from equigrid.grid.jobs import computing, inputs, zero_shot
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
+from equigrid.grid.jobs.classifier import FromWeights, started
 from equigrid.grid.jobs.job import HOW, Identified, Job, Payload, Stream, Subset, Synthetic
 from equigrid.grid.jobs.kind import (
     POOL_AND_TRAIN,
@@ -77,7 +78,8 @@ class Copies(Identified):
 class TrialPayload(Payload):
     """dataset: the fingerprint. zero_shot: what of the spec's `zero_shot` determines the trial;
     zero_shot_config: the whole of it. syn_by_class: for amounts by class, in place of `syn`: the
-    first images of pools of one class each, in the order of the classes.
+    first images of pools of one class each, in the order of the classes. pretrained: what the
+    classifier starts from, if not from scratch.
     """
 
     dataset: str
@@ -92,11 +94,17 @@ class TrialPayload(Payload):
     zero_shot: Mapping[str, Any] | None = None
     zero_shot_config: ZeroShotConfig | None = field(default=None, metadata=HOW)
     syn_by_class: tuple[Synthetic, ...] = ()
+    pretrained: FromWeights | None = None
 
     @property
     def synthetic(self) -> tuple[Synthetic, ...]:
         """What is taken of each pool."""
         return self.syn_by_class or ((self.syn,) if self.syn else ())
+
+    @property
+    def label(self) -> str:
+        """The classifier's name in rows."""
+        return self.pretrained.label if self.pretrained else self.classifier
 
     @property
     def n_total(self) -> int:
@@ -253,9 +261,11 @@ def _trained(
         "model": payload.classifier,
         "recipe": payload.recipe,
         "device": device,
+        "start": started(payload.pretrained),
     }
     seeds = [seed_of(request.id, "training") for request in requests]
     if payload.zero_shot:
+        del options["start"]  # planning refuses pre-trained weights there
         assert payload.zero_shot_config, "its whole beside what determines the trial"
         what = zero_shot.ZeroShot(
             payload.zero_shot, payload.zero_shot_config, payload.syn is not None
@@ -346,8 +356,9 @@ def _work(payload: TrialPayload, shape: Shape) -> float:
 
 def _computed(payload: TrialPayload, shape: Shape) -> Work | None:
     return computing.training(
-        payload.classifier, payload.recipe, payload.n_total, shape, evaluated=shape.n_test
-    )
+        payload.classifier, payload.recipe, payload.n_total, shape, evaluated=shape.n_test,
+        weights=payload.pretrained,
+    )  # fmt: skip
 
 
 def _finished(kind: JobKind[TrialPayload], store: Store, jobs: list[Job], shape: Shape) -> Finished:
@@ -379,7 +390,7 @@ KIND = JobKind(
     record_failure=_record_failure,
     images=lambda outcome: outcome["row"]["epochs"] * outcome["row"]["n_total"],
     cost=Cost(
-        finished=_finished, alike=lambda payload: [payload.classifier], work=_work, flops=_computed
+        finished=_finished, alike=lambda payload: [payload.label], work=_work, flops=_computed
     ),
     kept=True,
 )

@@ -33,6 +33,7 @@ class Cell(NamedTuple):
     seed: int
     by_class: tuple[int, ...] | None = None
     augmentation: str | None = None
+    pretrained: str | None = None
 
     @property
     def n_total(self) -> int:

@@ -7,6 +7,7 @@ is planned, run, resumed and analysed as any other.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from equigrid.classifiers.models.pretraining import unhashed
 from equigrid.grid.errors import UserError
 from equigrid.grid.planning.graph import Cell
 from equigrid.grid.planning.resolve import recipe_name
@@ -34,21 +35,19 @@ def start(spec: GridSpec, classifier: str | None = None) -> GridSpec:
 
     Raises UserError where the spec has several classifiers and none is named.
     """
+    by_name = {one if isinstance(one, str) else one.spelled: one for one in spec.classifiers}
     if classifier is None and len(spec.classifiers) > 1:
-        names = ", ".join(spec.classifiers)
+        names = ", ".join(by_name)
         raise UserError(f"classifier: the grid has several; add classifier=NAME, one of {names}")
-    if classifier is not None and classifier not in spec.classifiers:
-        names = ", ".join(spec.classifiers)
+    if classifier is not None and unhashed(classifier) not in by_name:
+        names = ", ".join(by_name)
         raise UserError(f"classifier {classifier!r}: the grid has {names}")
+    chosen = by_name[unhashed(classifier)] if classifier else spec.classifiers[0]
     subsets = spec.subset_seeds[:FIRST_SUBSETS]
     while len(subsets) < FIRST_SUBSETS:
         subsets = (*subsets, max(subsets) + 1)
     return spec.model_copy(
-        update={
-            "classifiers": (classifier or spec.classifiers[0],),
-            "subset_seeds": subsets,
-            "seeds": spec.seeds[:1],
-        }
+        update={"classifiers": (chosen,), "subset_seeds": subsets, "seeds": spec.seeds[:1]}
     )
 
 

@@ -81,6 +81,7 @@ def _facts(resolved: Resolved, shape: Shape, ingest_id: str) -> GridFacts:
         repeated=dataset.repeated_counts if dataset and dataset.repeated else (),
         grouped=resolved.source.grouped or bool(dataset and dataset.grouped),
         twice=_twice(dataset) if dataset else {},
+        classifiers=resolved.classifiers,
     )
 
 
@@ -129,11 +130,11 @@ def _places(grid: GridFacts, arms: list[Arm]) -> Iterator[_Place]:
 def _recipes(grid: GridFacts, arm: Arm) -> dict[str, ResolvedRecipe]:
     """The recipe of each classifier for an arm."""
     if arm.rival:
-        return {name: _rivals(grid, arm, arm.rival, name) for name in grid.spec.classifiers}
+        return {name: _rivals(grid, arm, arm.rival, name) for name in grid.classifiers}
     sizes = {"n_base": arm.n_base, "n_total": arm.n_total}
     return {
         name: grid.resolved_recipe(arm.recipe, **sizes, classifier=name)
-        for name in grid.spec.classifiers
+        for name in grid.classifiers
     }
 
 
@@ -175,12 +176,13 @@ def _place(
                 generator=choice.name if choice else None,
                 setting=choice.config.setting if choice else None,
                 generator_seed=generator_seed,
-                classifier=payload.classifier,
+                classifier=payload.label,
                 recipe=arm.recipe,
                 subset_seed=subset_seed,
                 seed=payload.seed,
                 by_class=arm.by_class,
                 augmentation=arm.rival.name if arm.rival else None,
+                pretrained=payload.pretrained.told if payload.pretrained else None,
             )
         )
     return _Place([*trainings, *before, *trials], cells, pools)
@@ -203,7 +205,8 @@ def _trials(
     if arm.n_copies:
         copies = Copies(n=arm.n_copies, shares=arm.shares, by_class=arm.by_class)
     stream, split = grid.stream(arm.n_total), grid.zero_shot_payload()
-    for classifier, recipe in by_classifier.items():
+    for name, recipe in by_classifier.items():
+        classifier = grid.classifiers[name]
         grid.check_streamed(recipe, stream, arm.n_total, f"recipe {arm.recipe}", "fewer images")
         for seed in arm.seeds.trial:
             yield TrialPayload(
@@ -211,7 +214,7 @@ def _trials(
                 real=real,
                 syn=syn,
                 copies=copies,
-                classifier=classifier,
+                classifier=classifier.model,
                 recipe=recipe,
                 seed=seed,
                 stream=stream,
@@ -219,6 +222,7 @@ def _trials(
                 zero_shot=split,
                 zero_shot_config=grid.spec.zero_shot,
                 syn_by_class=of_classes,
+                pretrained=classifier.weights,
             )
 
 

@@ -5,7 +5,7 @@ touched, moved or gone once a grid has run. Whoever only reads results plans wit
 that what a store says does not depend on such a place.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from equigrid.grid.datasets.sources.base import Contents, Source
@@ -21,14 +21,16 @@ class Recorded:
     """The facts of one grid, as JSON, each part with its `entry`: the spec's words that it is of.
 
     dataset: `key` and `source`. generators, by name: `mapping`, `training`, `sampling`, `capacity`.
-    zero_shot: `payload`. quality: `payload` and `networks`. The last two are None where the spec
-    has none.
+    zero_shot: `payload`. quality: `payload` and `networks`. These two are None where the spec has
+    none. classifiers, of those that are pre-trained: what `equigrid.grid.planning.pretrained.facts`
+    finds.
     """
 
     dataset: dict[str, Any]
     generators: dict[str, dict[str, Any]]
     zero_shot: dict[str, Any] | None
     quality: dict[str, Any] | None
+    classifiers: list[dict[str, Any]] = field(default_factory=list)
 
     def of_dataset(self, entry: str | dict) -> dict[str, Any] | None:
         """The facts of the dataset, if they are of these words."""
@@ -37,6 +39,10 @@ class Recorded:
     def of_generator(self, name: str, entry: dict) -> dict[str, Any] | None:
         """The facts of a generator, if they are of these words."""
         return _of(self.generators.get(name), entry)
+
+    def of_classifier(self, entry: dict) -> dict[str, Any] | None:
+        """The facts of a pre-trained classifier, if there are any of these words."""
+        return next((one for one in self.classifiers if one["entry"] == entry), None)
 
     def of_zero_shot(self, entry: dict) -> dict[str, Any] | None:
         """What determines a zero-shot trial, if it is of these words."""

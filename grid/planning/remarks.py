@@ -21,6 +21,11 @@ def remarks(plan: Plan) -> list[str]:
     lines += [f"warning: {line}" for line in (dataset.warnings if dataset else ())]
     lines += _unused_outside(resolved)
     lines += _without_equal_steps(resolved)
+    lines += [
+        f"{one.name} starts from {one.weights.told}: other people's data, an open set in every arm"
+        for one in resolved.classifiers.values()
+        if one.weights
+    ]
     for name, choice in resolved.generators.items():
         if choice.recorded is None:  # else its files may be gone
             lines += [f"warning: generators.{name}: {line}" for line in choice.config.remarks()]

@@ -7,7 +7,7 @@ What it found is recorded with a run; `resolve` from a record looks at nothing b
 
 import json
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -20,8 +20,9 @@ from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets import catalogue
 from equigrid.grid.errors import UserError, near
 from equigrid.grid.ids import content_id
+from equigrid.grid.jobs.classifier import Classifier
 from equigrid.grid.jobs.kinds import on_slots
-from equigrid.grid.planning import recording
+from equigrid.grid.planning import pretrained, recording
 from equigrid.grid.planning.recording import Recorded
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, layout
@@ -98,7 +99,8 @@ class Resolved:
     `dataset` is None until the source was ingested with its present content ("fingerprint
     pending"); `shape` is then the source's own word, or None where only reading it will tell.
     zero_shot, quality: what determines a zero-shot trial and the measuring of a pool, where that
-    was recorded; None asks the files that the spec names.
+    was recorded; None asks the files that the spec names. classifiers: by their names in rows.
+    pretrained: what was found of those with weights, as it is recorded.
     """
 
     spec: GridSpec
@@ -110,6 +112,8 @@ class Resolved:
     generators: dict[str, GeneratorChoice]
     zero_shot: dict[str, Any] | None = None
     quality: dict[str, Any] | None = None
+    classifiers: dict[str, Classifier] = field(default_factory=dict)
+    pretrained: tuple[dict[str, Any], ...] = ()
 
     @property
     def recipe_name(self) -> str:
@@ -168,10 +172,11 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
         domain_recipe = _named("domain_gap.recipe", partial(recipes.recipe, gap.recipe))
     found = Resolved(
         spec, source, dataset, shape, by_name, domain_recipe, choices,
-        split and split["payload"], quality,
+        split and split["payload"], quality, *_classifiers(spec, record),
     )  # fmt: skip
     for i in range(len(spec.blocks)):
         found.augmentations(i)
+    _check_closed_set(found)
     if shape:
         _check(found, shape)
         _check_augmentations(found, shape)
@@ -217,6 +222,7 @@ def record_of(spec: GridSpec, resolved: Resolved) -> Recorded:
         zero_shot=_part(spec.zero_shot, {"payload": split}),
         # Without later keys that are as before: what older releases recorded is still known.
         quality={"entry": spec.quality.identity(), **(measured or {})} if spec.quality else None,
+        classifiers=list(resolved.pretrained),
     )
     return Recorded(**json.loads(json.dumps(asdict(facts))))  # lists for tuples, as it is stored
 
@@ -247,13 +253,20 @@ def _check(found: Resolved, shape: catalogue.Shape) -> None:
     for each in reversed(found.recipes.values()):
         # What a classifier sees, after the crop.
         seen = (*each.input_size(shape.height, shape.width), *size[2:])
-        for i, classifier in enumerate(spec.classifiers):
-            _named(f"classifiers.{i}", partial(names.check, classifier, *seen))
-    if gap and gap.classifier:
+        for i, classifier in enumerate(found.classifiers.values()):
+            _named(f"classifiers.{i}", partial(_check_classifier, classifier, *seen))
+    first = next(iter(found.classifiers.values()))
+    if gap and (gap.classifier or first.weights):
         smallest = min([*gap.patches, min(seen[:2])])
-        check = partial(names.check, gap.classifier, smallest, smallest, *seen[2:])
+        asked = found.classifiers.get(gap.classifier or first.name)
+        asked = asked or Classifier.named(gap.classifier or first.name)
+        check = partial(_check_classifier, asked, smallest, smallest, *seen[2:])
         _named("domain_gap.classifier", check)
     if spec.zero_shot:
+        for i, classifier in enumerate(found.classifiers.values()):
+            if classifier.weights:
+                why = "pre-trained weights may have seen the unseen classes"
+                raise UserError(f"classifiers.{i}: {why}; zero_shot trains from scratch")
         if found.zero_shot is None:
             check_split = partial(spec.zero_shot.check, shape.classes, len(shape.classes))
             _named("zero_shot", check_split)
@@ -289,9 +302,67 @@ def _check_augmentations(found: Resolved, shape: catalogue.Shape) -> None:
                 what = f"crop_padding_px {padding} is more than a side of the images"
                 raise UserError(f"{where}: {what}, {shape.height}×{shape.width}")
             size = (*augmentation.seen(shape.height, shape.width), shape.channels)
-            for classifier in found.spec.classifiers:
-                check = partial(names.check, classifier, *size, len(shape.classes))
-                _named(where, check)
+            for classifier in found.classifiers.values():
+                _named(where, partial(_check_classifier, classifier, *size, len(shape.classes)))
+
+
+def _check_classifier(
+    classifier: Classifier, height: int, width: int, channels: int, classes: int
+) -> None:
+    """Raises ValueError unless it takes such images, of the size that it sees."""
+    if classifier.weights is None:
+        names.check(classifier.model, height, width, channels, classes)
+        return
+    how = classifier.weights.how
+    if channels not in (1, how.channels):
+        raise ValueError(f"the weights take {how.channels} channels, the images have {channels}")
+    try:
+        names.check_timm(classifier.model, height, width, how.channels, how.args)
+    except ValueError as error:
+        right = "give the recipe augmentation: {resized_crop: {size_px: …}}, or args: {img_size: …}"
+        raise ValueError(f"{error}; {right}") from error
+
+
+def _classifiers(
+    spec: GridSpec, record: Recorded | None
+) -> tuple[dict[str, Classifier], tuple[dict[str, Any], ...]]:
+    """The spec's classifiers by their names in rows, and what was found of those with weights."""
+    chosen, facts = {}, []
+    for i, entry in enumerate(spec.classifiers):
+        if isinstance(entry, str):
+            chosen[entry] = Classifier.named(entry)
+            continue
+        words = entry.model_dump(mode="json")
+        found = record.of_classifier(words) if record else None
+        if found is None:
+            where = f"classifiers.{i}"
+            place = catalogue.expanded(entry.pretrained, f"{where}.pretrained")
+            filled = entry.model_copy(update={"pretrained": place})
+            found = {"entry": words, **_named(where, partial(pretrained.facts, filled))}
+        facts.append(found)
+        classifier = pretrained.classifier(entry, found)
+        chosen[classifier.name] = classifier
+    return chosen, tuple(facts)
+
+
+def _check_closed_set(found: Resolved) -> None:
+    """Raises UserError for what brings other people's data into a grid that is to have none."""
+    if not found.spec.closed_set:
+        return
+    refused = [
+        f"generators.{name} is open-set"
+        for name, choice in found.generators.items()
+        if choice.config.setting != "closed"
+    ]
+    refused += [
+        f"classifiers.{i} ({classifier.name}) starts from pre-trained weights"
+        for i, classifier in enumerate(found.classifiers.values())
+        if classifier.weights
+    ]
+    refused += ["zero_shot has a pre-trained text encoder"] if found.spec.zero_shot else []
+    if refused:
+        right = "leave them out, or leave closed_set out"
+        raise UserError(f"closed_set: {'; '.join(refused)}; {right}")
 
 
 def recipe_name(recipe: str | dict) -> str:

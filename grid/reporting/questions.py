@@ -7,6 +7,7 @@ from equigrid.analysis.answer.next_trials import Costs
 from equigrid.analysis.conclusions.amounts import Amount
 from equigrid.analysis.conclusions.worth import SyntheticWorth, synthetic_worth
 from equigrid.analysis.data.checks import FAMILY, check_table
+from equigrid.classifiers.models.pretraining import unhashed
 from equigrid.grid.errors import DocumentError, UserError
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.growth import grew_from, start
@@ -79,7 +80,8 @@ def worth_of(table: pd.DataFrame, question: Question) -> SyntheticWorth:
     checked = check_table(table)
     rows = checked.frame
     if question.classifier is not None:
-        rows = rows[rows["classifier"] == question.classifier]
+        asked = unhashed(question.classifier)
+        rows = rows[[unhashed(name) == asked for name in rows["classifier"]]]
     families = rows[rows["n_syn"] > 0].value_counts(FAMILY)
     if families.empty:
         raise UserError("no training with synthetic images has finished yet: run the grid first")

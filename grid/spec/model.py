@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from equigrid.classifiers.models.pretraining import PretrainedClassifier
 from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.generators.quality.config import QualityConfig
 from equigrid.grid.errors import near
@@ -43,7 +44,12 @@ Seeds = Annotated[
 ]
 # Of a source.
 DatasetOption = str | int | float | list[str | int | float] | dict[str | int, str | int] | None
-Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+# The tags are forms of a value, which messages leave out.
+Classifier = Annotated[
+    Annotated[str, Tag("str")] | Annotated[PretrainedClassifier, Tag("dict[pretrained]")],
+    Discriminator(lambda value: "str" if isinstance(value, str) else "dict[pretrained]"),
+]
+Classifiers = Annotated[tuple[Classifier, ...], BeforeValidator(as_tuple), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
@@ -287,8 +293,14 @@ class GridSpec(Frozen):
     """A source's name, or a mapping of its kind to its place, with options after it."""
     recipe: str | dict
     """How classifiers train: a name, or a mapping."""
-    classifiers: Names
-    """What is trained on every mix."""
+    classifiers: Classifiers
+    """What is trained on every mix: names, which start from scratch, or mappings with pre-trained
+    weights.
+    """
+    closed_set: bool = False
+    """Whether no trial may know other people's data: true refuses open-set generators, pre-trained
+    classifiers and zero_shot.
+    """
     generators: dict[Name, dict] = {}
     """Sources of synthetic images, by names of your own."""
     subset_seeds: Seeds = (0,)
@@ -348,10 +360,16 @@ class GridSpec(Frozen):
         validate_trackers(places)
         return places
 
-    @field_validator("classifiers", "seeds", "subset_seeds")
+    @field_validator("seeds", "subset_seeds")
     @classmethod
     def _each_once(cls, value: tuple) -> tuple:
         return distinct(value)
+
+    @field_validator("classifiers")
+    @classmethod
+    def _each_classifier_once(cls, value: tuple) -> tuple:
+        distinct(tuple(one if isinstance(one, str) else one.model_dump_json() for one in value))
+        return value
 
     @model_validator(mode="after")
     def _generators_exist(self) -> Self:

@@ -29,10 +29,26 @@ def rooted(data: dict, folder: Path) -> dict:
             else _rooted(key, value, folder)
             for key, value in dataset.items()
         }
+    if isinstance(found.get("classifiers"), dict | list):
+        found["classifiers"] = _classifiers(found["classifiers"], folder)
     for part in ("generators", "quality", "zero_shot"):
         if isinstance(found.get(part), dict):
             found[part] = _rooted(part, found[part], folder)
     return found
+
+
+def _classifiers(value: dict | list, folder: Path) -> object:
+    """With the places of pre-trained weights made absolute; a tag of timm's and a repository of a
+    hub stay as they are.
+    """
+    if isinstance(value, list):
+        return [_classifiers(one, folder) if isinstance(one, dict) else one for one in value]
+    weights = value.get("pretrained")
+    if not isinstance(weights, str) or weights.startswith("hf-hub:"):
+        return value
+    if weights.endswith(".safetensors") or _is_there(weights, folder):
+        return {**value, "pretrained": _absolute(weights, folder)}
+    return value
 
 
 def _rooted(key: object, value: object, folder: Path) -> object:

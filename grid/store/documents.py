@@ -139,6 +139,16 @@ class PlannedQuality(PlannedZeroShot):
     networks: dict[str, bool | str]
 
 
+class PlannedClassifier(Document):
+    words: ClassVar = "what was planned with"
+
+    entry: dict[str, Any]
+    how: dict[str, Any]
+    normalisation: dict[str, Any]
+    place: str
+    told: str
+
+
 class PlannedRecord(Document):
     """What planning learned of the world for a grid: `equigrid.grid.planning.recording`."""
 
@@ -149,6 +159,7 @@ class PlannedRecord(Document):
     generators: dict[str, PlannedGenerator]
     zero_shot: PlannedZeroShot | None
     quality: PlannedQuality | None
+    classifiers: list[PlannedClassifier] = []
 
 
 class RunRecord(Document):
@@ -411,6 +422,7 @@ class ReferenceRecord(WeightsRecord):
 
     model: str
     input_size: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    pretrained: dict[str, Any] | None = None
     seconds: Seconds
     device: str
 

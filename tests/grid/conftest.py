@@ -226,11 +226,14 @@ def plan_of(tmp_path, monkeypatch):
         "CACHE": "cache",
         "CIFAR10": "",
         "EDM": "weights.safetensors",
+        "FINETUNE": "finetune",
     }
     for name, place in {**places, "TEXT_ENCODER": "bert"}.items():
         monkeypatch.setenv(f"EQUIGRID_{name}", str(tmp_path / place))
 
     def make(name: str):
+        if name == "digits-finetune":
+            _write_zeros_to_finetune(tmp_path / "finetune")
         resolved = resolve(load(name), None)
         if known := PRESET_SHAPES.get(name.removesuffix("-zero-shot")):
             classes, side, train, test = known
@@ -244,6 +247,29 @@ def plan_of(tmp_path, monkeypatch):
         return plan(resolved)
 
     return make
+
+
+def _write_zeros_to_finetune(folder: Path) -> None:
+    """What examples/pretrained_digits.py writes, its shapes alone: bytes that are the same
+    everywhere.
+    """
+    import json
+
+    import numpy as np
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    args = {"img_size": 8, "patch_size": 2, "depth": 2, "embed_dim": 48, "num_heads": 4}
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=10, in_chans=1, **args)
+    weights = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    (folder / "elsewhere").mkdir(parents=True)
+    save_file(weights, folder / "elsewhere/model.safetensors")
+    (folder / "elsewhere/config.json").write_text(json.dumps({"model_args": args}))
+    parts = {"train": 500, "test": 497}
+    arrays = {f"{part}_images": np.zeros((n, 8, 8, 1), np.uint8) for part, n in parts.items()}
+    arrays |= {f"{part}_labels": np.arange(n) % 10 for part, n in parts.items()}
+    np.savez(folder / "here.npz", **arrays)
 
 
 @pytest.fixture

@@ -128,9 +128,7 @@ class HostGraphedSteps(GraphedSteps):
     def __init__(self, members):
         Steps.__init__(self, members)
         # In float64, since the ordinary loop's rate is one: AdamW's steps would round otherwise.
-        self.batch, self.lr = members[0].recipe.batch, torch.zeros((), dtype=torch.float64)
-        for member in members:
-            member.set_lr(self.lr)
+        self.batch, self.lr = members[0].recipe.batch, self._rates(dtype=torch.float64)
         self.recorded, self.ordinary = {}, Counter()
 
     def _branches(self, batches):
@@ -166,7 +164,7 @@ def unrecordable(monkeypatch):
         (20, 1),  # fewer than a batch
     ],
 )
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}, {"head_lr": 0.03}])
 def test_each_size_of_batch_is_recorded_and_replayed(digits, n, graphs, changes, monkeypatch):
     """Replays read the step's own images and rate: bitwise the ordinary training."""
     images, labels = digits
@@ -241,7 +239,7 @@ def test_what_waits_for_other_workers_is_built_on_the_trainings_stream(digits, m
 
 
 @pytest.mark.usefixtures("unrecordable")
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}, {"head_lr": 0.03}])
 def test_a_recording_that_fails_leaves_an_ordinary_training(digits, changes, caplog, monkeypatch):
     images, labels = digits
     own = resolved(70, **{"steps": 25, **changes})
@@ -635,7 +633,7 @@ def cast_at_once(monkeypatch):
     monkeypatch.setattr(Replica, "__init__", made)
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}])
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adamw", "lr": 0.003}, {"head_lr": 0.03}])
 @pytest.mark.parametrize("model", ["digits-cnn", "resnet20"])
 def test_weights_cast_at_once_train_bitwise_as_autocasts_do(digits, model, changes, request):
     changes, speed = {"steps": 12, **changes}, Speed(bf16=True)

@@ -1,13 +1,5 @@
 """Weights on a hub: huggingface_hub really talks to a small hub of our own on this machine."""
 
-import hashlib
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,75 +8,7 @@ from equigrid.generators import registry
 from equigrid.generators.common import hub as address
 from equigrid.generators.dit import released
 
-REPOSITORY, COMMIT = "lab/networks", "1" * 40
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The part of a hub's interface that downloads from a model use."""
-
-    root: Path
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.asked.append(f"{self.command} {path}")
-        api = f"/api/models/{REPOSITORY}"
-        if path.startswith(f"{api}/revision/"):
-            if path.rpartition("/")[2] not in ("main", "v2", COMMIT):
-                return self._json({"error": "Invalid rev id"}, 404, "RevisionNotFound")
-            files = [p for p in sorted(self.root.rglob("*")) if p.is_file()]
-            names = [str(p.relative_to(self.root)) for p in files]
-            siblings = [{"rfilename": name} for name in names]
-            return self._json({"id": REPOSITORY, "sha": COMMIT, "siblings": siblings})
-        if path.startswith(f"{api}/tree/"):
-            files = [p for p in sorted(self.root.rglob("*")) if p.is_file()]
-            return self._json(
-                [
-                    {"type": "file", "oid": "2" * 40, "size": p.stat().st_size,
-                     "path": str(p.relative_to(self.root))}
-                    for p in files
-                ]
-            )  # fmt: skip
-        inside = path.removeprefix(f"/{REPOSITORY}/resolve/").partition("/")[2]
-        if path.startswith(f"/{REPOSITORY}/resolve/") and (self.root / inside).is_file():
-            data = (self.root / inside).read_bytes()
-            etag = hashlib.sha256(data).hexdigest()
-            return self._answer(data, 200, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
-        return self._json({"error": "Entry not found"}, 404, "EntryNotFound")
-
-    do_HEAD = do_GET
-
-    def _json(self, content: object, code: int = 200, error: str = "") -> None:
-        headers = {"Content-Type": "application/json"}
-        headers |= {"X-Error-Code": error, "X-Repo-Commit": COMMIT} if error else {}
-        self._answer(json.dumps(content).encode(), code, headers)
-
-    def _answer(self, data: bytes, code: int, headers: dict[str, str]) -> None:
-        self.send_response(code)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch) -> Iterator[type[Hub]]:
-    from huggingface_hub import constants
-
-    kind = type("OwnHub", (Hub,), {"root": tmp_path / "repository", "asked": []})
-    kind.root.mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    yield kind
-    server.shutdown()
-    server.server_close()
+REPOSITORY = "lab/networks"  # the fixture's own
 
 
 def edm(weights: str):

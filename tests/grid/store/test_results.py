@@ -39,7 +39,7 @@ def names(store: Store, prefix: str) -> set[str]:
 
 def test_columns_that_are_younger_than_a_file_are_null(store, monkeypatch):
     """Rows of a store from before a column was added are read, and compacted, beside new ones."""
-    young = {"auc", "balanced_accuracy", "energy_kwh", "co2_kg"}
+    young = {"auc", "balanced_accuracy", "energy_kwh", "co2_kg", "pretrained"}
     older = pa.schema([field for field in results.SCHEMA if field.name not in young])
     row = _row_of_a_trial("trial-old")
     with monkeypatch.context() as before:
@@ -67,7 +67,7 @@ def test_the_schema_is_the_contract_column_by_column():
             "n_nominal n_real_added n_syn n_copies subset_seed generator_seed seed rev epochs steps top1 top5 per_class "
             "confusion loss val_top1 seconds images_per_s peak_device_bytes device world_size threads shards versions code "
             "started_at finished_at node balanced_accuracy macro_f1 auc sensitivity specificity "
-            "energy_kwh co2_kg"
+            "energy_kwh co2_kg pretrained"
         ).split()
     )
     kinds = {name: str(SCHEMA.field(name).type) for name in SCHEMA.names}

@@ -2,9 +2,13 @@
 torch.
 """
 
+from equigrid.classifiers.recipes.default import DEFAULT, default
 from equigrid.classifiers.recipes.model import (
+    ARMS,
+    LENGTHS,
     Augmentation,
     BaseRung,
+    BaseSteps,
     Constant,
     Cosine,
     Decay,
@@ -20,9 +24,13 @@ from equigrid.classifiers.recipes.paper import RECIPES, recipe
 from equigrid.classifiers.recipes.resolve import resolve
 
 __all__ = [
+    "ARMS",
+    "DEFAULT",
+    "LENGTHS",
     "RECIPES",
     "Augmentation",
     "BaseRung",
+    "BaseSteps",
     "Constant",
     "Cosine",
     "Decay",
@@ -33,6 +41,7 @@ __all__ = [
     "ResizedCrop",
     "ResolvedRecipe",
     "TotalRung",
+    "default",
     "recipe",
     "resolve",
 ]

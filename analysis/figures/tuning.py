@@ -14,14 +14,19 @@ MINUTE = 60.0
 
 
 def tuning_figure(
-    table: pd.DataFrame, importance: Mapping[str, Mapping[str, float] | None], metric: str
+    table: pd.DataFrame,
+    importance: Mapping[str, Mapping[str, float] | None],
+    metric: str,
+    *,
+    lower: bool = False,
 ) -> Figure:
     """A row for each arm: on the left each candidate's value against the device-minutes spent until
     it ended, those stopped early hollow, with the best so far as a line and the grid's own recipe
     under fresh seeds as a dashed one; on the right the share of each key.
 
     table: of `arm`, `label`, `replicate`, `status`, `value` (percent), `seconds`. importance: by
-    arm, shares by key, None where there were too few candidates to tell.
+    arm, shares by key, None where there were too few candidates to tell. metric: in words; lower:
+    whether the least of it is the best, as of a distance, else it is in percent.
     """
     searched = table[table["replicate"] == 0]
     if searched.empty:
@@ -33,12 +38,12 @@ def tuning_figure(
         for row, arm in zip(axes, arms):
             of_arm = table[table["arm"] == arm]
             title = f"recipe of {arm}" if len(arms) > 1 else "the search"
-            _costs(row[0], of_arm, metric, title)
+            _costs(row[0], of_arm, metric, title, lower)
             _shares(row[1], importance.get(arm))
     return figure
 
 
-def _costs(axes: Axes, table: pd.DataFrame, metric: str, title: str) -> None:
+def _costs(axes: Axes, table: pd.DataFrame, metric: str, title: str, lower: bool) -> None:
     searched = table[table["replicate"] == 0]
     spent = searched["seconds"].cumsum().to_numpy() / MINUTE
     value = searched["value"].to_numpy(dtype=float)
@@ -46,7 +51,8 @@ def _costs(axes: Axes, table: pd.DataFrame, metric: str, title: str) -> None:
     axes.plot(spent[~whole], value[~whole], "o", mfc="none", color=GREY, label="stopped early")
     axes.plot(spent[whole], value[whole], "o", color=BLUE, label="trained to the end")
     if whole.any():
-        best = np.maximum.accumulate(np.where(whole, value, -np.inf))
+        among, none = (np.minimum, np.inf) if lower else (np.maximum, -np.inf)
+        best = among.accumulate(np.where(whole, value, none))
         shown = np.isfinite(best)
         axes.step(spent[shown], best[shown], where="post", color=BLUE, label="best so far")
     again = table[table["replicate"] > 0]
@@ -57,13 +63,14 @@ def _costs(axes: Axes, table: pd.DataFrame, metric: str, title: str) -> None:
         reached = again.loc[again["label"] == label, "value"]
         if len(reached):
             axes.axhline(reached.mean(), color=colour, linestyle="--", linewidth=1.2, label=words)
-    low = np.nanmin(np.append(value[value > 0], 100.0))
-    axes.set_ylim(bottom=max(0.0, low - 3))
+    if not lower:
+        low = np.nanmin(np.append(value[value > 0], 100.0))
+        axes.set_ylim(bottom=max(0.0, low - 3))
     axes.set_xlim(left=0)
     axes.set_title(title)
     axes.set_xlabel("device-minutes of training so far")
-    axes.set_ylabel(f"{metric}, validation (%)")
-    axes.legend(frameon=False, loc="lower right", fontsize=7)
+    axes.set_ylabel(f"{metric}, validation" if lower else f"{metric}, validation (%)")
+    axes.legend(frameon=False, loc="best", fontsize=7)
     tidy(axes)
 
 

@@ -58,6 +58,14 @@ def tune(
     classifier: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the grid's [the first].")
     ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Search a generator's duration and guidance instead, by the distance of its images"
+            " from those held out.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Of the search.")] = None,
     address: Annotated[
         str | None,
@@ -86,7 +94,7 @@ def tune(
     ] = False,
     as_json: Json = False,
 ) -> ExitCode:
-    """Search a recipe for a grid's classifier by Ray Tune, on validation images, never on test."""
+    """Search a recipe by Ray Tune, on validation images, never on test images."""
     from equigrid.grid.reporting import console as screens
     from equigrid.grid.reporting.out_folder import out_folder
     from equigrid.grid.spec import load
@@ -97,7 +105,7 @@ def tune(
         "trials": trials, "metric": metric, "per_arm": per_arm, "confirm": confirm,
         "classifier": classifier, "seed": seed,
     }  # fmt: skip
-    loaded = wishes.wished(load(spec), wish, space, slots=slots, gpus=gpus)
+    loaded, aim = wishes.wished(load(spec), wish, space, generator, slots=slots, gpus=gpus)
     console = screens.progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     folder = out_folder(out, loaded.name, option="--out")
@@ -109,6 +117,7 @@ def tune(
     found = session.tune(
         loaded, opened, console=console, tell=tell, address=address, dashboard=dashboard,
         max_device_hours=max_gpu_hours, takeover=takeover, last_word=watch.end_process,
+        aim=aim,
     )  # fmt: skip
     again = shlex.join(["equigrid", *sys.argv[1:]])
     if found.interrupted:
@@ -149,4 +158,5 @@ def _tell(found: "Tuned", written: dict[str, Path], *, as_json: bool) -> None:
     if "recipe" in written:
         streams.say(writing.OPTIMISTIC)
         streams.say(f"table: {written['table']}; figure: {written['figure']}")
-        streams.say(f"to use it, write in the spec: recipe: {os.fspath(written['recipe'])}")
+        use = writing.usage(found.outcomes[0].study, os.fspath(written["recipe"]))
+        streams.say(f"to use it, write in the spec: {use}")

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import seed_of
 from equigrid.grid.jobs import inputs, trial
 from equigrid.grid.jobs.checkpoints import Checkpoints, Saving
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
-from equigrid.grid.jobs.trial import TrialPayload
 from equigrid.grid.store import Store, documents, layout
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = (
 )  # fmt: skip
 ENDED = (FINISHED, STOPPED, DIVERGED)  # never trained again
 Report = Callable[[Mapping[str, Any]], object]
+TrainPart = Callable[["Progress", int, Report], None]
 LOOKED_AT = ("top1", "balanced_accuracy", "macro_f1", "auc", "sensitivity", "specificity")
 
 
@@ -36,7 +37,8 @@ LOOKED_AT = ("top1", "balanced_accuracy", "macro_f1", "auc", "sensitivity", "spe
 class Candidate:
     """One recipe, to be tried. requests: a training each, in order. values: of the search space.
     replicate: 0 in the search, else the number of a fresh seed. looks: at the validation images in
-    each training. label: whose recipe it is, for people.
+    each training. label: whose recipe it is, for people. worst: the value of one that failed.
+    measuring: how a generator is looked at; None for a recipe.
     """
 
     id: str
@@ -46,7 +48,9 @@ class Candidate:
     label: str
     metric: str
     looks: int
-    requests: tuple[Request[TrialPayload], ...]
+    requests: tuple[Request[Any], ...]
+    worst: float = 0.0
+    measuring: object = None
 
     @property
     def place(self) -> str:
@@ -102,20 +106,22 @@ class Progress:
         self.store.put_json(one.place, record)
 
 
-def check(request: Request[TrialPayload]) -> None:
+def check(request: Request[Any]) -> None:
     """Raises Leak for a request with which a search could see the test split."""
     if request.test.n or request.test.handles:
-        raise inputs.Leak(f"{request.id}: a search for a recipe is given no test images")
-    if request.payload.validation is None:
-        raise inputs.Leak(f"{request.id}: a search for a recipe needs validation images")
+        raise inputs.Leak(f"{request.id}: a search is given no test images")
 
 
-def train(store: Store, candidate: Candidate, report: Report) -> None:
+def train(
+    store: Store, candidate: Candidate, report: Report, train_part: TrainPart | None = None
+) -> None:
     """Trains a candidate and reports each look: `progress` (looks so far), `value` (the metric's
     mean over the bases so far, in percent), `seconds`, and more.
 
-    A loss that is not finite ends it with value 0: a recipe that diverges. Whatever `report` raises
-    ends it where it is. Raises what a training raised, once the record says so.
+    train_part: does one of its trainings; None: a classifier's. What a training raises ends it with
+    the worst value, and the record says why: a loss that is not finite is a recipe that diverges,
+    which is known then; all else the next search tries again. What is no Exception, such as the end
+    of its process, ends it where it is. Raises StoreError.
     """
     for request in candidate.requests:
         check(request)
@@ -128,18 +134,18 @@ def train(store: Store, candidate: Candidate, report: Report) -> None:
     try:
         for part in range(len(candidate.requests)):
             if known.reached < (part + 1) * candidate.looks:
-                _train_part(known, part, report)
-    except FloatingPointError as error:
-        known.status, known.error = DIVERGED, str(error)
-        known.history.append(
-            {"progress": known.reached + 1, "value": 0.0, "seconds": known.seconds}
-        )
-        known.write()
-        report(known.history[-1])
+                (train_part or _train_part)(known, part, report)
+    except StoreError:
+        raise  # another attempt may mend it
     except Exception as error:
-        known.status, known.error = FAILED, f"{type(error).__name__}: {error}"
+        diverged = isinstance(error, FloatingPointError)
+        known.status = DIVERGED if diverged else FAILED
+        known.error = str(error) if diverged else f"{type(error).__name__}: {error}"
+        last = {"progress": known.reached + 1, "value": candidate.worst, "seconds": known.seconds}
+        if diverged:
+            known.history.append(last)
         known.write()
-        raise
+        report(last)
 
 
 def _train_part(known: Progress, part: int, report: Report) -> None:
@@ -153,17 +159,14 @@ def _train_part(known: Progress, part: int, report: Report) -> None:
 
     def told(step: int, evaluation: "Evaluation") -> None:
         progress = round(candidate.looks * (part + step / steps), 4)
-        if progress <= known.reached:
-            return  # an earlier attempt told of it
-        known.history.append(_look(known, part, progress, step, evaluation))
-        if progress >= candidate.looks * len(candidate.requests):
-            known.status = FINISHED  # now: the last report may be where the scheduler ends it
-        known.write()
-        report(known.history[-1])
+        if progress > known.reached:  # else an earlier attempt told of it
+            found = {name: trial.known(getattr(evaluation, name)) for name in LOOKED_AT}
+            facts = {**found, "step": step, "n_total": payload.n_total, "loss": evaluation.loss}
+            note(known, part, progress, found[candidate.metric] or 0.0, facts, report)
 
     validation = trial.validation(request)
     assert validation is not None, "check asks for one"
-    checkpoints = _checkpoints(store, candidate, part)
+    checkpoints = checkpoints_of(store, candidate, part)
     images = inputs.mix(request, trial.training_parts(request), payload.stream)
     with Saving(checkpoints, every_s=request.checkpoint_every_s, steps=steps) as saving:
         loop.train(
@@ -176,20 +179,24 @@ def _train_part(known: Progress, part: int, report: Report) -> None:
         )  # fmt: skip
 
 
-def _look(
-    known: Progress, part: int, progress: float, step: int, evaluation: "Evaluation"
-) -> dict[str, Any]:
+def note(
+    known: Progress, part: int, progress: float, now: float, facts: dict[str, Any], report: Report
+) -> None:
+    """A look at one of a candidate's trainings: written, then reported. now: what is made large, of
+    this training; the value is its mean with those of the trainings before.
+    """
     candidate = known.candidate
-    found = {name: trial.known(getattr(evaluation, name)) for name in LOOKED_AT}
-    now = found[candidate.metric]
-    ended = [_of_part(known.history, before) for before in range(part)]
-    values = [*ended, 0.0 if now is None else now]
-    payload = candidate.requests[part].payload
-    return {
-        **found, "progress": progress, "value": sum(values) / len(values), "part": part,
-        "of_part": values[-1], "step": step, "n_total": payload.n_total, "loss": evaluation.loss,
-        "seconds": known.seconds,
-    }  # fmt: skip
+    values = [*(_of_part(known.history, before) for before in range(part)), now]
+    known.history.append(
+        {
+            **facts, "progress": progress, "value": sum(values) / len(values), "part": part,
+            "of_part": now, "seconds": known.seconds,
+        }
+    )  # fmt: skip
+    if progress >= candidate.looks * len(candidate.requests):
+        known.status = FINISHED  # now: the last report may be where the scheduler ends it
+    known.write()
+    report(known.history[-1])
 
 
 def _of_part(history: list[dict[str, Any]], part: int) -> float:
@@ -197,5 +204,6 @@ def _of_part(history: list[dict[str, Any]], part: int) -> float:
     return [look for look in history if look.get("part") == part][-1]["of_part"]
 
 
-def _checkpoints(store: Store, candidate: Candidate, part: int) -> Checkpoints:
+def checkpoints_of(store: Store, candidate: Candidate, part: int) -> Checkpoints:
+    """Of one of its trainings."""
     return Checkpoints(store, layout.candidate_checkpoints(candidate.study, candidate.id, part))

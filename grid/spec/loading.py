@@ -64,7 +64,7 @@ def _recipe_file(name: str, folder: Path, source: str) -> object:
     try:
         return mapping_of(folder / Path(name).expanduser())
     except UserError as error:
-        raise UserError(f"{source}: recipe: {error}") from error
+        raise UserError(f"{source}: {error}") from error
 
 
 def mapping_of(path: Path) -> dict:

@@ -1,4 +1,5 @@
-"""Recipes that lie in files of their own, as `equigrid tune` writes them: `recipe: tuned.yaml`.
+"""Recipes and generators that lie in files of their own, as `equigrid tune` writes them: `recipe:
+tuned.yaml`.
 
 A spec takes in what its files say when it is read. What is recorded in a store then has all of it,
 and no file is asked for again.
@@ -18,8 +19,15 @@ def is_file(recipe: object) -> bool:
 
 
 def with_recipes(data: dict, read: Callable[[str], Any]) -> dict:
-    """A spec's mapping with what `read` finds in the files of its recipes. Raises UserError."""
+    """A spec's mapping with what `read` finds in the files of its recipes and generators. Raises
+    UserError.
+    """
     found = _taken_in(data, "recipe", read)
+    if isinstance(generators := found.get("generators"), dict):
+        found["generators"] = {
+            name: _generator(name, entry, read) if is_file(entry) else entry
+            for name, entry in generators.items()
+        }
     if isinstance(gap := found.get("domain_gap"), dict):
         found["domain_gap"] = _taken_in(gap, "domain_gap.recipe", read)
     if isinstance(blocks := found.get("blocks"), list):
@@ -42,3 +50,12 @@ def _taken_in(holder: dict, where: str, read: Callable[[str], Any]) -> dict:
     if isinstance(recipe, dict) and isinstance(content.get("name"), str):
         recipe = {"name": content["name"], **recipe}
     return {**holder, "recipe": recipe}
+
+
+def _generator(name: object, entry: str, read: Callable[[str], Any]) -> dict[str, Any]:
+    content = read(entry)
+    generator = content.get("generator", content)
+    if not isinstance(generator, dict):
+        right = "write generator: and below it its keys"
+        raise UserError(f"generators.{name}: {entry} names no generator; {right}")
+    return generator

@@ -300,6 +300,11 @@ def candidate_checkpoints(study_id: str, candidate_id: str, part: int) -> str:
     return f"{study_checkpoints(study_id)}/{candidate_id}/{part}"
 
 
+def candidate_artefacts(study_id: str, candidate_id: str, part: int) -> str:
+    """The folder of what one of a generator's trainings keeps between its attempts."""
+    return f"{candidate_checkpoints(study_id, candidate_id, part)}/artefacts"
+
+
 # Grids --------------------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from equigrid.grid.jobs.candidate import DIVERGED, FINISHED
 from equigrid.grid.store.documents import CandidateRecord
+from equigrid.grid.tuning.generator_study import GeneratorStudy
 from equigrid.grid.tuning.space import Values
 from equigrid.grid.tuning.study import Study, encoded
 
@@ -60,7 +61,7 @@ class Reached:
 class Outcome:
     """A study and what the store knows of its candidates."""
 
-    study: Study
+    study: Study | GeneratorStudy
     records: tuple[CandidateRecord, ...]
 
     @property
@@ -83,11 +84,15 @@ class Outcome:
         """Of training, of all candidates and confirmations."""
         return sum(record.seconds for record in self.records)
 
+    def shown(self, record: CandidateRecord) -> float:
+        """What a candidate reached at its last look, as people know it."""
+        return self.study.sign * value_of(record)
+
     def reached(self, values: Values | None) -> Reached | None:
         """What the recipe of these values (None: the grid's own) reached with fresh seeds."""
         label = "own" if values is None else "tuned"
         found = [
-            value_of(record)
+            self.shown(record)
             for record in self.records
             if record.replicate and record.label == label and record.status in (FINISHED, DIVERGED)
             and (values is None or record.values == values)
@@ -113,8 +118,9 @@ class Outcome:
             {
                 "arm": self.study.arm, "candidate": number, "replicate": record.replicate,
                 "label": record.label, "status": record.status,
-                "value": value_of(record) if record.history else math.nan,
-                "first": record.history[0]["value"] if record.history else math.nan,
+                "value": self.shown(record) if record.history else math.nan,
+                "first": self.study.sign * float(record.history[0]["value"] or 0)
+                if record.history else math.nan,
                 "progress": _progress(record) / self.study.most_progress,
                 "seconds": record.seconds, "started_at": record.started_at, **record.values,
             }
@@ -135,7 +141,7 @@ class Outcome:
 
 
 def value_of(record: CandidateRecord) -> float:
-    """In percent, at the last look."""
+    """At the last look, the larger the better: in percent, or a distance less than zero."""
     value = record.history[-1]["value"] if record.history else None
     return 0.0 if value is None else float(value)
 
@@ -144,7 +150,7 @@ def _progress(record: CandidateRecord) -> float:
     return float(record.history[-1]["progress"] or 0) if record.history else 0.0
 
 
-def _fanova(study: Study, records: Sequence[CandidateRecord]) -> dict[str, float]:
+def _fanova(study: Study | GeneratorStudy, records: Sequence[CandidateRecord]) -> dict[str, float]:
     import optuna
 
     kinds = optuna.distributions

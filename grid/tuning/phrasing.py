@@ -19,7 +19,7 @@ def table_lines(outcome: Outcome) -> list[str]:
     )
     rows = [
         [
-            f"{value_of(one):.2f}", one.status, duration(one.seconds),
+            f"{outcome.shown(one):.2f}", one.status, duration(one.seconds),
             *(short(one.values.get(name)) for name in names),
         ]
         for one in ranked[:MOST_ROWS]
@@ -35,11 +35,13 @@ def table_lines(outcome: Outcome) -> list[str]:
 def lines_of(outcome: Outcome) -> list[str]:
     """What came of it, a line each."""
     study, best = outcome.study, outcome.best
-    metric = study.wish.metric.replace("_", " ")
+    metric = study.metric
     head = f"{study.arm}: {len(outcome.searched)} candidates, {len(outcome.finished)} to the end"
     if best is None:
         return [f"{head}; none was trained to its end"]
-    lines = [f"{head}, {duration(outcome.seconds)} of devices; best {value_of(best):.2f} {metric}"]
+    lines = [
+        f"{head}, {duration(outcome.seconds)} of devices; best {outcome.shown(best):.2f} {metric}"
+    ]
     if tuned := outcome.reached(best.values):
         lines.append(f"{study.arm}: with fresh seeds {tuned}")
     if own := outcome.reached(None):

@@ -24,6 +24,7 @@ from equigrid.grid.running import cluster
 from equigrid.grid.running.budget import Budget
 from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store, documents, layout
+from equigrid.grid.tuning.generator_study import GeneratorStudy
 from equigrid.grid.tuning.study import Study, decoded, encoded, suggesting
 from equigrid.grid.tuning.told import Told
 
@@ -36,6 +37,7 @@ STARTUP = {
     "RAY_AIR_NEW_OUTPUT": "0",
 }
 Requests = tuple[Request[Any], ...]
+AnyStudy = Study | GeneratorStudy
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Task:
     """What each trainable is told: the store, the study, and a request for each training."""
 
     store: Store
-    study: Study
+    study: AnyStudy
     requests: Requests
 
 
@@ -127,10 +129,15 @@ def _listed(config: dict[str, Any], task: Task, listed: Sequence[tuple]) -> None
 def _train(task: Task, values: dict[str, Any] | None, replicate: int) -> None:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     one = task.study.candidate(values, task.requests, replicate)
-    candidates.train(task.store, one, lambda look: tune.report({**look, "candidate": one.id}))
+    candidates.train(
+        task.store,
+        one,
+        lambda look: tune.report({**look, "candidate": one.id}),
+        task.study.train_part,
+    )
 
 
-def _searcher(study: Study, first: list[dict[str, Any]], seed: int) -> Any:
+def _searcher(study: AnyStudy, first: list[dict[str, Any]], seed: int) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -229,7 +236,9 @@ class Watching(_OfThisProcess, tune.Callback):
             return  # it was not the search that ended it
         record = _ended(self._task, result["candidate"])
         if record is not None:
-            self._told.ended(record.status, result.get(METRIC))
+            if record.status == candidates.FAILED:
+                self.failures.append(record.error or "it ended without a word")
+            self._told.ended(record.status, self._task.study.sign * result[METRIC])
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

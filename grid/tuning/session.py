@@ -27,9 +27,17 @@ from equigrid.grid.spec import GridSpec
 from equigrid.grid.spec.tuning import Tune
 from equigrid.grid.store import Store, layout, lock
 from equigrid.grid.tuning import search
+from equigrid.grid.tuning.generator_study import (
+    Aim,
+    GeneratorStudy,
+    GeneratorTraining,
+    generator_study,
+)
 from equigrid.grid.tuning.outcome import Outcome
 from equigrid.grid.tuning.study import Study, Training, check, check_validation, needed, studies_of
 from equigrid.grid.tuning.told import Told
+
+AnyStudy = Study | GeneratorStudy
 
 
 @dataclass(frozen=True)
@@ -58,21 +66,22 @@ def tune(
     max_device_hours: float | None = None,
     takeover: bool = False,
     last_word: Callable[[str], None] | None = None,
+    aim: Aim | None = None,
 ) -> Tuned:
     """Searches what the spec's `tune` says, under the grid's lock: first the grid's jobs that its
     trainings read, then the candidates, then the best again with fresh seeds. What the store knows
-    of an earlier session is not done again.
+    of an earlier session is not done again. aim: a generator in place of a recipe.
 
     An interrupt ends it early. Raises UserError, StoreError, ClusterError; UnavailableError if
     another driver runs the grid.
     """
     wish = spec.tune or Tune()
     spec = spec.model_copy(update={"tune": wish})
-    early_check(spec, wish, store)
+    early_check(spec, wish, store, aim)
     held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
     with held, cluster.connected(address, dashboard=dashboard, last_word=last_word):
         the_plan = prepared(spec, store, console)
-        session = _Session(the_plan, store, wish, console, max_device_hours, held)
+        session = _Session(the_plan, store, wish, console, max_device_hours, held, aim)
         with terminating_signals_interrupt():
             try:
                 session.run()
@@ -81,15 +90,25 @@ def tune(
         return session.tuned()
 
 
-def early_check(spec: GridSpec, wish: Tune, store: Store) -> None:
+def early_check(spec: GridSpec, wish: Tune, store: Store, aim: Aim | None) -> None:
     """What is wrong with a search is said before Ray starts. Raises UserError."""
     resolved = resolve(spec, store)
     check(spec, wish, resolved)
-    if resolved.shape is None:
-        return
-    the_plan = planner.plan(resolved)
+    if resolved.shape is not None:
+        _studies(planner.plan(resolved), wish, aim)
+
+
+def _studies(the_plan: Plan, wish: Tune, aim: Aim | None) -> list[AnyStudy]:
+    """The searches of a grid whose dataset's shape is known. Raises UserError."""
+    resolved = the_plan.resolved
+    assert resolved.shape is not None, "its shape is known"
     check_validation(the_plan, len(resolved.shape.classes))
-    studies_of(spec, wish, the_plan, planner.facts(resolved).n_train)
+    facts = planner.facts(resolved)
+    if aim is None:
+        return [*studies_of(resolved.spec, wish, the_plan, facts.n_train)]
+    if wish.per_arm:
+        raise UserError("--generator: a generator is searched once, not per arm; leave that out")
+    return [generator_study(resolved.spec, wish, aim.generator, the_plan, facts, aim.space)]
 
 
 class _Session:
@@ -103,14 +122,11 @@ class _Session:
         console: Console,
         max_device_hours: float | None,
         held: lock.Lock,
+        aim: Aim | None,
     ) -> None:
         self.plan, self.store, self.wish = the_plan, store, wish
         self.console, self.lock = console, held
-        resolved = the_plan.resolved
-        assert resolved.shape is not None, "its dataset is read"
-        check_validation(the_plan, len(resolved.shape.classes))
-        n = planner.facts(resolved).n_train
-        self.studies = studies_of(resolved.spec, wish, the_plan, n)
+        self.studies = _studies(the_plan, wish, aim)
         self.limit_s = None if max_device_hours is None else 3600 * max_device_hours
         self.used_s = 0.0
         self.summary: Summary | None = None
@@ -134,7 +150,9 @@ class _Session:
 
     def _inputs(self) -> None:
         """The datasets, generators and pools that the trainings read, as the grid makes them."""
-        jobs = needed(self.plan, self.studies)
+        needs = [need for study in self.studies for need in study.needs]
+        others = [one.reference for one in self.studies if isinstance(one, GeneratorStudy)]
+        jobs = needed(self.plan, needs, *others)
         part = replace(self.plan, jobs=jobs, cells=[])
         left = None if self.limit_s is None else self.limit_s / 3600
         driver = Driver(part, self.store, self.console, None, left, self.lock)
@@ -154,9 +172,9 @@ class _Session:
     def _search(self, task: search.Task) -> None:
         study, execution = task.study, self.plan.resolved.spec.execution
         name = f"{self.plan.resolved.source.name}:{study.arm}"
-        metric = self.wish.metric.replace("_", " ")
+        how: dict[str, Any] = {"metric": study.metric, "lower": study.sign < 0}
         with self._budget() as budget:
-            told = Told(self.console, name, self.wish.trials, metric)
+            told = Told(self.console, name, self.wish.trials, **how)
             self._took(search.search(task, execution, budget.budget, told))
         outcome = self._outcome(study)
         if self.budget_reached or outcome.best is None or not self.wish.confirm:
@@ -167,7 +185,7 @@ class _Session:
             recipes = [outcome.best.values]
         with self._budget() as budget:
             total = self.wish.confirm * len(recipes)
-            told = Told(self.console, f"{name}:fresh-seeds", total, metric)
+            told = Told(self.console, f"{name}:fresh-seeds", total, **how)
             self._took(search.confirm(task, recipes, execution, budget.budget, told))
         if not self.budget_reached:
             self.store.delete(*self.store.list(layout.study_checkpoints(study.id)))
@@ -180,7 +198,7 @@ class _Session:
         left = None if self.limit_s is None else max(0.0, self.limit_s - self.used_s)
         return _Counted(self, Budget(left))
 
-    def _outcome(self, study: Study) -> Outcome:
+    def _outcome(self, study: AnyStudy) -> Outcome:
         return Outcome(study, tuple(search.records_of(self.store, study.id)))
 
     def tuned(self) -> Tuned:
@@ -208,7 +226,7 @@ class _Counted:
 
 
 def request_of(
-    the_plan: Plan, training: Training, outputs: Outputs, cache: ShardCache
+    the_plan: Plan, training: Training | GeneratorTraining, outputs: Outputs, cache: ShardCache
 ) -> Request[Any]:
     """What a candidate's training is told: all that the grid's trial is told, but for the test
     images, which nobody who searches may see. Raises UserError where a shard is gone.
@@ -217,6 +235,8 @@ def request_of(
     if (absent := outputs.absent(job)) is not None:
         raise UserError(f"{absent}: a pool's shard is damaged or gone; run the search again")
     reads = KINDS[job.kind].reads(job.payload) - {"test"}
+    validation = the_plan.resolved.spec.validation
+    reads |= {"val"} if validation and validation.images == "own" else {"train"}
     name = the_plan.resolved.source.name
 
     def images(refs: Sequence[Any]) -> Images:

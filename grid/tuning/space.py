@@ -1,7 +1,7 @@
 """A search space over the keys of a recipe, whatever keys it has, and values put into one."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
@@ -60,19 +60,20 @@ def known_names(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[s
 
 
 def space_of(
-    wished: Mapping[str, Varied], base: BaseModel, where: str, *, with_length: bool = True
+    wished: Mapping[str, Varied], base: BaseModel, where: str, names: Sequence[str] = ()
 ) -> tuple[Dimension, ...]:
-    """A space around a recipe (or another frozen configuration), each value of which it takes.
+    """A space around a recipe (or another configuration), each value of which it takes.
 
-    where: what messages call it. Raises UserError for names and values that it does not take.
+    where: what messages call it. names: that it may have; all of a recipe's if none are given.
+    Raises UserError for other names, and for values that are not taken.
     """
     if not wished:
         raise UserError(f"{where}: is empty: name what is searched, such as lr: [0.03, 0.1, 0.3]")
-    known = list(known_names(type(base)))
+    known = list(names or known_names(type(base)))
     found = []
     for name, varied in wished.items():
-        if name not in known or (name == LENGTH and not with_length):
-            some = ", ".join(one for one in known if "." not in one)
+        if name not in known:
+            some = ", ".join(one for one in known if names or "." not in one)
             raise UserError(f"{where}.{name}: is no key; known: {some}{near(name, known)}")
         whole = isinstance(varied, Range) and _is_whole(type(base), name)
         dimension = Dimension(name, varied, whole)
@@ -159,6 +160,13 @@ def default_space(recipe: Recipe, side: int, n_base: int) -> dict[str, Varied]:
     return space
 
 
+def as_json(dimension: Dimension) -> dict[str, Any]:
+    """A key of a space as plain values, for an id."""
+    varied = dimension.varied
+    values = list(varied) if isinstance(varied, tuple) else varied.model_dump(mode="json")
+    return {"name": dimension.name, "varied": values}
+
+
 # Within models and mappings -----------------------------------------------------------------------
 
 
@@ -169,6 +177,10 @@ def _scale(content: dict[str, Any], factor: float) -> None:
     for name in ("steps", "epochs"):
         if name in content:
             content[name] = scaled(content[name])
+    if isinstance(training := content.get("training"), dict):  # of a generator
+        for name in ("total_nimg", "least_nimg", "lr_rampup_nimg", "lr_decay_nimg"):
+            if training.get(name):
+                training[name] = scaled(training[name])
     for name, key in (
         ("epochs_by_base", "epochs"),
         ("steps_by_total", "steps"),

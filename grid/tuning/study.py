@@ -1,7 +1,7 @@
 """What a search is of: which trainings each candidate goes through, and all that determines it."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,15 @@ from equigrid.grid.planning.graph import Cell, Job, Plan
 from equigrid.grid.planning.resolve import Resolved
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.spec.tuning import Tune
-from equigrid.grid.tuning.space import Dimension, Values, applied, default_space, present, space_of
+from equigrid.grid.tuning.space import (
+    Dimension,
+    Values,
+    applied,
+    as_json,
+    default_space,
+    present,
+    space_of,
+)
 
 WHOLE = "base"  # the arm whose recipe a grid takes as a whole
 
@@ -51,6 +59,14 @@ class Study:
     n_dataset: int
     wish: Tune
 
+    sign = 1.0  # of what is shown
+    train_part = None  # a classifier's
+
+    @property
+    def metric(self) -> str:
+        """What is made large, in words."""
+        return self.wish.metric.replace("_", " ")
+
     @property
     def id(self) -> str:
         """Of all that determines it, but the number of candidates: a search can be gone on with."""
@@ -59,7 +75,7 @@ class Study:
             {
                 "arm": self.arm,
                 "trainings": [self._template(training) for training in self.trainings],
-                "space": [_as_json(dimension) for dimension in self.space],
+                "space": [as_json(dimension) for dimension in self.space],
                 "recipe": self.recipe.model_dump(mode="json", exclude_none=True),
                 "metric": self.wish.metric,
                 "looks": self.wish.looks,
@@ -81,6 +97,11 @@ class Study:
     def own(self) -> Values | None:
         """The grid's own recipe as values of the space; None where it lies outside."""
         return present(self.recipe, self.space)
+
+    @property
+    def needs(self) -> list[str]:
+        """The ids of the jobs whose outputs its trainings read."""
+        return [need for training in self.trainings for need in training.job.needs]
 
     def recipe_with(self, values: Values | None) -> Recipe:
         """The recipe with a candidate's values; None: the grid's own. Raises ValueError."""
@@ -217,23 +238,20 @@ def _apart(cell: Cell) -> float:
     return abs(math.log(added / cell.n_base)) if added else 0.0
 
 
-def needed(the_plan: Plan, studies: list[Study]) -> dict[str, Job]:
-    """The jobs of a grid that must have run before the searches: all that their trainings read."""
+def needed(the_plan: Plan, needs: Iterable[str], *others: Job) -> dict[str, Job]:
+    """The jobs that must have run before the searches: these of a grid by their ids, others, and
+    all that they need.
+    """
     wanted: dict[str, Job] = {}
-    left = [need for study in studies for one in study.trainings for need in one.job.needs]
+    every = {**the_plan.jobs, **{job.id: job for job in others}}
+    left = [*needs, *(job.id for job in others)]
     while left:
-        job = the_plan.jobs[left.pop()]
+        job = every[left.pop()]
         if job.id not in wanted:
             assert job.kind != trial.KIND.name, "no trial is read"
             wanted[job.id] = job
             left.extend(job.needs)
-    return {job_id: job for job_id, job in the_plan.jobs.items() if job_id in wanted}
-
-
-def _as_json(dimension: Dimension) -> dict[str, Any]:
-    varied = dimension.varied
-    values = list(varied) if isinstance(varied, tuple) else varied.model_dump(mode="json")
-    return {"name": dimension.name, "varied": values}
+    return {job_id: job for job_id, job in every.items() if job_id in wanted}
 
 
 def decoded(space: tuple[Dimension, ...], config: Mapping[str, Any]) -> Values:

@@ -26,9 +26,12 @@ class Told:
         stage: str,
         total: int,
         metric: str,
+        *,
+        lower: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.stage = stage
+        """metric: what is counted, in words; lower: whether the least of it is the best."""
+        self.stage, self._better = stage, min if lower else max
         self._console, self._total, self._metric, self._clock = console, total, metric, clock
         self._counts: Counter[str] = Counter()
         self._best: float | None = None
@@ -44,7 +47,7 @@ class Told:
         """A candidate ended, with its last value."""
         self._counts[status] += 1
         if value is not None:
-            self._best = value if self._best is None else max(self._best, value)
+            self._best = value if self._best is None else self._better(self._best, value)
         self._show()
 
     @property

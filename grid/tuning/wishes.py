@@ -9,18 +9,21 @@ from equigrid.grid.errors import UserError, near
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.spec.loading import mapping_in
 from equigrid.grid.spec.tuning import Tune
+from equigrid.grid.tuning.generator_study import Aim
 
 
 def wished(
     spec: GridSpec,
     wish: Mapping[str, Any],
     space: str | Mapping[str, Any] | None,
+    generator: str | None = None,
     *,
     slots: int | None = None,
     gpus: float | None = None,
-) -> GridSpec:
-    """The spec with these in its `tune` and `execution`; what is None stays as it is. space: YAML,
-    the path of a file of it (its `space`, or the whole), or a mapping. Raises UserError.
+) -> tuple[GridSpec, Aim | None]:
+    """The spec with these in its `tune` and `execution`, and the generator that is searched in
+    place of a recipe; what is None stays as it is. space: YAML, the path of a file of it (its
+    `space`, or the whole), or a mapping; of the generator, where there is one. Raises UserError.
     """
     given = {name: value for name, value in wish.items() if value is not None}
     if space is not None:
@@ -34,7 +37,10 @@ def wished(
         name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None
     }
     execution = spec.execution.model_copy(update=chosen)
-    return spec.model_copy(update={"tune": tune, "execution": execution})
+    found = spec.model_copy(update={"tune": tune, "execution": execution})
+    if generator is None:
+        return found, None
+    return found, Aim(generator, tune.space if space is not None else None)
 
 
 def _space(space: str | Mapping[str, Any]) -> Mapping[str, Any]:

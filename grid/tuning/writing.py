@@ -13,9 +13,12 @@ from equigrid.analysis.figures.tuning import tuning_figure
 from equigrid.classifiers.recipes import Recipe
 from equigrid.grid.jobs.provenance import code_version, versions
 from equigrid.grid.planning.graph import Plan
-from equigrid.grid.tuning.outcome import Outcome, value_of
+from equigrid.grid.tuning.generator_study import GeneratorStudy
+from equigrid.grid.tuning.outcome import Outcome
+from equigrid.grid.tuning.study import Study
 
 RECIPE, TABLE, COLUMNS, FIGURE = "tuned.yaml", "tuning.csv", "tuning.parquet", "tuning.png"
+GENERATOR = "tuned-generator.yaml"
 OPTIMISTIC = (
     "The best value of a search is optimistic: it was chosen for being high. Fresh seeds correct "
     "that for the seeds, not for the validation images, which are the same. The test images were "
@@ -29,12 +32,11 @@ def recipe_of(outcomes: Sequence[Outcome], own: Recipe) -> dict[str, Any] | None
     """
     found: dict[str, dict[str, Any]] = {}
     for outcome in outcomes:
-        best = outcome.best
-        recipe = own.for_arm(outcome.study.arm)
-        if best is not None:
-            recipe = outcome.study.recipe_with(best.values)
-        found[outcome.study.arm] = _mapping(recipe)
-    if not any(outcome.best for outcome in outcomes):
+        study, best = outcome.study, outcome.best
+        if isinstance(study, Study):
+            recipe = study.recipe_with(best.values) if best else own.for_arm(study.arm)
+            found[study.arm] = _mapping(recipe)
+    if not found or not any(outcome.best for outcome in outcomes):
         return None
     first, *others = found
     whole = dict(found[first])
@@ -44,6 +46,16 @@ def recipe_of(outcomes: Sequence[Outcome], own: Recipe) -> dict[str, Any] | None
     if arms := {arm: differing for arm, differing in arms.items() if differing}:
         whole["by_arm"] = arms
     return whole
+
+
+def generator_of(outcome: Outcome, the_plan: Plan) -> dict[str, Any] | None:
+    """The best generator as a spec's mapping; None where no candidate was trained to its end."""
+    study, best = outcome.study, outcome.best
+    if best is None or not isinstance(study, GeneratorStudy):
+        return None
+    content = study.recipe_with(best.values).model_dump(mode="json", exclude_none=True)
+    seeds = the_plan.resolved.spec.generators[study.arm].get("seeds")
+    return {**content, "seeds": seeds} if seeds else content
 
 
 def _mapping(recipe: Recipe) -> dict[str, Any]:
@@ -66,12 +78,18 @@ def provenance(outcomes: Sequence[Outcome], the_plan: Plan, source: str) -> dict
         "spec": resolved.spec.name, "dataset": resolved.source.name,
         "fingerprint": resolved.fingerprint,
         "validation": validation.model_dump(mode="json") if validation else None,
-        "classifier": first.study.trainings[0].payload.classifier,
-        "metric": wish.metric, "seed": wish.seed, "started_from": first.study.known,
+        "searched": _what(first.study), "metric": first.study.metric,
+        "seed": wish.seed, "started_from": first.study.known,
         "versions": versions(),
         "searches": [search_facts(outcome) for outcome in outcomes],
         "caution": OPTIMISTIC,
     }  # fmt: skip
+
+
+def _what(study: Study | GeneratorStudy) -> str:
+    if isinstance(study, GeneratorStudy):
+        return f"generator {study.arm}"
+    return f"recipe of {study.trainings[0].payload.classifier}"
 
 
 def search_facts(outcome: Outcome) -> dict[str, Any]:
@@ -87,7 +105,7 @@ def search_facts(outcome: Outcome) -> dict[str, Any]:
         "devices": sorted({record.device for record in outcome.records}),
         "space": {one.name: str(one).partition(": ")[2] for one in study.space},
         "best_values": best.values if best else None,
-        "best_in_the_search": round(value_of(best), 4) if best else None,
+        "best_in_the_search": round(outcome.shown(best), 4) if best else None,
         "with_fresh_seeds": tuned.to_json() if tuned else None,
         "own_recipe_with_fresh_seeds": own.to_json() if own else None,
         "gain_over_own": gain.to_json() if gain else None,
@@ -96,14 +114,21 @@ def search_facts(outcome: Outcome) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def recipe_text(name: str, recipe: dict[str, Any], where_from: dict[str, Any], path: Path) -> str:
-    """The recipe's file."""
+def usage(study: Study | GeneratorStudy, path: str | Path) -> str:
+    """What to write in a spec."""
+    if isinstance(study, GeneratorStudy):
+        return f"generators: {{{study.arm}: {path}}}"
+    return f"recipe: {path}"
+
+
+def recipe_text(found: dict[str, Any], where_from: dict[str, Any], use: str) -> str:
+    """The file of a recipe or a generator."""
     head = (
-        f"# A recipe, as `{where_from['made_by']}` found it.\n"
-        f"# To use it, write in a spec: recipe: {path.name} (a path relative to the spec).\n"
+        f"# As `{where_from['made_by']}` found it.\n"
+        f"# To use it, write in a spec: {use} (a path relative to the spec).\n"
         "# What follows `provenance` says where it comes from, and is not read.\n"
     )
-    content = {"name": name, "recipe": recipe, "provenance": where_from}
+    content = {**found, "provenance": where_from}
     return head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -118,15 +143,26 @@ def write(
     table.to_csv(paths["table"], index=False)
     _as_text(table).to_parquet(paths["columns"], index=False)
     importance = {outcome.study.arm: outcome.importance() for outcome in outcomes}
-    metric = outcomes[0].study.wish.metric.replace("_", " ")
-    tuning_figure(table, importance, metric).savefig(paths["figure"], dpi=150)
-    own = the_plan.resolved.recipes[the_plan.resolved.recipe_name]
-    if (recipe := recipe_of(outcomes, own)) is not None:
-        paths["recipe"] = folder / RECIPE
-        name = f"tuned-{the_plan.resolved.spec.name}"
-        text = recipe_text(name, recipe, provenance(outcomes, the_plan, source), paths["recipe"])
+    first = outcomes[0].study
+    lower = first.sign < 0
+    tuning_figure(table, importance, first.metric, lower=lower).savefig(paths["figure"], dpi=150)
+    if found := _found(outcomes, the_plan):
+        name = GENERATOR if isinstance(first, GeneratorStudy) else RECIPE
+        paths["recipe"] = folder / name
+        where_from = provenance(outcomes, the_plan, source)
+        text = recipe_text(found, where_from, usage(first, name))
         paths["recipe"].write_text(text, encoding="utf-8")
     return paths
+
+
+def _found(outcomes: Sequence[Outcome], the_plan: Plan) -> dict[str, Any] | None:
+    """What is written under its key."""
+    name = f"tuned-{the_plan.resolved.spec.name}"
+    if (generator := generator_of(outcomes[0], the_plan)) is not None:
+        return {"name": name, "generator": generator}
+    own = the_plan.resolved.recipes[the_plan.resolved.recipe_name]
+    recipe = recipe_of(outcomes, own)
+    return recipe and {"name": name, "recipe": recipe}
 
 
 def table_of(outcomes: Sequence[Outcome]) -> pd.DataFrame:

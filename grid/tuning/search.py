@@ -67,6 +67,9 @@ def search(task: Task, execution: Execution, budget: Budget, told: Told) -> Ende
     if own is not None and not first:
         first = [own]  # so that what is found is never worse by chance of the draw
     wish = study.wish
+    done = [record for record in records if record.status in candidates.ENDED]
+    if len(done) >= wish.trials:
+        return Ended(False, ())
     # Drawn anew, since a searcher that starts again would draw what it drew before.
     search_alg = _searcher(study, first[: wish.trials], wish.seed + len(records))
     scheduler = ASHAScheduler(
@@ -93,12 +96,22 @@ def confirm(
         (values, replicate)
         for replicate in range(1, task.study.wish.confirm + 1)
         for values in recipes
+        if not _is_known(task, values, replicate)
     ]
+    if not rounds:
+        return Ended(False, ())
     return _fit(
         task, _listed, execution, budget, told, samples=1, listed=rounds,
         param_space={NUMBER: tune.grid_search(list(range(len(rounds))))},
         scheduler=FIFOScheduler(),
     )  # fmt: skip
+
+
+def _is_known(task: Task, values: dict[str, Any] | None, replicate: int) -> bool:
+    """Whether the store has the end of a confirmation."""
+    name = task.study.candidate(values, task.requests, replicate).place
+    record = documents.readable(task.store, name, documents.CandidateRecord)
+    return record is not None and record.status in candidates.ENDED
 
 
 def known(store: Store, study_id: str) -> list[documents.CandidateRecord]:

@@ -19,7 +19,7 @@ def table_lines(outcome: Outcome) -> list[str]:
     )
     rows = [
         [
-            f"{outcome.shown(one):.2f}", one.status, duration(one.seconds),
+            f"{outcome.shown(one):.2f}" if one.history else "–", one.status, duration(one.seconds),
             *(short(one.values.get(name)) for name in names),
         ]
         for one in ranked[:MOST_ROWS]

@@ -251,7 +251,9 @@ class Watching(_OfThisProcess, tune.Callback):
         if record is not None:
             if record.status == candidates.FAILED:
                 self.failures.append(record.error or "it ended without a word")
-            self._told.ended(record.status, self._task.study.sign * result[METRIC])
+            known = record.status in (candidates.FINISHED, candidates.STOPPED)
+            value = self._task.study.sign * result[METRIC] if known else None
+            self._told.ended(record.status, value)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -153,7 +153,7 @@ class _Session:
         needs = [need for study in self.studies for need in study.needs]
         others = [one.reference for one in self.studies if isinstance(one, GeneratorStudy)]
         jobs = needed(self.plan, needs, *others)
-        part = replace(self.plan, jobs=jobs, cells=[])
+        part = replace(self.plan, jobs=jobs, cells=[], wanted=frozenset(jobs))
         left = None if self.limit_s is None else self.limit_s / 3600
         driver = Driver(part, self.store, self.console, None, left, self.lock)
         if not driver.has_work:

@@ -8,7 +8,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from equigrid.analysis.figures.style import BLACK, BLUE, FONT, GREY, VERMILION, empty_figure, tidy
+from equigrid.analysis.figures.style import (
+    BLACK,
+    BLUE,
+    FONT,
+    GREY,
+    VERMILION,
+    empty_figure,
+    legend_below,
+    tidy,
+)
 
 MINUTE = 60.0
 
@@ -40,6 +49,12 @@ def tuning_figure(
             title = f"recipe of {arm}" if len(arms) > 1 else "the search"
             _costs(row[0], of_arm, metric, title, lower)
             _shares(row[1], importance.get(arm))
+        handles = {
+            label: handle
+            for row in axes
+            for handle, label in zip(*row[0].get_legend_handles_labels())
+        }
+        legend_below(figure, handles.values(), handles)
     return figure
 
 
@@ -70,7 +85,6 @@ def _costs(axes: Axes, table: pd.DataFrame, metric: str, title: str, lower: bool
     axes.set_title(title)
     axes.set_xlabel("device-minutes of training so far")
     axes.set_ylabel(f"{metric}, validation" if lower else f"{metric}, validation (%)")
-    axes.legend(frameon=False, loc="best", fontsize=7)
     tidy(axes)
 
 

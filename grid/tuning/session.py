@@ -244,11 +244,12 @@ def request_of(
         return Images(handles, tuple(ref.n for ref in refs))
 
     given = {"train": dataset.train, "syn": outputs.shards_for(job), "val": dataset.val}
+    parts: dict[str, Any] = {part: images(refs) for part, refs in given.items() if part in reads}
     return Request(
         id=job.id, kind="candidate", payload=job.payload, attempt=new_attempt(),
         class_names=dataset.shape.classes, image_shape=dataset.shape.image,
         labels=cache.labels(dataset), repeated=dataset.repeated,
         gpus=cluster.gpus_of_a_slot(execution), cpus=execution.cpus, threads=execution.threads,
         checkpoint_every_s=execution.checkpoint_every_s, energy=execution.energy,
-        **{part: images(refs) for part, refs in given.items() if part in reads},
+        **parts,
     )  # fmt: skip

@@ -70,6 +70,7 @@ def test_a_generator_that_no_block_uses_is_refused(searched):
         study_of(plan_of(searched))
 
 
+@pytest.mark.long
 def test_a_candidate_is_looked_at_while_it_is_trained_by_its_distance_from_held_out_images(
     searched, planned, request_of
 ):

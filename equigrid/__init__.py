@@ -6,6 +6,7 @@
     eg.plan(grid)                     # what would run, what is done, what it would take
     run = eg.run(grid)                # the same call resumes
     run.results()                     # a DataFrame; eg.COLUMNS says what each column means
+    eg.tune(grid)                     # a recipe for your own data, on validation images
     run.answer(n_base=60, n_real=60, generator="open")
     run.report()                      # figures and report.html
     eg.fit(dataframe)                 # results made elsewhere
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from equigrid.grid.api.images import PoolImages
     from equigrid.grid.api.plans import GridPlan, NextSteps
     from equigrid.grid.api.runs import Run
+    from equigrid.grid.api.tuning import Search, tune
     from equigrid.grid.api.verbs import (
         equiv,
         fit,
@@ -50,9 +52,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "COLUMNS", "Answer", "ClusterError", "Draft", "Fit", "GridPlan", "GridSpec", "NextSteps",
-    "PoolImages", "Question", "Run", "Settings", "StoreError", "UnavailableError", "UserError",
-    "__version__", "equiv", "fit", "init", "load", "next_steps", "open_run", "plan", "presets",
-    "report", "results", "run",
+    "PoolImages", "Question", "Run", "Search", "Settings", "StoreError", "UnavailableError",
+    "UserError", "__version__", "equiv", "fit", "init", "load", "next_steps", "open_run", "plan",
+    "presets", "report", "results", "run", "tune",
 ]  # fmt: skip
 
 _PLACES = {
@@ -63,6 +65,7 @@ _PLACES = {
     "equigrid.grid.api.images": ("PoolImages",),
     "equigrid.grid.api.plans": ("GridPlan", "NextSteps"),
     "equigrid.grid.api.runs": ("Run",),
+    "equigrid.grid.api.tuning": ("Search", "tune"),
     "equigrid.grid.api.verbs": (
         "equiv", "fit", "init", "load", "next_steps", "open_run", "plan", "presets", "report",
         "results", "run",

@@ -25,6 +25,7 @@ FORBIDDEN = {
     "grid/datasets": {"ray", "torch"},
     "grid/jobs": {"ray"},
     "grid/reporting": {"ray", "torch"},
+    "grid/tuning": {"ray", "torch"},
     "grid/authoring": {"ray", "torch"},
     "grid/exporting": {"ray", "torch"},
     "grid/api": {"ray", "torch"},
@@ -39,6 +40,7 @@ ALLOWED = {
     "grid/reporting/analysis_bridge.py": {"ray"},  # makes the analyst's actor
     "grid/reporting/metrics.py": {"ray"},  # Ray's counters and gauges
     "grid/reporting/trackers.py": {"ray"},  # the trackers' actor
+    "grid/tuning/search.py": {"ray"},  # the Tuner
     "grid/datasets/ingest.py": {"ray"},  # reads a source's units side by side
 }
 # From top to bottom: a room imports from lower floors alone, and not from its neighbours.
@@ -46,6 +48,7 @@ FLOORS = {
     "grid": """
         api cli
         authoring exporting gc
+        tuning
         running
         reporting
         planning

@@ -3,9 +3,13 @@ torch.
 """
 
 from equigrid.classifiers.recipes.augmentation import Erasing, RandAugment
+from equigrid.classifiers.recipes.default import DEFAULT, default
 from equigrid.classifiers.recipes.model import (
+    ARMS,
+    LENGTHS,
     Augmentation,
     BaseRung,
+    BaseSteps,
     Constant,
     Cosine,
     Decay,
@@ -22,10 +26,14 @@ from equigrid.classifiers.recipes.resolve import resolve
 from equigrid.classifiers.recipes.rivals import AUGMENTATIONS, augmented
 
 __all__ = [
+    "ARMS",
     "AUGMENTATIONS",
+    "DEFAULT",
+    "LENGTHS",
     "RECIPES",
     "Augmentation",
     "BaseRung",
+    "BaseSteps",
     "Constant",
     "Cosine",
     "Decay",
@@ -39,6 +47,7 @@ __all__ = [
     "ResolvedRecipe",
     "TotalRung",
     "augmented",
+    "default",
     "recipe",
     "resolve",
 ]

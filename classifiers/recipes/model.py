@@ -12,13 +12,18 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from equigrid.classifiers.names import canonical
 from equigrid.classifiers.recipes.augmentation import POLICIES, Erasing, RandAugment
 from equigrid.payloads import Frozen
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+LENGTHS = ("epochs", "steps", "epochs_by_base", "steps_by_total", "steps_by_base")
+"""How a recipe may say how long it trains."""
+ARMS = ("base", "real", "syn", "copies", "mix")
+"""Arms of a grid that may have a recipe of their own."""
 
 
 class ResizedCrop(Frozen):
@@ -198,6 +203,15 @@ class TotalRung(Frozen):
     """Trained there."""
 
 
+class BaseSteps(Frozen):
+    """From this base size (up to the next rung) train so many steps, in every arm."""
+
+    from_base: Annotated[int, Field(ge=1)]
+    """Images of the base, up to the next rung."""
+    steps: Annotated[int, Field(ge=1)]
+    """Trained there."""
+
+
 class Override(Frozen):
     """What one classifier does otherwise than the recipe's other classifiers."""
 
@@ -263,10 +277,11 @@ class Settings(Frozen):
 
 
 class Recipe(Settings):
-    """A recipe as a spec gives it. Exactly one of the four lengths must be set.
+    """A recipe as a spec gives it. Exactly one of the five lengths must be set.
 
     epochs, steps: fixed. epochs_by_base: the rung nearest, on a log scale, to n_base / n_dataset.
     steps_by_total: Table 4's bins, the last of which ends at `total_max` (inclusive).
+    steps_by_base: by the base's size alone, so that all arms of a base train equally long.
     """
 
     epochs: int | None = Field(None, ge=1)
@@ -279,17 +294,28 @@ class Recipe(Settings):
     """Steps by the size of the mix."""
     total_max: int | None = Field(None, ge=1)
     """The largest mix that steps_by_total covers."""
+    steps_by_base: tuple[BaseSteps, ...] | None = Field(None, min_length=1)
+    """Steps by the size of the base, equal for all of its arms; the first rung covers smaller
+    ones.
+    """
     by_classifier: dict[str, Override] = {}
     """What one classifier does otherwise."""
+    by_arm: dict[str, dict[str, Any]] = {}
+    """What one arm (base, real, syn, copies, mix) does otherwise, such as `equigrid tune
+    --per-arm` writes it: keys of a recipe.
+    """
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        lengths = ("epochs", "steps", "epochs_by_base", "steps_by_total")
-        given = [name for name in lengths if getattr(self, name) is not None]
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"give exactly one of {', '.join(lengths)}; got {', '.join(given) or 'none'}"
+                f"give exactly one of {', '.join(LENGTHS)}; got {', '.join(given) or 'none'}"
             )
+        if self.steps_by_base:
+            bases = [rung.from_base for rung in self.steps_by_base]
+            if bases != sorted(set(bases)):
+                raise ValueError(f"steps_by_base must rise in from_base, got {bases}")
         if self.steps_by_total:
             starts = [rung.from_total for rung in self.steps_by_total]
             if starts != sorted(set(starts)):
@@ -303,6 +329,36 @@ class Recipe(Settings):
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov needs sgd with a momentum above 0")
         return self
+
+    @model_validator(mode="after")
+    def _arms_have_recipes(self) -> Self:
+        for arm in self.by_arm:
+            if arm not in ARMS:
+                raise ValueError(f"by_arm: {arm!r} is no arm; there are {', '.join(ARMS)}")
+            if inner := {"by_arm", "extends"} & self.by_arm[arm].keys():
+                raise ValueError(f"by_arm.{arm}: {inner.pop()} has no place here")
+            try:
+                self.for_arm(arm)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                where = ".".join(str(part) for part in ("by_arm", arm, *first["loc"]))
+                message = first["msg"].removeprefix("Value error, ")
+                raise ValueError(f"{where}: {message} (got {first['input']!r})") from error
+        return self
+
+    def for_arm(self, arm: str | None) -> Recipe:
+        """The recipe of an arm; itself where the arm does nothing otherwise. A length of the arm's
+        own replaces the other.
+        """
+        own = self.by_arm.get(arm or "")
+        if not own:
+            return self
+        inherited = self.model_dump(exclude={"by_arm"}, exclude_none=True)
+        if any(length in own for length in LENGTHS):
+            inherited = {
+                key: value for key, value in inherited.items() if key not in (*LENGTHS, "total_max")
+            }
+        return Recipe.model_validate(inherited | own)
 
     @field_validator("by_classifier")
     @classmethod

@@ -9,7 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from equigrid.classifiers.recipes.default import DEFAULT, default
 from equigrid.classifiers.recipes.model import (
+    LENGTHS,
     Augmentation,
     BaseRung,
     Cosine,
@@ -114,28 +116,31 @@ RECIPES: dict[str, Recipe] = {
     "paper/cifar10-crop": _with(_CIFAR10, crop_padding_px=4),
 }
 
-_LENGTHS = ("epochs", "steps", "epochs_by_base", "steps_by_total", "total_max")
+_LENGTHS = (*LENGTHS, "total_max")
 
 
-def recipe(name_or_mapping: str | Mapping[str, Any] | Recipe) -> Recipe:
+def recipe(name_or_mapping: str | Mapping[str, Any] | Recipe, side: int | None = None) -> Recipe:
     """A recipe by name, or validated from a user's mapping.
 
     A mapping may say `extends: NAME` and give only what differs; naming one length replaces the
-    other. Raises ValueError (one line) for an unknown name, with the nearest ones, and for any bad
-    value.
+    other. `name: TEXT` in it is what tables call it. side: the larger side of the images in pixels,
+    on which `default` depends (None: it is not known yet). Raises ValueError (one line) for an
+    unknown name, with the nearest ones, and for any bad value.
     """
     if isinstance(name_or_mapping, Recipe):
         return name_or_mapping
     if isinstance(name_or_mapping, str):
-        return _by_name(name_or_mapping)
+        return _by_name(name_or_mapping, side)
     if not isinstance(name_or_mapping, Mapping):
         raise ValueError(f"a recipe is a name or a mapping, got {name_or_mapping!r}")
     mapping = dict(name_or_mapping)
+    if not isinstance(mapping.pop("name", ""), str):
+        raise ValueError(f"name is a text, got {name_or_mapping['name']!r}")
     if "extends" in mapping:
         extended = mapping.pop("extends")
         if not isinstance(extended, str):
             raise ValueError(f"extends is the name of a recipe, got {extended!r}")
-        inherited = _by_name(extended).model_dump(exclude_none=True)
+        inherited = _by_name(extended, side).model_dump(exclude_none=True)
         if any(length in mapping for length in _LENGTHS):
             inherited = {key: value for key, value in inherited.items() if key not in _LENGTHS}
         mapping = inherited | mapping
@@ -145,11 +150,13 @@ def recipe(name_or_mapping: str | Mapping[str, Any] | Recipe) -> Recipe:
         raise ValueError(_one_line(error)) from error
 
 
-def _by_name(name: str) -> Recipe:
+def _by_name(name: str, side: int | None) -> Recipe:
+    if name == DEFAULT:
+        return default(side)
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(str(name), RECIPES, n=3, cutoff=0.4)
-    raise ValueError(f"unknown recipe {name!r}; nearest: {', '.join(near or RECIPES)}")
+    near = difflib.get_close_matches(str(name), [DEFAULT, *RECIPES], n=3, cutoff=0.4)
+    raise ValueError(f"unknown recipe {name!r}; nearest: {', '.join(near or [DEFAULT, *RECIPES])}")
 
 
 def _one_line(error: ValidationError) -> str:

@@ -9,14 +9,20 @@ from equigrid.classifiers.recipes.model import BaseRung, Override, Recipe, Resol
 
 
 def resolve(
-    recipe: Recipe, *, n_base: int, n_total: int, n_dataset: int, classifier: str
+    recipe: Recipe,
+    *,
+    n_base: int,
+    n_total: int,
+    n_dataset: int,
+    classifier: str,
+    arm: str | None = None,
 ) -> ResolvedRecipe:
     """Decide the length and the classifier's own settings.
 
     n_base, n_total, n_dataset: images in the base subset, in the whole mix, in the dataset's
     training set (nominal sizes where the paper rounds). classifier: a model's name; it selects the
-    override only. Raises ValueError for sizes out of order and for totals that the recipe's bins do
-    not cover.
+    override only. arm: what the mix is in a grid, for recipes that differ by arm. Raises
+    ValueError for sizes out of order and for totals that the recipe's bins do not cover.
     """
     # n_base may be a rounded name for a whole set of fewer images, so it is not held against the
     # other two.
@@ -25,6 +31,7 @@ def resolve(
             f"sizes must satisfy n_total >= 1, n_dataset >= 1 and n_base >= 0, "
             f"got n_base={n_base}, n_total={n_total}, n_dataset={n_dataset}"
         )
+    recipe = recipe.for_arm(arm)
     override = recipe.by_classifier.get(canonical(classifier), Override())
     changed = {name: value for name, value in override if value is not None}
     shared = {name: getattr(recipe, name) for name in Settings.model_fields}
@@ -36,6 +43,10 @@ def _length(recipe: Recipe, n_base: int, n_total: int, n_dataset: int) -> dict[s
         return {"epochs": recipe.epochs}
     if recipe.steps:
         return {"steps": recipe.steps}
+    if recipe.steps_by_base:
+        n = n_base or n_total  # without a base, what there is
+        first, *others = recipe.steps_by_base
+        return {"steps": [first, *(rung for rung in others if rung.from_base <= n)][-1].steps}
     if recipe.epochs_by_base:
         if n_base < 1:
             raise ValueError(

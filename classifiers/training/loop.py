@@ -43,15 +43,19 @@ def ignore(*_: Any) -> None:
 @dataclass(frozen=True)
 class Validation:
     """A split of the training data to look at every few epochs and at the end. Nothing is selected
-    by it.
+    by it here. every_steps: look by steps instead. told: takes (steps done, Evaluation) of each
+    look, of each seed; what it raises ends the training.
     """
 
     mix: Mix
     every_epochs: int = 1
+    every_steps: int | None = None
+    told: Callable[[int, Evaluation], object] = ignore
 
     def __post_init__(self) -> None:
-        if self.every_epochs < 1:
-            raise ValueError(f"every_epochs must be at least 1, got {self.every_epochs}")
+        for name in ("every_epochs", "every_steps"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)
@@ -314,11 +318,15 @@ class _Loop:
         """Looks at the validation split when it is time; whether all members go on."""
         if self.validation is None:
             return True
-        between = self.step % (self.validation.every_epochs * self.steps_per_epoch) != 0
+        of_epochs = self.validation.every_epochs * self.steps_per_epoch
+        between = self.step % (self.validation.every_steps or of_epochs) != 0
         if between and self.step < self.total_steps:
             return True
         mixes = [self.validation.mix] * len(self.branches)
-        return self._each(lambda branch, mix: branch.member.validate(self.step, mix), mixes)
+        all_go_on = self._each(lambda branch, mix: branch.member.validate(self.step, mix), mixes)
+        for branch in self.branches:
+            self.validation.told(self.step, Evaluation(**branch.member.validated[-1][1]))
+        return all_go_on
 
     # What they come to ----------------------------------------------------------------------------
 

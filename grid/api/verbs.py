@@ -107,7 +107,7 @@ def plan(grid: Grid, store: str | Path | None = None) -> GridPlan:
     >>> plan.todo["generator"]
     10
     """
-    loaded, opened = load(grid), Store(_place(store))
+    loaded, opened = load(grid), Store(place(store))
     the_plan = planner.plan(resolve(loaded, opened))
     return GridPlan(the_plan, *outline(opened, the_plan))
 
@@ -158,14 +158,14 @@ def run(
     loaded = _executed(load(grid), chosen)
     if max_gpu_hours is not None and not 0 <= max_gpu_hours < float("inf"):
         raise UserError(f"run: max_gpu_hours is {max_gpu_hours}; write hours from 0 up")
-    opened = Store(_place(store), create=True)
+    opened = Store(place(store), create=True)
     opened.check()
     if until is None and (plan_now := recorded.nothing_to_do(loaded, opened)) is not None:
         return Run(opened, plan_now, nothing_done(opened, plan_now))
     with _without_hints_of_widgets():
         from equigrid.grid.running import session
 
-    console = _silent() if quiet else progress_console()
+    console = silent() if quiet else progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     how: dict[str, Any] = {
         "console": console, "tell": tell, "address": address, "dashboard": dashboard,
@@ -209,7 +209,7 @@ def next_steps(
     >>> len(found.steps) <= 10, list(found.frame.columns[:2])
     (True, ['step', 'n_base'])
     """
-    opened = recorded.open_filled(_place(store))
+    opened = recorded.open_filled(place(store))
     loaded = recorded.ran(grid, opened) if isinstance(grid, str) else load(grid)
     amount, found = questions.next_steps(loaded, opened, question, steps=steps)
     return NextSteps(amount, tuple(found))
@@ -225,7 +225,7 @@ def open_run(grid: Grid, store: str | Path | None = None) -> Run:
     >>> eg.open_run("tiny").results()["dataset"].unique().tolist()
     ['digits']
     """
-    opened = recorded.open_filled(_place(store))
+    opened = recorded.open_filled(place(store))
     loaded = recorded.ran(grid, opened) if isinstance(grid, str) else load(grid)
     return Run(opened, recorded.as_run(loaded, opened))
 
@@ -322,7 +322,7 @@ def equiv(
     )  # fmt: skip
 
 
-def _place(store: str | Path | None) -> str:
+def place(store: str | Path | None) -> str:
     if store is not None:
         return str(store)
     return os.environ.get(recorded.STORE_VARIABLE) or recorded.DEFAULT_STORE
@@ -339,5 +339,5 @@ def _executed(spec: GridSpec, chosen: dict[str, Any]) -> GridSpec:
     return spec.model_copy(update={"execution": execution})
 
 
-def _silent() -> Console:
+def silent() -> Console:
     return PlainConsole(file=io.StringIO(), quiet=True, force_terminal=False, force_jupyter=False)

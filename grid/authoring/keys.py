@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from equigrid.classifiers.names import MODELS
-from equigrid.classifiers.recipes import RECIPES, Recipe
+from equigrid.classifiers.recipes import DEFAULT, RECIPES, Recipe
 from equigrid.generators import registry
 from equigrid.grid.datasets import catalogue
 from equigrid.grid.datasets.sources import medmnist
@@ -316,8 +316,11 @@ def _generators() -> Section:
 
 def _recipes() -> Section:
     text = (
-        "`recipe` is a name, or a mapping of the keys that follow. With `extends: NAME` a mapping "
-        f"gives only what differs. Names: {', '.join(f'`{name}`' for name in RECIPES)}. "
+        "`recipe` is a name, a mapping of the keys that follow, or the path of a YAML file of "
+        "either, as `equigrid tune` writes it. With `extends: NAME` a mapping gives only what "
+        "differs, with `name: TEXT` it says what tables call it. Without a recipe it is "
+        "`default`, which follows the images' size and the base's. "
+        f"Names: `{DEFAULT}`, {', '.join(f'`{name}`' for name in RECIPES)}. "
         f"Classifiers: {', '.join(f'`{name}`' for name in MODELS)}, or `timm/NAME`. "
         f"Presets of whole grids: {', '.join(f'`{name}`' for name in presets())}."
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from equigrid.classifiers.recipes import DEFAULT
 from equigrid.generators.quality.config import LEAST_IMAGES
 from equigrid.grid.authoring import looking
 from equigrid.grid.authoring.machine import Machine
@@ -50,13 +51,13 @@ def propose(
     kind = "gpu" if machine.gpus else "cpu"
     sizes, amounts = _bases(shape, kind)
     generator, why_generator = _generator(shape, kind)
-    classifier, recipe, why_recipe = _classifier(shape, kind)
+    classifier, why_recipe = _classifier(shape, kind)
     uneven = max(shape.train_counts) > UNEVEN * min(shape.train_counts)
     spec: dict[str, Any] = {
         "name": name or _name(found.source.name),
         "dataset": found.dataset,
         "classifiers": [classifier],
-        "recipe": recipe,
+        "recipe": DEFAULT,
         "generators": {"edm": generator},
         "subset_seeds": [0, 1, 2] if kind == "gpu" else [0, 1],
         "seeds": [0, 1, 2],
@@ -205,17 +206,22 @@ def _levels(sides: tuple[int, int], most: int) -> int:
     return levels
 
 
-def _classifier(shape: Shape, kind: str) -> tuple[str, dict[str, Any], str]:
-    steps = "the same number of steps for every mix, so that more images are not more training"
-    flips = "; flip is for images that may be mirrored"
-    if max(shape.height, shape.width) <= SMALL:
-        return "digits-cnn", {"extends": "digits", "steps": 600}, steps
-    if max(shape.height, shape.width) > LARGEST["gpu"]:
-        base = {"extends": "smoke/cifar10", "steps": 2_000 if kind == "cpu" else 20_000}
-        return "resnet50", base, steps + flips
-    if kind == "cpu":
-        return "resnet20", {"extends": "smoke/cifar10", "steps": 600}, steps + flips
-    return "resnet110", {"extends": "paper/cifar10", "steps": 20_000}, steps + flips
+def _classifier(shape: Shape, kind: str) -> tuple[str, str]:
+    """A network for such images, and what is to be said of the default recipe."""
+    side = max(shape.height, shape.width)
+    why = (
+        "the default recipe for images of this size: in all arms of a base the same number of "
+        "steps, so that more images are not more training; `equigrid tune` finds your own"
+    )
+    if side <= SMALL:
+        return "digits-cnn", why
+    why += (
+        "; it mirrors images: where that changes what they show, write {extends: default, "
+        f"augmentation: {{crop_padding_px: {side // 8}, flip: false}}}}"
+    )
+    if side > LARGEST["gpu"]:
+        return "resnet50", why
+    return "resnet20" if kind == "cpu" else "resnet110", why
 
 
 # Amounts ------------------------------------------------------------------------------------------
@@ -266,9 +272,10 @@ def _about(found: looking.Found, shape: Shape, machine: Machine, uneven: bool) -
         least, most = counts[0], counts[-1]
         lines.append(
             f"The classes are uneven: {most[0]:,} of {most[1]!r}, {least[0]:,} of {least[1]!r}. "
-            "Look at balanced accuracy (`equigrid report --metric balanced_accuracy`); the recipe "
-            "takes `class_weights: balanced`, the generator `balance: as_data` for synthetic "
-            "images in the same proportions."
+            "Look at balanced accuracy (`equigrid report --metric balanced_accuracy`); a recipe "
+            "such as `{extends: default, class_weights: balanced}` lets all classes weigh the "
+            "same, the generator's `balance: as_data` makes synthetic images in the same "
+            "proportions."
         )
     if max(shape.height, shape.width) > LARGEST["gpu" if machine.gpus else "cpu"]:
         lines.append(

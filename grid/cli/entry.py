@@ -11,7 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from equigrid import __version__
-from equigrid.grid.cli import answers, datasets, drafts, grids, listings, pools, storage, streams
+from equigrid.grid.cli import (
+    answers,
+    datasets,
+    drafts,
+    grids,
+    listings,
+    pools,
+    storage,
+    streams,
+    tuning,
+)
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 from equigrid.grid.text import redacted
 
@@ -19,6 +29,7 @@ COMMANDS: tuple[Callable, ...] = (
     drafts.init,
     grids.plan,
     grids.run,
+    tuning.tune,
     grids.demo,
     grids.status,
     grids.watch,

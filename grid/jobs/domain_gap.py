@@ -78,7 +78,7 @@ def _payload(
         what = f"{patch_px} px squares do not fit into images of {shape.height}×{shape.width}"
         raise UserError(f"domain_gap.patches: {what}")
     classifier = grid.classifier(gap.classifier) if gap.classifier else grid.first_classifier
-    sizes = {"n_base": n, "n_total": 2 * n, "n_dataset": grid.n_train}
+    sizes: dict[str, Any] = {"n_base": n, "n_total": 2 * n, "n_dataset": grid.n_train}
     try:
         recipe = recipes.resolve(grid.domain_recipe, **sizes, classifier=classifier.name)
         recipe = classifier.settled(recipe)

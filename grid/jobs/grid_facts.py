@@ -207,7 +207,9 @@ class GridFacts:
     @property
     def but_kept_apart(self) -> str:
         """For messages: how many images no base can have, where there are some."""
-        return f" ({self.kept_apart:,} more are kept apart)" if self.kept_apart else ""
+        told = [f"{self.kept_apart:,} more are kept apart"] if self.kept_apart else []
+        told += [f"{self.held_out:,} more are held out for validation"] if self.held_out else []
+        return f" ({', '.join(told)})" if told else ""
 
     @cached_property
     def _copies(self) -> np.ndarray | int:
@@ -250,12 +252,14 @@ class GridFacts:
         return -(-n // (classes - len(self.seen))) * classes
 
     def resolved_recipe(
-        self, name: str, *, n_base: int, n_total: int, classifier: str
+        self, name: str, *, n_base: int, n_total: int, classifier: str, arm: str | None = None
     ) -> ResolvedRecipe:
-        """A recipe at a size, as a classifier of that name in rows trains. Raises UserError."""
+        """A recipe at a size, in an arm, as a classifier of that name in rows trains. Raises
+        UserError.
+        """
         sizes = {"n_base": n_base, "n_total": n_total, "n_dataset": self.n_train}
         try:
-            found = recipes.resolve(self.recipes[name], **sizes, classifier=classifier)
+            found = recipes.resolve(self.recipes[name], **sizes, classifier=classifier, arm=arm)
             return self.classifier(classifier).settled(found)
         except ValueError as error:
             raise UserError(f"recipe {name}: {error}") from error

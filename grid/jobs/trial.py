@@ -274,7 +274,7 @@ def _trained(
         trained, found = zero_shot.run(store, request, images, what, options)
         return [{**found, **_facts(trained, device, together=1)}]
     every = loop.train_together(
-        images, classes=request.classes, validation=_validation(request), seeds=seeds,
+        images, classes=request.classes, validation=validation(request), seeds=seeds,
         resume=states, checkpoint=saving.several, **options,
     )  # fmt: skip
     return [_evaluated(trained, request, device, len(requests)) for trained in every]
@@ -290,7 +290,7 @@ def _evaluated(
         evaluation = _evaluate(trained.module, request, device)
     except Exception as error:
         return error
-    found = {name: _known(getattr(evaluation, name)) for name in EVALUATED}
+    found = {name: known(getattr(evaluation, name)) for name in EVALUATED}
     return {**found, **_facts(trained, device, together=together)}
 
 
@@ -304,12 +304,12 @@ def _facts(trained: "loop.Trained", device: str, *, together: int) -> dict:
     }  # fmt: skip
 
 
-def _known(value: T) -> T | None:
+def known(value: T) -> T | None:
     """The value, None for a number that a set has not, such as the sensitivity of ten classes."""
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
-def _validation(request: Request) -> "loop.Validation | None":
+def validation(request: Request) -> "loop.Validation | None":
     """The split to look at every few epochs; nothing is selected by it, and never the test set
     is.
     """

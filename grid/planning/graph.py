@@ -54,12 +54,15 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs in an order in which each comes after what it needs, and the cells they fill."""
+    """Jobs in an order in which each comes after what it needs, and the cells they fill. wanted:
+    ids of jobs that are run for themselves, beside those whose kind is.
+    """
 
     resolved: Resolved
     jobs: dict[str, Job]
     cells: list[Cell]
     pools: dict[str, Pool]
+    wanted: frozenset[str] = frozenset()
 
     def of_kind(self, kind: str) -> Iterator[Job]:
         return (job for job in self.jobs.values() if job.kind == kind)

@@ -17,7 +17,9 @@ def pending(store: Store, the_plan: Plan) -> tuple[list[Job], set[str]]:
     done = done_jobs(store, the_plan)
     done -= _damaged(store, the_plan, done)
     needed = {
-        job.id for job in the_plan.jobs.values() if KINDS[job.kind].wanted and job.id not in done
+        job.id
+        for job in the_plan.jobs.values()
+        if (KINDS[job.kind].wanted or job.id in the_plan.wanted) and job.id not in done
     }
     for job in reversed(the_plan.jobs.values()):  # each comes after what it needs
         if job.id in needed:

@@ -59,6 +59,12 @@ def plan(resolved: Resolved) -> Plan:
     return Plan(resolved, ordered, [*cells], {pool_id: one.pool for pool_id, one in used.items()})
 
 
+def facts(resolved: Resolved) -> GridFacts:
+    """What is known of a grid whose dataset's shape is known."""
+    assert resolved.shape is not None, "only reading the source will tell"
+    return _facts(resolved, resolved.shape, _ingest(resolved).id)
+
+
 def _ingest(resolved: Resolved) -> Job:
     source = resolved.source
     payload = IngestPayload(key=source.key, done=resolved.dataset is not None)
@@ -133,7 +139,7 @@ def _recipes(grid: GridFacts, arm: Arm) -> dict[str, ResolvedRecipe]:
         return {name: _rivals(grid, arm, arm.rival, name) for name in grid.classifiers}
     sizes = {"n_base": arm.n_base, "n_total": arm.n_total}
     return {
-        name: grid.resolved_recipe(arm.recipe, **sizes, classifier=name)
+        name: grid.resolved_recipe(arm.recipe, **sizes, classifier=name, arm=arm.arm)
         for name in grid.classifiers
     }
 

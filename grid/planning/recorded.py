@@ -108,7 +108,7 @@ def _known(content: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     holders = {"": kept, **{f"blocks.{i}.": block for i, block in enumerate(blocks)}}
     for where, holder in {**holders, "domain_gap.": kept.get("domain_gap")}.items():
         if isinstance(holder, dict) and isinstance(holder.get("recipe"), dict):
-            recipe, more = without_unknown([Recipe], holder["recipe"], also=("extends",))
+            recipe, more = without_unknown([Recipe], holder["recipe"], also=("extends", "name"))
             holder["recipe"] = recipe
             unknown += [f"{where}recipe.{key}" for key in more]
     return kept, unknown

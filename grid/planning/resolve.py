@@ -135,7 +135,10 @@ class Resolved:
         }
 
     def with_dataset(self, dataset: catalogue.Dataset) -> "Resolved":
-        return replace(self, dataset=dataset, shape=dataset.shape)
+        by_name, domain_recipe = _recipes(self.spec, dataset.shape)
+        return replace(
+            self, dataset=dataset, shape=dataset.shape, recipes=by_name, domain_recipe=domain_recipe
+        )
 
 
 def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None) -> Resolved:
@@ -160,16 +163,7 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
     source, dataset = _dataset(spec, store, record)
     shape = dataset.shape if dataset else source.shape
     choices = {name: _generator(name, entry, record) for name, entry in spec.generators.items()}
-    recipe = _named("recipe", lambda: recipes.recipe(spec.recipe))
-    by_name = {recipe_name(spec.recipe): recipe}
-    for i, block in enumerate(spec.blocks):
-        if block.recipe is not None:
-            own = _named(f"blocks.{i}.recipe", partial(recipes.recipe, block.recipe))
-            by_name[recipe_name(block.recipe)] = own
-    gap = spec.domain_gap
-    domain_recipe = recipe
-    if gap and gap.recipe:
-        domain_recipe = _named("domain_gap.recipe", partial(recipes.recipe, gap.recipe))
+    by_name, domain_recipe = _recipes(spec, shape)
     found = Resolved(
         spec, source, dataset, shape, by_name, domain_recipe, choices,
         split and split["payload"], quality, *_classifiers(spec, record),
@@ -181,6 +175,24 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
         _check(found, shape)
         _check_augmentations(found, shape)
     return found
+
+
+def _recipes(spec: GridSpec, shape: catalogue.Shape | None) -> tuple[dict[str, Recipe], Recipe]:
+    """The recipes of a spec by name, and that of its domain gap. Raises UserError."""
+    side = max(shape.height, shape.width) if shape else None  # `default` depends on it
+
+    def looked_up(where: str, named: str | dict) -> Recipe:
+        return _named(where, lambda: recipes.recipe(named, side))
+
+    recipe = looked_up("recipe", spec.recipe)
+    by_name = {recipe_name(spec.recipe): recipe}
+    for i, block in enumerate(spec.blocks):
+        if block.recipe is not None:
+            by_name[recipe_name(block.recipe)] = looked_up(f"blocks.{i}.recipe", block.recipe)
+    gap = spec.domain_gap
+    if gap and gap.recipe:
+        return by_name, looked_up("domain_gap.recipe", gap.recipe)
+    return by_name, recipe
 
 
 def record_of(spec: GridSpec, resolved: Resolved) -> Recorded:
@@ -366,12 +378,15 @@ def _check_closed_set(found: Resolved) -> None:
 
 
 def recipe_name(recipe: str | dict) -> str:
-    """What rows call a recipe: its name, or for a mapping what it changes: `digits with steps 15`.
+    """What rows call a recipe: its name, or for a mapping its `name`, or what it changes: `digits
+    with steps 15`.
 
     Mappings that differ have different names: of what a name leaves out, a hash stands in it.
     """
     if isinstance(recipe, str):
         return recipe
+    if recipe.get("name"):  # several of one name are told apart
+        return f"{recipe['name']} ({content_id('recipe', recipe)[-6:]})"
     told = [
         f"{key} {value}"
         for key, value in recipe.items()

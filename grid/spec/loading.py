@@ -15,6 +15,7 @@ from equigrid.grid.errors import UserError, near
 from equigrid.grid.spec.forgiving import models_in
 from equigrid.grid.spec.model import GridSpec
 from equigrid.grid.spec.paths import rooted
+from equigrid.grid.spec.recipe_files import with_recipes
 
 PRESETS = Path(__file__).parent / "presets"
 _YAML_BOOL = "tag:yaml.org,2002:bool"
@@ -34,7 +35,7 @@ def load(source: str | Path | dict) -> GridSpec:
     Relative paths in it are relative to the file, of a mapping to the present folder.
     """
     if isinstance(source, dict):
-        return _validate(rooted(source, Path.cwd()), "spec", {})
+        return _validate(_completed(source, Path.cwd(), "spec"), "spec", {})
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         path = PRESETS / f"{source}.yaml"
@@ -46,10 +47,44 @@ def load(source: str | Path | dict) -> GridSpec:
             )
     tree, data = _parsed(_text(path, source), source)
     if tree is None or not isinstance(data, dict):
-        raise UserError(
-            f"{source}: a spec is a mapping with name, dataset, recipe, classifiers and blocks"
-        )
-    return _validate(rooted(data, path.absolute().parent), str(source), _lines(tree))
+        raise UserError(f"{source}: a spec is a mapping with name, dataset, classifiers and blocks")
+    found = _completed(data, path.absolute().parent, str(source))
+    return _validate(found, str(source), _lines(tree))
+
+
+def _completed(data: dict, folder: Path, source: str) -> dict:
+    """A spec's mapping with absolute paths, and with the recipes that lie in files of their own.
+    Raises UserError.
+    """
+    return with_recipes(rooted(data, folder), lambda name: _recipe_file(name, folder, source))
+
+
+def _recipe_file(name: str, folder: Path, source: str) -> object:
+    """What a file of a recipe says."""
+    try:
+        return mapping_of(folder / Path(name).expanduser())
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+
+
+def mapping_of(path: Path) -> dict:
+    """The mapping that a YAML file holds. Raises UserError."""
+    data = _parsed(_text(path, path), path)[1]
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds no mapping")
+    return data
+
+
+def mapping_in(text: str, where: str) -> dict:
+    """The mapping that a text in YAML is, or that the file holds whose path it is. Raises
+    UserError.
+    """
+    if text.endswith((".yaml", ".yml")) and "\n" not in text:
+        return mapping_of(Path(text))
+    data = _parsed(text, where)[1]
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: {text!r} is no mapping; write lr: [0.03, 0.1]")
+    return data
 
 
 def _text(path: Path, source: str | Path) -> str:

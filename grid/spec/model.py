@@ -21,6 +21,7 @@ from equigrid.grid.spec.amounts import (
     distinct,
 )
 from equigrid.grid.spec.trackers import validate_trackers
+from equigrid.grid.spec.tuning import Tune
 from equigrid.grid.text import holds_credentials, redacted
 from equigrid.payloads import Frozen
 
@@ -291,8 +292,8 @@ class GridSpec(Frozen):
     """The grid's name: in the store, in tables and for commands. Letters, digits, `.`, `_`, `-`."""
     dataset: str | Annotated[dict[str, DatasetOption], Field(min_length=1)]
     """A source's name, or a mapping of its kind to its place, with options after it."""
-    recipe: str | dict
-    """How classifiers train: a name, or a mapping."""
+    recipe: str | dict = "default"
+    """How classifiers train: a name, a mapping, or a file of either (`tuned.yaml`)."""
     classifiers: Classifiers
     """What is trained on every mix: names, which start from scratch, or mappings with pre-trained
     weights.
@@ -325,6 +326,8 @@ class GridSpec(Frozen):
     """
     blocks: Annotated[tuple[Block, ...], Field(min_length=1)]
     """What is run: base sizes, and the amounts to add to them."""
+    tune: Tune | None = None
+    """How `equigrid tune` searches a recipe; never part of an id, and a run does not look at it."""
     execution: Execution = Execution()
     """How it runs; never part of an id."""
     expected_seconds: dict[str, Annotated[float, Field(ge=0, le=1e12)] | None] = {}

@@ -187,6 +187,27 @@ class RunRecord(Document):
     ended_at: str
 
 
+class CandidateRecord(Document):
+    """A candidate of a search: see `equigrid.grid.jobs.candidate`. values: by dotted key; replicate
+    0 is the search's own, others have fresh seeds. history: a mapping for each look.
+    """
+
+    words: ClassVar = "a candidate of a search"
+    right: ClassVar = "the next search trains it again"
+
+    study: str
+    values: dict[str, Any]
+    replicate: Count
+    label: str
+    status: str
+    error: str | None
+    history: list[dict[str, Number | None]]
+    seconds: Seconds
+    device: str
+    versions: dict[str, str]
+    started_at: str
+
+
 class LockOwner(Document):
     words: ClassVar = "the owner of a lock"
 

@@ -10,6 +10,8 @@ checkpoints/ID/                        of a job that has no folder of its own
 statistics/ID…                         what several jobs would measure anew
 failures/ID/ATTEMPT.json               attempts that failed, but for trials
 results/parts/  results/tables/        the trials' rows: see `results`
+tuning/STUDY/ID.json                   a candidate of a search: `equigrid tune`
+tuning/STUDY/checkpoints/ID/           of a candidate that is being trained
 grids/GRID/                            spec.json, planned.json, lock.json, runs/, analysis/
 check                                  what `Store.check` writes
 store.json                             the format of the store, and who gave it that
@@ -18,6 +20,7 @@ store.json                             the format of the store, and who gave it 
 import re
 from dataclasses import dataclass
 
+TUNING = "tuning"
 CHECK, FORMAT = "check", "store.json"
 DATASETS, CHECKPOINTS, FAILURES, GRIDS = "datasets", "checkpoints", "failures", "grids"
 PARTS, TABLES = "results/parts", "results/tables"
@@ -268,6 +271,38 @@ def is_generation_manifest(name: str) -> bool:
 def generation_of(name: str) -> str:
     """The generation that an object below TABLES belongs to."""
     return name.rpartition(".")[0]
+
+
+# Searches of recipes ------------------------------------------------------------------------------
+
+
+def study(study_id: str) -> str:
+    """The folder of a search."""
+    return f"{TUNING}/{study_id}"
+
+
+def candidate(study_id: str, candidate_id: str) -> str:
+    """What is known of a candidate of a search."""
+    return f"{study(study_id)}/{candidate_id}.json"
+
+
+def is_candidate(name: str) -> bool:
+    return re.fullmatch(rf"{TUNING}/[^/]+/candidate-[^/]+\.json", name) is not None
+
+
+def study_checkpoints(study_id: str) -> str:
+    """The folder of the checkpoints of a search."""
+    return f"{study(study_id)}/checkpoints"
+
+
+def candidate_checkpoints(study_id: str, candidate_id: str, part: int) -> str:
+    """The folder of the checkpoints of one of a candidate's trainings."""
+    return f"{study_checkpoints(study_id)}/{candidate_id}/{part}"
+
+
+def candidate_artefacts(study_id: str, candidate_id: str, part: int) -> str:
+    """The folder of what one of a generator's trainings keeps between its attempts."""
+    return f"{candidate_checkpoints(study_id, candidate_id, part)}/artefacts"
 
 
 # Grids --------------------------------------------------------------------------------------------

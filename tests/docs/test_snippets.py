@@ -134,6 +134,7 @@ def test_settings_load_as_a_spec(page, setting, tmp_path, monkeypatch):
             "generators": {"edm": {"kind": "edm", "preset": "digits"}},
             "blocks": [{"n_base": 100, "syn": {"edm": 1}}]}  # fmt: skip
     path = tmp_path / "spec.yaml"
+    (tmp_path / "tuned.yaml").write_text("recipe: {extends: digits, steps: 30}\n")
     path.write_text(yaml.safe_dump({k: v for k, v in spec.items() if k != key}) + setting)
     assert key in load(path).model_dump(exclude_unset=True)
     if key == "dataset":  # its options are read with the data

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import equigrid as eg
-from equigrid.grid.api import drafts, fits, images, plans, runs, verbs
+from equigrid.grid.api import drafts, fits, images, plans, runs, tuning, verbs
 
-MODULES = (drafts, fits, images, plans, runs, verbs)
-TOLD_ELSEWHERE = {"report", "to_json"}  # of a fit: files and plain values
+MODULES = (drafts, fits, images, plans, runs, tuning, verbs)
+TOLD_ELSEWHERE = {"report", "to_json", "write"}  # of a fit: files and plain values
 
 
 def examples() -> list[doctest.DocTest]:

@@ -62,12 +62,13 @@ def test_a_search_per_arm_makes_a_recipe_that_a_spec_uses(
     assert pd.read_csv(paths["table"]).shape == pd.read_parquet(paths["columns"]).shape
     assert paths["figure"].stat().st_size > 10_000
 
+    before = records(store)
     more = session.tune(
-        wishes.wished(spec, {"trials": 4}, None)[0], store, console=quiet, tell=print
+        wishes.wished(spec, {"trials": 3}, None)[0], store, console=quiet, tell=print
     )
-    assert [len(one.searched) for one in more.outcomes] == [4, 4, 4, 4]
-    kept = records(store)
-    assert all(kept[name].seconds == record.seconds for name, record in records(store).items())
+    assert [len(one.searched) for one in more.outcomes] == [3, 3]
+    after = records(store)
+    assert {name: after[name] for name in before} == before
 
 
 def test_no_shard_of_the_test_split_is_so_much_as_loaded(

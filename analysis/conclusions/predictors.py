@@ -123,7 +123,7 @@ def _mean(rows: list[dict], name: str) -> Estimate | None:
         return None
     value = float(np.mean([row[name] for row in found]))
     ends = [(row.get(f"{name}_low"), row.get(f"{name}_high")) for row in found]
-    known = [(float(low), float(high)) for low, high in ends if None not in (low, high)]
+    known = [(low, high) for low, high in ends if low is not None and high is not None]
     if len(known) < len(found):
         return Estimate(value, None, None, 0.95)
     if len(known) == 1:

@@ -60,7 +60,8 @@ class _Style:
         """Its keys and their names."""
         if len(self.sizes) == 1:
             symbols = [_SYMBOLS[i % len(_SYMBOLS)] for i in range(len(self.generators))]
-            keys = [_key(self.colours[g], s) for g, s in zip(self.generators, symbols)]
+            pairs = zip(self.generators, symbols)
+            keys: list[Handle] = [_key(self.colours[g], symbol) for g, symbol in pairs]
             return keys, [f"{g}, base {self.sizes[0]:,.0f}" for g in self.generators]
         keys = [Line2D([], [], color=self.colours[g], linewidth=4) for g in self.generators]
         keys += [_key("#555555", _SYMBOLS[i % len(_SYMBOLS)]) for i in range(len(self.sizes))]

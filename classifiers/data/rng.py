@@ -127,7 +127,7 @@ def _erased(
     """
     ratio = (1 / erasing.ratio[1], 1 / erasing.ratio[0])  # width / height, as crops count it
     sizes = _tried_sizes(rng, n, height, width, erasing.scale, ratio)
-    fits: np.ndarray = ((sizes > 0) & (sizes < (height, width))).all(-1)
+    fits = np.all((sizes > 0) & (sizes < (height, width)), axis=-1)
     fits &= np.less(rng.random(n), erasing.p)[:, None]
     found = sizes[np.arange(n), fits.argmax(1)] * fits.any(1)[:, None]
     corners = rng.integers(0, np.array([height, width]) - found + 1)
@@ -174,7 +174,7 @@ def _resized_crops(
     2015 as torchvision states it.
     """
     tries = _tried_sizes(rng, n, height, width, crop.scale, crop.ratio)
-    fits: np.ndarray = ((tries > 0) & (tries <= (height, width))).all(-1)
+    fits = np.all((tries > 0) & (tries <= (height, width)), axis=-1)
     sizes = tries[np.arange(n), fits.argmax(1)]  # (n, 2)
     sizes[~fits.any(1)] = _central_size(height, width, crop)
     room = np.array([height, width]) - sizes

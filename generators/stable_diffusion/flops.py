@@ -4,7 +4,7 @@ networks of their sizes without values (`benchmarks/costs.py --count`): free of 
 
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Pipeline(NamedTuple):
@@ -56,11 +56,12 @@ def _by_sizes(folder: Path) -> Pipeline | None:
     unet, transformer = (_read(folder / part / "config.json") for part in ("unet", "transformer"))
     if unet.get("block_out_channels") == [320, 640, 1280, 1280]:
         sizes = unet.get("cross_attention_dim"), unet.get("sample_size")
-        return {
+        known: dict[tuple[Any, Any], Pipeline] = {
             (768, 64): STABLE_DIFFUSION_1,
             (1024, 96): STABLE_DIFFUSION_2,
             (1024, 64): STABLE_DIFFUSION_2_BASE,
-        }.get(sizes)
+        }
+        return known.get(sizes)
     sizes = transformer.get("num_layers"), transformer.get("sample_size")
     return STABLE_DIFFUSION_3_MEDIUM if sizes == (24, 128) else None
 

@@ -35,6 +35,10 @@ CSS_PX_PER_INCH = 96  # a figure's type is of one size wherever the page has roo
 _STRIP_IMAGES, _STRIP_PX, _GAP_PX = 10, 36, 3
 _WIDE_INCHES = 5.0  # wider figures have a row of the page for themselves
 
+_GENERATORS = {
+    "closed": "closed-set generator", "open": "open-set generator", "adapted": "adapted generator",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class FirstScreen:
@@ -161,7 +165,7 @@ def _card(
     words = SETTING_WORDS.get(curve.setting, curve.setting) if curve.setting else None
     setting = f", {words}" if words else ""
     if curve.pretrained:
-        of = f"{words} generator, " if words else ""
+        of = f"{_GENERATORS.get(curve.setting, curve.setting)}, " if curve.setting else ""
         setting = f", {of}pre-trained classifier: open set"
     card: dict[str, Any] = {
         "title": key.generator or "no generator", "status": "undetermined", "bases": [],

@@ -83,7 +83,7 @@ class PretrainedClassifier(Frozen):
     @property
     def spelled(self) -> str:
         """`label` without the digits."""
-        changes = self.recipe.model_dump(exclude_none=True)
+        changes = self.recipe.identity(exclude_none=True)
         told = [f"{k} {v}" for k, v in changes.items() if isinstance(v, int | float | str)]
         name = self.timm.removeprefix("timm/")
         # Without a comma, at which the command line's questions are cut.

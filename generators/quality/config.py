@@ -16,6 +16,7 @@ grey.
 
 Metric = Literal["fd", "kid", "precision", "recall", "density", "coverage", "copying"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+_OF_METRICS = ("metrics", "extractor", "extractor_weights", "extractor_size")
 LEAST_IMAGES = 20
 """Of a pool, and of the real images, for `metrics`: an interval needs groups of images."""
 
@@ -149,6 +150,7 @@ class QualityConfig(Frozen):
             "features": self.features,
             "neighbours": self.neighbours,
             "rev": QUALITY_REV,
+            **{name: value for name, value in self.added().items() if name not in _OF_METRICS},
             **self._comparison(height, width, channels),
         }
 

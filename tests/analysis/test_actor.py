@@ -102,6 +102,7 @@ def test_an_error_is_shown_and_the_next_rows_are_tried_again():
     analyst.finish()
 
 
+@pytest.mark.long
 def test_as_a_ray_actor(tmp_path):
     ray = pytest.importorskip("ray")
     from equigrid.analysis.actor import Analyst

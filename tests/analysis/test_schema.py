@@ -23,7 +23,7 @@ confusion list<element: int64>, loss double, val_top1 double, seconds double, im
 peak_device_bytes int64, device string, world_size int64, threads int64, shards list<element: string>,
 versions map<string, string>, code string, started_at timestamp[us, tz=UTC], finished_at timestamp[us, tz=UTC],
 node string, balanced_accuracy double, macro_f1 double, auc double, sensitivity double, specificity double,
-energy_kwh double, co2_kg double, pretrained string
+energy_kwh double, co2_kg double, by_class list<element: int64>, augmentation string, pretrained string
 """
 
 
@@ -40,7 +40,7 @@ def test_metadata_and_descriptions():
     assert SCHEMA.metadata[b"schema_version"] == str(SCHEMA_VERSION).encode() == b"1"
     assert list(DESCRIPTIONS) == SCHEMA.names
     assert all(field.metadata[b"description"] for field in SCHEMA)
-    assert ARMS == ("base", "real", "syn", "copies", "mix")
+    assert ARMS == ("base", "real", "syn", "copies", "mix", "augmentation")
 
 
 def test_every_setting_has_words():

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
 PLAIN = ("usual loop", "tuned loop")
@@ -90,7 +92,6 @@ def test_a_phase_that_crashes_or_hangs_is_told_and_ended(
     assert (told["phase"], told["error"]) == ("edm", error)
 
 
-@pytest.mark.long
 def test_the_first_phases_need_neither_ray_nor_pydantic(tmp_path):
     hidden = "pydantic", "ray", "medmnist", "diffusers"
     code = (
@@ -113,7 +114,6 @@ def test_the_first_phases_need_neither_ray_nor_pydantic(tmp_path):
     subprocess.run([sys.executable, "-c", probe], env=environment, check=True)
 
 
-@pytest.mark.long
 def test_it_runs_whole_on_a_cpu_and_goes_on(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(FOLDER / "gpu.py"), "--out", str(tmp_path), "--device", "cpu"]

@@ -133,6 +133,8 @@ def test_settings_load_as_a_spec(page, setting, tmp_path, monkeypatch):
     spec = {"name": "x", "dataset": "digits", "recipe": "digits", "classifiers": ["digits-cnn"],
             "generators": {"edm": {"kind": "edm", "preset": "digits"}},
             "blocks": [{"n_base": 100, "syn": {"edm": 1}}]}  # fmt: skip
+    if key == "generators":
+        spec["blocks"][0]["syn"] = dict.fromkeys(value, 1)
     path = tmp_path / "spec.yaml"
     (tmp_path / "tuned.yaml").write_text("recipe: {extends: digits, steps: 30}\n")
     path.write_text(yaml.safe_dump({k: v for k, v in spec.items() if k != key}) + setting)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks"
 
@@ -91,7 +93,6 @@ def test_a_baseline_that_does_not_fit_takes_halves_and_says_so(script, monkeypat
     assert "| fp32 eager, 3 images at once in training | 1 |" in script.table(report)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "variants"),
     [

@@ -13,6 +13,8 @@ from environments import PROJECT, ROOMS, ROOT, Environment, copy_project, make_w
 
 import equigrid
 
+pytestmark = pytest.mark.long
+
 PLAN = ("-m", "equigrid.grid.cli", "plan", "digits", "--json")
 
 
@@ -32,7 +34,6 @@ def content(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-@pytest.mark.long
 def test_the_wheel_is_the_tree_under_one_name(wheel):
     made = content(wheel)
     about = {name for name in made if name.split("/")[0].endswith(".dist-info")}
@@ -45,7 +46,6 @@ def test_the_wheel_is_the_tree_under_one_name(wheel):
     assert top.decode().split() == ["equigrid"]
 
 
-@pytest.mark.long
 def test_an_sdist_makes_the_same_wheel(build_environment, wheel, tmp_path):
     project = copy_project(tmp_path / "clone")
     code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
@@ -57,7 +57,6 @@ def test_an_sdist_makes_the_same_wheel(build_environment, wheel, tmp_path):
     assert content(make_wheel(build_environment, unpacked, tmp_path / "out")) == content(wheel)
 
 
-@pytest.mark.long
 def test_the_installed_command_finds_all_that_it_reads(installed, tmp_path):
     assert "How many synthetic images" in installed.run("equigrid", "--help", cwd=tmp_path)
     planned = json.loads(installed.run("equigrid", "plan", "digits", "--json", cwd=tmp_path))
@@ -83,7 +82,6 @@ def test_a_checkout_on_the_path_needs_no_installation(build_environment, tmp_pat
     assert said == f"{equigrid.__version__}\n"
 
 
-@pytest.mark.long
 def test_an_editable_install_is_the_clone_even_beside_it(build_environment, tmp_path):
     """In the folder that holds the clone `equigrid/`, Python first comes upon that folder, which is
     no package.

@@ -19,6 +19,8 @@ from environments import ROOMS, TINY, USERS_OWN, Recorder, copy_project, plant_u
 
 from equigrid.grid.store import Store, results
 
+pytestmark = pytest.mark.long
+
 NOT_YET = ("No available agent", "Connection refused")  # what Ray says while its head comes up
 
 
@@ -26,7 +28,6 @@ def rows(store: Path) -> list[dict]:
     return results.read(Store(str(store))).to_pylist()
 
 
-@pytest.mark.long
 def test_the_traps_would_catch(users_own, installed):
     for name in USERS_OWN:
         module = name.split("/")[0].removesuffix(".py")
@@ -34,7 +35,6 @@ def test_the_traps_would_catch(users_own, installed):
             installed.run("python", "-c", f"import {module}", cwd=users_own)
 
 
-@pytest.mark.long
 def test_planning_beside_a_users_own_modules(installed, users_own, tmp_path):
     elsewhere = plant_users_own(tmp_path / "elsewhere")
     for command in (["equigrid"], ["python", "-m", "equigrid.grid.cli"]):
@@ -45,7 +45,6 @@ def test_planning_beside_a_users_own_modules(installed, users_own, tmp_path):
         assert json.loads(said)["cells"] == 3
 
 
-@pytest.mark.long
 def test_running_beside_a_users_own_modules(installed, users_own, tmp_path):
     """On Ray's workers too, which are given the driver's search path."""
     elsewhere, on_path = (plant_users_own(tmp_path / name) for name in ("elsewhere", "on-path"))
@@ -132,7 +131,6 @@ def ray_jobs(installed, tmp_path_factory):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.long
 def test_a_job_whose_working_directory_has_a_users_own_modules(
     ray_jobs, installed, users_own, tmp_path
 ):
@@ -144,7 +142,6 @@ def test_a_job_whose_working_directory_has_a_users_own_modules(
     assert_from(recorder, installed.site)
 
 
-@pytest.mark.long
 def test_a_job_whose_working_directory_is_a_checkout_runs_that_checkout(ray_jobs, tmp_path):
     """Ray follows the links when it packs, and `.rayignore` leaves the four folders at the top
     behind: everything travels once.

@@ -9,6 +9,8 @@ from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.conclusions.ratio import improvement_ratios
 from equigrid.analysis.paper import protocol_variants, published
 
+pytestmark = pytest.mark.long
+
 # What an independent implementation found with epsilon = 1e-6 and unweighted least squares in the
 # paper's form.
 INDEPENDENT = {
@@ -23,7 +25,6 @@ def rows():
     return published.refit()
 
 
-@pytest.mark.long
 def test_refits_match_the_independent_implementation_within_a_percent(rows):
     assert [row["equation"] for row in rows] == [2, 3, 4, 5, 6, 8, 9]
     for row in rows:
@@ -99,7 +100,6 @@ def test_every_curve_of_the_paper_is_analysed_without_raising():
     json.dumps(analysis.to_json(), allow_nan=False)
 
 
-@pytest.mark.long
 def test_readings_change_one_thing_at_a_time():
     rows = {row["reading"]: row for row in protocol_variants.readings(5)}
     first = next(iter(rows.values()))
@@ -112,13 +112,11 @@ def test_readings_change_one_thing_at_a_time():
         protocol_variants.readings(7)
 
 
-@pytest.mark.long
 def test_one_tenth_of_a_point_moves_the_ill_determined_pairs_far():
     assert protocol_variants.per_tenth_point(8)["c2"] > 0.3
     assert protocol_variants.per_tenth_point(6)["c2"] < 0.05
 
 
-@pytest.mark.long
 def test_a_subset_of_its_tuples_gives_equation_5_and_none_gives_equation_8():
     found = protocol_variants.closest_subset(5)
     assert found["tuples"] == [

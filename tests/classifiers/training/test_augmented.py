@@ -99,9 +99,7 @@ class OnHost(GraphedSteps):
 
     def __init__(self, members):
         Steps.__init__(self, members)
-        self.batch, self.lr = members[0].recipe.batch, torch.zeros((), dtype=torch.float64)
-        for member in members:
-            member.set_lr(self.lr)
+        self.batch, self.lr = members[0].recipe.batch, self._rates(dtype=torch.float64)
         self.recorded, self.ordinary = {}, Counter()
 
     def _branches(self, batches):

@@ -156,6 +156,7 @@ def unrecordable(monkeypatch):
     monkeypatch.setattr(Speed, "use_graphs", lambda *_: True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("n", "graphs"),
     [
@@ -505,6 +506,7 @@ def spoilt(monkeypatch):
     return spoil
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("steps", [25, 200])
 def test_a_seed_that_fails_ends_alone(digits, steps, graphs, spoilt, monkeypatch):

@@ -251,7 +251,7 @@ def test_a_module_that_changed_is_imported_anew(own):
         (PLAIN, {"sampling": {"level": float("nan")}}, "sampling: write numbers"),
         (PLAIN, {"batch": 0}, "batch 0: "),
         (PLAIN, {"steps": 5}, "unknown key 'steps'"),
-        (PLAIN, {"setting": None}, "setting None: input should be 'closed' or 'open'"),
+        (PLAIN, {"setting": None}, "setting None: input should be 'closed', 'open' or 'adapted'"),
     ],
 )
 def test_a_mapping_that_is_wrong_is_told_in_a_line(own, text, keys, message):

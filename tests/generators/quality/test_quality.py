@@ -215,6 +215,7 @@ def images(n: int, seed: int) -> np.ndarray:
 
 
 class TestInception:
+    @pytest.mark.long
     def test_features_and_classes(self, weights, monkeypatch):
         from pytorch_fid.inception import InceptionV3
 

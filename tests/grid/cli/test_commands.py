@@ -158,6 +158,7 @@ def test_plan_before_and_after(finished_mini, mini, write_spec, tmp_path):
     assert re.search(r"trial\s+│\s+\d+ │\s+0 │", text)
 
 
+@pytest.mark.long
 def test_status_fit_and_report_work_offline_from_the_store(finished_mini, tmp_path):
     store = finished_mini[0].uri
     state = json.loads(equigrid("status", "mini", "--store", store, "--json").stdout)

@@ -304,6 +304,7 @@ def test_closed_and_full_streams(tmp_path, line, code, out):
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", ["presets --json", "plan digits", "--help"])
 def test_a_reader_that_goes_away_changes_no_exit_code(tmp_path, line):
     """Also where it goes before the first byte comes."""

@@ -350,6 +350,7 @@ def test_ray_errors_are_one_line(tmp_path, store, ray_here):
         ingest.with_ray(store, replace(gone, contents=lambda: contents))
 
 
+@pytest.mark.long
 def test_a_store_that_cannot_be_written_is_the_stores_error(tmp_path, store, ray_here, monkeypatch):
     monkeypatch.setenv("EQUIGRID_STORE_RETRY_S", "0")
     src = catalogue.source(write(tmp_path / "set"))

@@ -98,6 +98,7 @@ def test_too_many_images():
         subsets.subset(np.zeros(4, dtype=int), 5, 0)
 
 
+@pytest.mark.long
 @given(
     counts=st.lists(st.integers(1, 30), min_size=2, max_size=5),
     data=st.data(),

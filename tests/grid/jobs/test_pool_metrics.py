@@ -262,6 +262,7 @@ def test_a_perfect_pool_is_nearer_than_a_bad_one(planned, request_of, spec):
     assert good["memorised"] > 0.9
 
 
+@pytest.mark.long
 def test_metrics_have_intervals_and_the_real_images_are_seen_once(planned, request_of, spec):
     spec["domain_gap"] = None
     spec["blocks"] = [{"n_base": [60, 120], "syn": {"edm": [1, 2]}}]

@@ -208,6 +208,7 @@ FULL_SIZE = (
 )  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", FULL_SIZE)
 def test_each_full_size_preset_has_its_costs_before_anything_ran(preset, plan_of):
     """Between an hour and ten years of one A6000, by the size of what is asked; the likely value

@@ -92,6 +92,7 @@ def test_of_many_classes_some_are_shown_and_large_images_small(planned, spec, so
     assert last == pytest.approx(load_digits().images[190].mean() * 15.9, rel=0.05)  # tnt's first
 
 
+@pytest.mark.long
 def test_shards_are_read_until_there_are_enough(planned, request_of, spec, monkeypatch):
     spec["blocks"] = [{"n_base": 60, "syn": {"edm": ["1100 images"]}}]
     store, the_plan = planned(spec)
@@ -187,6 +188,7 @@ def test_a_preset_is_written_out_in_the_generators_table():
     assert (dit["steps"], dit["guidance"]) == (250, 4.0)
 
 
+@pytest.mark.long
 def test_zero_shot_trials_reach_the_report(planned, spec, sorted_set, tmp_path):
     """What trials leave in the store becomes means over seeds; the trials themselves are
     test_grid_zero_shot's.

@@ -50,6 +50,7 @@ def spec(tmp_path, sd, monkeypatch) -> dict:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_from_plan_to_rows(planned, request_of, spec):
     store, the_plan = planned(spec)
     trainings = list(the_plan.of_kind("generator"))

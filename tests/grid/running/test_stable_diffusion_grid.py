@@ -46,6 +46,7 @@ def columns_of(store: Store, manifest: dict) -> dict[str, list]:
     return pq.read_table(io.BytesIO(store.get(manifest["columns"]))).to_pydict()
 
 
+@pytest.mark.long
 def test_what_lies_beside_a_shard_belongs_to_its_images(planned, request_of, spec):
     store, the_plan = planned(spec)
     for job in pending(store, the_plan)[0]:

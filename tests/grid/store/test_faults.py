@@ -25,6 +25,8 @@ from equigrid.grid.errors import StoreError, UserError
 from equigrid.grid.store import Store, bucket, results
 from equigrid.grid.store import store as backing
 
+pytestmark = pytest.mark.long
+
 RCLONE = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 KEY, SECRET = "key-for-tests-only", "secret-for-tests-only"
 needs_rclone = pytest.mark.skipif(
@@ -476,7 +478,6 @@ def parts(folder: Path) -> int:
     return len(list(folder.glob("results/parts/[!.]*.parquet")))
 
 
-@pytest.mark.long
 @needs_rclone
 def test_a_server_that_dies_in_the_middle_of_a_grid(
     server, proxy, finished_mini, mini, write_spec, start, monkeypatch, outcomes
@@ -504,7 +505,6 @@ def test_a_server_that_dies_in_the_middle_of_a_grid(
         assert not path.is_file() or SECRET.encode() not in path.read_bytes()
 
 
-@pytest.mark.long
 @needs_rclone
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_server_that_fails_cuts_and_lies_all_the_time(
@@ -532,7 +532,6 @@ def test_a_server_that_fails_cuts_and_lies_all_the_time(
     assert SECRET not in run.text
 
 
-@pytest.mark.long
 @needs_rclone
 def test_a_server_that_stays_dead_ends_the_run_with_one_line(
     server, proxy, mini, write_spec, start, monkeypatch
@@ -593,7 +592,6 @@ def test_a_full_disk_shows_nothing_half_written(tiny_disk):
     pickle.loads(pickle.dumps(caught.value))
 
 
-@pytest.mark.long
 def test_a_disk_that_fills_up_in_mid_grid(
     tiny_disk, finished_mini, mini, write_spec, start, outcomes
 ):

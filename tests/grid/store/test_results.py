@@ -67,7 +67,7 @@ def test_the_schema_is_the_contract_column_by_column():
             "n_nominal n_real_added n_syn n_copies subset_seed generator_seed seed rev epochs steps top1 top5 per_class "
             "confusion loss val_top1 seconds images_per_s peak_device_bytes device world_size threads shards versions code "
             "started_at finished_at node balanced_accuracy macro_f1 auc sensitivity specificity "
-            "energy_kwh co2_kg pretrained"
+            "energy_kwh co2_kg by_class augmentation pretrained"
         ).split()
     )
     kinds = {name: str(SCHEMA.field(name).type) for name in SCHEMA.names}
@@ -84,10 +84,10 @@ def test_the_schema_is_the_contract_column_by_column():
     assert kinds["versions"] == "map<string, string>"
     assert kinds["started_at"] == kinds["finished_at"] == "timestamp[us, tz=UTC]"
     assert {name for name, kind in kinds.items() if kind == "string"} == set(
-        "trial_id attempt status error grid dataset fingerprint arm setting generator classifier recipe device code node".split()
+        "trial_id attempt status error grid dataset fingerprint arm setting generator classifier recipe device code node augmentation pretrained".split()
     )
     assert SCHEMA.metadata == {b"schema_version": b"1"}
-    assert len(COLUMNS) == 49
+    assert len(COLUMNS) == 52
 
 
 def test_a_row_comes_back_as_it_was_written(store):

@@ -17,8 +17,8 @@ from equigrid.classifiers.compute import Speed
 from equigrid.classifiers.data import rng
 from equigrid.classifiers.data.mix import Mix, check_labels, from_numpy
 from equigrid.classifiers.data.stream import Fetch, StreamedMix
-from equigrid.classifiers.models import Start
 from equigrid.classifiers.models.network import Classifier
+from equigrid.classifiers.models.pretraining import Start
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.loop import Checkpoint, State, ignore, train
 

@@ -10,6 +10,7 @@ import torch
 from equigrid.classifiers import models
 from equigrid.classifiers.data.mix import from_numpy
 from equigrid.classifiers.models.network import Classifier
+from equigrid.classifiers.models.pretraining import Start
 
 
 def rebuilt(
@@ -20,7 +21,7 @@ def rebuilt(
     channels: int,
     input_size: tuple[int, int],
     device: torch.device | str,
-    start: models.Start | None = None,
+    start: Start | None = None,
 ) -> Classifier:
     """The classifier whose `state_dict()` the weights are, in evaluation mode.
 

@@ -9,6 +9,5 @@ from equigrid.classifiers.models.building import (
     check,
     last_layer,
 )
-from equigrid.classifiers.models.pretraining import Start
 
-__all__ = ["ALIASES", "MODELS", "Head", "Start", "build", "canonical", "check", "last_layer"]
+__all__ = ["ALIASES", "MODELS", "Head", "build", "canonical", "check", "last_layer"]

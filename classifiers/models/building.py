@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from equigrid.classifiers.models.pretraining import Start
 from equigrid.classifiers.names import (
     ALIASES,
     CIFAR_RESNET_DEPTHS,
@@ -16,8 +15,10 @@ from equigrid.classifiers.names import (
     check_timm,
 )
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # it imports pydantic, which plain training does without
     from torch import nn
+
+    from equigrid.classifiers.models.pretraining import Start
 
 __all__ = ["ALIASES", "MODELS", "Head", "build", "canonical", "check", "last_layer"]
 

@@ -19,8 +19,9 @@ from equigrid.classifiers.data.batches import Batch, Resident
 from equigrid.classifiers.data.mix import Mix, as_mix, check_labels
 from equigrid.classifiers.data.stream import Streamed, StreamedMix
 from equigrid.classifiers.evaluation import Evaluation
-from equigrid.classifiers.models import Head, Start
+from equigrid.classifiers.models import Head
 from equigrid.classifiers.models.network import Classifier
+from equigrid.classifiers.models.pretraining import Start
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable, stream_of
 from equigrid.classifiers.training.loss_monitor import LossWatch, NotFinite

@@ -16,6 +16,7 @@ from equigrid.classifiers.data.mix import Mix
 from equigrid.classifiers.data.stream import Streamed
 from equigrid.classifiers.evaluation import evaluate
 from equigrid.classifiers.models.network import Classifier
+from equigrid.classifiers.models.pretraining import Start
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.classifiers.training.shadow_weights import ShadowWeights
 from equigrid.classifiers.training.step import Step
@@ -35,7 +36,7 @@ class Replica:
         seed: int,
         speed: Speed,
         head: models.Head | None = None,
-        start: models.Start | None = None,
+        start: Start | None = None,
     ):
         self.feed, self.seed, self.classes = feed, seed, classes
         self.module = _initial(model, recipe, classes, seed, feed, speed, head, start)
@@ -104,7 +105,7 @@ def _initial(
     feed: Feed,
     speed: Speed,
     head: models.Head | None,
-    start: models.Start | None,
+    start: Start | None,
 ) -> Classifier:
     """The untrained classifier for a feed's images, on its device.
 

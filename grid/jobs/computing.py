@@ -1,7 +1,7 @@
 """What training and asking a classifier computes, for the kinds of job that do."""
 
 from equigrid.classifiers import flops
-from equigrid.classifiers.models import Start
+from equigrid.classifiers.models.pretraining import Start
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.generators.base_config import TRAINING_PASSES
 from equigrid.grid.datasets.sources.base import Shape

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from equigrid.classifiers.models import Start
-from equigrid.classifiers.models.pretraining import Pretraining
+from equigrid.classifiers.models.pretraining import Pretraining, Start
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
 from equigrid.grid.errors import UserError

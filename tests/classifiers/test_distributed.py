@@ -13,8 +13,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import save_file
 
 from equigrid.classifiers.distributed import share
-from equigrid.classifiers.models import Start
-from equigrid.classifiers.models.pretraining import Pretraining
+from equigrid.classifiers.models.pretraining import Pretraining, Start
 from equigrid.classifiers.recipes import recipe, resolve
 from equigrid.classifiers.training.loop import NotFinite, train
 

@@ -50,7 +50,7 @@ def test_a_notebook_is_valid_and_holds_no_path_of_a_machine(name):
 @pytest.mark.long
 def test_the_quickstart_ends_in_an_answer_and_a_report(tmp_path):
     book = executed("quickstart.ipynb", tmp_path)
-    assert re.search(r"at a base of 30, .*open", shown(book, "n_real=30)"))
+    assert re.search(r"at a base of 30 .*open", shown(book, "n_real=30)"))
     assert "real images" in shown(book, "cost_real=0.05")
     assert shown(book, "plt.plot", "image/png") and shown(book, "imshow", "image/png")
     page = tmp_path / "equigrid-out" / "quickstart" / "report.html"

@@ -15,9 +15,9 @@ from equigrid.classifiers.data.stream import StreamedMix
 from equigrid.classifiers.evaluation import evaluate
 from equigrid.classifiers.features import rebuilt
 from equigrid.classifiers.flops import forward
-from equigrid.classifiers.models import Start, build, loading
+from equigrid.classifiers.models import build, loading
 from equigrid.classifiers.models.network import Classifier
-from equigrid.classifiers.models.pretraining import Pretraining
+from equigrid.classifiers.models.pretraining import Pretraining, Start
 from equigrid.classifiers.training.loop import train, train_together
 
 VIT = {"img_size": 8, "patch_size": 2, "depth": 2, "embed_dim": 48, "num_heads": 4}

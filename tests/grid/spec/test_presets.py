@@ -23,9 +23,14 @@ RECIPES = {"cifar10": "paper/cifar10", "bloodmnist": "paper/bloodmnist"}
 # What each preset's EDM and DiT are made for: kind, side of the images, and the heights in pixels
 # at which the EDM's levels attend (16 of 32 as published), or the side of the DiT's latents.
 NETWORKS = {
-    **dict.fromkeys(("digits", "digits-longtail", "digits-finetune"), {("edm", 8, ())}),
+    **dict.fromkeys(
+        ("digits", "digits-augmentations", "digits-finetune", "digits-longtail", "digits-quality"),
+        {("edm", 8, ())},
+    ),
     "pneumoniamnist-2cores": {("edm", 28, ())},
-    **dict.fromkeys(("cifar10", "cifar10-table6", "bloodmnist"), {("edm", 32, (16,))}),
+    **dict.fromkeys(
+        ("cifar10", "cifar10-augmentations", "cifar10-table6", "bloodmnist"), {("edm", 32, (16,))}
+    ),
     "imagenet100": {("dit", 256, 32)},
     "cifar10-2cores": {("edm", 32, ()), ("dit", 32, 8)},
     **dict.fromkeys(

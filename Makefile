@@ -22,7 +22,7 @@ test: $(READY)
 
 ## These and all others that need no GPU and no network: some 45 minutes on two cores.
 test-all: test
-	$(PYTEST) -m "long and not gpu and not network" $(ARGS)
+	$(PYTEST) -m "long and not slow and not gpu and not network" $(ARGS)
 
 ## The linter, the formatter, and the types of the package.
 lint: $(READY)

@@ -56,6 +56,10 @@ step=$!
 while kill -0 "$step" 2> /dev/null; do wait "$step" || true; done
 
 code=$(cat "$EQUIGRID_EXIT" 2> /dev/null || echo 4)
+# scancel's signal can reach the step before it reaches this script, so Slurm itself is asked: its
+# state of a job changes before the first signal is sent.
+state=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' || true)
+[ "${state:-RUNNING}" = RUNNING ] || cancelled=yes
 restarts=${SLURM_RESTART_COUNT:-0}
 # 4: a node, or the store, was lost. Ten times: what never works must end.
 if [ -z "$cancelled" ] && [ "$code" -ne 0 ] && { [ -n "$left" ] || [ "$code" -eq 4 ]; } \

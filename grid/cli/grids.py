@@ -12,7 +12,19 @@ import typer
 
 from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import open_filled, planned, print_json, question
-from equigrid.grid.cli.options import DEFAULT_STORE, Json, Out, RanSpec, Spec, StoreOption, finite
+from equigrid.grid.cli.options import (
+    DEFAULT_STORE,
+    Address,
+    Dashboard,
+    Json,
+    MaxGpuHours,
+    Out,
+    RanSpec,
+    Spec,
+    StoreOption,
+    Takeover,
+    finite,
+)
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 from equigrid.grid.planning.recorded import nothing_to_do
 from equigrid.grid.reporting.devices import DEVICES, Device
@@ -77,21 +89,9 @@ def run(
     spec: Spec,
     store: StoreOption = DEFAULT_STORE,
     out: Out = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="A Ray cluster (auto, HOST:PORT); without it, RAY_ADDRESS or a local one."
-        ),
-    ] = None,
-    dashboard: Annotated[bool, typer.Option(help="Ray's dashboard, for a local cluster.")] = True,
-    max_gpu_hours: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            callback=finite,
-            help="Stop before holding devices for longer (a CPU slot counts as one).",
-        ),
-    ] = None,
+    address: Address = None,
+    dashboard: Dashboard = True,
+    max_gpu_hours: MaxGpuHours = None,
     until: Annotated[
         str | None,
         typer.Option(
@@ -117,9 +117,7 @@ def run(
             help="GPUs of a slot, 1 or a fraction: where no node is up yet.",
         ),
     ] = None,
-    takeover: Annotated[
-        bool, typer.Option("--takeover", help="Take the place of a driver that runs it.")
-    ] = False,
+    takeover: Takeover = False,
     as_json: Json = False,
 ) -> ExitCode:
     """Run a grid, or whatever is left of it; then fit, and write figures and a report."""

@@ -39,7 +39,14 @@ Metric = Annotated[
         help="top1, top5, val_top1, balanced_accuracy, macro_f1, auc, sensitivity, specificity.",
     ),
 ]
-
+Address = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster (auto, HOST:PORT); without it, RAY_ADDRESS or a local one."),
+]
+Dashboard = Annotated[bool, typer.Option(help="Ray's dashboard, for a local cluster.")]
+Takeover = Annotated[
+    bool, typer.Option("--takeover", help="Take the place of a driver that runs the grid.")
+]
 TableOption = Annotated[
     Path | None,
     typer.Option(
@@ -57,3 +64,13 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is no amount; write a number")
     return value
+
+
+MaxGpuHours = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        callback=finite,
+        help="Stop before holding devices for longer (a CPU slot counts as one).",
+    ),
+]

@@ -11,7 +11,17 @@ import typer
 
 from equigrid.grid.cli import streams
 from equigrid.grid.cli.inputs import print_json
-from equigrid.grid.cli.options import DEFAULT_STORE, Json, Spec, StoreOption, finite
+from equigrid.grid.cli.options import (
+    DEFAULT_STORE,
+    Address,
+    Dashboard,
+    Json,
+    MaxGpuHours,
+    Spec,
+    StoreOption,
+    Takeover,
+    finite,
+)
 from equigrid.grid.errors import ExitCode, UnavailableError
 
 if TYPE_CHECKING:
@@ -67,21 +77,9 @@ def tune(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Of the search.")] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            help="A Ray cluster (auto, HOST:PORT); without it, RAY_ADDRESS or a local one."
-        ),
-    ] = None,
-    dashboard: Annotated[bool, typer.Option(help="Ray's dashboard, for a local cluster.")] = True,
-    max_gpu_hours: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            callback=finite,
-            help="Stop before holding devices for longer (a CPU slot counts as one).",
-        ),
-    ] = None,
+    address: Address = None,
+    dashboard: Dashboard = True,
+    max_gpu_hours: MaxGpuHours = None,
     slots: Annotated[
         int | None, typer.Option(min=1, max=100_000, help="Candidates at once.")
     ] = None,
@@ -89,9 +87,7 @@ def tune(
         float | None,
         typer.Option(min=0, max=1, callback=finite, help="GPUs of a candidate, 1 or a fraction."),
     ] = None,
-    takeover: Annotated[
-        bool, typer.Option("--takeover", help="Take the place of a driver that runs the grid.")
-    ] = False,
+    takeover: Takeover = False,
     as_json: Json = False,
 ) -> ExitCode:
     """Search a recipe by Ray Tune, on validation images, never on test images."""

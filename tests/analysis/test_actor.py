@@ -82,7 +82,7 @@ def test_adding_never_waits_for_a_refit():
     start = time.monotonic()
     for _ in range(1000):
         analyst.add([{"trial_id": "a"}])
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 5
     gate.set()
     analyst.finish()
 

@@ -289,7 +289,7 @@ def test_a_need_that_is_named_twice_is_one():
 def test_ten_thousand_trials_of_one_shard_take_no_time():
     """One event makes all of them ready, or waiting: no more work than going through them."""
     trials = [job(f"t{i}", "s0") for i in range(10_000)]
-    began_s = time.perf_counter()
+    began_s = time.process_time()  # whatever else the machine does
     queue = queue_of(job("s0"), *trials)
     for _ in range(3):
         begin(queue, "s0")
@@ -298,7 +298,7 @@ def test_ten_thousand_trials_of_one_shard_take_no_time():
         queue.remake("s0")
         assert queue.ready_for_slots == 1
     assert len(drain(queue)) == 10_001
-    assert time.perf_counter() - began_s < 5  # 0.3 s
+    assert time.process_time() - began_s < 5  # 0.3 s
 
 
 # Random graphs, random events ---------------------------------------------------------------------

@@ -415,7 +415,7 @@ def test_a_dead_server_is_one_line_in_bounded_time(s3, proxy, monkeypatch, fault
     began = time.monotonic()
     with pytest.raises(StoreError) as caught:
         s3.get("x")
-    assert 2.5 < time.monotonic() - began < 9
+    assert 2.5 < time.monotonic() - began < 20
     assert not caught.value.permanent
     line = str(caught.value)
     assert line.startswith(f"store {s3.uri}: cannot read x: ")
@@ -453,7 +453,7 @@ def test_what_will_not_pass_is_said_at_once(proxy, monkeypatch, uri, environment
     began = time.monotonic()
     with pytest.raises(kind, match=words) as caught:
         Store(uri, create=True)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 8
     assert kind is UserError or caught.value.permanent
     assert all(value not in str(caught.value) for value in environment.values())
 

@@ -165,7 +165,8 @@ def header_size(data: BinaryIO | str, *, page: int | None = None) -> tuple[int, 
             with Image.open(data, formats=_formats()) as opened:
                 opened.seek((page or 1) - 1)
                 width, height = opened.size
-                if width * height > MOST_PIXELS:  # a PNG is decoded whole for its EXIF
+                # A PNG is decoded whole for its EXIF; a square is the same however it is turned.
+                if width == height or width * height > MOST_PIXELS:
                     return height, width
                 turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
     except Exception:

@@ -41,7 +41,7 @@ def test_the_whole_is_foretold_and_running_jobs_say_how_far_they_are(ray_here, s
     # process of tests comes and goes, so only a forecast that never finds its feet fails.
     late = [(at + left) / took for at, left in known if at >= 0.6 * took]
     assert late
-    within = [0.25 <= ratio <= 4.0 for ratio in late]
+    within = [0.1 <= ratio <= 10.0 for ratio in late]
     assert sum(within) >= 0.8 * len(within), late
     shares = {}
     for _, told in said:

@@ -98,6 +98,12 @@ def _check_enough(config: Mapping[str, Any], grid: GridFacts, pool: PlannedPool,
             )
 
 
+NEAREST, NEAREST_PASSES = 0.05, 5
+"""What an image counts as that is a candidate for the nearest, against one that a network sees; and
+how often each of the base is looked at for that.
+"""
+
+
 class _Passes:
     """How far a measuring is: by the images that networks see, and whose distances are taken, one
     that is seen twice as two. What an earlier pool has left behind counts as seen at once.
@@ -106,17 +112,24 @@ class _Passes:
     def __init__(self, request: Request[QualityPayload], n_base: int, reconstructs: bool):
         n, n_real, config = request.payload.syn.n, request.train.n, request.payload.config
         self._signs = Signs(request.id, request.tell)
-        self._total = n + n_real + (2 * n_base if reconstructs else 0)
+        self._total: float = n + n_real + (2 * n_base if reconstructs else 0)
+        self._total += NEAREST * NEAREST_PASSES * n_base if config["neighbours"] else 0
         if _extractor(config):
             from equigrid.generators.quality.comparison import most_seen
 
             self._total += n + n_real + most_seen(n, n_real, config["metrics"])
-        self._seen = 0
+        self._seen = 0.0
 
-    def __call__(self, n: int) -> None:
+    def __call__(self, n: float) -> None:
         """n images more."""
         self._seen += n
         self._signs(self._seen / self._total)
+
+    def candidates(self, parts: list[inputs.Part]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images and labels among which the nearest are looked for, part by part."""
+        for images, labels in inputs.blocks(parts):
+            yield images, labels
+            self(NEAREST * len(images))
 
 
 def measure(store: Store, request: Request[QualityPayload]) -> dict:
@@ -139,7 +152,7 @@ def measure(store: Store, request: Request[QualityPayload]) -> dict:
     reconstruct = _reconstructor(store, request, device)
     seen = _Passes(request, sum(len(rows) for _, rows in base), reconstruct is not None)
     row = measuring.quality(
-        lambda: inputs.blocks(pool), lambda: inputs.blocks(base), networks,
+        lambda: inputs.blocks(pool), lambda: seen.candidates(base), networks,
         classes=request.classes, n_pool=payload.syn.n, n_neighbours=neighbours,
         reference=_statistics(store, request, networks, every, seen), seen=seen,
     )  # fmt: skip
@@ -151,7 +164,7 @@ def measure(store: Store, request: Request[QualityPayload]) -> dict:
         row = _with_metrics(row, store, request, networks, features, device, seen)
     if neighbours:
         picture = measuring.neighbour_picture(
-            lambda: inputs.blocks(pool), lambda: inputs.blocks(base)
+            lambda: inputs.blocks(pool), lambda: seen.candidates(base)
         )
         store.put(neighbours_picture(request.id), picture)
     seconds = time.perf_counter() - clock

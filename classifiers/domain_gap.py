@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,6 +28,10 @@ _Z95 = 1.959963984540054
 _TESTED_AT_ONCE = 1024
 
 Part = tuple[Fetch, np.ndarray]
+
+
+def _untold(share: float) -> None:
+    """Where nobody wants to know how far the test is."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def domain_gap(
     checkpoint: Checkpoint = ignore,
     speed: Speed = Speed(),  # noqa: B008 - frozen
     start: Start | None = None,
+    tested_share: Callable[[float], object] = _untold,
 ) -> DomainGap:
     """Train a domain classifier on most of the images and test it on the rest.
 
@@ -81,7 +86,8 @@ def domain_gap(
     held_out: the part of each side that is tested on. patch_px: classify one random square of this
     side per image instead of the whole image. window: shards at hand at once in training, as in
     `StreamedMix`; None: all that is trained on lies on the device. resume, checkpoint, start: as in
-    `equigrid.classifiers.training.loop.train`.
+    `equigrid.classifiers.training.loop.train`. tested_share: takes the share of the test that is
+    done, shard by shard.
 
     Raises ValueError for sides that differ, for splits that are empty, and for shards of another
     size.
@@ -97,7 +103,7 @@ def domain_gap(
         device=device, resume=resume, checkpoint=checkpoint, speed=speed,
         start=start,
     ).module  # fmt: skip
-    hits, counts = _tally(module, sides, tested, classes, device)
+    hits, counts = _tally(module, sides, tested, classes, device, tested_share)
     low, high = wilson(int(hits.sum()), 2 * n_test)
     return DomainGap(
         accuracy=_percent(hits.sum(), 2 * n_test), low=low, high=high,
@@ -231,9 +237,10 @@ def _tally(
     numbers: np.ndarray,
     classes: int,
     device: torch.device | str,
+    told: Callable[[float], object],
 ) -> tuple[np.ndarray, np.ndarray]:
     """(hits, images), each (2, classes) int64 by side and original class, among these numbers of
-    both sides.
+    both sides. told: takes the share that is done.
     """
     hits, counts = np.zeros((2, classes), np.int64), np.zeros((2, classes), np.int64)
     for side in sides:
@@ -243,6 +250,7 @@ def _tally(
             right = _told(module, images, device) == side.domain
             hits[side.domain] += np.bincount(labels[right], minlength=classes)
             counts[side.domain] += np.bincount(labels, minlength=classes)
+            told(int(counts.sum()) / (len(sides) * len(numbers)))
     return hits, counts
 
 

@@ -40,7 +40,9 @@ _WIDEST = 4.0  # times the largest measured amount: the axis ends there
 @dataclass(frozen=True, eq=False)
 class Line:
     """One kind of added images. `x` (G,) images, `middle`, `low`, `high` (G,) percent: the model;
-    `at` (K,) images and `mean` (K,) percent: measured.
+    `at` (K,) images and `mean` (K,) percent: measured. `scaled`: whether the axis has room for the
+    whole of its curve. It has none for that of copies, few of which are trained as a rule: it may
+    lead anywhere beyond them, and would press the others together.
     """
 
     name: str
@@ -51,6 +53,12 @@ class Line:
     high: Floats
     at: Floats
     mean: Floats
+    scaled: bool = True
+
+    @property
+    def heights(self) -> Floats:
+        """What the axis must have room for, percent."""
+        return np.concatenate([self.middle, self.mean]) if self.scaled else self.mean
 
 
 @dataclass(frozen=True)
@@ -81,11 +89,18 @@ class AnswerPanel:
 
     @property
     def heights(self) -> tuple[float, float]:
-        """Ends of the accuracy axis, percent: all curves and means; bands may go beyond."""
-        found = np.concatenate([np.concatenate([line.middle, line.mean]) for line in self.lines])
+        """Ends of the accuracy axis, percent: by all means, arrows, and curves but that of copies;
+        never by bands.
+        """
+        arrows = np.array([arrow.accuracy for arrow in self.arrows])
+        found = np.concatenate([arrows, *(line.heights for line in self.lines)])
         low, high = float(found.min()), float(found.max())
         room = 0.12 * max(high - low, 0.5)
         return max(low - room, 0.0), min(high + room, 100.5)
+
+    def inside(self, values: Floats) -> Floats:
+        """Percent, cut off at the ends of the axis."""
+        return np.clip(values, *self.heights)
 
     @property
     def title(self) -> str:
@@ -140,8 +155,9 @@ def _panel(worths: Sequence[SyntheticWorth], n: float) -> AnswerPanel:
         if len(own) or source == -1:
             drawn = fit.draws.real(b, x) if source < 0 else fit.draws.source(b, source, x)
             amounts = layout.real[own] if source < 0 else layout.amount[own, source]
-            lines.append(_line(name, look, x * n, drawn[0], first.level, amounts * n,
-                               fit.noise.mean[0, own]))  # fmt: skip
+            line = _line(name, look, x * n, drawn[0], first.level, amounts * n,
+                         fit.noise.mean[0, own])  # fmt: skip
+            lines.append(replace(line, scaled=look is not COPIES_LOOK))
     lines += _base_and_mixes(worths, b)
     drawn_from = (
         _arrow(worth, b, main, right * n, looks[worth.generator][0]) for worth, main in mains
@@ -154,8 +170,7 @@ def _apart(arrows: list[Arrow], lines: list[Line]) -> tuple[Arrow, ...]:
     """Arrows begin at one point of the real curve: each a little below the one before, so that all
     can be seen.
     """
-    heights = np.concatenate([np.concatenate([line.middle, line.mean]) for line in lines])
-    step = _APART * float(np.ptp(heights))
+    step = _APART * float(np.ptp(np.concatenate([line.heights for line in lines])))
     return tuple(replace(one, accuracy=one.accuracy - k * step) for k, one in enumerate(arrows))
 
 
@@ -242,7 +257,8 @@ def _draw(axes: Axes, panel: AnswerPanel, handles: dict[str, Handle]) -> None:
         colour, marker, style = line.look
         if len(line.x):
             (drawn,) = axes.plot(line.x, line.middle, color=colour, linestyle=style or "-")
-            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+            low, high = panel.inside(line.low), panel.inside(line.high)
+            axes.fill_between(line.x, low, high, color=colour, alpha=0.15, linewidth=0)
             handles.setdefault(line.name, drawn)
         points = axes.scatter(line.at, line.mean, color=colour, marker=marker, s=18, zorder=4)
         handles.setdefault(line.name, points)

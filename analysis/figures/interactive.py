@@ -254,9 +254,10 @@ def _answer_panel(panel: AnswerPanel, y_name: str) -> dict:
         if len(line.x):
             edge = {"type": "scatter", "mode": "lines", "x": place(line.x), "hoverinfo": "skip",
                     "line": {"width": 0, "color": colour}, "showlegend": False}  # fmt: skip
+            low, high = _plain(panel.inside(line.low)), _plain(panel.inside(line.high))
             traces += [
-                {**edge, "y": _plain(line.low)},
-                {**edge, "y": _plain(line.high), "fill": "tonexty", "fillcolor": _faint(colour)},
+                {**edge, "y": low},
+                {**edge, "y": high, "fill": "tonexty", "fillcolor": _faint(colour)},
                 {**edge, "y": _plain(line.middle), "line": {
                     "width": 2, "color": colour, "dash": "dash" if style == "--" else "solid"}},
             ]  # fmt: skip

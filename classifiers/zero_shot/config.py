@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -47,6 +47,11 @@ class ZeroShotConfig(Frozen):
     """Dimensions of the space that image and text features are projected onto."""
     temperature: float = Field(0.07, gt=0)
     """At the start, as in CLIP; it is learnt, and kept above 0.01. The paper names none."""
+    pools: Literal["all", "unseen"] = "all"
+    """The classes of which synthetic images are made: unseen, those that are trained on; or all, as
+    before this key was there, of which half are never trained on where half of the classes are
+    unseen.
+    """
 
     @field_validator("template")
     @classmethod
@@ -81,6 +86,15 @@ class ZeroShotConfig(Frozen):
             labels = sorted({known[one] for one in self.unseen})
         return check_split(labels, classes)
 
+    def shares(self, class_names: Sequence[str], classes: int) -> tuple[int, ...] | None:
+        """The classes' shares of the pools, 1 or 0; None where all have the same. Raises as
+        `unseen_labels`.
+        """
+        if self.pools == "all":
+            return None
+        unseen = self.unseen_labels(class_names, classes)
+        return tuple(int(label in unseen) for label in range(classes))
+
     def texts(self, class_names: Sequence[str], classes: int) -> tuple[str, ...]:
         """The text of each class. Raises ValueError where names are missing, or are numbers or
         WordNet ids.
@@ -110,7 +124,7 @@ class ZeroShotConfig(Frozen):
 
     def payload(self, class_names: Sequence[str], classes: int) -> dict:
         """What, beside images, classifier, recipe and seed, determines a trial: JSON, free of
-        paths.
+        paths. (`pools` says which images: the pool's id holds it.)
         """
         return {
             "unseen": list(self.unseen_labels(class_names, classes)),
@@ -119,7 +133,7 @@ class ZeroShotConfig(Frozen):
             "joint": self.joint,
             "temperature": self.temperature,
             "rev": REV,
-            **self.added(),
+            **{name: value for name, value in self.added().items() if name != "pools"},
         }
 
     def _check_folder(self, folder: Path) -> None:

@@ -2,12 +2,18 @@
 links between all of them lead where they lead on disk.
 """
 
+import json
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import notebooks  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -17,6 +23,8 @@ PAGES = {
     "SECURITY.md": "security.md",
     "THIRD_PARTY_NOTICES.md": "third-party-notices.md",
     "benchmarks/README.md": "benchmarks.md",
+    "examples/quickstart.ipynb": "examples/quickstart.md",
+    "examples/own_dataset.ipynb": "examples/own_dataset.md",
 }
 """From a page in the repository to its page of the site."""
 BESIDE = (
@@ -32,6 +40,8 @@ def on_files(files: Files, config: Any) -> Files:
     """Adds the pages and files that lie outside docs/."""
     for name, page in PAGES.items():
         text = (ROOT / name).read_text(encoding="utf-8")
+        if name.endswith(".ipynb"):
+            text = notebooks.page(json.loads(text), Path(name).name)
         files.append(File.generated(config, page, content=text))
     for name in BESIDE:
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))

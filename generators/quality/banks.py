@@ -5,6 +5,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+Seen = Callable[[int], object]
+"""Takes how many more images a network has seen, after each batch."""
+
+
+def unseen(n: int) -> None:
+    """Where nobody wants to know."""
+
+
 RESIDENT_BYTES = 256 * 2**20
 """More than this lie in a file of the local disk, mapped: memory does not grow with the images."""
 
@@ -50,12 +58,16 @@ def extracted(
     extract: Callable[[np.ndarray], np.ndarray],
     n: int,
     batch: int = 64,
+    seen: Seen = unseen,
 ) -> Bank:
-    """The features of n images (m, H, W, C) uint8 and labels (m,) that come in parts."""
+    """The features of n images (m, H, W, C) uint8 and labels (m,) that come in parts. seen: told of
+    each batch.
+    """
     bank = Bank(n)
     for images, labels in parts:
         for i in range(0, len(images), batch):
             bank.add(extract(images[i : i + batch]), labels[i : i + batch])
+            seen(len(images[i : i + batch]))
     return bank.complete()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from equigrid.generators.quality.banks import Bank
+from equigrid.generators.quality.banks import Bank, Seen, unseen
 from equigrid.generators.quality.copying import copying
 from equigrid.generators.quality.frechet import PER_DIMENSION, frechet
 from equigrid.generators.quality.kernel import kid
@@ -40,13 +40,28 @@ class Real:
     held_out: np.ndarray | None = None
 
 
+_MANIFOLDS = {"precision", "recall", "density", "coverage"}
+
+
+def most_seen(n_pool: int, n_real: int, metrics: Collection[str]) -> int:
+    """Images whose distances to all others `compared` takes, one that is seen twice as two."""
+    of_manifolds = 2 * (2 * n_pool + n_real) if _MANIFOLDS & set(metrics) else 0
+    return of_manifolds + (n_pool + n_real if "copying" in metrics else 0)
+
+
 def compared(
-    pool: Bank, real: Real, metrics: Collection[str], *, extractor: str, device: str = "cpu"
+    pool: Bank,
+    real: Real,
+    metrics: Collection[str],
+    *,
+    extractor: str,
+    device: str = "cpu",
+    seen: Seen = unseen,
 ) -> tuple[Row, list[str]]:
     """The columns COMPARED of what is asked for, and sentences on what could not be told.
 
-    metrics: of `equigrid.generators.quality.config.METRICS`. Raises ValueError for sets that are
-    too small.
+    metrics: of `equigrid.generators.quality.config.METRICS`. seen: told of `most_seen` images at
+    most. Raises ValueError for sets that are too small.
     """
     row: Row = {"extractor": extractor}
     notes: list[str] = []
@@ -62,27 +77,27 @@ def compared(
     if "kid" in metrics:
         value = kid(pool.features, theirs, device)
         row |= {**value.columns("kid"), "kid_se": value.se}
-    if chosen := {"precision", "recall", "density", "coverage"} & set(metrics):
-        of_both = with_intervals(pool.features, theirs, device)
+    if chosen := _MANIFOLDS & set(metrics):
+        of_both = with_intervals(pool.features, theirs, device, seen=seen)
         for name in sorted(chosen):
             row |= of_both[name].columns(name)
         if any(of_both[name].low is None for name in chosen):
             notes.append("precision, recall, density and coverage have intervals from 60 images on")
     if "copying" in metrics:
-        found_row, why = _copying(pool, real, device)
+        found_row, why = _copying(pool, real, device, seen)
         row |= found_row
         notes += why
     return row, notes
 
 
-def _copying(pool: Bank, real: Real, device: str) -> tuple[Row, list[str]]:
+def _copying(pool: Bank, real: Real, device: str, seen: Seen) -> tuple[Row, list[str]]:
     if real.learned is None or real.held_out is None:
         return {}, ["copying: the images that the generator learned from are not at hand"]
     if not len(real.held_out):
         return {}, ["copying: no real image is held out, the generator learned from all of them"]
     held_out = (real.bank.features[real.held_out], real.bank.labels[real.held_out])
     try:
-        found = copying((pool.features, pool.labels), real.learned, held_out, device)
+        found = copying((pool.features, pool.labels), real.learned, held_out, device, seen)
     except ValueError as error:
         return {}, [str(error)]
     row: Row = {**found.nearer.columns("nearer_than_held_out"), "copying_z": found.z}

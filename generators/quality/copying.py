@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm, rankdata
 
+from equigrid.generators.quality.banks import Seen, unseen
 from equigrid.generators.quality.distances import nearest_squares
 from equigrid.generators.quality.intervals import LEVEL, Value
 
@@ -45,6 +46,7 @@ def copying(
     learned: np.ndarray,
     held_out: tuple[np.ndarray, np.ndarray],
     device: str = "cpu",
+    seen: Seen = unseen,
 ) -> Copying:
     """The three-sample test of Meehan, Chaudhuri & Dasgupta 2020 ("A non-parametric test to detect
     data-copying"), with classes as the cells of its partition.
@@ -52,10 +54,10 @@ def copying(
     pool, held_out: features (n, d) and labels (n,).  learned: features (m, d) of the images that
     the generator learned from.  Held-out images that are equal to one of these are left out.
     Intervals: of `nearer` by DeLong et al. 1988, over samples and held-out images; of `near` a
-    bootstrap over both. The training images are taken as given. Raises ValueError for too few
-    images.
+    bootstrap over both. The training images are taken as given. seen: told of the samples and the
+    held-out images. Raises ValueError for too few images.
     """
-    own, unlike = _to(pool[0], learned, device), _to(held_out[0], learned, device)
+    own, unlike = (_to(side, learned, device, seen) for side in (pool[0], held_out[0]))
     kept = unlike**2 > _SAME * np.square(held_out[0].astype(np.float64)).sum(axis=1)
     unlike, labels = unlike[kept], held_out[1][kept]
     if min(len(own), len(unlike)) < LEAST_OF_CELL:
@@ -75,8 +77,8 @@ def copying(
     return Copying(value.clipped(0, 1), z, _near(own, unlike), len(unlike))
 
 
-def _to(features: np.ndarray, learned: np.ndarray, device: str) -> np.ndarray:
-    return np.sqrt(nearest_squares(features, learned, 1, device)[:, 0].cpu().numpy())
+def _to(features: np.ndarray, learned: np.ndarray, device: str, seen: Seen) -> np.ndarray:
+    return np.sqrt(nearest_squares(features, learned, 1, device, seen)[:, 0].cpu().numpy())
 
 
 Cell = tuple[np.ndarray, np.ndarray]

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from equigrid.generators.quality.banks import Seen, unseen
+
 ROWS, COLUMNS = 1024, 8192
 """Of a block: 64 MiB of float64."""
 Block = tuple[slice, slice, torch.Tensor]
@@ -12,9 +14,10 @@ Block = tuple[slice, slice, torch.Tensor]
 
 
 def blocks(
-    one: np.ndarray, other: np.ndarray, device: str | torch.device = "cpu"
+    one: np.ndarray, other: np.ndarray, device: str | torch.device = "cpu", seen: Seen = unseen
 ) -> Iterator[Block]:
-    """All pairs of one (n, d) and other (m, d), a row of blocks after the other.
+    """All pairs of one (n, d) and other (m, d), a row of blocks after the other. seen: told of each
+    row of blocks, how many of one it has.
 
     In float64: |a|² + |b|² - 2 a·b loses in float32 what tells near images from equal ones.
     """
@@ -25,14 +28,19 @@ def blocks(
             b = on(other[columns], device)
             squares = torch.addmm((b * b).sum(dim=1)[None] + own, a, b.T, alpha=-2)
             yield rows, columns, squares.clamp_(min=0)
+        seen(len(a))
 
 
 def nearest_squares(
-    one: np.ndarray, other: np.ndarray | None, k: int, device: str | torch.device = "cpu"
+    one: np.ndarray,
+    other: np.ndarray | None,
+    k: int,
+    device: str | torch.device = "cpu",
+    seen: Seen = unseen,
 ) -> torch.Tensor:
     """Of each of one (n, d) the squared distances to its k nearest of other (m, d), (n, k)
-    ascending, on the device. other None: to its nearest of one, but for itself. ValueError for too
-    few images.
+    ascending, on the device. other None: to its nearest of one, but for itself. seen: as in
+    `blocks`. ValueError for too few images.
     """
     itself = other is None
     other = one if other is None else other
@@ -40,7 +48,7 @@ def nearest_squares(
         what = f"{k} nearest neighbours need {k + itself} images or more"
         raise ValueError(f"{what}, there are {len(other)}")
     best = torch.full((len(one), k), torch.inf, dtype=torch.float64, device=device)
-    for rows, columns, squares in blocks(one, other, device):
+    for rows, columns, squares in blocks(one, other, device, seen):
         if itself:
             _leave_out_itself(squares, rows, columns)
         candidates = torch.cat([best[rows], squares], dim=1)

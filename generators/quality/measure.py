@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from equigrid.generators.quality.banks import extracted
+from equigrid.generators.quality.banks import Seen, extracted, unseen
 from equigrid.generators.quality.comparison import COMPARED, Extract, Real, compared
 from equigrid.generators.quality.neighbours import nearest
 from equigrid.generators.quality.statistics import (
@@ -110,16 +110,19 @@ def summarise(
     classes: int,
     total: int | None = None,
     batch: int = 64,
+    seen: Seen = unseen,
 ) -> Summary:
     """Running statistics over all parts; with `total`, the number of images, also the Inception
-    Score.
+    Score. seen: told of each batch.
     """
     summary = Summary(classes)
     if networks.inception and total is not None:
         summary.score = InceptionScore(total)
     for images, labels in parts:
         for first in range(0, len(images), batch):
-            _add(summary, networks, images[first : first + batch], labels[first : first + batch])
+            chosen = slice(first, first + batch)
+            _add(summary, networks, images[chosen], labels[chosen])
+            seen(len(images[chosen]))
     return summary
 
 
@@ -179,15 +182,19 @@ class Reference:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def measured(real: Iterable[Part], networks: Networks, *, classes: int) -> Reference:
-    """The statistics of the real images: the whole training set, as the paper's FID takes it."""
-    seen = summarise(real, networks, classes=classes)
+def measured(
+    real: Iterable[Part], networks: Networks, *, classes: int, seen: Seen = unseen
+) -> Reference:
+    """The statistics of the real images: the whole training set, as the paper's FID takes it.
+    seen: told of each batch.
+    """
+    found = summarise(real, networks, classes=classes, seen=seen)
     return Reference(
-        n=seen.n,
-        inception=seen.inception.gaussian() if networks.inception else None,
-        features=seen.features.gaussian() if networks.features else None,
-        diversity=seen.diversity.score() if networks.vit else None,
-        feature_diversity=seen.feature_diversity.score() if networks.features else None,
+        n=found.n,
+        inception=found.inception.gaussian() if networks.inception else None,
+        features=found.features.gaussian() if networks.features else None,
+        diversity=found.diversity.score() if networks.vit else None,
+        feature_diversity=found.feature_diversity.score() if networks.features else None,
     )
 
 
@@ -200,13 +207,15 @@ def quality(
     n_pool: int,
     n_neighbours: int = 500,
     reference: Parts | Reference | None = None,
+    seen: Seen = unseen,
 ) -> dict:
     """A row with the COLUMNS of a pool of n_pool images; those of `reconstruction` and of
     `comparison` are left empty.
 
     base: the generator's own training images, of which nearest neighbours are looked for (an
     open-set generator's are not at hand: those it should look like).  reference: the real images
-    that distances are to, as parts or as `measured` once for many pools; None for base.
+    that distances are to, as parts or as `measured` once for many pools; None for base.  seen: told
+    of each batch of the pool, and of a reference that is measured here.
 
     fid, inception_score(_std), diversity(_real): in Inception and ViT features.  feature_*: the
     same distance and diversity in `networks.features`.  neighbour_distance: median distance of the
@@ -215,13 +224,13 @@ def quality(
     those samples that are three times nearer to one base image than to any other.  Empty columns
     are None, and note says why where it was not the configuration.
     """
-    fake = summarise(pool(), networks, classes=classes, total=n_pool)
+    fake = summarise(pool(), networks, classes=classes, total=n_pool, seen=seen)
     if fake.n != n_pool:
         raise ValueError(f"the pool has {fake.n} images, not the {n_pool} announced")
     real = (
         reference
         if isinstance(reference, Reference)
-        else measured((reference or base)(), networks, classes=classes)
+        else measured((reference or base)(), networks, classes=classes, seen=seen)
     )
     row: dict = dict.fromkeys(COLUMNS)
     row |= {"n_images": fake.n, "n_real": real.n, "diversity_real": real.diversity}
@@ -250,6 +259,7 @@ def reconstruction(
     networks: Networks,
     *,
     classes: int,
+    seen: Seen = unseen,
 ) -> dict:
     """What an autoencoder makes of the generator's own training images: the columns
     reconstruction_*.
@@ -257,20 +267,20 @@ def reconstruction(
     reconstruct: images (n, H, W, C) uint8 as they come back, in the same form.
     reconstruction_psnr_db: of the mean squared error over all images.  reconstruction_fid and
     reconstruction_feature_distance: between the images and what came back, so that the number of
-    images is no part of them.
+    images is no part of them. seen: told of each batch, of what came back and of the images.
     """
     errors: list[np.ndarray] = []
 
     def returned() -> Iterable[Part]:
         for images, labels in base():
-            made = reconstruct(images)
-            errors.append(np.square(made.astype(np.int32) - images).mean(axis=(1, 2, 3)))
-            yield made, labels
+            back = reconstruct(images)
+            errors.append(np.square(back.astype(np.int32) - images).mean(axis=(1, 2, 3)))
+            yield back, labels
 
     used = replace(networks, vit=None)
-    seen = summarise(returned(), used, classes=classes)
-    real = measured(base(), used, classes=classes)
-    found = _distances(seen, real, used)
+    made = summarise(returned(), used, classes=classes, seen=seen)
+    real = measured(base(), used, classes=classes, seen=seen)
+    found = _distances(made, real, used)
     found["psnr_db"] = psnr_db(float(np.concatenate(errors).mean()))
     return {f"reconstruction_{name}": value for name, value in found.items()}
 
@@ -284,13 +294,15 @@ def comparison(
     metrics: Iterable[str],
     extractor: str,
     device: str = "cpu",
+    seen: Seen = unseen,
 ) -> tuple[dict, list[str]]:
     """The columns COMPARED of a pool of n_pool images against `real`, whose features are of the
     same network; and notes on what could not be told. extract: images to features. metrics: of
-    `equigrid.generators.quality.config.METRICS`. extractor: what the network is called.
+    `equigrid.generators.quality.config.METRICS`. extractor: what the network is called. seen: told
+    of each batch of the pool, then of distances, see `compared`.
     """  # fmt: skip
-    bank = extracted(pool(), extract, n_pool)
-    return compared(bank, real, tuple(metrics), extractor=extractor, device=device)
+    bank = extracted(pool(), extract, n_pool, seen=seen)
+    return compared(bank, real, tuple(metrics), extractor=extractor, device=device, seen=seen)
 
 
 def _distances(seen: Summary, real: Reference, networks: Networks) -> dict[str, float]:

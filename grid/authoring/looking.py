@@ -60,13 +60,20 @@ def look(
     """
     first: UserError | None = None
     for mapping, why in _candidates(place):
-        if options:
-            mapping = {**({mapping: None} if isinstance(mapping, str) else mapping), **options}
+        if own := _needed(mapping, options or {}):
+            mapping = {**({mapping: None} if isinstance(mapping, str) else mapping), **own}
         try:
             return _opened(mapping, why, keep_groups=keep_groups)
         except UserError as error:
             first = first or error
     raise first or UserError(f"{place}: holds no labelled images")
+
+
+def _needed(mapping: str | dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Without `group: none` for sources that know no groups: of them it says what is so."""
+    kind = mapping if isinstance(mapping, str) else next(iter(mapping))
+    nothing = options.get("group") == "none" and not takes(kind, "group")
+    return {name: value for name, value in options.items() if not (nothing and name == "group")}
 
 
 def takes(kind: str, option: str) -> bool:

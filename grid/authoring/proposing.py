@@ -118,7 +118,7 @@ def _sized(
         if reason is not None:
             found = found.with_(reason, size=wanted)
             shape = found.source.shape
-    elif wanted is not None:
+    elif wanted is not None and (shape is None or {wanted} != {shape.height, shape.width}):
         raise UserError(f"init: --size: {kind} is stored as it is; leave --size out")
     if shape is None:
         found.source.contents()  # says why none can be decoded

@@ -22,6 +22,7 @@ from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.ray_train import fit
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.spec import DomainGap
 from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import DOMAIN_GAPS
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from equigrid.classifiers.models.network import Classifier
 
 PERPLEXITY = 30.0
+TRAINED = 0.9  # of the job, once its training is done: for what is told of how far it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +133,20 @@ def _loop(config: dict) -> dict:
     checkpoints = Checkpoints(store, DOMAIN_GAPS.checkpoints(request.id))
     real = inputs.parts(request.train, inputs.real_indices(request, request.payload.real))
     made = inputs.whole(request.syn, payload.syn.n)
-    with Saving(checkpoints, every_s=request.checkpoint_every_s) as saving:
+    signs = Signs(request.id, request.tell)
+    n_tested = round(payload.held_out * payload.syn.n)  # of each side
+    steps = payload.recipe.total_steps(2 * (payload.syn.n - n_tested))
+    with Saving(
+        checkpoints, every_s=request.checkpoint_every_s, steps=steps,
+        told=signs.part(0, TRAINED),
+    ) as saving:  # fmt: skip
         gap = domain_gap(
             inputs.fetchers(real), inputs.fetchers(made), request.image_shape,
             classes=request.classes, model=payload.classifier, recipe=payload.recipe,
             seed=seed_of(request.id, "domain"), device=device, held_out=payload.held_out,
             patch_px=payload.patch_px, window=payload.stream and payload.stream.window,
             resume=checkpoints.load(), checkpoint=saving, start=started(payload.pretrained),
+            tested_share=signs.part(TRAINED, 1),
         )  # fmt: skip
     facts = {
         field.name: getattr(gap, field.name)

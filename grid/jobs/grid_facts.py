@@ -84,6 +84,15 @@ class GridFacts:
         return tuple(sorted(set(range(classes)) - set(unseen)))
 
     @cached_property
+    def unseen_shares(self) -> tuple[int, ...] | None:
+        """The classes' shares of the pools of a zero-shot grid that makes images of the unseen
+        classes alone; None for every other grid.
+        """
+        if not self.spec.zero_shot:
+            return None
+        return self.spec.zero_shot.shares(self.shape.classes, len(self.shape.classes))
+
+    @cached_property
     def counts(self) -> np.ndarray:
         """Different real images of each class that may be trained on, where there are any of the
         class.
@@ -243,10 +252,10 @@ class GridFacts:
         return tuple(int(count) for count in found)
 
     def drawn(self, n: int) -> int:
-        """Images from a pool's start that hold n to train on: it has all classes, zero-shot takes
-        those unseen.
+        """Images from a pool's start that hold n to train on: zero-shot takes those of the unseen
+        classes, and a pool may have all classes.
         """
-        if self.seen is None:
+        if self.seen is None or self.unseen_shares:
             return n
         classes = len(self.shape.classes)
         return -(-n // (classes - len(self.seen))) * classes

@@ -108,12 +108,15 @@ def learned_parts(
     return None if subset is None else parts(request.train, real_indices(request, subset))
 
 
-def indices_of(request: Request, syn: Synthetic, classes: Sequence[int]) -> np.ndarray:
-    """Numbers of a pool's first n images of these classes: every pool's labels follow from its id.
+def indices_of(
+    request: Request, syn: Synthetic, classes: Sequence[int], shares: tuple[int, ...] | None = None
+) -> np.ndarray:
+    """Numbers of a pool's first n images of these classes: a pool's labels follow from its id, and
+    the classes' shares, where these are not equal.
 
     Raises ValueError if there are fewer.
     """
-    every = pools.labels(seed_of(syn.pool, "pool"), 0, request.syn.n, request.classes)
+    every = pools.labels(seed_of(syn.pool, "pool"), 0, request.syn.n, request.classes, shares)
     found = np.flatnonzero(np.isin(every, classes))
     if len(found) < syn.n:
         have = f"the {request.syn.n} of the shards have {len(found)}"

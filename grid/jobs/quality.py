@@ -21,6 +21,7 @@ from equigrid.grid.jobs.kind import NOTHING, POOL_AND_TRAIN, VAL, Cost, JobKind,
 from equigrid.grid.jobs.pool import PlannedPool
 from equigrid.grid.jobs.provenance import device_name, device_of, provenance
 from equigrid.grid.jobs.request import Request
+from equigrid.grid.jobs.signs import Signs
 from equigrid.grid.store import Store, documents
 from equigrid.grid.store.layout import GENERATORS, POOLS, QUALITY, neighbours_picture, statistics
 
@@ -97,6 +98,40 @@ def _check_enough(config: Mapping[str, Any], grid: GridFacts, pool: PlannedPool,
             )
 
 
+NEAREST, NEAREST_PASSES = 0.05, 5
+"""What an image counts as that is a candidate for the nearest, against one that a network sees; and
+how often each of the base is looked at for that.
+"""
+
+
+class _Passes:
+    """How far a measuring is: by the images that networks see, and whose distances are taken, one
+    that is seen twice as two. What an earlier pool has left behind counts as seen at once.
+    """
+
+    def __init__(self, request: Request[QualityPayload], n_base: int, reconstructs: bool):
+        n, n_real, config = request.payload.syn.n, request.train.n, request.payload.config
+        self._signs = Signs(request.id, request.tell)
+        self._total: float = n + n_real + (2 * n_base if reconstructs else 0)
+        self._total += NEAREST * NEAREST_PASSES * n_base if config["neighbours"] else 0
+        if _extractor(config):
+            from equigrid.generators.quality.comparison import most_seen
+
+            self._total += n + n_real + most_seen(n, n_real, config["metrics"])
+        self._seen = 0.0
+
+    def __call__(self, n: float) -> None:
+        """n images more."""
+        self._seen += n
+        self._signs(self._seen / self._total)
+
+    def candidates(self, parts: list[inputs.Part]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Images and labels among which the nearest are looked for, part by part."""
+        for images, labels in inputs.blocks(parts):
+            yield images, labels
+            self(NEAREST * len(images))
+
+
 def measure(store: Store, request: Request[QualityPayload]) -> dict:
     """Measures a pool, and its generator's autoencoder if it has one; writes the picture, then the
     row.
@@ -114,20 +149,22 @@ def measure(store: Store, request: Request[QualityPayload]) -> dict:
     own = features if payload.config["features"] else None
     networks = measuring.load_networks(**wanted, features=own, device=device)
     neighbours = payload.config["neighbours"]
+    reconstruct = _reconstructor(store, request, device)
+    seen = _Passes(request, sum(len(rows) for _, rows in base), reconstruct is not None)
     row = measuring.quality(
-        lambda: inputs.blocks(pool), lambda: inputs.blocks(base), networks,
+        lambda: inputs.blocks(pool), lambda: seen.candidates(base), networks,
         classes=request.classes, n_pool=payload.syn.n, n_neighbours=neighbours,
-        reference=_statistics(store, request, networks, every),
+        reference=_statistics(store, request, networks, every, seen), seen=seen,
     )  # fmt: skip
-    if reconstruct := _reconstructor(store, request, device):
+    if reconstruct:
         row |= measuring.reconstruction(
-            lambda: inputs.blocks(base), reconstruct, networks, classes=request.classes
+            lambda: inputs.blocks(base), reconstruct, networks, classes=request.classes, seen=seen
         )
     if "extractor" in payload.config:
-        row = _with_metrics(row, store, request, networks, features, device)
+        row = _with_metrics(row, store, request, networks, features, device, seen)
     if neighbours:
         picture = measuring.neighbour_picture(
-            lambda: inputs.blocks(pool), lambda: inputs.blocks(base)
+            lambda: inputs.blocks(pool), lambda: seen.candidates(base)
         )
         store.put(neighbours_picture(request.id), picture)
     seconds = time.perf_counter() - clock
@@ -148,6 +185,7 @@ def _with_metrics(
     networks: "Networks",
     features: "Features | None",
     device: str,
+    seen: _Passes,
 ) -> dict:
     """A row with what `quality.metrics` asks for, in the features of its extractor."""
     from equigrid.generators.quality import measure as measuring
@@ -163,11 +201,12 @@ def _with_metrics(
     found, notes = measuring.comparison(
         lambda: inputs.blocks(pool),
         extract,
-        _real(store, request, extract),
+        _real(store, request, extract, seen),
         n_pool=payload.syn.n,
         metrics=payload.config["metrics"],
         extractor=extractor_name(payload.config["extractor"]),
         device=device,
+        seen=seen,
     )
     return {**row, **found, "note": "; ".join(filter(None, (row["note"], *notes)))}  # fmt: skip
 
@@ -194,12 +233,14 @@ def _extract(
     )  # fmt: skip
 
 
-def _real(store: Store, request: Request[QualityPayload], extract: "Extract") -> "Real":
+def _real(
+    store: Store, request: Request[QualityPayload], extract: "Extract", seen: _Passes
+) -> "Real":
     """The training set's features, and which of them the pool's generator learned from."""
     from equigrid.generators.quality.banks import extracted
     from equigrid.generators.quality.comparison import Real
 
-    payload, bank = request.payload, _real_features(store, request, extract)
+    payload, bank = request.payload, _real_features(store, request, extract, seen)
     outside, rows = payload.outside, None
     if outside is not None and outside.own:
         own = extracted(inputs.blocks(inputs.whole(request.val)), extract, request.val.n)
@@ -213,7 +254,9 @@ def _real(store: Store, request: Request[QualityPayload], extract: "Extract") ->
     return Real(bank, bank.features[rows], np.setdiff1d(np.arange(bank.n), rows))
 
 
-def _real_features(store: Store, request: Request[QualityPayload], extract: "Extract") -> "Bank":
+def _real_features(
+    store: Store, request: Request[QualityPayload], extract: "Extract", seen: _Passes
+) -> "Bank":
     """Of the whole training set: extracted for the first pool, kept for all others."""
     from equigrid.generators.quality.banks import Bank, extracted
 
@@ -228,10 +271,12 @@ def _real_features(store: Store, request: Request[QualityPayload], extract: "Ext
     try:
         kept = store.get_decoded(name, _array, "features of images")
         bank.add(kept, inputs.labels(request))
-        return bank.complete()
+        bank.complete()
+        seen(bank.n)
+        return bank
     except (FileNotFoundError, DocumentError, ValueError):  # damaged ones are extracted anew
         every = inputs.whole(request.train)
-    bank = extracted(inputs.blocks(every), extract, request.train.n)
+    bank = extracted(inputs.blocks(every), extract, request.train.n, seen=seen)
     file = io.BytesIO()
     np.save(file, bank.features)
     store.put(name, file.getvalue())
@@ -247,7 +292,7 @@ def _array(content: bytes) -> np.ndarray:
 
 
 def _statistics(
-    store: Store, request: Request, networks: "Networks", every: list[inputs.Part]
+    store: Store, request: Request, networks: "Networks", every: list[inputs.Part], seen: _Passes
 ) -> "Reference":
     """What the real images leave behind in the networks: measured for the first pool, kept for all
     others.
@@ -263,9 +308,13 @@ def _statistics(
     }
     name = statistics(content_id("statistics", what), ".npz")
     try:
-        return store.get_decoded(name, measuring.Reference.from_npz, "statistics of images")
+        kept = store.get_decoded(name, measuring.Reference.from_npz, "statistics of images")
+        seen(request.train.n)
+        return kept
     except (FileNotFoundError, DocumentError):  # damaged ones are measured anew
-        found = measuring.measured(inputs.blocks(every), networks, classes=request.classes)
+        found = measuring.measured(
+            inputs.blocks(every), networks, classes=request.classes, seen=seen
+        )
     store.put(name, found.to_npz())
     return found
 

@@ -22,6 +22,10 @@ class Signs:
         self._job_id, self._send, self._clock = job_id, send, clock
         self._due_s = clock() + EVERY_S
 
+    def part(self, start: float, stop: float) -> Callable[[float], None]:
+        """For a part of the job, from one share of it to another: takes the part's own share."""
+        return lambda share: self(start + share * (stop - start))
+
     def __call__(self, share: float) -> None:
         """So much of the job is done, from 0 to 1."""
         now = self._clock()

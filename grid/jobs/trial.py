@@ -124,8 +124,10 @@ def training_parts(request: Request[TrialPayload]) -> list[inputs.Part]:
         )  # fmt: skip
         found += inputs.parts(request.train, indices)
     if payload.syn and payload.zero_shot:
-        unseen = payload.zero_shot["unseen"]
-        found += inputs.parts(request.syn, inputs.indices_of(request, payload.syn, unseen))
+        unseen, config = payload.zero_shot["unseen"], payload.zero_shot_config
+        assert config, "its whole beside what determines the trial"
+        shares = config.shares(request.class_names, request.classes)
+        found += inputs.parts(request.syn, inputs.indices_of(request, payload.syn, unseen, shares))
     elif payload.syn:
         found += inputs.whole(request.syn, payload.syn.n)
     else:

@@ -7,7 +7,7 @@ from equigrid.classifiers.recipes import Augmentation
 from equigrid.grid.datasets import subsets
 from equigrid.grid.errors import UserError
 from equigrid.grid.jobs.grid_facts import GridFacts
-from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, recipe_name
+from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, recipe_name, shares_of
 from equigrid.grid.spec import Amount, Block, ByClass
 
 
@@ -227,14 +227,14 @@ def _synthetic(
         raise UserError(
             f"{where}: {count:,} synthetic images; {MOST_SYNTHETIC:,} of a pool are the most"
         )
-    shares = choice.shares(grid.shape, grid.repeated)
+    shares = shares_of(choice, grid.spec, grid.shape, grid.repeated)
     most = choice.capacity(grid.shape.classes, shares)
     if most is not None and grid.drawn(count) > most:
         classes, seen = len(grid.shape.classes), len(grid.seen or ())
-        balanced = most * (classes - seen) // classes
+        balanced = most if grid.unseen_shares else most * (classes - seen) // classes
         of = "unseen classes" if seen else "classes"
         have = f"{choice.name} has {balanced:,} that are balanced over the {of}"
-        if shares:
+        if shares and not grid.unseen_shares:
             have = f"{choice.name} has {most:,} in the classes' shares that balance says"
         raise UserError(f"{where}: {count:,} images; {have}")
     return count

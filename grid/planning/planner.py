@@ -27,7 +27,7 @@ from equigrid.grid.jobs.pool import PlannedPool, Pool, PoolIdentity
 from equigrid.grid.jobs.trial import Copies, TrialPayload
 from equigrid.grid.planning.arms import Arm, Rival, arms_of
 from equigrid.grid.planning.graph import Cell, Plan
-from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, one_class
+from equigrid.grid.planning.resolve import GeneratorChoice, Resolved, one_class, shares_of
 
 MOST_CELLS = 200_000
 
@@ -285,7 +285,7 @@ def _pool(
     """
     classes = grid.shape.classes
     if label is None:
-        shares = choice.shares(grid.shape, grid.repeated)
+        shares = shares_of(choice, grid.spec, grid.shape, grid.repeated)
         capacity = choice.capacity(classes, shares)
     else:
         shares, capacity = one_class(label, len(classes)), choice.capacity_of(label, classes)
@@ -315,11 +315,11 @@ def _outside(grid: GridFacts, choice: GeneratorChoice) -> Outside | None:
 
 
 def _of_pools(grid: GridFacts, used: Iterable[PlannedPool]) -> Iterator[Job]:
-    """What is measured of pools, and what that needs, kind by kind. Of pools of one class nothing
-    is: all that is measured compares with real images of every class.
+    """What is measured of pools, and what that needs, kind by kind. Of pools that lack classes
+    nothing is: all that is measured compares with real images of every class.
     """
     for pool in used:
-        if pool.pool.label is not None:
+        if pool.pool.label is not None or grid.unseen_shares:
             continue
         for kind in KINDS.values():
             if kind.plan:

@@ -32,6 +32,7 @@ def remarks(plan: Plan) -> list[str]:
         if cost := _cost_of_defaults(resolved, name):
             lines.append(cost)
     lines += _by_class(plan)
+    lines += _not_measured(resolved)
     return lines + [line for name, amounts in _made(plan).items() if (line := amounts.text(name))]
 
 
@@ -64,6 +65,15 @@ def _unused_outside(resolved: Resolved) -> list[str]:
     ]
 
 
+def _not_measured(resolved: Resolved) -> list[str]:
+    """A line where `quality` is on, and pools lack classes that it compares with."""
+    zero_shot = resolved.spec.zero_shot
+    if resolved.spec.quality is None or zero_shot is None or zero_shot.pools == "all":
+        return []
+    why = "it compares with real images of every class; write quality: off"
+    return [f"quality: pools of the unseen classes alone are not measured: {why}"]
+
+
 def _without_equal_steps(resolved: Resolved) -> list[str]:
     """A line for each block whose augmentations have nothing at as many steps beside them."""
     found = []
@@ -80,7 +90,7 @@ def _without_equal_steps(resolved: Resolved) -> list[str]:
 @dataclass
 class _Amounts:
     """Images of a generator's pools, all together: made, trained on, drawn for training (in a
-    zero-shot grid with those of the seen classes), measured.
+    zero-shot grid whose pools have all classes with those of the seen ones), measured.
     """
 
     made: int = 0
@@ -98,7 +108,8 @@ class _Amounts:
         if self.drawn > self.trained:
             of_seen = self.drawn - self.trained
             why.append(
-                f"{of_seen:,} are of classes whose real images are seen, for a pool has all classes"
+                f"{of_seen:,} are of classes whose real images are seen (zero_shot: "
+                "{pools: unseen} makes the others alone)"
             )
         if (beyond := self.made - self.drawn) >= _WORTH_SAYING[0] and self.measured > self.drawn:
             why.append(
@@ -132,7 +143,7 @@ def _made(plan: Plan) -> dict[str, _Amounts]:
 def _drawn(resolved: Resolved, n: int) -> int:
     """Images from a pool's start that hold n to train on."""
     zero_shot, shape = resolved.spec.zero_shot, resolved.shape
-    if zero_shot is None or shape is None:
+    if zero_shot is None or zero_shot.pools == "unseen" or shape is None:
         return n
     classes = len(shape.classes)
     return -(-n // len(zero_shot.unseen_labels(shape.classes, classes))) * classes

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
-
 from equigrid.classifiers import names, recipes
 from equigrid.classifiers.recipes import Augmentation, Recipe
 from equigrid.generators import registry
@@ -26,6 +24,7 @@ from equigrid.grid.planning import pretrained, recording
 from equigrid.grid.planning.recording import Recorded
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, layout
+from equigrid.payloads import Frozen
 
 T = TypeVar("T")
 RECIPE_CHANGES = 4  # that a name lists
@@ -85,6 +84,16 @@ class GeneratorChoice:
         if self.recorded:
             return None
         return self.config.capacity(class_names, one_class(label, len(class_names)))
+
+
+def shares_of(
+    choice: GeneratorChoice, spec: GridSpec, shape: catalogue.Shape, repeated: tuple[int, ...] = ()
+) -> tuple[int, ...] | None:
+    """The classes' shares of a generator's pools in a grid, which zero-shot has a say in; None for
+    equal ones. repeated: as in `GeneratorChoice.shares`. Raises UserError.
+    """
+    unseen = spec.zero_shot and spec.zero_shot.shares(shape.classes, len(shape.classes))
+    return unseen or choice.shares(shape, repeated)
 
 
 def one_class(label: int, classes: int) -> tuple[int, ...] | None:
@@ -152,7 +161,7 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
     _check_kinds("execution.workers", spec.execution.workers, grouped)
     split = quality = None
     if record and spec.zero_shot:
-        split = record.of_zero_shot(spec.zero_shot.model_dump(mode="json"))
+        split = record.of_zero_shot(spec.zero_shot.identity())
     if record and spec.quality:
         quality = record.of_quality(spec.quality.identity())
     if split is None and (zero_shot := spec.zero_shot):
@@ -226,21 +235,23 @@ def record_of(spec: GridSpec, resolved: Resolved) -> Recorded:
                 "sampling": choice.sampling,
                 "capacity": choice.capacity(
                     shape.classes,
-                    choice.shares(shape, dataset.repeated_counts if dataset.repeated else ()),
+                    shares_of(
+                        choice, spec, shape, dataset.repeated_counts if dataset.repeated else ()
+                    ),
                 ),
             }
             for name, choice in resolved.generators.items()
         },
         zero_shot=_part(spec.zero_shot, {"payload": split}),
-        # Without later keys that are as before: what older releases recorded is still known.
-        quality={"entry": spec.quality.identity(), **(measured or {})} if spec.quality else None,
+        quality=_part(spec.quality, measured),
         classifiers=list(resolved.pretrained),
     )
     return Recorded(**json.loads(json.dumps(asdict(facts))))  # lists for tuples, as it is stored
 
 
-def _part(wanted: BaseModel | None, facts: dict | None) -> dict | None:
-    return None if wanted is None else {"entry": wanted.model_dump(mode="json"), **(facts or {})}
+def _part(wanted: Frozen | None, facts: dict | None) -> dict | None:
+    """Without later keys that are as before: what older releases recorded is still known."""
+    return None if wanted is None else {"entry": wanted.identity(), **(facts or {})}
 
 
 def _dataset(

@@ -405,7 +405,7 @@ class GridSpec(Frozen):
     def _domain_gap_within_classes(self) -> Self:
         if self.zero_shot and self.domain_gap:
             why = (
-                "zero_shot's real images are of the seen classes, its pools of all: "
+                "zero_shot's real images are of the seen classes, its pools of others too: "
                 "classes would tell sides apart"
             )
             raise ValueError(

@@ -36,6 +36,8 @@ def hooks():
         ("benchmarks.md", "[a](../docs/edm.md)", "[a](edm.md)"),
         ("edm.md", "[a](dit.md) [b](../benchmarks/README.md#x)", "[a](dit.md) [b](benchmarks.md#x)"),
         ("edm.md", "[a](#x) [b](https://x.org/y.md)", "[a](#x) [b](https://x.org/y.md)"),
+        ("tutorial.md", "[a](../examples/quickstart.ipynb)", "[a](examples/quickstart.md)"),
+        ("examples/quickstart.md", "[a](own_dataset.ipynb)", "[a](own_dataset.md)"),
     ],
 )  # fmt: skip
 def test_links_between_pages_lead_where_they_lead_on_disk(page, text, right):
@@ -69,3 +71,29 @@ def test_the_site_builds_without_a_warning_and_has_every_name(tmp_path):
             assert f'id="{found.__module__}.{name}"' in page or name == "GridSpec", name
     assert page.count('<span class="gp">&gt;&gt;&gt; </span>') > 50, "examples are blocks of code"
     assert "<blockquote>" not in page
+    for name in ("quickstart", "own_dataset"):
+        page = (tmp_path / f"site/examples/{name}.html").read_text()
+        outputs = page.count('<div class="output">')
+        assert outputs >= 6, name
+        assert (tmp_path / f"site/examples/{name}.ipynb").is_file()
+    assert "data:image/png;base64" in (tmp_path / "site/examples/quickstart.html").read_text()
+
+
+@needs_mkdocs
+def test_a_notebook_is_a_page_with_its_outputs_below_its_cells():
+    html, png = "<table>\n\n<tr><td>1</td></tr></table>", "aGk=\n"
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+        {"cell_type": "code", "source": ["a = 1\n", "a"], "outputs": [
+            {"output_type": "stream", "name": "stdout", "text": ["said\n"]},
+            {"output_type": "execute_result", "data": {"text/plain": ["plain"], "text/html": html}},
+            {"output_type": "display_data", "data": {"text/plain": "figure", "image/png": png}},
+            {"output_type": "execute_result", "data": {"text/plain": "'one'"}},
+        ]},
+    ]  # fmt: skip
+    made = hooks().notebooks.page({"cells": cells}, "a.ipynb")
+    parts = ["# Title\ntext", 'href="a.ipynb"', "```python\na = 1\na\n```", "```text\nsaid\n```",
+             html, "data:image/png;base64,aGk=\"", "```text\n'one'\n```"]  # fmt: skip
+    places = [made.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "plain" not in made and "figure" not in made

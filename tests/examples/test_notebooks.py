@@ -47,6 +47,17 @@ def test_a_notebook_is_valid_and_holds_no_path_of_a_machine(name):
     assert not re.search(r"/(?:home|root|tmp|work|Users|opt)/", text)
 
 
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_has_the_outputs_of_one_run_which_the_site_shows(name):
+    """From its first cell to its last; and no warning, nor a line of progress by itself."""
+    assert (FOLDER / name).stat().st_size < 400_000
+    book = nbformat.read(FOLDER / name, as_version=4)
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
+    assert not warnings_of(book)
+    assert all(out.output_type != "error" for cell in code for out in cell.outputs)
+
+
 @pytest.mark.long
 def test_the_quickstart_ends_in_an_answer_and_a_report(tmp_path):
     book = executed("quickstart.ipynb", tmp_path)

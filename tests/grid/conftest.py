@@ -185,7 +185,7 @@ PRESET_SHAPES = {
 @pytest.fixture
 def plan_of(tmp_path, monkeypatch):
     """Plans a preset as on a machine that has its files: every folder that it names is made, with
-    next to nothing.
+    next to nothing. Keys of the spec may be given anew.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -196,7 +196,7 @@ def plan_of(tmp_path, monkeypatch):
     from equigrid.grid.datasets.sources.imagenet import read_list
     from equigrid.grid.planning.planner import plan
     from equigrid.grid.planning.resolve import resolve
-    from equigrid.grid.spec import load
+    from equigrid.grid.spec import GridSpec, load
 
     picture = io.BytesIO()
     Image.new("RGB", (32, 32)).save(picture, "PNG")
@@ -231,10 +231,13 @@ def plan_of(tmp_path, monkeypatch):
     for name, place in {**places, "TEXT_ENCODER": "bert"}.items():
         monkeypatch.setenv(f"EQUIGRID_{name}", str(tmp_path / place))
 
-    def make(name: str):
+    def make(name: str, **changes):
         if name == "digits-finetune":
             _write_zeros_to_finetune(tmp_path / "finetune")
-        resolved = resolve(load(name), None)
+        spec = load(name)
+        if changes:
+            spec = GridSpec.model_validate(spec.model_dump(mode="json") | changes)
+        resolved = resolve(spec, None)
         if known := PRESET_SHAPES.get(name.removesuffix("-zero-shot")):
             classes, side, train, test = known
             resolved = replace(

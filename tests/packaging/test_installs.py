@@ -3,6 +3,10 @@ editable install, a checkout on PYTHONPATH.
 """
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -113,8 +117,7 @@ def test_what_the_cluster_files_mount_is_enough_to_install(build_environment, tm
 @pytest.mark.slow
 def test_what_an_index_has_runs_the_demonstration(wheel, tmp_path):
     """`equigrid demo`, installed by its name from a folder as an index has it, in a folder of its
-    own: minutes on two cores. (`uvx equigrid demo` wants all dependencies from the index too; it
-    was not run.)
+    own: minutes on two cores.
     """
     environment = Environment(tmp_path / "venv")
     index = ("--no-index", "--find-links", wheel.parent)
@@ -126,3 +129,34 @@ def test_what_an_index_has_runs_the_demonstration(wheel, tmp_path):
     assert "<style" in report, "the stylesheet is in it"
     status = environment.run("equigrid", "status", "digits", "--json", cwd=tmp_path)
     assert json.loads(status)["failures"] == []
+
+
+UV = shutil.which("uv")
+
+
+@pytest.mark.skipif(UV is None, reason="needs uv")
+def test_uvx_runs_the_command(wheel, tmp_path):
+    """`uvx equigrid …` from a folder as an index has it. Its dependencies, as requirements.txt has
+    them, come from uv's cache, which has them wherever `make` installed them; nothing is
+    downloaded, and their files are linked.
+    """
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    own |= {"UV_TOOL_DIR": str(tmp_path / "tools"), "UV_OFFLINE": "1", "UV_LINK_MODE": "symlink"}
+    uvx = [
+        UV, "tool", "run", "--python", sys.executable, "--find-links", str(wheel.parent),
+        "--constraints", str(ROOT / "requirements.txt"), "--from", "equigrid", "equigrid",
+    ]  # fmt: skip
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [*uvx, *arguments], cwd=tmp_path, env=own, capture_output=True, text=True, check=False
+        )
+
+    done = run("--version")
+    if done.returncode and "network was disabled" in done.stderr:
+        pytest.skip("uv's cache lacks some of the dependencies")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["equigrid", equigrid.__version__]
+    done = run("plan", "digits", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["cells"] > 100

@@ -289,6 +289,21 @@ def test_patients_stay_on_one_side(tmp_path):
     assert options(patients_in_names(tmp_path / "c"), group="none")["group"] == "none"
 
 
+def test_what_is_so_already_is_no_reason_to_refuse(tmp_path):
+    """`--group none` for a set that knows no groups, `--size` for one of that size. A group that
+    it cannot have is refused still.
+    """
+    place = npz(tmp_path / "a")
+    assert options(place, group="none") == options(place)
+    assert options(split_folders(tmp_path / "b"), group="none")["group"] == "none"
+    known = proposing.propose("digits", LAPTOP, group="none", size=8).spec["dataset"]
+    assert known == proposing.propose("digits", LAPTOP).spec["dataset"]
+    with pytest.raises(UserError, match="npz takes no such option"):
+        options(place, group="patient")
+    with pytest.raises(UserError, match="leave --size out"):
+        proposing.propose("digits", LAPTOP, size=16)
+
+
 def test_groups_that_no_pattern_finds_are_refused_not_split(tmp_path):
     """All names tell of one patient: any split leaks, so none is proposed."""
     for i in range(40):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from equigrid.classifiers.recipes import ResolvedRecipe
+from equigrid.classifiers.zero_shot.config import ZeroShotConfig
 from equigrid.generators.common import pools
 from equigrid.grid import jobs
 from equigrid.grid.datasets import catalogue, subsets
@@ -129,6 +130,7 @@ def test_zero_shot_takes_what_there_is_of_the_unseen_classes_and_no_less():
         recipe=ResolvedRecipe(batch=8, lr=0.1, steps=1),
         seed=0,
         zero_shot={"unseen": [6, 7, 8, 9]},
+        zero_shot_config=ZeroShotConfig(unseen=(6, 7, 8, 9)),
     )
     request = jobs.Request(
         "trial-1",
@@ -147,4 +149,30 @@ def test_zero_shot_takes_what_there_is_of_the_unseen_classes_and_no_less():
     with pytest.raises(
         ValueError, match="9 images of unseen classes wanted, the 20 of the shards have 8"
     ):
+        training_parts(short)
+
+
+def test_a_zero_shot_pool_of_the_unseen_classes_is_taken_whole():
+    config = ZeroShotConfig(unseen=(6, 7, 8, 9), pools="unseen")
+    shares = config.shares(tuple("abcdefghij"), 10)
+    assert shares == (0, 0, 0, 0, 0, 0, 1, 1, 1, 1)
+    payload = TrialPayload(
+        dataset="data-1",
+        real=Subset(n=0, subset_seed=None),
+        syn=Synthetic(pool="pool-1", n=10),
+        copies=None,
+        classifier="digits-cnn",
+        recipe=ResolvedRecipe(batch=8, lr=0.1, steps=1),
+        seed=0,
+        zero_shot={"unseen": [6, 7, 8, 9]},
+        zero_shot_config=config,
+    )
+    request = jobs.Request(
+        "trial-1", "trial", payload, "a", tuple("abcdefghij"), (8, 8, 1),
+        labels=np.arange(10), syn=jobs.Images(("s",), (12,)),
+    )  # fmt: skip
+    ((_, rows),) = training_parts(request)
+    assert rows.tolist() == list(range(10))
+    short = replace(request, payload=replace(payload, syn=Synthetic(pool="pool-1", n=13)))
+    with pytest.raises(ValueError, match="13 images of unseen classes wanted"):
         training_parts(short)

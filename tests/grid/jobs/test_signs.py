@@ -52,3 +52,40 @@ def test_bodies_say_how_far_they_are(planned, mini, request_of, monkeypatch):
         assert shares[-1] == pytest.approx(1.0), job.kind
         assert len(shares) >= 4, job.kind
     assert len(told[chosen[1].id]) > 4  # the sampler's steps, not its batch alone
+
+
+def _told_of(store, plan, request_of, job) -> list[float]:
+    told: list[float] = []
+    outcome = jobs.run(
+        store, request_of(store, plan, job, tell=lambda job_id, share: told.append(share))
+    )
+    assert outcome["status"] == jobs.OK, outcome
+    return told
+
+
+def test_what_is_measured_of_a_pool_says_how_far_it_is(planned, mini, request_of, monkeypatch):
+    """The domain gap within its training and its test, t-SNE after it; quality batch by batch, and
+    distance by distance. What the first pool left behind is at once done for the second.
+    """
+    monkeypatch.setattr("equigrid.grid.jobs.signs.EVERY_S", 0.0)
+    mini["quality"] = {
+        "inception": "off", "vit": "off", "metrics": "all", "extractor": "classifier"
+    }  # fmt: skip
+    mini["domain_gap"] = {"patches": [], "tsne": 10}
+    store, plan = planned(mini)
+    for kind in ("generator", "shard", "reference"):
+        for job in plan.of_kind(kind):
+            assert jobs.run(store, request_of(store, plan, job))["status"] == jobs.OK
+    gap = _told_of(store, plan, request_of, next(iter(plan.of_kind("domain"))))
+    assert gap == sorted(gap) and gap[-1] == pytest.approx(1.0)
+    trained = [share for share in gap if share <= 0.9]
+    assert len(trained) > 4 and len(gap) - len(trained) >= 2, "steps, then both sides of the test"
+    pools = [*plan.of_kind("quality")]
+    assert len(pools) >= 2
+    first, second = (_told_of(store, plan, request_of, job) for job in pools[:2])
+    for shares in (first, second):
+        assert shares == sorted(shares)
+        assert 0.8 < shares[-1] <= 1.0
+        steps = np.diff([0.0, *shares])
+        assert len(shares) >= 6 and steps.max() < 0.5
+    assert len(second) < len(first), "the real images' features were there"

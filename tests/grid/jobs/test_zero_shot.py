@@ -2,6 +2,8 @@
 half.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,9 @@ from sklearn.datasets import load_digits
 from equigrid.grid import jobs
 from equigrid.grid.errors import UserError
 from equigrid.grid.planning.pending import pending
+from equigrid.grid.planning.planner import plan
+from equigrid.grid.planning.resolve import record_of, resolve
+from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import layout, results
 
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay")
@@ -66,9 +71,12 @@ def spec(tmp_path):
 
 
 @pytest.mark.long
-def test_unseen_classes_are_learnt_from_the_pool_alone(planned, request_of, spec, monkeypatch):
+@pytest.mark.parametrize("made", ["all", "unseen"])
+def test_unseen_classes_are_learnt_from_the_pool_alone(
+    made, planned, request_of, spec, monkeypatch
+):
     monkeypatch.setenv("A_BERT", spec["zero_shot"]["text_encoder"])
-    spec["zero_shot"]["text_encoder"] = "$A_BERT"
+    spec["zero_shot"] |= {"text_encoder": "$A_BERT", "pools": made}
     store, the_plan = planned(spec)
     for job in pending(store, the_plan)[0]:
         outcome = jobs.run(store, request_of(store, the_plan, job))
@@ -116,3 +124,48 @@ def test_a_finite_pool_is_counted_by_its_unseen_classes(planned, spec, tmp_path)
         match=f"{most + 1} images; made has {most} that are balanced over the unseen classes",
     ):
         planned(too_many)
+
+
+def test_pools_of_the_unseen_classes_have_half_the_images(planned, spec, tmp_path):
+    """Of a finite pool as many can be had as before, and half as many are made."""
+    rarest = min(len(list((tmp_path / "pool" / name).iterdir())) for name in NAMES)
+    most = 5 * rarest
+    unseen = {**spec, "zero_shot": spec["zero_shot"] | {"pools": "unseen"}}
+    blocks = [{"n_base": 200, "syn": {"made": [f"{most} images"]}}]
+    _, the_plan = planned({**unseen, "blocks": blocks}, "unseen")
+    (pool,) = the_plan.pools.values()
+    shards = [*the_plan.of_kind("shard")]
+    assert len(shards) == pool.shards(most)
+    assert {job.payload.shares for job in shards} == {(0, 0, 0, 0, 0, 1, 1, 1, 1, 1)}
+    too_many = [{"n_base": 200, "syn": {"made": [f"{most + 1} images"]}}]
+    with pytest.raises(
+        UserError,
+        match=f"{most + 1} images; made has {most} that are balanced over the unseen classes",
+    ):
+        planned({**unseen, "blocks": too_many})
+
+
+def test_a_trial_without_synthetic_images_is_the_same_whichever_pools_are_made(planned, spec):
+    """`pools` changes what is made: nothing that is there already of a grid that adds it."""
+    _, before = planned(spec, "all")
+    unseen = {**spec, "zero_shot": spec["zero_shot"] | {"pools": "unseen"}}
+    _, after = planned(unseen, "unseen")
+    ids = [{cell.arm: cell.trial_id for cell in one.cells} for one in (before, after)]
+    assert ids[0]["base"] == ids[1]["base"]
+    assert ids[0]["syn"] != ids[1]["syn"]
+    kept = [{job.id for job in one.of_kind("generator")} for one in (before, after)]
+    assert kept[0] == kept[1]
+
+
+def test_what_was_recorded_before_pools_could_be_chosen_is_known(planned, spec, tmp_path):
+    """A grid of an older release: its record has no `pools`, and its encoder is gone."""
+    store, the_plan = planned(spec, "all")
+    found = record_of(the_plan.resolved.spec, the_plan.resolved)
+    old = {name: spec["zero_shot"].get(name) for name in spec["zero_shot"]}
+    assert "pools" not in found.zero_shot["entry"]
+    shutil.rmtree(tmp_path / "bert")
+    resolved = resolve(GridSpec.model_validate({**spec, "zero_shot": old}), store, found)
+    assert [*plan(resolved).jobs] == [*the_plan.jobs]
+    unseen = GridSpec.model_validate({**spec, "zero_shot": old | {"pools": "unseen"}})
+    with pytest.raises(UserError, match="zero_shot: text_encoder: there is no folder"):
+        resolve(unseen, store, found)  # another grid: what it is made of must be there

@@ -1,5 +1,7 @@
 """What a plan says of images that are made and never trained on."""
 
+from collections import Counter
+
 import pytest
 
 from equigrid.grid.planning.remarks import remarks
@@ -12,11 +14,36 @@ def said(the_plan) -> list[str]:
     return [line for line in remarks(the_plan) if "trained on:" in line]
 
 
-def test_zero_shot_makes_twice_what_it_trains_on(plan_of):
-    (line,) = said(plan_of("imagenet100-zero-shot"))
+@pytest.mark.parametrize("name", ["imagenet10", "imagenet100"])
+def test_zero_shot_makes_what_it_trains_on(name, plan_of):
+    """But for what its last shard has more: a shard at 256×256 is of 64 images."""
+    the_plan = plan_of(f"{name}-zero-shot")
+    assert said(the_plan) == []
+    most = {"imagenet10": 65_000, "imagenet100": 130_000}[name]
+    made = Counter()
+    for job in the_plan.of_kind("shard"):
+        made[job.payload.pool] += job.payload.size
+    assert len(made) == {"imagenet10": 2, "imagenet100": 1}[name]
+    assert all(most <= n < most + 64 for n in made.values())
+    assert {job.kind for job in the_plan.jobs.values()} == {"ingest", "generator", "shard", "trial"}
+
+
+def test_pools_of_unseen_classes_are_not_measured_and_that_is_said(plan_of):
+    the_plan = plan_of("imagenet10-zero-shot", quality={})
+    assert not [*the_plan.of_kind("quality")]
+    (line,) = [line for line in remarks(the_plan) if line.startswith("quality:")]
+    assert "pools of the unseen classes alone are not measured" in line
+    assert not [line for line in remarks(plan_of("imagenet10")) if line.startswith("quality:")]
+
+
+def test_zero_shot_with_pools_of_all_classes_makes_twice_what_it_trains_on(plan_of):
+    the_plan = plan_of(
+        "imagenet100-zero-shot", zero_shot={"text_encoder": "google-bert/bert-base-uncased"}
+    )
+    (line,) = said(the_plan)
     assert line == (
         "generators.sd3: 260,032 images are made and 130,000 trained on: 130,000 are of classes"
-        " whose real images are seen, for a pool has all classes"
+        " whose real images are seen (zero_shot: {pools: unseen} makes the others alone)"
     )
 
 

@@ -163,6 +163,78 @@ def test_an_address_that_is_wrong_is_the_users_to_mend(equigrid, place, code, me
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
+POOL = """
+import json, sys
+import numpy as np
+from equigrid.generators import registry
+from equigrid.generators.registry import config
+
+made = config({"kind": "imported", "path": sys.argv[1]})
+names, shape = ("aster", "rose"), (8, 8, 3)
+nothing = np.empty((0, *shape), np.uint8), np.empty(0, np.int64)
+weights = registry.train(*nothing, made, classes=2, class_names=names, seed=3)
+images, labels = registry.sample(
+    weights, made, classes=2, class_names=names, shape=shape, seed=11, start=0, stop=99
+)
+print(json.dumps({
+    "capacity": made.capacity(names), "identity": made.trained_identity(),
+    "images": images.tolist(), "labels": labels.tolist(),
+}))
+"""
+
+
+@pytest.fixture
+def made(hub, write_parquet) -> Path:
+    """A pool that somebody made, in the same repository: six asters and five roses."""
+    folder = hub.root / "made"
+    write_parquet(
+        folder / "train-00000-of-00001.parquet", [0, 1] * 5 + [0], names=["aster", "rose"], start=90
+    )
+    return folder
+
+
+def test_an_imported_pool_by_its_address(hub, equigrid, made, tmp_path):
+    """The same images, classes and id as of the same files in a folder."""
+    own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}
+    found = []
+    for place in (f"hf://datasets/{REPOSITORY}/made", str(made)):
+        done = subprocess.run(
+            [sys.executable, "-c", POOL, place], capture_output=True, text=True, check=False,
+            env={**os.environ, **own},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout))
+    there, here = found
+    assert there == here
+    assert there["capacity"] == 10 == len(there["labels"])
+    assert sorted(there["labels"]) == [0] * 5 + [1] * 5
+    assert len({json.dumps(image) for image in there["images"]}) == 10
+    assert any("/resolve/" in line and "/made/" in line for line in hub.asked)
+
+
+def test_a_plan_counts_an_imported_pool_on_a_hub(hub, equigrid, made, tmp_path):
+    place = f"hf://datasets/{REPOSITORY}"
+    spec = {
+        "name": "flowers", "dataset": {"parquet": place}, "classifiers": ["digits-cnn"],
+        "recipe": {"extends": "digits", "steps": 5}, "quality": "off", "execution": {"gpus": 0},
+        "generators": {"made": {"kind": "imported", "path": f"{place}/made"}},
+        "blocks": [{"n_base": 10, "syn": {"made": ["10 images"]}}],
+    }  # fmt: skip
+    (tmp_path / "flowers.yaml").write_text(json.dumps(spec))
+    done = equigrid("plan", "flowers.yaml", "--store", "store", "--json")
+    assert done.returncode == 0, done.stderr
+    spec["blocks"][0]["syn"]["made"] = ["11 images"]
+    (tmp_path / "flowers.yaml").write_text(json.dumps(spec))
+    done = equigrid("plan", "flowers.yaml", "--store", "store")
+    assert done.returncode == 2
+    assert "11 images; made has 10 that are balanced over the classes" in done.stderr
+    spec["generators"]["made"]["path"] = f"{place}/nowhere"
+    (tmp_path / "flowers.yaml").write_text(json.dumps(spec))
+    done = equigrid("plan", "flowers.yaml", "--store", "store")
+    assert done.returncode == 2 and "generators.made" in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_private_set_needs_a_token(hub, equigrid):
     hub.token = "hf_own"
     place = f"hf://datasets/{REPOSITORY}"

@@ -32,8 +32,10 @@ from equigrid.analysis.settings import NAMES
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down",
-    "P": "cross", "x": "x", "X": "x", "*": "star",
+    "P": "cross", "x": "x", "X": "x", "*": "star", "H": "hexagon", "p": "pentagon",
+    "d": "diamond-tall", "<": "triangle-left",
 }  # fmt: skip
+_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 _GRID = 41
 _MARGIN = {"l": 55, "r": 15, "t": 40, "b": 45}
 _LAYOUT = {
@@ -72,7 +74,7 @@ def _accuracy_traces(means: pd.DataFrame, looks: dict[str, Look]) -> list[dict]:
         rows = means[(means["arm"] == arm) & (means["generator"] == generator)]
         if len(rows):
             rows = pd.concat([base, rows]).sort_values("scale")
-            dash = "dash" if line == "--" else "solid"
+            dash = _DASHES.get(line, "solid")
             traces.append(_accuracy_trace(rows, rows["scale"], label, colour, marker, dash))
     for name in looks:
         rows = means[(means["arm"] == "mix") & (means["generator"] == name)]
@@ -258,7 +260,7 @@ def _answer_panel(panel: AnswerPanel, y_name: str) -> dict:
                 {**edge, "y": _plain(line.low)},
                 {**edge, "y": _plain(line.high), "fill": "tonexty", "fillcolor": _faint(colour)},
                 {**edge, "y": _plain(line.middle), "line": {
-                    "width": 2, "color": colour, "dash": "dash" if style == "--" else "solid"}},
+                    "width": 2, "color": colour, "dash": _DASHES.get(style, "solid")}},
             ]  # fmt: skip
         traces.append({
             "type": "scatter", "mode": "markers", "name": line.name, "x": place(line.at),

@@ -74,7 +74,7 @@ def test_from_plan_to_a_report(planned, request_of, spec, tmp_path):
     _, found = analysis_bridge.fit(store, the_plan)
     page = analysis_bridge.write_report(store, the_plan, table, found, tmp_path / "report")
     text = page.read_text()
-    assert "setting: open set, adapted" in text
+    assert ", open set, adapted" in text
     assert all(name in text for name in spec["generators"])
 
     told = card._text(pools.chosen(store, the_plan, "lora", subset_seed=0))

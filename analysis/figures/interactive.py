@@ -228,7 +228,10 @@ def _line(x: ArrayLike, y: ArrayLike, look: dict) -> dict:
 
 def _panel(title: str, data: list[dict], *, x: str, y: str) -> dict:
     layout = {
-        **_LAYOUT, "title": {"text": title, "font": {"size": 14}},
+        **_LAYOUT,
+        "title": {  # from the top down, so that one of several lines ends above the plot
+            "text": title, "font": {"size": 14}, "y": 1, "yanchor": "top", "pad": {"t": 12},
+        },
         "xaxis": {"title": {"text": x}, "gridcolor": "#DDDDDD", "zeroline": False},
         "yaxis": {"title": {"text": y}, "gridcolor": "#DDDDDD", "zeroline": False},
     }  # fmt: skip

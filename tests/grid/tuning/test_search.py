@@ -150,10 +150,10 @@ def test_ctrl_c_ends_a_search_within_ten_seconds_and_the_same_command_goes_on(
     """As a terminal sends it, in the middle of a candidate; what ended is not trained again, and
     the one under way goes on from its checkpoint.
     """
-    searched["recipe"]["steps"] = 2_000
+    searched["recipe"]["steps"], searched["blocks"] = 800, [{"n_base": 60}]
     searched["execution"] |= {"slots": 1, "checkpoint_every_s": 0.5}
-    searched["tune"] |= {"trials": 3, "confirm": 0, "looks": 4}
-    searched["tune"]["space"] = {"lr": [0.05, 0.1], "length": [0.02, 1]}
+    searched["tune"] |= {"trials": 3, "confirm": 0, "looks": 8}
+    searched["tune"]["space"] = {"lr": {"low": 0.01, "high": 0.1, "log": True}}
     store, spec = Store(tmp_path / "store", create=True), write_spec(searched)
     arguments = ("tune", spec, "--store", store.uri, "--no-dashboard")
     first = start(*arguments)
@@ -162,7 +162,10 @@ def test_ctrl_c_ends_a_search_within_ten_seconds_and_the_same_command_goes_on(
         kept = records(store).items()
         return [name for name, r in kept if r.status == candidates.RUNNING and r.history]
 
-    first.wait_until(lambda: bool(under_way()))
+    def ended() -> dict:
+        return {k: r for k, r in records(store).items() if r.status in candidates.ENDED}
+
+    first.wait_until(lambda: bool(ended() and under_way()))
     os.killpg(first.process.pid, signal.SIGINT)
     began = time.monotonic()
     assert first.finish(30) == ExitCode.INTERRUPTED, first.text
@@ -172,15 +175,15 @@ def test_ctrl_c_ends_a_search_within_ten_seconds_and_the_same_command_goes_on(
     assert "Traceback" not in first.text
     assert not first.descendants()
     assert lock.holder(store, "mini") is None
-    before = records(store)
+    before, done = records(store), ended()
+    assert done
     (name,) = under_way()
 
     second = start(*arguments)
     assert second.finish() == ExitCode.DONE, second.text
     after = records(store)
     assert sum(record.replicate == 0 for record in after.values()) == 3
-    done = [other for other, r in before.items() if r.status in candidates.ENDED]
-    assert {other: after[other] for other in done} == {other: before[other] for other in done}
+    assert {other: after[other] for other in done} == done
     looks = before[name].history
     assert after[name].history[: len(looks)] == looks
     assert after[name].status in candidates.ENDED

@@ -220,7 +220,7 @@ def test_a_generators_search_makes_a_file_that_a_spec_uses(searched, write_spec,
     comes from a generator of the duration and the sampler that were found.
     """
     del searched["tune"]["space"]
-    searched["tune"] |= {"trials": 2, "confirm": 1, "looks": 2}
+    searched["tune"] |= {"trials": 2, "confirm": 0, "looks": 2}
     searched["blocks"] = [{"n_base": 60, "syn": {"edm": 1}}]
     searched["validation"] = {"images": 200}
     store, spec = Store(tmp_path / "store", create=True), write_spec(searched, "first.yaml")

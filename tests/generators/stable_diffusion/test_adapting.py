@@ -604,7 +604,6 @@ def test_samples_move_towards_the_images(tiny, tmp_path, monkeypatch):
         "before": nearest(before, data[0]), "after": nearest(after, data[0]),
         "before, turned": nearest(before, turned), "after, turned": nearest(after, turned),
     }  # fmt: skip
-    print(told)
     assert told["after"] < 0.8 * told["before"], told
     assert told["after"] < 0.8 * told["after, turned"], told
     none = pool(off, weights, 0, 8)[0].astype(int)

@@ -10,7 +10,7 @@ luck they share. Between two sources it is measured by their mean difference, su
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ class Repeated:
 
 def repeated(source: str, trials: pd.DataFrame) -> Repeated:
     """From rows with `subset_seed` and `accuracy`, one a trial."""
-    by_subset = trials.groupby("subset_seed")["accuracy"]
+    by_subset: Any = trials.groupby("subset_seed")["accuracy"]
     return Repeated(source, {int(seed): values.to_numpy() for seed, values in by_subset})
 
 
@@ -127,12 +127,14 @@ class Contrasts:
         more are not taken for less: where little is left, that would be by chance.
         """
         uneven = sum(
-            weight * (cell.per_trial - np.mean([c.per_trial for c in self._sources[cell.source]]))
-            for cell, weight in weights
+            weight * (cell.per_trial - self._per_trial(cell.source)) for cell, weight in weights
         )
         if uneven < 1e-9 or not self._trial.df:
             return _Part(0.0, 1)
         return _Part(self._trial.variance * uneven / len(self._subsets), self._trial.df)
+
+    def _per_trial(self, source: str) -> float:
+        return float(np.mean([cell.per_trial for cell in self._sources[source]]))
 
     def _mean(self, source: str) -> np.ndarray:
         """Of all cells of a source, by subset."""

@@ -2,11 +2,14 @@
 (Table 20).
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from equigrid.analysis.data.checks import CELL, FAMILY, check_table
+from equigrid.analysis.conclusions.contrasts import Contrasts, Gain, Repeated, repeated
+from equigrid.analysis.data.checks import CELL, FAMILY, RIVAL, check_table
 from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.data.summary import cell_means, fixed_synthetic
 
@@ -59,6 +62,7 @@ class Cells:
         frame = check_table(table, metric, rivals=rivals).frame
         self._frame = frame.drop_duplicates([*_KEYS, "trial_id"])
         self._places = self._frame.groupby(_KEYS).indices
+        self._repeated: dict[Any, Repeated] = {}  # by a line's label
 
     def trials(self, row: pd.Series) -> list[str]:
         """The ids of a line's trainings."""
@@ -68,52 +72,37 @@ class Cells:
         """Some lines of `means`, each with its gain over the line labelled `reference`; level: of
         the intervals, in place of the table's.
 
-        Paired where both have the same subset seeds. The spread is pooled over the lines, since a
-        few repetitions say little about their own.
+        Paired by subset seed, on those that both have; the docstring of `contrasts` says what
+        makes the intervals.
         """
         level = level or self.level
-        own = {i: self._repetitions(row) for i, row in rows.iterrows()}
-        theirs = own[reference]
-        paired = {
-            i: (values - theirs).to_numpy()
-            for i, values in own.items()
-            if values.index.name == "subset_seed" and values.index.equals(theirs.index)
-        }
-        of_pairs = _pooled([pairs for i, pairs in paired.items() if i != reference])
-        of_trials = _pooled([values.to_numpy() for values in own.values()])
-        found: Compared = []
-        for i, row in rows.iterrows():
-            gain = float(own[i].mean() - theirs.mean())
-            if i == reference:
-                found.append((row, None))
-            elif i in paired:
-                found.append((row, _estimate(gain, *of_pairs, 1 / len(theirs), level)))
-            else:
-                several = min(len(own[i]), len(theirs)) > 1
-                parts = 1 / len(own[i]) + 1 / len(theirs) if several else np.inf
-                found.append((row, _estimate(gain, *of_trials, parts, level)))
-        return found
+        cells = [self._cell(row) for _, row in rows.iterrows()]
+        at = list(rows.index).index(reference)
+        contrasts = Contrasts(cells, at)
+        return [
+            (row, None if place == at else _estimate(contrasts.gain(place), level))
+            for place, (_, row) in enumerate(rows.iterrows())
+        ]
 
     def _of(self, row: pd.Series) -> pd.DataFrame:
         return self._frame.iloc[self._places[tuple(row[_KEYS])]]
 
-    def _repetitions(self, row: pd.Series) -> pd.Series:
-        """The means of the cell's subset seeds, or the trials of a single one."""
-        own = self._of(row)
-        by = "subset_seed" if own["subset_seed"].nunique() > 1 else "trial_id"
-        return own.groupby(by)["accuracy"].mean()
+    def _cell(self, row: pd.Series) -> Repeated:
+        if row.name not in self._repeated:
+            own = source(row["arm"], row["generator"])
+            self._repeated[row.name] = repeated(own, self._of(row))
+        return self._repeated[row.name]
 
 
-def _estimate(gain: float, variance: float, df: int, parts: float, level: float) -> Estimate:
+def source(arm: str, generator: str) -> str:
+    """What a cell's images are, see `contrasts`: the base's alone, or others too."""
+    return "base" if arm in ("base", "copies", RIVAL) else f"{arm} {generator}"
+
+
+def _estimate(gain: Gain, level: float) -> Estimate:
     """No interval where nothing was repeated, or no spread was seen."""
-    if not (variance > 0 and np.isfinite(parts)):
-        return Estimate(gain, None, None, level)
-    half = float(stats.t.ppf(0.5 + level / 2, df) * np.sqrt(variance * parts))
-    return Estimate(gain, max(gain - half, -100.0), min(gain + half, 100.0), level)
-
-
-def _pooled(groups: list[np.ndarray]) -> tuple[float, int]:
-    """The variance within groups, and its degrees of freedom; NaN without any."""
-    df = sum(len(values) - 1 for values in groups)
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in groups)
-    return (squares / df if df else np.nan), df
+    if not gain.variance > 0:
+        return Estimate(gain.value, None, None, level)
+    half = float(stats.t.ppf(0.5 + level / 2, gain.df) * np.sqrt(gain.variance))
+    low, high = max(gain.value - half, -100.0), min(gain.value + half, 100.0)
+    return Estimate(gain.value, low, high, level)

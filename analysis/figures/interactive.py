@@ -32,8 +32,10 @@ from equigrid.analysis.settings import NAMES
 
 _SYMBOLS = {
     "o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down",
-    "P": "cross", "x": "x", "X": "x", "*": "star",
+    "P": "cross", "x": "x", "X": "x", "*": "star", "H": "hexagon", "p": "pentagon",
+    "d": "diamond-tall", "<": "triangle-left",
 }  # fmt: skip
+_DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
 _GRID = 41
 _MARGIN = {"l": 55, "r": 15, "t": 40, "b": 45}
 _LAYOUT = {
@@ -72,7 +74,7 @@ def _accuracy_traces(means: pd.DataFrame, looks: dict[str, Look]) -> list[dict]:
         rows = means[(means["arm"] == arm) & (means["generator"] == generator)]
         if len(rows):
             rows = pd.concat([base, rows]).sort_values("scale")
-            dash = "dash" if line == "--" else "solid"
+            dash = _DASHES.get(line, "solid")
             traces.append(_accuracy_trace(rows, rows["scale"], label, colour, marker, dash))
     for name in looks:
         rows = means[(means["arm"] == "mix") & (means["generator"] == name)]
@@ -226,7 +228,10 @@ def _line(x: ArrayLike, y: ArrayLike, look: dict) -> dict:
 
 def _panel(title: str, data: list[dict], *, x: str, y: str) -> dict:
     layout = {
-        **_LAYOUT, "title": {"text": title, "font": {"size": 14}},
+        **_LAYOUT,
+        "title": {  # from the top down, so that one of several lines ends above the plot
+            "text": title, "font": {"size": 14}, "y": 1, "yanchor": "top", "pad": {"t": 12},
+        },
         "xaxis": {"title": {"text": x}, "gridcolor": "#DDDDDD", "zeroline": False},
         "yaxis": {"title": {"text": y}, "gridcolor": "#DDDDDD", "zeroline": False},
     }  # fmt: skip
@@ -259,7 +264,7 @@ def _answer_panel(panel: AnswerPanel, y_name: str) -> dict:
                 {**edge, "y": low},
                 {**edge, "y": high, "fill": "tonexty", "fillcolor": _faint(colour)},
                 {**edge, "y": _plain(line.middle), "line": {
-                    "width": 2, "color": colour, "dash": "dash" if style == "--" else "solid"}},
+                    "width": 2, "color": colour, "dash": _DASHES.get(style, "solid")}},
             ]  # fmt: skip
         traces.append({
             "type": "scatter", "mode": "markers", "name": line.name, "x": place(line.at),

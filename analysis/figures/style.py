@@ -30,7 +30,9 @@ CLOSED_LOOKS: tuple[Look, ...] = (
     (VERMILION, "s", "-"), (ORANGE, "P", "-"), (VERMILION, "H", "--"),
 )  # fmt: skip
 OPEN_LOOKS: tuple[Look, ...] = ((BLUE, "^", "-"), (SKY, "v", "-"), (BLUE, "X", "--"))
-ADAPTED_LOOKS: tuple[Look, ...] = ((PURPLE, "D", "-"), (PURPLE, "p", "--"), (PURPLE, "d", ":"))
+ADAPTED_LOOKS: tuple[Look, ...] = (
+    (PURPLE, "D", "-"), (PURPLE, "p", "--"), (PURPLE, "d", ":"), (PURPLE, "<", "-."),
+)  # fmt: skip
 REAL_LOOK: Look = (GREEN, "o", "-")
 COPIES_LOOK: Look = (GREY, "x", "--")
 MIX_LOOK: Look = (BLACK, "*", "")

@@ -186,12 +186,15 @@ def check(spec: GridSpec, wish: Tune, resolved: Resolved) -> None:
 
 def _check_settings(trainings: Iterable[Training], space: Iterable[Dimension]) -> None:
     """Raises UserError where a classifier sets by itself what the search would change."""
+    searched = {one.name.partition(".")[0] for one in space}
     for training in trainings:
-        for name in training.classifier.settings:
-            if any(one.name.partition(".")[0] == name for one in space):
-                what = f"{training.classifier.name} sets {name} by itself"
-                right = "leave it out of the classifier's recipe, or out of tune.space"
-                raise UserError(f"tune.space: {what}; {right}")
+        if both := [name for name in training.classifier.settings if name in searched]:
+            names = " and ".join(both)
+            raise UserError(
+                f"tune.space: {training.classifier.name} sets {names} by itself, which no search "
+                f"changes; leave {names} out of its own recipe (classifiers: recipe), or write a "
+                f"tune.space without {names}"
+            )
 
 
 def _proposed(resolved: Resolved) -> str:

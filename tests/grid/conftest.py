@@ -6,10 +6,14 @@ import copy
 import io
 import os
 import re
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -315,6 +319,12 @@ def descendants(root: int) -> dict[int, str]:
 
 
 @pytest.fixture
+def descendants_of():
+    """All processes below one, with their command lines."""
+    return descendants
+
+
+@pytest.fixture
 def slot_processes():
     """Process ids of the slots of this process's own Ray, which titles them by actor or by the
     request they run.
@@ -436,3 +446,86 @@ def start(tmp_path):
     for command in commands:
         if command.process.poll() is None:
             command.kill()
+
+
+# A cluster of its own -----------------------------------------------------------------------------
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture
+def listening():
+    """Ports of a process and all of its descendants, and the addresses that they listen on."""
+    import psutil
+
+    def of(root: int) -> dict[int, set[str]]:
+        found = defaultdict(set)
+        parent = psutil.Process(root)
+        for process in (parent, *parent.children(recursive=True)):
+            try:
+                for one in process.net_connections(kind="tcp"):
+                    if one.status == psutil.CONN_LISTEN:
+                        found[one.laddr.port].add(one.laddr.ip)
+            except psutil.Error:
+                continue
+        return found
+
+    return of
+
+
+def _with_token(home: Path, token: str) -> dict[str, str]:
+    place = home / ".ray" / "auth_token"
+    place.parent.mkdir(mode=0o700, parents=True)
+    place.touch(mode=0o600)
+    place.write_text(token)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return {**kept, "HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+@pytest.fixture
+def token() -> str:
+    return secrets.token_hex(32)
+
+
+@pytest.fixture
+def short():
+    """A folder with a short name: Ray's sockets have long ones."""
+    with tempfile.TemporaryDirectory(prefix="eq-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def head(short, token, listening):
+    """`ray start --head` with the options of cluster-local.yaml, on ports of its own: its process
+    id and its ports.
+    """
+    import psutil
+
+    ports = {name: _free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
+    ports |= {name: _free_port() for name in ("dashboard-agent-listen-port", "metrics-export-port")}
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+    command += [f"--{name}={port}" for name, port in ports.items()]
+    command += ["--dashboard-host=127.0.0.1", "--num-cpus=1", f"--temp-dir={short / 'ray'}"]
+    with open(short / "log", "w") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, start_new_session=True,
+            env={**_with_token(short / "home", token), "RAY_AUTH_MODE": "token"},
+        )  # fmt: skip
+    end_s = time.monotonic() + 120
+    wanted = {port for name, port in ports.items() if name != "ray-client-server-port"}
+    while not wanted <= listening(process.pid).keys():
+        assert process.poll() is None, (short / "log").read_text()
+        assert time.monotonic() < end_s, (short / "log").read_text()
+        time.sleep(0.5)
+    yield process.pid, ports
+    tree = psutil.Process(process.pid)
+    for each in (*tree.children(recursive=True), tree):
+        try:
+            each.kill()
+        except psutil.Error:
+            continue
+    process.wait(30)

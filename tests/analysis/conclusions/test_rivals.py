@@ -81,22 +81,22 @@ def test_gains_are_paired_by_subset_and_find_what_was_planted():
     assert ahead.low < 2.0 < ahead.high
 
 
-def test_the_intervals_are_those_of_pooled_pairs():
-    """By hand: the mean of subset differences, Student's t with the spread pooled over cells."""
+def test_the_intervals_are_those_of_what_is_left_of_cells_and_subsets():
+    """By hand, over the base: base, copies and augmentations, with (cells - 1)(subsets - 1) degrees
+    of freedom; the generator's images, whose luck is their own, are not among them.
+    """
     rows = to_frame(grid(EFFECTS))
     means = rows.groupby(["arm", "augmentation", "n_syn", "subset_seed"], dropna=False)["top1"]
     by_subset = means.mean().unstack("subset_seed")
-    base = by_subset.xs("base", level="arm").to_numpy()[0]
-    kept = by_subset[
-        by_subset.index.get_level_values("arm").isin(["copies", "syn", "augmentation"])
-    ]
-    pairs = kept.to_numpy() - base
-    df = pairs.size - len(pairs)
-    sd = np.sqrt(((pairs - pairs.mean(1, keepdims=True)) ** 2).sum() / df)
-    half = stats.t.ppf(0.95, df) * sd / np.sqrt(3)
+    arms = by_subset.index.get_level_values("arm")
+    y = by_subset[arms.isin(["base", "copies", "augmentation"])].to_numpy()
+    assert y.shape == (4, 3)
+    left = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
+    half = stats.t.ppf(0.95, 3 * 2) * np.sqrt((left**2).sum() / (3 * 2) * 2 / 3)
     gain = lines(one(grid(EFFECTS), level=0.9))["augmentation", "mixup", 0].over_base
-    mixup = pairs[[i[1] == "mixup" for i in kept.index]].mean()
-    assert (gain.value, gain.low, gain.high) == pytest.approx((mixup, mixup - half, mixup + half))
+    mixup = by_subset.xs("mixup", level="augmentation").to_numpy()[0] - by_subset[arms == "base"]
+    value = float(mixup.to_numpy().mean())
+    assert (gain.value, gain.low, gain.high) == pytest.approx((value, value - half, value + half))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.conclusions.ratio import improvement_ratios
 from equigrid.analysis.conclusions.simulation import LIKE_CIFAR10, Planted
-from equigrid.analysis.figures import accuracy, curves, style
+from equigrid.analysis.figures import accuracy, curves, interactive, style
 from equigrid.analysis.figures.domain import domain_accuracy_figure, tsne_figure
 from equigrid.analysis.paper import published as paper
 from equigrid.analysis.report import paper_figures
@@ -386,3 +386,15 @@ def test_the_papers_figures_show_its_numbers():
     assert panel_titles(found[2]) == [
         "bloodmnist, base 6,000", "cifar10, base 5,000", "imagenet100, base 26,000"
     ]  # fmt: skip
+
+
+def test_every_look_has_one_on_the_page_too():
+    """Markers and lines of the report's own plots; a look that plotly had no symbol for ended a
+    report of two adapted generators, or of three closed ones.
+    """
+    looks = [*style.CLOSED_LOOKS, *style.OPEN_LOOKS, *style.ADAPTED_LOOKS]
+    looks += [style.REAL_LOOK, style.COPIES_LOOK, style.MIX_LOOK]
+    assert {marker for _, marker, _ in looks} <= set(interactive._SYMBOLS)
+    assert {line for _, _, line in looks} - {""} <= set(interactive._DASHES)
+    for row in (style.CLOSED_LOOKS, style.OPEN_LOOKS, style.ADAPTED_LOOKS):
+        assert len({interactive._SYMBOLS[marker] for _, marker, _ in row}) == len(row)

@@ -51,7 +51,7 @@ def spec(tmp_path, sd, monkeypatch) -> dict:
 
 
 @pytest.mark.long
-def test_from_plan_to_rows(planned, request_of, spec):
+def test_from_plan_to_a_report(planned, request_of, spec, tmp_path):
     store, the_plan = planned(spec)
     trainings = list(the_plan.of_kind("generator"))
     learned = [(job.payload.subset and job.payload.subset.subset_seed) for job in trainings]
@@ -71,6 +71,12 @@ def test_from_plan_to_rows(planned, request_of, spec):
     for pool in the_plan.pools.values():
         if pool.generator in ("varied", "both"):
             _assert_sources_are_the_base(store, request_of, the_plan, pool)
+    _, found = analysis_bridge.fit(store, the_plan)
+    page = analysis_bridge.write_report(store, the_plan, table, found, tmp_path / "report")
+    text = page.read_text()
+    assert ", open set, adapted" in text
+    assert all(name in text for name in spec["generators"])
+
     told = card._text(pools.chosen(store, the_plan, "lora", subset_seed=0))
     assert "open set, adapted: a model that knows other images, adapted to 30 real images" in told
 

@@ -4,14 +4,11 @@ of a local run, asked without a token, with a wrong one and with another user's.
 
 import os
 import secrets
-import socket
 import stat
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -29,82 +26,6 @@ METHODS = (
     "ReporterService/GetProfilingStats",
 )
 PATHS = ("/api/jobs/", "/nodes?view=summary", "/api/job_agent/jobs/", "/get_or_create_runtime_env")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def listening(root: int) -> dict[int, set[str]]:
-    """Ports of a process and all of its descendants, and the addresses that they listen on."""
-    import psutil
-
-    found = defaultdict(set)
-    parent = psutil.Process(root)
-    for process in (parent, *parent.children(recursive=True)):
-        try:
-            for one in process.net_connections(kind="tcp"):
-                if one.status == psutil.CONN_LISTEN:
-                    found[one.laddr.port].add(one.laddr.ip)
-        except psutil.Error:
-            continue
-    return found
-
-
-def environment(home: Path, token: str) -> dict[str, str]:
-    place = home / ".ray" / "auth_token"
-    place.parent.mkdir(mode=0o700, parents=True)
-    place.touch(mode=0o600)
-    place.write_text(token)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-    return {**kept, "HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0"}
-
-
-@pytest.fixture
-def token() -> str:
-    return secrets.token_hex(32)
-
-
-@pytest.fixture
-def short():
-    """A folder with a short name: Ray's sockets have long ones."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="eq-", dir="/tmp", ignore_cleanup_errors=True) as name:
-        yield Path(name)
-
-
-@pytest.fixture
-def head(short, token):
-    """`ray start --head` with the options of cluster-local.yaml, on ports of its own."""
-    import psutil
-
-    ports = {name: free_port() for name in ("port", "dashboard-port", "ray-client-server-port")}
-    ports |= {name: free_port() for name in ("dashboard-agent-listen-port", "metrics-export-port")}
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
-    command += [f"--{name}={port}" for name, port in ports.items()]
-    command += ["--dashboard-host=127.0.0.1", "--num-cpus=1", f"--temp-dir={short / 'ray'}"]
-    with open(short / "log", "w") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=log, start_new_session=True,
-            env={**environment(short / "home", token), "RAY_AUTH_MODE": "token"},
-        )  # fmt: skip
-    end_s = time.monotonic() + 120
-    wanted = {port for name, port in ports.items() if name != "ray-client-server-port"}
-    while not wanted <= listening(process.pid).keys():
-        assert process.poll() is None, (short / "log").read_text()
-        assert time.monotonic() < end_s, (short / "log").read_text()
-        time.sleep(0.5)
-    yield process.pid, ports
-    tree = psutil.Process(process.pid)
-    for each in (*tree.children(recursive=True), tree):
-        try:
-            each.kill()
-        except psutil.Error:
-            continue
-    process.wait(30)
 
 
 def grpc_code(port: int, method: str, token: str | None) -> str:
@@ -167,7 +88,7 @@ def check_refused(ports: dict[int, set[str]], token: str) -> None:
     assert "NodeManagerService/GetNodeStats" in right
 
 
-def test_no_port_of_a_head_answers_without_its_token(head, token):
+def test_no_port_of_a_head_answers_without_its_token(head, token, listening):
     pid, named = head
     ports = listening(pid)
     check_refused(ports, token)
@@ -178,7 +99,7 @@ def test_no_port_of_a_head_answers_without_its_token(head, token):
     assert http_code(named["dashboard-port"], "/api/jobs/", "wrong") == 403
 
 
-def test_a_local_run_is_its_users_alone(short):
+def test_a_local_run_is_its_users_alone(short, listening):
     """Its token, its session's folder, and its ports; the dashboard's is this machine's alone. (The
     others listen on all addresses: Ray has no setting for it.)
     """

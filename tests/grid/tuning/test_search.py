@@ -1,6 +1,10 @@
 """Searches by a real Ray Tune on the digits: found, killed, gone on with, and used."""
 
 import json
+import os
+import signal
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +15,7 @@ from equigrid.grid.jobs import candidate as candidates
 from equigrid.grid.planning import planner
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, documents, layout
+from equigrid.grid.store import Store, documents, layout, lock, results
 from equigrid.grid.tuning import session, wishes, writing
 
 pytestmark = pytest.mark.long
@@ -138,3 +142,111 @@ def test_a_budget_ends_a_search_and_the_next_goes_on(searched, ray_here, tmp_pat
     found = session.tune(load(searched), store, console=quiet, tell=print)
     assert not found.budget_reached
     assert len(found.outcomes[0].searched) == 4
+
+
+def test_ctrl_c_ends_a_search_within_ten_seconds_and_the_same_command_goes_on(
+    searched, write_spec, start, tmp_path
+):
+    """As a terminal sends it, in the middle of a candidate; what ended is not trained again, and
+    the one under way goes on from its checkpoint.
+    """
+    searched["recipe"]["steps"], searched["blocks"] = 800, [{"n_base": 60}]
+    searched["execution"] |= {"slots": 1, "checkpoint_every_s": 0.5}
+    searched["tune"] |= {"trials": 3, "confirm": 0, "looks": 8}
+    searched["tune"]["space"] = {"lr": {"low": 0.01, "high": 0.1, "log": True}}
+    store, spec = Store(tmp_path / "store", create=True), write_spec(searched)
+    arguments = ("tune", spec, "--store", store.uri, "--no-dashboard")
+    first = start(*arguments)
+
+    def under_way() -> list[str]:
+        kept = records(store).items()
+        return [name for name, r in kept if r.status == candidates.RUNNING and r.history]
+
+    def ended() -> dict:
+        return {k: r for k, r in records(store).items() if r.status in candidates.ENDED}
+
+    first.wait_until(lambda: bool(ended() and under_way()))
+    os.killpg(first.process.pid, signal.SIGINT)
+    began = time.monotonic()
+    assert first.finish(30) == ExitCode.INTERRUPTED, first.text
+    assert time.monotonic() - began < 10
+    said = first.err_path.read_text().strip().splitlines()[-1]
+    assert said.startswith("interrupted; what is done is kept, to go on: equigrid tune ")
+    assert "Traceback" not in first.text
+    assert not first.descendants()
+    assert lock.holder(store, "mini") is None
+    before, done = records(store), ended()
+    assert done
+    (name,) = under_way()
+
+    second = start(*arguments)
+    assert second.finish() == ExitCode.DONE, second.text
+    after = records(store)
+    assert sum(record.replicate == 0 for record in after.values()) == 3
+    assert {other: after[other] for other in done} == done
+    looks = before[name].history
+    assert after[name].history[: len(looks)] == looks
+    assert after[name].status in candidates.ENDED
+
+
+def test_a_search_runs_on_the_cluster_that_is_named(
+    searched, write_spec, start, tmp_path, head, token, monkeypatch, descendants_of
+):
+    """`ray start --head` with a token: the candidates are processes of that cluster, one for each
+    of its cores, and none of this machine's own.
+    """
+    pid, ports = head
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    searched["tune"] |= {"trials": 3, "confirm": 1}
+    store, spec = Store(tmp_path / "store", create=True), write_spec(searched)
+    address = f"127.0.0.1:{ports['port']}"
+    command = start("tune", spec, "--store", store.uri, "--address", address, "--json")
+    most, own = 0, set()
+    while command.process.poll() is None:
+        there = descendants_of(pid).values()
+        most = max(most, sum("ImplicitFunc" in line for line in there))
+        own.update(line.split(" ")[0] for line in command.descendants().values())
+        time.sleep(0.1)
+    assert command.finish() == ExitCode.DONE, command.text
+    assert most == 1
+    assert not own, "no Ray of its own"
+    found = json.loads(command.out_path.read_text())
+    assert found["searches"][0]["candidates"] == 3
+
+
+def test_a_generators_search_makes_a_file_that_a_spec_uses(searched, write_spec, start, tmp_path):
+    """By the command: searched, written, planned by another spec beside it, and run; the pool then
+    comes from a generator of the duration and the sampler that were found.
+    """
+    del searched["tune"]["space"]
+    searched["tune"] |= {"trials": 2, "confirm": 0, "looks": 2}
+    searched["blocks"] = [{"n_base": 60, "syn": {"edm": 1}}]
+    searched["validation"] = {"images": 200}
+    store, spec = Store(tmp_path / "store", create=True), write_spec(searched, "first.yaml")
+    command = start(
+        "tune", spec, "--generator", "edm", "--store", store.uri, "--no-dashboard", "--json",
+        "--out", tmp_path, "--space", "{length: [2, 3], sampler.steps: [3, 5]}",
+    )  # fmt: skip
+    assert command.finish() == ExitCode.DONE, command.text
+    told = json.loads(command.out_path.read_text())
+    assert Path(told["recipe"]) == tmp_path / "tuned-generator.yaml"
+    best = told["searches"][0]["best_values"]
+    written = yaml.safe_load((tmp_path / "tuned-generator.yaml").read_text())
+    assert written["generator"]["training"]["total_nimg"] == best["length"] * 640
+    assert written["provenance"]["searched"] == "generator edm"
+
+    del searched["tune"]
+    again = searched | {"name": "again", "generators": {"edm": "tuned-generator.yaml"}}
+    the_plan = planner.plan(resolve(load(write_spec(again, "again.yaml")), store))
+    (training,) = the_plan.of_kind("generator")
+    assert training.payload.mapping["training"]["total_nimg"] == best["length"] * 640
+    assert training.payload.mapping["sampler"]["steps"] == best["sampler.steps"]
+    first = planner.plan(resolve(load(spec), store))
+    assert training.id not in first.jobs
+    run = start("run", tmp_path / "again.yaml", "--store", store.uri, "--no-dashboard")
+    assert run.finish() == ExitCode.DONE, run.text
+    rows = results.read(store).to_pylist()
+    assert {(row["generator"], row["status"]) for row in rows if row["arm"] == "syn"} == {
+        ("edm", "ok")
+    }

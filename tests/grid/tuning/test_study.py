@@ -1,5 +1,10 @@
-import pytest
+import json
 
+import pytest
+import timm
+from safetensors.torch import save_file
+
+from equigrid.classifiers.recipes import resolve as resolved_recipe
 from equigrid.grid.errors import UserError
 from equigrid.grid.planning import planner
 from equigrid.grid.planning.resolve import resolve
@@ -93,3 +98,45 @@ def test_what_must_run_before_is_what_the_trainings_read_and_no_trial(searched):
     needs = [need for one in syn for need in one.needs]
     kinds = {job.kind for job in study.needed(the_plan, needs).values()}
     assert kinds == {"ingest", "generator", "shard"}
+
+
+ARGS = {"img_size": 8, "patch_size": 2, "depth": 1, "embed_dim": 24, "num_heads": 2}
+
+
+@pytest.fixture
+def finetuned(searched, tmp_path) -> dict:
+    """With a classifier that starts from weights of a file."""
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=10, in_chans=1, **ARGS)
+    save_file(network.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_args": ARGS}))
+    own = {"timm": "vit_tiny_patch16_224", "pretrained": str(tmp_path), "train": "head"}
+    return searched | {"classifiers": [own], "recipe": {"extends": "finetune", "steps": 8}}
+
+
+@pytest.mark.parametrize(
+    ("wish", "names"),
+    [({}, "lr and weight_decay"), ({"space": {"lr": [0.1, 0.2], "batch": [8, 16]}}, "lr")],
+)
+def test_what_a_pretrained_classifier_sets_by_itself_is_not_searched(finetuned, wish, names):
+    """In the default space too, and with what to do."""
+    finetuned["classifiers"][0]["recipe"] = {"lr": 0.01, "weight_decay": 0.1}
+    told = (
+        rf"^tune.space: vit_tiny\S* \(pretrained .*\) sets {names} by itself, which no search "
+        rf"changes; leave {names} out of its own recipe \(classifiers: recipe\), or write a "
+        rf"tune.space without {names}$"
+    )
+    with pytest.raises(UserError, match=told):
+        studies(finetuned, **wish)
+
+
+def test_what_it_leaves_to_the_recipe_is_searched(finetuned):
+    finetuned["classifiers"][0]["recipe"] = {"lr": 0.01}
+    (one,) = studies(finetuned, space={"weight_decay": [0.0, 0.1], "head_lr": [0.1, 0.2]})
+    (training, *_) = one.trainings
+    recipe = one.recipe_with({"weight_decay": 0.1, "head_lr": 0.2})
+    settled = training.classifier.settled(
+        resolved_recipe(
+            recipe, n_base=60, n_total=60, n_dataset=1200, classifier=training.payload.classifier
+        )
+    )
+    assert (settled.lr, settled.head_lr, settled.weight_decay) == (0.01, 0.2, 0.1)

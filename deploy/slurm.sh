@@ -30,6 +30,9 @@ head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 head=$(getent ahostsv4 "$head" | awk '$1 !~ /^127\./ {print $1; exit}' || true)
 head=${EQUIGRID_HEAD:-${head:-$(hostname -I | awk '{print $1}')}}
 everywhere=(--nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpu-bind=none)
+# What a killed job may have left, where Slurm finds processes by their parents alone
+# (proctrack/linuxproc): beside it no Ray starts.
+srun "${everywhere[@]}" ray stop > /dev/null 2>&1 || true
 folder=$(mktemp -d) # on the first node, where this script and the driver run
 trap 'rm -rf "$folder"' EXIT
 export EQUIGRID_EXIT=$folder/exit
@@ -60,6 +63,7 @@ code=$(cat "$EQUIGRID_EXIT" 2> /dev/null || echo 4)
 # state of a job changes before the first signal is sent.
 state=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' || true)
 [ "${state:-RUNNING}" = RUNNING ] || cancelled=yes
+[ -z "$cancelled" ] || ray stop > /dev/null 2>&1 || true # the same, on this node: the head's Ray
 restarts=${SLURM_RESTART_COUNT:-0}
 # 4: a node, or the store, was lost. Ten times: what never works must end.
 if [ -z "$cancelled" ] && [ "$code" -ne 0 ] && { [ -n "$left" ] || [ "$code" -eq 4 ]; } \

@@ -55,7 +55,7 @@ class Attempts:
         does, on whichever.
         """
         group: set[str | None] = {None} if self.of_group else set()
-        return group | {held.node for held in self.pool.slots.values() if held.node}
+        return group | self.pool.nodes.keys()
 
     @property
     def devices_held(self) -> float:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,6 +158,7 @@ class SlotPool:
         present nodes have room for.
         """
         self.slots: dict[ActorHandle, Held] = {}
+        self.nodes: Counter[str] = Counter()  # those that have slots, and how many
         self.gpus = gpus  # what a new slot holds, and what one must hold to be given work
         self.most = most
         self.limit: int | None = None  # slots at once while a worker group needs room
@@ -255,6 +257,9 @@ class SlotPool:
         """Ends a slot; returns the references of requests it had not finished."""
         self._coming = {ref: other for ref, other in self._coming.items() if other is not slot}
         held = self.slots.pop(slot, None)
+        if held and held.node:
+            self.nodes[held.node] -= 1
+            self.nodes += Counter()  # those without any leave it
         ray.kill(slot)
         return held.requests if held else []
 
@@ -281,11 +286,13 @@ class SlotPool:
         for ref in ray.wait(coming, num_returns=len(coming), timeout=0)[0] if coming else ():
             slot = self._coming.pop(ref)
             try:
-                self.slots[slot].node = ray.get(ref)["node"]
+                node = ray.get(ref)["node"]
             except ray.exceptions.RayError as error:
                 self.drop(slot)
                 self._start_failed(error)
             else:
+                self.slots[slot].node = node
+                self.nodes[node] += 1
                 self.slots[slot].idle_since_s = self._clock()
                 self._failed_starts = 0
 

@@ -48,16 +48,19 @@ leave() {
 trap leave USR1
 trap 'cancelled=yes' TERM # by scancel, or by preemption: then Slurm itself queues it again
 
-# In the background, since bash runs a trap only between commands. When the head is done the others
-# have 30 s: their raylets notice by themselves after a minute.
+# In the background, since bash runs a trap only between commands. A node that is lost ends nothing.
 # shellcheck disable=SC2016  # the variables are of the shell on the head
-srun --wait=30 --kill-on-bad-exit=0 "${everywhere[@]}" \
+srun --wait=0 --kill-on-bad-exit=0 "${everywhere[@]}" \
   ray symmetric-run --address "$head:${EQUIGRID_PORT:-6379}" --min-nodes "$nodes" \
   --num-cpus "${SLURM_CPUS_ON_NODE:-1}" -- \
   bash -c 'equigrid run --address auto "$@"; echo $? > "$EQUIGRID_EXIT"' run "$@" &
 step=$!
+# When the grid is done its nodes have 30 s: raylets notice by themselves after a minute.
+(until [ -s "$EQUIGRID_EXIT" ]; do sleep 2; done; sleep 30; kill -TERM "$step") 2> /dev/null &
+end=$!
 while kill -0 "$step" 2> /dev/null; do wait "$step" || true; done
 
+kill "$end" 2> /dev/null || true
 code=$(cat "$EQUIGRID_EXIT" 2> /dev/null || echo 4)
 # scancel's signal can reach the step before it reaches this script, so Slurm itself is asked: its
 # state of a job changes before the first signal is sent.

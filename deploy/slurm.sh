@@ -30,6 +30,9 @@ head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 head=$(getent ahostsv4 "$head" | awk '$1 !~ /^127\./ {print $1; exit}' || true)
 head=${EQUIGRID_HEAD:-${head:-$(hostname -I | awk '{print $1}')}}
 everywhere=(--nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpu-bind=none)
+# What a killed job may have left, where Slurm finds processes by their parents alone
+# (proctrack/linuxproc): beside it no Ray starts.
+srun "${everywhere[@]}" ray stop > /dev/null 2>&1 || true
 folder=$(mktemp -d) # on the first node, where this script and the driver run
 trap 'rm -rf "$folder"' EXIT
 export EQUIGRID_EXIT=$folder/exit
@@ -45,21 +48,25 @@ leave() {
 trap leave USR1
 trap 'cancelled=yes' TERM # by scancel, or by preemption: then Slurm itself queues it again
 
-# In the background, since bash runs a trap only between commands. When the head is done the others
-# have 30 s: their raylets notice by themselves after a minute.
+# In the background, since bash runs a trap only between commands. A node that is lost ends nothing.
 # shellcheck disable=SC2016  # the variables are of the shell on the head
-srun --wait=30 --kill-on-bad-exit=0 "${everywhere[@]}" \
+srun --wait=0 --kill-on-bad-exit=0 "${everywhere[@]}" \
   ray symmetric-run --address "$head:${EQUIGRID_PORT:-6379}" --min-nodes "$nodes" \
   --num-cpus "${SLURM_CPUS_ON_NODE:-1}" -- \
   bash -c 'equigrid run --address auto "$@"; echo $? > "$EQUIGRID_EXIT"' run "$@" &
 step=$!
+# When the grid is done its nodes have 30 s: raylets notice by themselves after a minute.
+(until [ -s "$EQUIGRID_EXIT" ]; do sleep 2; done; sleep 30; kill -TERM "$step") 2> /dev/null &
+end=$!
 while kill -0 "$step" 2> /dev/null; do wait "$step" || true; done
 
+kill "$end" 2> /dev/null || true
 code=$(cat "$EQUIGRID_EXIT" 2> /dev/null || echo 4)
 # scancel's signal can reach the step before it reaches this script, so Slurm itself is asked: its
 # state of a job changes before the first signal is sent.
 state=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p' || true)
 [ "${state:-RUNNING}" = RUNNING ] || cancelled=yes
+[ -z "$cancelled" ] || ray stop > /dev/null 2>&1 || true # the same, on this node: the head's Ray
 restarts=${SLURM_RESTART_COUNT:-0}
 # 4: a node, or the store, was lost. Ten times: what never works must end.
 if [ -z "$cancelled" ] && [ "$code" -ne 0 ] && { [ -n "$left" ] || [ "$code" -eq 4 ]; } \

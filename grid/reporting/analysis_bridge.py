@@ -95,14 +95,22 @@ def known_metric(name: str) -> "Metric":
 
 
 def start_analyst(store: Store, plan: Plan) -> Any:
-    """The analyst actor of a run: it refits as rows land and publishes the curves."""
+    """The analyst actor of a run: it refits as rows land and publishes the curves. On the driver's
+    machine: one that would be idle without it could not leave the cluster.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
     from equigrid.analysis.actor import Analyst
 
     grid, dataset = plan.resolved.spec.name, plan.resolved.source.name
     # Names and cells travel; a source might not.
     reader = partial(read_cells, store, plan.cells, grid, dataset)
     actor: Any = Analyst  # what Ray's decorator makes of a class has no types
-    return actor.remote(reader, partial(publish, store, grid), settings(plan))
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return actor.options(scheduling_strategy=here).remote(
+        reader, partial(publish, store, grid), settings(plan)
+    )
 
 
 def fit(store: Store, plan: Plan, metric: str = TOP1) -> "tuple[pd.DataFrame, Analysis]":

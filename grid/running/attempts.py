@@ -50,6 +50,14 @@ class Attempts:
         return sum(one.slot is not None for one, *_ in self._under_way.values())
 
     @property
+    def nodes(self) -> set[str | None]:
+        """Where what runs reads its inputs, as Ray calls the machines; None where a worker group
+        does, on whichever.
+        """
+        group: set[str | None] = {None} if self.of_group else set()
+        return group | self.pool.nodes.keys()
+
+    @property
     def devices_held(self) -> float:
         """Devices that slots and the worker group hold now; a slot without a GPU counts as one."""
         group = self.of_group
@@ -70,17 +78,17 @@ class Attempts:
         """One request. alike: one job, or several that may share it. gpus: the slot's, a fraction
         where several share one.
         """
-        requests = [self._requests.make(job, workers=1, gpus=gpus) for job in alike]
+        node = self.pool.node_of(slot)
+        requests = [self._requests.make(job, workers=1, gpus=gpus, node=node) for job in alike]
         titles = [self._requests.title(job) for job in alike]
         ref = self.pool.submit(slot, requests, alike[0].stage, titles)
-        nodes = frozenset([self.pool.node_of(slot)])
         self._under_way[ref] = tuple(
-            Attempt(job, request, slot, nodes) for job, request in zip(alike, requests)
+            Attempt(job, request, slot, frozenset([node])) for job, request in zip(alike, requests)
         )
 
     def send_to_group(self, job: Job, *, workers: int, gpus: float) -> None:
         """By a task that holds no device, since the workers hold them. gpus: of each worker."""
-        request = self._requests.make(job, workers=workers, gpus=gpus)
+        request = self._requests.make(job, workers=workers, gpus=gpus, node=None)
         task = ray.remote(num_cpus=0, max_retries=0)(launch_group).options(name=job.stage)
         nodes = frozenset(node["NodeID"] for node in cluster.alive_nodes())
         ref = task.remote(self._store, request)

@@ -9,6 +9,8 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
+from equigrid.grid.running import cluster
+
 ASK_EVERY_S = 1.0
 
 
@@ -43,7 +45,7 @@ class Board:
 
     def __init__(self) -> None:
         actor: Any = ray.remote(num_cpus=0, max_restarts=0)(Shares)
-        self._actor = actor.remote()
+        self._actor = actor.options(scheduling_strategy=cluster.here()).remote()
         self.teller = Teller(self._actor)
         self.shares: dict[str, float] = {}
         self._asked: ray.ObjectRef | None = None

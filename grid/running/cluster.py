@@ -17,7 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from equigrid.grid.errors import ClusterError, StoreError, UserError
 from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
-from equigrid.grid.running import token, watch
+from equigrid.grid.running import autoscaler, token, watch
+from equigrid.grid.running.autoscaler import Declared, room
 from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store, layout
 
@@ -127,7 +128,7 @@ def check_all_nodes_see(store: Store) -> None:
     task = ray.remote(num_cpus=0, max_retries=0)(_trouble_with)
     asked = []
     for node in nodes:
-        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        there = on_node(node["NodeID"])
         looking = task.options(name="check:store", scheduling_strategy=there)
         asked.append((node["NodeManagerHostname"], looking.remote(store)))
     if blind := [f"{host} ({trouble})" for host, ref in asked if (trouble := _answer(ref))]:
@@ -150,14 +151,41 @@ def _answer(ref: ray.ObjectRef) -> str | None:
         return None
 
 
+def on_node(node: str, *, or_elsewhere: bool = False) -> NodeAffinitySchedulingStrategy:
+    """Where Ray is to run something, by its name of the machine."""
+    return NodeAffinitySchedulingStrategy(node, soft=or_elsewhere)
+
+
+def here() -> NodeAffinitySchedulingStrategy:
+    """The driver's own machine: for what lasts as long as the run and would hold another one."""
+    return on_node(ray.get_runtime_context().get_node_id())
+
+
 def alive_nodes() -> list[dict]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def declared() -> Declared:
+    """What the cluster's autoscaler was told, where that can be known."""
+    return autoscaler.declared(ray.get_runtime_context().gcs_address)
+
+
+def promised_slots(cpus: float, gpus: float) -> int:
+    """How many slots there may be once the cluster's autoscaler has brought all that it may; 0
+    where none is known.
+    """
+    if promised := declared().slots(cpus, gpus):
+        heads = [node for node in alive_nodes() if "node:__internal_head__" in node["Resources"]]
+        promised += sum(room(node["Resources"], cpus, gpus) for node in heads)
+    return promised
+
+
 def gpus_of_a_slot(execution: Execution) -> float:
-    """The GPU or the share of one that a slot holds: `auto` is a whole one if there are any."""
+    """The GPU or the share of one that a slot holds: `auto` is a whole one if there are any, or may
+    be.
+    """
     if execution.gpus == "auto":
-        return float(ray.cluster_resources().get("GPU", 0) > 0)
+        return float(ray.cluster_resources().get("GPU", 0) > 0 or declared().has_gpus)
     return execution.gpus
 
 
@@ -175,14 +203,9 @@ class Room:
         now = self._clock()
         if now - self._looked_s >= LOOK_EVERY_S or gpus != self._gpus:
             self._looked_s, self._gpus = now, gpus
-            self._slots = sum(self._on(node["Resources"]) for node in alive_nodes())
+            each = [room(node["Resources"], self._cpus, gpus) for node in alive_nodes()]
+            self._slots = sum(each)
         return self._slots
-
-    def _on(self, resources: dict[str, float]) -> int:
-        by_cpu = int(resources.get("CPU", 0) / self._cpus + 1e-9)
-        return (
-            min(by_cpu, int(resources.get("GPU", 0) / self._gpus + 1e-9)) if self._gpus else by_cpu
-        )
 
 
 class _Loss(NamedTuple):

@@ -21,7 +21,6 @@ from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.pending import pending
 from equigrid.grid.reporting import estimate, run_forecast
 from equigrid.grid.reporting.summary import Summary
-from equigrid.grid.running import cluster
 from equigrid.grid.running.attempts import Attempts
 from equigrid.grid.running.board import Board
 from equigrid.grid.running.budget import Budget
@@ -96,7 +95,7 @@ class Driver:
         self.summary = Summary(spec.name, store.uri)
         self.queue = queue_of(the_plan, todo)
         self.budget = Budget(None if max_device_hours is None else 3600 * max_device_hours)
-        self.cache = ShardCache(store, lanes=4 * max(1, len(cluster.alive_nodes())))
+        self.cache = ShardCache(store)
         self.outputs = Outputs(the_plan, store, self.cache, self.queue)
         self.pool = SlotPool.of(store, spec.execution)
         self.board = Board() if todo else None
@@ -143,10 +142,17 @@ class Driver:
                     return
                 for job in self.dispatcher.send():
                     self.observers.began(job)
+                self.cache.keep(self.attempts.nodes)
                 self.settlement.charge_losses()
-                for attempt, outcome in self.attempts.ended(within_s=LOOP_S):
-                    self.settlement.settle(attempt, outcome)
+                self._take_in()
                 self._tell()
+
+    def _take_in(self) -> None:
+        """A call of its own: the last attempt must not live on in the loop, with its references to
+        what a machine holds that might leave.
+        """
+        for attempt, outcome in self.attempts.ended(within_s=LOOP_S):
+            self.settlement.settle(attempt, outcome)
 
     def _tell(self) -> None:
         jobs_now = self.attempts.at_work()

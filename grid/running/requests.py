@@ -35,8 +35,10 @@ class Requests:
         cells = self._cells.get(job.id)
         return f"{self._plan.resolved.spec.name}: {cells[0] if cells else job.stage}"
 
-    def make(self, job: Job, *, workers: int, gpus: float) -> jobs.Request[Any]:
-        """The next attempt at a job that nothing is absent for. gpus: of each worker."""
+    def make(self, job: Job, *, workers: int, gpus: float, node: str | None) -> jobs.Request[Any]:
+        """The next attempt at a job that nothing is absent for. gpus: of each worker. node: Ray's
+        name of the machine it runs on; None for several.
+        """
         execution, dataset = self._plan.resolved.spec.execution, self._outputs.dataset
         shape = dataset.shape
         request: jobs.Request[Any] = jobs.Request(
@@ -62,11 +64,11 @@ class Requests:
             "val": dataset.val,
         }
         images: dict[str, Any] = {
-            name: self._images(refs) for name, refs in given.items() if name in reads
+            name: self._images(refs, node) for name, refs in given.items() if name in reads
         }
         request = replace(request, **images)
         if "train" in reads:
-            labels = self._cache.labels(dataset)
+            labels = self._cache.labels(dataset, node)
             request = replace(request, labels=labels, repeated=dataset.repeated)
         if cells := self._cells.get(job.id):
             used = (*given["train"], *given["syn"], *given["test"])
@@ -74,9 +76,9 @@ class Requests:
             request = replace(request, hashes=hashes, row=self._labels(cells[0]))
         return request
 
-    def _images(self, refs: Sequence[ShardRef]) -> jobs.Images:
+    def _images(self, refs: Sequence[ShardRef], node: str | None) -> jobs.Images:
         name = self._plan.resolved.source.name
-        handles = tuple(self._cache.handle(ref, name) for ref in refs)
+        handles = tuple(self._cache.handle(ref, name, node) for ref in refs)
         return jobs.Images(handles, tuple(ref.n for ref in refs))
 
     def _labels(self, cell: Cell) -> dict[str, Any]:

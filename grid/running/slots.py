@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,16 +150,20 @@ class SlotPool:
         threads: int,
         most: int | None,
         room: Callable[[float], int],
+        promised: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """most: slots at once, even beyond the present nodes; None for those that have room there.
-        room: how many slots of so many GPUs the present nodes have room for.
+        """most: slots at once, even beyond the present nodes; None for those that have room there,
+        or `promised`, which an autoscaler may bring. room: how many slots of so many GPUs the
+        present nodes have room for.
         """
         self.slots: dict[ActorHandle, Held] = {}
+        self.nodes: Counter[str] = Counter()  # those that have slots, and how many
         self.gpus = gpus  # what a new slot holds, and what one must hold to be given work
         self.most = most
         self.limit: int | None = None  # slots at once while a worker group needs room
         self._store, self._room, self._clock = store, room, clock
+        self._promised = promised
         self._coming: dict[ray.ObjectRef, ActorHandle] = {}  # by what they will answer
         self._failed_starts = 0  # since a slot came up
         environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
@@ -172,13 +177,15 @@ class SlotPool:
     @classmethod
     def of(cls, store: Store, execution: Execution) -> "SlotPool":
         """The slots that a spec asks for, on the cluster that Ray is connected to."""
+        gpus = cluster.gpus_of_a_slot(execution)
         return cls(
             store,
             cpus=execution.cpus,
-            gpus=cluster.gpus_of_a_slot(execution),
+            gpus=gpus,
             threads=execution.threads,
             most=execution.slots,
             room=cluster.Room(execution.cpus).slots,
+            promised=cluster.promised_slots(execution.cpus, gpus),
         )
 
     # How many -------------------------------------------------------------------------------------
@@ -186,17 +193,20 @@ class SlotPool:
     @property
     def capacity(self) -> int:
         """Slots that there may be while no worker group needs room."""
-        return self._room(self.gpus) if self.most is None else self.most
+        return max(self._room(self.gpus), self._promised) if self.most is None else self.most
 
     def check_room(self, execution: Execution) -> None:
-        """Raises UserError if the present nodes have no room for the largest worker group. (What
-        the spec's `slots` promises, an autoscaler may bring.)
+        """Raises UserError if neither the present nodes nor those that an autoscaler may bring have
+        room for the largest worker group. (What the spec's `slots` promises, one may bring too.)
         """
         most = execution.most_workers
         if self.most is None and self.capacity < most:
             what = "GPUs" if self.gpus else "CPU cores"
             room = f"the cluster has room for {self.capacity} slots ({what})"
-            raise UserError(f"execution: {room}, {most} are needed at once")
+            raise UserError(
+                f"execution: {room}, {most} are needed at once; where an autoscaler brings "
+                "machines, execution.slots says for how many slots"
+            )
 
     @property
     def target(self) -> int:
@@ -247,6 +257,9 @@ class SlotPool:
         """Ends a slot; returns the references of requests it had not finished."""
         self._coming = {ref: other for ref, other in self._coming.items() if other is not slot}
         held = self.slots.pop(slot, None)
+        if held and held.node:
+            self.nodes[held.node] -= 1
+            self.nodes += Counter()  # those without any leave it
         ray.kill(slot)
         return held.requests if held else []
 
@@ -273,11 +286,13 @@ class SlotPool:
         for ref in ray.wait(coming, num_returns=len(coming), timeout=0)[0] if coming else ():
             slot = self._coming.pop(ref)
             try:
-                self.slots[slot].node = ray.get(ref)["node"]
+                node = ray.get(ref)["node"]
             except ray.exceptions.RayError as error:
                 self.drop(slot)
                 self._start_failed(error)
             else:
+                self.slots[slot].node = node
+                self.nodes[node] += 1
                 self.slots[slot].idle_since_s = self._clock()
                 self._failed_starts = 0
 

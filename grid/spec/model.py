@@ -190,7 +190,7 @@ class Execution(Frozen):
     threads: Annotated[int, Field(ge=1, le=MOST_OF_A_MACHINE)] = 1
     """PyTorch's in a slot. On CPU a result is bitwise the same only for equal threads."""
     slots: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Most at once; null: as many as the machines hold."""
+    """Most at once; null: as many as the machines hold, or those that an autoscaler may bring."""
     workers: dict[str, Annotated[int, Field(ge=1, le=MOST_OF_A_MACHINE)]] = {}
     """Devices for one training, by kind of job: generator, trial; more than one make a worker group
     (DistributedDataParallel).

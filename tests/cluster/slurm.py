@@ -34,7 +34,7 @@ SchedulerType=sched/builtin
 SchedulerParameters=sched_interval=2,sched_min_interval=0
 SlurmctldParameters=preempt_send_user_signal
 ReturnToService=2
-KillWait=5
+KillWait=15
 MinJobAge=600
 {nodes}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP

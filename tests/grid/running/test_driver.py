@@ -327,9 +327,9 @@ def test_an_infrastructure_error_is_tried_again_a_bounded_number_of_times(
     mini["execution"]["retries"] = 1
     real_handle = ShardCache.handle
 
-    def broken(self, shard, dataset):
+    def broken(self, shard, dataset, node):
         wrong = shards.ShardRef(shard.manifest, shard.data, "0" * 32, shard.n)
-        return real_handle(self, wrong, dataset)
+        return real_handle(self, wrong, dataset, node)
 
     monkeypatch.setattr(ShardCache, "handle", broken)
     summary, _ = run(mini, store, quiet)

@@ -57,7 +57,8 @@ def kill(command, name: str) -> None:
 
 
 OF_RAYS_OWN = pytest.mark.xfail(
-    reason="Ray ends the driver's process itself, with 1 and no line, before anybody is told"
+    reason="Ray's client of the object store ends the process, with 1 and no line, if it is used "
+    "before our watch has looked"
 )
 
 

@@ -13,10 +13,10 @@ from equigrid.grid.running.requests import Requests
 class Cache:
     """Names in the place of Ray's references."""
 
-    def labels(self, dataset) -> str:
+    def labels(self, dataset, node: str | None) -> str:
         return f"labels of {dataset.name}"
 
-    def handle(self, ref: ShardRef, name: str) -> str:
+    def handle(self, ref: ShardRef, name: str, node: str | None) -> str:
         return ref.manifest
 
 
@@ -37,7 +37,7 @@ def made(planned, mini):
 
     def make(kind: str, which=lambda job: True):
         job = next(job for job in the_plan.of_kind(kind) if which(job))
-        return requests.make(job, workers=1, gpus=0)
+        return requests.make(job, workers=1, gpus=0, node=None)
 
     return make
 

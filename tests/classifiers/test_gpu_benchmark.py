@@ -114,6 +114,7 @@ def test_the_first_phases_need_neither_ray_nor_pydantic(tmp_path):
     subprocess.run([sys.executable, "-c", probe], env=environment, check=True)
 
 
+@pytest.mark.slow
 def test_it_runs_whole_on_a_cpu_and_goes_on(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(FOLDER / "gpu.py"), "--out", str(tmp_path), "--device", "cpu"]

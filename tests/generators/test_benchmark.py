@@ -93,6 +93,7 @@ def test_a_baseline_that_does_not_fit_takes_halves_and_says_so(script, monkeypat
     assert "| fp32 eager, 3 images at once in training | 1 |" in script.table(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "variants"),
     [

@@ -121,7 +121,7 @@ def test_the_verdict_names_the_best_that_is_free(mixup, status, said):
     assert wide.high - wide.low > narrow.high - narrow.low
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_chance_seldom_beats_synthetic_images():
     """Eight augmentations that do as well as the images: of 200 tables some 2.5% may say that one
     is better; twice that, and what 200 tables can vary, is the bound.

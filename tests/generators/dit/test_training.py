@@ -568,7 +568,7 @@ def test_it_learns_which_class_is_bright():
     assert abs(means[0] - 60) < 20 and abs(means[1] - 190) < 20
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_compiled_equals_eager(whole):
     made = trained(tiny(compute={"compile": "on"}))
     assert furthest(part_of(made, "dit"), part_of(whole["weights"], "dit")) < 2e-4

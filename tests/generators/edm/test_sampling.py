@@ -265,7 +265,7 @@ class TestCompiling:
         assert len(compilations) == 2
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_compiled_equals_eager(model):
     """But for rounding, as between batches; and other weights, or a later shard, need no second
     compilation.

@@ -240,7 +240,7 @@ class TestInception:
         with pytest.raises(networks.NetworkMissing, match="no file"):
             networks.Inception(str(tmp_path / "none.pth"))
 
-    @pytest.mark.long
+    @pytest.mark.slow
     def test_fid_equals_the_command_of_pytorch_fid(self, weights, tmp_path):
         """The same PNG files, the same weights, its own command line: equal within 1e-3."""
         from PIL import Image

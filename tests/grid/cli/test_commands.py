@@ -35,7 +35,7 @@ def test_a_killed_driver_resumes_to_the_same_table(
     assert outcomes(store) == outcomes(finished_mini[0])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_driver_killed_twice_resumes_to_the_same_table(
     finished_mini, mini, write_spec, start, tmp_path, outcomes
 ):

@@ -79,7 +79,7 @@ def test_a_local_part_is_killed(long_run, tmp_path, part):
         time.sleep(0.2)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_dashboard_is_killed_and_the_run_goes_on(
     finished_mini, mini, write_spec, start, tmp_path, outcomes
 ):

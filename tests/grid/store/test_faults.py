@@ -506,7 +506,7 @@ def test_a_server_that_dies_in_the_middle_of_a_grid(
 
 
 @needs_rclone
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_server_that_fails_cuts_and_lies_all_the_time(
     server, proxy, finished_mini, mini, write_spec, start, monkeypatch, outcomes, seed
 ):

@@ -144,6 +144,7 @@ def test_a_budget_ends_a_search_and_the_next_goes_on(searched, ray_here, tmp_pat
     assert len(found.outcomes[0].searched) == 4
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_search_within_ten_seconds_and_the_same_command_goes_on(
     searched, write_spec, start, tmp_path
 ):
@@ -189,6 +190,7 @@ def test_ctrl_c_ends_a_search_within_ten_seconds_and_the_same_command_goes_on(
     assert after[name].status in candidates.ENDED
 
 
+@pytest.mark.slow
 def test_a_search_runs_on_the_cluster_that_is_named(
     searched, write_spec, start, tmp_path, head, token, monkeypatch, descendants_of
 ):
@@ -215,6 +217,7 @@ def test_a_search_runs_on_the_cluster_that_is_named(
     assert found["searches"][0]["candidates"] == 3
 
 
+@pytest.mark.slow
 def test_a_generators_search_makes_a_file_that_a_spec_uses(searched, write_spec, start, tmp_path):
     """By the command: searched, written, planned by another spec beside it, and run; the pool then
     comes from a generator of the duration and the sampler that were found.

@@ -63,6 +63,8 @@ def _costs(axes: Axes, table: pd.DataFrame, metric: str, title: str, lower: bool
     spent = searched["seconds"].cumsum().to_numpy() / MINUTE
     value = searched["value"].to_numpy(dtype=float)
     whole = (searched["status"] == "finished").to_numpy()
+    bound = _bound(value, whole, lower)
+    beyond = int(np.sum(value > bound if lower else value < bound))
     axes.plot(spent[~whole], value[~whole], "o", mfc="none", color=GREY, label="stopped early")
     axes.plot(spent[whole], value[whole], "o", color=BLUE, label="trained to the end")
     if whole.any():
@@ -71,21 +73,40 @@ def _costs(axes: Axes, table: pd.DataFrame, metric: str, title: str, lower: bool
         shown = np.isfinite(best)
         axes.step(spent[shown], best[shown], where="post", color=BLUE, label="best so far")
     again = table[table["replicate"] > 0]
-    for label, colour, words in (
-        ("tuned", VERMILION, "best recipe, fresh seeds"),
-        ("own", BLACK, "the grid's own, fresh seeds"),
+    # Dashes in each other's gaps: two means that are alike are both seen.
+    for label, colour, offset, words in (
+        ("tuned", VERMILION, 0, "best recipe, fresh seeds"),
+        ("own", BLACK, 5, "the grid's own, fresh seeds"),
     ):
         reached = again.loc[again["label"] == label, "value"]
         if len(reached):
-            axes.axhline(reached.mean(), color=colour, linestyle="--", linewidth=1.2, label=words)
-    if not lower:
-        low = np.nanmin(np.append(value[value > 0], 100.0))
-        axes.set_ylim(bottom=max(0.0, low - 3))
+            dashes = (offset, (5, 5))
+            axes.axhline(reached.mean(), color=colour, linestyle=dashes, linewidth=1.2, label=words)
+    if beyond:
+        axes.set_ylim(**{"top" if lower else "bottom": bound})
+        at, where = (0.98, "above") if lower else (0.02, "below")
+        axes.text(
+            0.98, at, f"{beyond} stopped early are {where} this", color=GREY, ha="right",
+            va="top" if lower else "bottom", transform=axes.transAxes,
+        )  # fmt: skip
     axes.set_xlim(left=0)
     axes.set_title(title)
     axes.set_xlabel("device-minutes of training so far")
     axes.set_ylabel(f"{metric}, validation" if lower else f"{metric}, validation (%)")
     tidy(axes)
+
+
+def _bound(value: np.ndarray, whole: np.ndarray, lower: bool) -> float:
+    """Where the axis ends on the side of the bad: candidates that learnt nothing must not press the
+    good ones together. All that were trained to the end are within.
+    """
+    sign = 1 if lower else -1
+    badness = sign * value[np.isfinite(value)]
+    if not len(badness):
+        return sign * np.inf
+    best, middle = badness.min(), float(np.median(badness))
+    kept = [best + 3 * (middle - best), *sign * value[whole & np.isfinite(value)]]
+    return sign * (max(kept) + 0.2 * (max(kept) - best))  # room for what is said of those beyond
 
 
 def _shares(axes: Axes, importance: Mapping[str, float] | None) -> None:

@@ -39,6 +39,23 @@ def test_of_a_distance_the_least_is_the_best(table):
     assert figure.axes[1].texts[0].get_text() == "too few candidates to tell"
 
 
+@pytest.mark.parametrize("lower", [False, True])
+def test_candidates_that_learnt_nothing_do_not_press_the_others_together(table, lower):
+    bad = table.iloc[[1] * 2].assign(value=[10.0, 12.0])
+    whole = pd.concat([table, bad], ignore_index=True)
+    if lower:
+        whole["value"] = 100 - whole["value"]
+    axes = tuning_figure(whole, {}, "top1", lower=lower).axes[0]
+    low, high = axes.get_ylim()
+    kept = 100 - table["value"] if lower else table["value"]
+    assert low < kept.min() and kept.max() < high
+    assert high - low < 25
+    assert [text.get_text() for text in axes.texts] == [
+        f"2 stopped early are {'above' if lower else 'below'} this"
+    ]
+    assert not tuning_figure(table, {}, "top1").axes[0].texts
+
+
 def test_each_arm_has_a_row_and_no_candidate_no_figure(table):
     two = pd.concat([table, table.assign(arm="syn")])
     assert len(tuning_figure(two, {}, "top1").axes) == 4

@@ -15,12 +15,12 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 demo: $(READY)
 	$(BIN)/equigrid demo
 
-## Units, contracts, a small grid, a kill drill, two processes at a time: 5 to 6 minutes on two
+## Units, contracts, a small grid, a kill drill, two processes at a time: under 4 minutes on two quiet
 ## cores. ARGS="-m gpu" or ARGS=tests/grid chooses others.
 test: $(READY)
 	$(PYTEST) $(ARGS)
 
-## These and all others that need no GPU and no network: some 45 minutes on two cores.
+## These and all others that need no GPU and no network: some 25 minutes on two quiet cores.
 test-all: test
 	$(PYTEST) -m "long and not slow and not gpu and not network" $(ARGS)
 

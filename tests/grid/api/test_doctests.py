@@ -79,7 +79,7 @@ def test_examples_run(test, folder):
     assert not outcome(test)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_examples_that_run_a_grid_run(ray_here, folder):
     assert short(LONG[0]) == "run"
     assert len(LONG) > 8

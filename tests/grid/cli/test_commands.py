@@ -66,7 +66,7 @@ def resumes(store: Store, spec, start) -> None:
     assert (last.out_path.parent / "equigrid-out" / "mini" / "report.html").is_file()
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_all_of_ray_killed_resumes_to_the_same_table(
     finished_mini, mini, write_spec, start, tmp_path, outcomes
 ):

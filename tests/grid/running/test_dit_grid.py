@@ -47,6 +47,7 @@ def weights_of(store: Store, generator_id: str) -> dict[str, np.ndarray]:
     )
 
 
+@pytest.mark.slow
 def test_a_grid_of_the_dit_killed_between_its_trainings(
     spec, tmp_path, quiet, slot_processes, planned, request_of
 ):

@@ -99,6 +99,7 @@ def test_a_slot_told_to_leave_saves_its_state_and_goes(
     assert 0 < step < 1500
 
 
+@pytest.mark.slow
 def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(
     finished_mini, mini, write_spec, start, tmp_path, outcomes
 ):

@@ -203,7 +203,7 @@ def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(
     assert outcomes(store) == outcomes(finished_mini[0])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_one_generator_on_two_workers_equals_one_on_one(
     finished_mini, mini, store, quiet, group_processes
 ):

@@ -12,6 +12,7 @@ from equigrid.grid.store import lock
 pytestmark = pytest.mark.long
 
 
+@pytest.mark.slow
 def test_the_whole_is_foretold_and_running_jobs_say_how_far_they_are(ray_here, store, mini, quiet):
     """Of a spec that says nothing of seconds, in an empty store. Loosely: the machine may be busy
     with other work, and slots come up in the first seconds.

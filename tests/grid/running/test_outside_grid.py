@@ -28,6 +28,7 @@ def trained(store: Store) -> dict[str, str]:
     return {f"{m['name']} {m['n_images']} {m['values']}": m["started_at"] for m in manifests}
 
 
+@pytest.mark.slow
 def test_stopped_resumed_and_grown(spec, tmp_path, quiet, outcomes):
     whole, cut = (Store(tmp_path / name, create=True) for name in ("whole", "cut"))
     undisturbed, _ = driver.run(load(spec), whole, console=quiet)

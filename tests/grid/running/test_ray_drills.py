@@ -96,7 +96,7 @@ def test_the_dashboard_is_killed_and_the_run_goes_on(
     assert outcomes(store) == outcomes(finished_mini[0])
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [pytest.param("raylet", marks=OF_RAYS_OWN), "gcs_server"])
 def test_a_part_of_a_cluster_is_killed(long_run, tmp_path, part):
     """The raylet beside the driver, or the head's GCS."""

@@ -478,6 +478,7 @@ def parts(folder: Path) -> int:
     return len(list(folder.glob("results/parts/[!.]*.parquet")))
 
 
+@pytest.mark.slow
 @needs_rclone
 def test_a_server_that_dies_in_the_middle_of_a_grid(
     server, proxy, finished_mini, mini, write_spec, start, monkeypatch, outcomes

@@ -83,7 +83,7 @@ def _costs(axes: Axes, table: pd.DataFrame, metric: str, title: str, lower: bool
             dashes = (offset, (5, 5))
             axes.axhline(reached.mean(), color=colour, linestyle=dashes, linewidth=1.2, label=words)
     if beyond:
-        axes.set_ylim(**{"top" if lower else "bottom": bound})
+        axes.set_ylim(top=bound) if lower else axes.set_ylim(bottom=bound)
         at, where = (0.98, "above") if lower else (0.02, "below")
         axes.text(
             0.98, at, f"{beyond} stopped early are {where} this", color=GREY, ha="right",

@@ -5,6 +5,7 @@ written, or a DocumentError that names it.
 import inspect
 import json
 import pickle
+import re
 import time
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from equigrid import __version__
 from equigrid.grid.errors import DocumentError, StoreError, UserError
 from equigrid.grid.planning.recorded import record_spec, recorded_spec
-from equigrid.grid.spec import load
+from equigrid.grid.spec import load, presets
+from equigrid.grid.spec.loading import PRESETS
 from equigrid.grid.store import Store, documents, layout, lock, results
 
 ROOT = Path(__file__).parents[3]
@@ -242,6 +244,43 @@ def test_a_spec_says_which_version_wrote_it(store, mini):
     assert json.loads(store.get(layout.spec("mini")))["equigrid"] == __version__
     assert recorded_spec(store, "mini") == spec
     assert recorded_spec(store, "none") is None
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_read_back_as_it_was_recorded(store, name, tmp_path, monkeypatch, caplog):
+    text = (PRESETS / f"{name}.yaml").read_text()
+    for variable in re.findall(r"\$(\w+)", text):
+        monkeypatch.setenv(variable, str(tmp_path))
+    spec = load(name)
+    record_spec(spec, store)
+    found = recorded_spec(store, spec.name)
+    assert found.model_dump(mode="json") == spec.model_dump(mode="json")  # keys of JSON are text
+    assert not caplog.messages
+
+
+OWN_NAMES = {
+    "recipe": {"extends": "digits", "by_classifier": {"digits-cnn": {"lr": 0.5}},
+               "by_arm": {"copies": {"lr": 0.25}}},
+    "tune": {"trials": 4, "space": {"lr": {"low": 0.01, "high": 0.1, "log": True}, "batch": [8, 16]}},
+    "validation": {"images": 100},
+    "prices": {"default": 1.5},
+    "expected_seconds": {"trial": 2.0},
+}  # fmt: skip
+
+
+def test_names_that_users_choose_are_no_keys_of_ours(store, mini, caplog):
+    spec = load(mini | OWN_NAMES)
+    record_spec(spec, store)
+    assert recorded_spec(store, "mini") == spec
+    assert not caplog.messages
+    content = store.get_json(layout.spec("mini"))
+    content["recipe"]["by_classifier"]["digits-cnn"]["mood"] = "calm"
+    content["tune"]["space"]["lr"]["shape"] = "round"
+    store.put_json(layout.spec("mini"), content)
+    assert recorded_spec(store, "mini") == spec
+    (said,) = caplog.messages
+    assert "tune.space.lr.shape" in said
+    assert "recipe.by_classifier.digits-cnn.mood" in said
 
 
 def test_keys_of_another_version_are_left_out_and_told(store, mini, caplog):

@@ -315,7 +315,7 @@ def _flops(mapping: str, shape: Shape, n_images: int) -> Flops | None:
 
 
 def _computed(payload: GeneratorPayload, shape: Shape) -> Work | None:
-    found = flops(payload.mapping, shape, payload.subset.n if payload.subset else 0)
+    found = flops(payload.mapping, shape, payload.n_images or 0)
     return found and Work(found.training, found.wide)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from equigrid.grid.jobs import generator, shard
+from equigrid.grid.jobs import generator, shard, trial
 from equigrid.grid.jobs.kinds import KINDS, on_slots
 from equigrid.grid.planning.graph import Job, Plan
 from equigrid.grid.reporting import estimate
@@ -38,14 +38,13 @@ def _guess(plan: Plan, task: Task, work: float, rates: Mapping[str, float]) -> f
     """Seconds of jobs of a kind that has not run yet, by the passes of a network that training
     took; what measures or judges pools counts as nothing beside.
     """
-    if KINDS[task.kind].wanted or task.kind == generator.KIND.name:
-        return None
+    if task.kind in (generator.KIND.name, trial.KIND.name):
+        return None  # one of these runs early
     if task.kind != shard.KIND.name:
         return 0.0
     trained, shape = rates.get(generator.KIND.name), plan.resolved.shape
     if trained is None or shape is None:
         return None
     own = plan.jobs[plan.jobs[task.id].payload.generator].payload
-    n = own.subset.n if own.subset else None
-    batch = generator.cost_facts(own.mapping, shape, n).get("training_batch")
+    batch = generator.cost_facts(own.mapping, shape, own.n_images).get("training_batch")
     return work * trained / (batch * _PASSES_OF_TRAINING) if batch else None

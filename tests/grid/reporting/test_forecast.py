@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from equigrid.grid.reporting import run_forecast
 from equigrid.grid.reporting.forecast import Forecast, Task
 
 
@@ -110,3 +111,18 @@ def test_right_within_a_factor_of_two_from_a_tenth_of_the_way_on(known):
     late = [(at, left) for at, left in said if at >= 0.1 * whole]
     assert len(late) > 100
     assert all(left is not None and 0.5 <= (at + left) / whole <= 2.0 for at, left in late)
+
+
+def test_a_runs_forecast_waits_for_no_measure_of_pools(plan_of, store):
+    """They come last: by then there is nothing to foretell."""
+    the_plan = plan_of("digits", expected_seconds={})
+    jobs = list(the_plan.jobs.values())
+    assert any(job.kind == "quality" for job in jobs)
+    forecast = run_forecast.of(store, the_plan, jobs)
+    assert {task.kind for task in forecast.unknown()} >= {"generator", "trial"}
+    first = {kind: next(job for job in jobs if job.kind == kind) for kind in ("generator", "trial")}
+    forecast.ended(first["trial"].id, 0.5)
+    assert forecast.seconds_left({}, 2) is None
+    forecast.ended(first["generator"].id, 10.0)
+    trials = sum(job.kind == "trial" for job in jobs)
+    assert forecast.seconds_left({}, 2) > (trials - 1) * 0.5 / 2

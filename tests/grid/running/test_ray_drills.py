@@ -63,7 +63,9 @@ OF_RAYS_OWN = pytest.mark.xfail(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("part", [pytest.param("raylet", marks=OF_RAYS_OWN), "gcs_server"])
+@pytest.mark.parametrize(
+    "part", [pytest.param("raylet", marks=[OF_RAYS_OWN, pytest.mark.slow]), "gcs_server"]
+)
 def test_a_local_part_is_killed(long_run, tmp_path, part):
     command = long_run("--no-dashboard")
     left = {pid: line for pid, line in command.descendants().items() if "ray::" not in line}

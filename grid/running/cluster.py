@@ -68,7 +68,7 @@ def connected(
         _check_files()
     _check_reachable(address)
     options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
-    with watch.Watch(watch.parts_of_ray, last_word) as watched:
+    with watch.Watch(watch.parts_of_ray, last_word, watch.processes_of_ray) as watched:
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except Exception as error:  # Ray has no narrower one for a node that does not come up

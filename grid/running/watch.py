@@ -5,12 +5,15 @@ Ray's own driver stays silent when the raylet beside it dies: what it asks for n
 """
 
 import os
+import select
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,10 +39,13 @@ class Watch:
         self,
         parts: Callable[[], dict[str, bool | None]],
         last_word: Callable[[str], None] | None = None,
+        processes: Callable[[], Iterable[int]] = tuple,
     ) -> None:
-        """parts: by name, whether each lives; None where it did not answer."""
+        """parts: by name, whether each lives; None where it did not answer. processes: those of
+        this machine whose end is a reason to look at once.
+        """
         self.lost: str | None = None
-        self._parts, self._last_word = parts, last_word
+        self._parts, self._last_word, self._processes = parts, last_word, processes
         self._missed: Counter[str] = Counter()
         self._lock, self._left = threading.Lock(), threading.Event()
         self._interrupts = threading.current_thread() is threading.main_thread()
@@ -66,7 +72,12 @@ class Watch:
             self._left.set()
 
     def _look(self) -> None:
-        while not self._left.wait(LOOK_EVERY_S):
+        while not self._left.is_set():
+            # Ray's client of the object store ends this process, with 1 and no word, if it is used
+            # after the raylet's death: the sooner it is known, the better.
+            _wait_for_an_end(self._processes(), LOOK_EVERY_S)
+            if self._left.is_set():
+                return
             for name, lives in self._parts().items():
                 self._missed[name] = self._missed[name] + 1 if lives is None else 0
                 if lives is False or self._missed[name] >= MISSES:
@@ -87,6 +98,18 @@ class Watch:
                 signal.pthread_kill(main, signal.SIGINT)
         if not self._left.wait(LEAVE_WITHIN_S) and self._last_word:
             self._last_word(self.lost)
+
+
+def _wait_for_an_end(pids: Iterable[int], within_s: float) -> None:
+    """Until one of the processes ends, at most so long; where the system cannot tell, so long."""
+    with ExitStack() as opened:
+        ends = select.poll()
+        for pid in pids:
+            with suppress(AttributeError, OSError):  # no Linux; it has ended, and was waited for
+                number = os.pidfd_open(pid)
+                opened.callback(os.close, number)
+                ends.register(number, select.POLLIN)
+        ends.poll(1000 * within_s)
 
 
 def end_process(words: str) -> None:
@@ -115,6 +138,34 @@ def parts_of_ray() -> dict[str, bool | None]:
         "raylet": _answers(socket.AF_UNIX, node.raylet_socket_name.removeprefix("unix://")),
         "head": _answers(socket.AF_INET, (host, int(port))),
     }
+
+
+def processes_of_ray() -> list[int]:
+    """Of this machine, those that `parts_of_ray` looks at: their ids, where they can be known."""
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    if node is None:
+        return []
+    own = [
+        infos[0].process.pid
+        for name, infos in list(node.all_processes.items())
+        if name in ("raylet", "gcs_server") and infos
+    ]
+    return own or _listening(node.raylet_socket_name.removeprefix("unix://"))
+
+
+def _listening(path: str) -> list[int]:
+    """Who listens on a socket of this machine, where the system says."""
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return []
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as tried:
+        tried.settimeout(3)
+        tried.connect(path)
+        said = tried.getsockopt(socket.SOL_SOCKET, option, struct.calcsize("3i"))
+        return [struct.unpack("3i", said)[0]]
+    return []
 
 
 def _answers(family: socket.AddressFamily, place: Any) -> bool | None:

@@ -6,12 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from equigrid.grid.errors import ClusterError, ExitCode
+from equigrid.grid.running import watch
 from equigrid.grid.running.watch import Watch
 from equigrid.grid.store import Store, results
 
@@ -161,6 +163,33 @@ def test_what_waits_is_interrupted_and_told_why(monkeypatch):
         lives["raylet"] = False
         time.sleep(20)
     assert time.monotonic() - began_s < 10
+
+
+def test_a_death_is_known_at_once(monkeypatch):
+    """Not when it is looked for next: Ray may end this process without a word before."""
+    monkeypatch.setattr("equigrid.grid.running.watch.LOOK_EVERY_S", 60)
+    part = subprocess.Popen(["sleep", "60"])
+    alive = Watch(lambda: {"raylet": part.poll() is None}, processes=lambda: [part.pid])
+    with pytest.raises(ClusterError, match="Ray's raylet died"), alive:  # noqa: PT012
+        wait(0.5)
+        began_s = time.monotonic()
+        part.kill()
+        wait(20)
+    assert time.monotonic() - began_s < 5
+
+
+def test_who_listens_on_a_socket_is_known(tmp_path):
+    path = tmp_path / "raylet"
+    serve = "import socket, sys, time\ns = socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\n"
+    serve += "s.listen()\nprint(flush=True)\ntime.sleep(60)"
+    assert watch._listening(str(path)) == []
+    served = subprocess.Popen([sys.executable, "-c", serve, path], stdout=subprocess.PIPE)
+    assert served.stdout is not None
+    served.stdout.readline()
+    assert watch._listening(str(path)) == [served.pid]
+    served.kill()
+    served.wait()
+    assert watch._listening(str(path)) == []
 
 
 def test_a_part_may_be_slow_to_answer_but_not_for_long(monkeypatch):

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.reporting import run_forecast
 from equigrid.grid.reporting.forecast import Forecast, Task
 
@@ -126,3 +127,28 @@ def test_a_runs_forecast_waits_for_no_measure_of_pools(plan_of, store):
     forecast.ended(first["generator"].id, 10.0)
     trials = sum(job.kind == "trial" for job in jobs)
     assert forecast.seconds_left({}, 2) > (trials - 1) * 0.5 / 2
+
+
+def test_a_runs_forecast_counts_the_classifiers_beside_its_trials(plan_of, store):
+    """A domain gap trains one on as many images of both sides, a patch's is smaller: by what they
+    compute, at the pace of the trials.
+    """
+    asked = {"images": 200, "patches": [4]}
+    the_plan = plan_of("digits", expected_seconds={}, domain_gap=asked, quality="off")
+    jobs, shape = list(the_plan.jobs.values()), the_plan.resolved.shape
+    trials = [job for job in jobs if job.kind == "trial"]
+    gaps = [job for job in jobs if job.kind == "domain"]
+    assert len(gaps) >= 2
+    forecast = run_forecast.of(store, the_plan, jobs)
+    for job in jobs:
+        if job.kind not in ("domain", "trial"):
+            forecast.ended(job.id, 1.0)
+
+    def operations(job):
+        return KINDS[job.kind].cost.flops(job.payload, shape).flops
+
+    speed = 1e9  # operations a second
+    for job in trials:
+        forecast.ended(job.id, operations(job) / speed)
+    expected = sum(operations(job) for job in gaps) / speed
+    assert 0 < expected / 2 < forecast.device_s_left({}) < 2 * expected

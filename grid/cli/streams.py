@@ -7,6 +7,7 @@ written as its nearest in ASCII.
 
 import codecs
 import io
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -51,6 +52,8 @@ def prepare() -> None:
         stream = getattr(sys, name)
         if stream is None or _is_of(stream, number):
             setattr(sys, name, _opened(number, stream))
+    # Where the home cannot be written Matplotlib says so at length; its figures are the same.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def say(text: str, file: TextIO | None = None) -> None:

@@ -70,7 +70,9 @@ def nothing_done(store: Store, the_plan: Plan) -> Summary:
 def closing_line(summary: Summary, command: str) -> str:
     """One line on how a run ended; `command` is what resumes it."""
     ran = [f"{n:,} {_words(kind, n)}" for kind, n in summary.jobs.items() if n]
-    text = f"{', '.join(ran)} in {duration(summary.seconds)}" if ran else "nothing to do"
+    early = summary.budget_reached or summary.interrupted
+    nothing = "nothing finished" if early else "nothing to do"
+    text = f"{', '.join(ran)} in {duration(summary.seconds)}" if ran else nothing
     if before := sum(summary.cached.values()):
         text += f" ({before:,} jobs were done before)"
     if summary.budget_reached:

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from equigrid.grid.errors import ClusterError, StoreError, UserError
 from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
-from equigrid.grid.running import autoscaler, token, watch
+from equigrid.grid.running import autoscaler, session_folder, token, watch
 from equigrid.grid.running.autoscaler import Declared, room
 from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store, layout
@@ -65,6 +65,7 @@ def connected(
     if address == "local":  # its head is on this machine: once dead it does not come back
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
         token.prepare()
+        local_options.setdefault("_temp_dir", session_folder.prepare())
         _check_files()
     _check_reachable(address)
     options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
@@ -76,8 +77,6 @@ def connected(
                 "Ray did not start here" if address == "local" else "no Ray cluster answers there"
             )
             raise ClusterError(f"--address {address}: {what}: {one_line(error)}") from error
-        if address == "local":
-            _close_session()
         try:
             yield
         finally:
@@ -85,12 +84,6 @@ def connected(
                 watched.stop()
             if watched.lost is None or last_word is None:  # a command ends with its process
                 ray.shutdown()
-
-
-def _close_session() -> None:
-    """Ray makes the folder of logs and sockets readable for all; it is this user's alone."""
-    node: Any = ray._private.worker._global_node
-    os.chmod(node.get_session_dir_path(), 0o700)
 
 
 def _check_files() -> None:

@@ -101,6 +101,8 @@ def test_durations():
 def test_the_closing_line_says_how_to_go_on():
     summary = Summary("g", "s", seconds=65.0)
     assert closing_line(summary, "equigrid run g") == "nothing to do"
+    stopped = Summary("g", "s", seconds=2.0, budget_reached=True)
+    assert closing_line(stopped, "c").startswith("stopped at the budget: nothing finished; ")
     summary.jobs.update({"generator": 1, "trial": 1200})
     summary.cached.update({"trial": 3})
     assert (

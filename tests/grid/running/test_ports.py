@@ -108,7 +108,8 @@ def test_a_local_run_is_its_users_alone(short, listening):
         "from equigrid.grid.running import cluster\n"
         "with cluster.connected('local', num_cpus=1, dashboard=True):\n"
         "    import ray\n"
-        "    ray.get(ray.remote(lambda: 1).remote())\n"
+        "    other = {'env_vars': {'X': '1'}}\n"  # then Ray opens its session's folder for all
+        "    ray.get(ray.remote(lambda: 1).options(runtime_env=other).remote())\n"
         "    print(ray._private.worker._global_node.get_session_dir_path(), flush=True)\n"
         "    sys.stdin.read()\n"
     )
@@ -121,7 +122,8 @@ def test_a_local_run_is_its_users_alone(short, listening):
         session = Path(process.stdout.readline().strip())
         made = short / ".ray" / "auth_token"
         assert stat.S_IMODE(made.stat().st_mode) == 0o600
-        assert stat.S_IMODE(session.stat().st_mode) == 0o700
+        above = [stat.S_IMODE(folder.stat().st_mode) for folder in (session, *session.parents)]
+        assert 0o700 in above, [f"{mode:o}" for mode in above]
         ports = listening(process.pid)
         check_refused(ports, made.read_text())
         (dashboard,) = (p for p in ports if http_code(p, "/nodes?view=summary", None) == 401)

@@ -7,12 +7,17 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
+import sysconfig
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+import equigrid
 from equigrid.grid.errors import ExitCode
 from equigrid.grid.running import driver
 from equigrid.grid.spec import load
@@ -94,6 +99,43 @@ def test_a_home_that_cannot_be_written(
     assert command.finish(240) == ExitCode.DONE, command.text
     assert outcomes(store) == outcomes(finished_mini[0])
     assert not os.listdir(home)
+
+
+def test_a_user_without_a_name_or_a_home(mini, outcomes, finished_mini):
+    """As some clusters run containers: a number that no list of users knows, and no folder of its
+    own but the one where it works.
+    """
+    if os.geteuid() or shutil.which("setpriv") is None:
+        pytest.skip("only root becomes somebody else")
+    python = shutil.which("python3", path="/usr/bin:/bin")
+    if python is None or _version(python) != sys.version_info[:2]:
+        pytest.skip("no Python of this version that everybody may run")
+    folder = Path(tempfile.mkdtemp(prefix="nameless-", dir="/tmp"))  # pytest's are root's alone
+    try:
+        spec = folder / "mini.yaml"
+        spec.write_text(yaml.safe_dump(mini))
+        os.chown(folder, 12345, 12345)
+        as_somebody = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
+        cli = (python, "-m", "equigrid.grid.cli", "run", spec)
+        where = ("--store", folder / "store", "--out", folder / "out", "--no-dashboard")
+        path = f"{equigrid.__path__[0]}/..:{sysconfig.get_path('purelib')}"
+        env = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONPATH": path}
+        command = subprocess.run(
+            [*as_somebody, *cli, *where], cwd=folder, env=env, check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=400,
+        )  # fmt: skip
+        assert command.returncode == ExitCode.DONE, command.stdout
+        assert "/nonexistent" not in command.stdout
+        assert (folder / "out" / "report.html").stat().st_uid == 12345
+        assert outcomes(Store(str(folder / "store"))) == outcomes(finished_mini[0])
+    finally:
+        shutil.rmtree(folder)
+
+
+def _version(python: str) -> tuple[int, ...]:
+    code = "import sys; print(*sys.version_info[:2])"
+    said = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout
+    return tuple(int(part) for part in said.split())
 
 
 # Damage -------------------------------------------------------------------------------------------

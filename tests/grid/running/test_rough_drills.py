@@ -276,10 +276,13 @@ def test_kills_at_random(finished_mini, mini, write_spec, start, tmp_path, outco
     """kill -9 at random moments of random processes: the driver, any part of Ray, or all of them.
     Whenever the grid is whole after all, it is the undisturbed one, and another begins.
     EQUIGRID_KILLS and EQUIGRID_SEED choose how many, and which.
+
+    Where its raylet is killed in the moment in which a driver registers with it, or uses its
+    objects, Ray's library ends the driver itself, with 1: seldom, and nothing else does.
     """
     seed = int(os.environ.get("EQUIGRID_SEED", random.SystemRandom().randrange(10**6)))
     print(f"EQUIGRID_SEED={seed} EQUIGRID_KILLS={KILLS}")
-    rng, spec, kills, grids = random.Random(seed), write_spec(mini), 0, 0
+    rng, spec, kills, grids, rays_own = random.Random(seed), write_spec(mini), 0, 0, 0
     whole = outcomes(finished_mini[0])
     while kills < KILLS:
         store = Store(tmp_path / f"store{grids}", create=True)
@@ -296,7 +299,8 @@ def test_kills_at_random(finished_mini, mini, write_spec, start, tmp_path, outco
                 assert code == ExitCode.DONE, f"seed {seed}: {code}: {command.text}"
                 break
             kills += 1
-            victims = [command.process.pid, *command.descendants()]
+            lines = command.descendants()
+            victims = [command.process.pid, *lines]
             which = rng.choice(["driver", "one", "all"])
             chosen = {"driver": victims[:1], "one": [rng.choice(victims)], "all": victims}[which]
             for pid in chosen:
@@ -306,7 +310,12 @@ def test_kills_at_random(finished_mini, mini, write_spec, start, tmp_path, outco
                     continue
             if which == "one" and chosen != victims[:1]:
                 code = command.finish(300)  # it ends in order, or goes on
-                assert code in (ExitCode.DONE, ExitCode.UNAVAILABLE), f"seed {seed}: {command.text}"
+                killed = lines[chosen[0]]
+                if code == 1 and "raylet" in killed.split(" ")[0]:
+                    rays_own += 1
+                else:
+                    ends = (ExitCode.DONE, ExitCode.UNAVAILABLE)
+                    assert code in ends, f"seed {seed}: {code} after {killed}: {command.text}"
                 if code == ExitCode.DONE:
                     break
             else:
@@ -318,4 +327,5 @@ def test_kills_at_random(finished_mini, mini, write_spec, start, tmp_path, outco
         assert len(results.read(store)) == len(whole)
         assert store.get_json(layout.spec("mini"))
         grids += 1
-    print(f"{kills} kills, {grids} grids made whole")
+    print(f"{kills} kills, {grids} grids made whole, {rays_own} drivers ended by Ray itself")
+    assert rays_own <= KILLS / 20

@@ -6,19 +6,31 @@ stored: `equigrid.grid.reporting.console` and `equigrid.grid.cli.streams` print 
 
 import os
 import re
+from urllib.parse import unquote
 
 HIDDEN = "***"
-SECRET_WORDS = r"key|secret|token|passw|credential|signature"
-# Options of a URI that are secrets, whatever their values: `?account_key=…`, `?sas=…`, `&sig=…`.
-_OPTION = re.compile(
-    rf"([?&;](?:[\w.%-]*(?:{SECRET_WORDS})[\w.%-]*|sas|sig|auth|pwd)=)[^\s&;#'\"<>\\]*", re.I
+# Of names of options (`?account_key=…`): what is in those of secrets, and what such names are.
+_WORDS = re.compile(
+    "key|secret|token|passw|passphrase|credential|signature|authorization|bearer|jwt", re.I
 )
-# What stands before a host: `KEY:SECRET@`, a slash in the secret or not; but no port's colon.
-_USER = re.compile(r"([a-z][a-z0-9+.-]*://)[^\s/?#'\"@:]*:(?!\d+(?:/|$))[^\s?#'\"]*@", re.I)
-_LONE_USER = re.compile(r"\b((?:s3|https?|ftp|hdfs)://)[^\s/?#'\"@]+@", re.I)
-# The same inside an option: `?endpoint_override=http%3A%2F%2FKEY%3ASECRET%40host`.
-_ENCODED_USER = re.compile(r"(=[a-z]+%3A%2F%2F)[^\s&;#'\"<>]*%40", re.I)
-_INNER_USER = re.compile(r"(=(?:[a-z]+://)?)[^\s/&;#'\"=@]*:[^\s&;#'\"=]*@", re.I)
+_NAMES = {"sas", "sig", "auth", "pwd", "pass", "session"}
+# No pattern here may look at a character more than a bounded number of times: whole files of
+# strangers pass through.
+_OPTION = re.compile(r"([?&;#])([\w.%-]{1,100})=(['\"]?[^\s?&;#'\"<>\\]+)")
+_URI = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}://)([^\s'\"<>]+)", re.I)
+_ENCODED = re.compile(
+    r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}%(?:25){0,3}3A)([^\s&;#'\"<>]+)", re.I
+)
+# `user:` before a host, but no host before a port; a user alone, of schemes whose user is a key.
+_USER = re.compile(r"[^/?#@:]*:(?!\d+(?:[/?#]|$))")
+_LONE = re.compile(r"(s3|https?|ftp|hdfs)://", re.I)
+# Outside a URI, in what libraries say of their settings and of requests.
+_SETTING = re.compile(
+    r"(?<![\w./%-])((?:account|access|secret|api)_?(?:key|token)|password|passwd|client_?secret)"
+    r"=([^\s;,'\"<>]+)", re.I,
+)  # fmt: skip
+_HEADER = re.compile(r"\b(bearer|authorization: basic) [\w.~+/=-]{4,}", re.I)
+_LAYERS = 3  # of percent-encoding that are looked through
 # In the environment: names whose values are secrets, however they look.
 _NAMED = re.compile(r"(SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|ACCOUNT_?KEY)", re.I)
 _PLACES = re.compile(r"(PATH|FILE|URI|URL|DIR|MODE)$", re.I)  # of a secret, not itself one
@@ -29,6 +41,19 @@ _SHORTEST_OF_ALWAYS = 4
 
 # Controls but for tab and line feed, and marks that turn the direction of writing.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+# No path, no environment and no file in UTF-8 can hold these: NUL, and surrogates but those that
+# stand for a byte of a file's name.
+_UNWRITABLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+
+
+def unwritable(text: str) -> str | None:
+    """The first character of `text` that no path and no file can hold, written out; None if there
+    is none.
+    """
+    found = _UNWRITABLE.search(text)
+    return None if found is None else found[0].encode("unicode_escape").decode()
 
 
 def safe(text: str) -> str:
@@ -58,17 +83,70 @@ def redacted(text: str) -> str:
 
 def holds_credentials(uri: str) -> bool:
     """Whether a URI has in it what `redacted` would hide."""
-    return "://" in uri and _without_credentials(uri) != uri
+    return ("://" in uri or "%3A" in uri.upper()) and _without_credentials(uri) != uri
 
 
-def _without_credentials(text: str) -> str:
-    if "://" not in text and "%3A" not in text.upper():
-        return text
-    text = _OPTION.sub(rf"\1{HIDDEN}", text)
-    text = _ENCODED_USER.sub(rf"\1{HIDDEN}%40", text)
-    text = _USER.sub(rf"\1{HIDDEN}@", text)
-    text = _LONE_USER.sub(rf"\1{HIDDEN}@", text)
-    return _INNER_USER.sub(rf"\1{HIDDEN}@", text)
+def as_one_word(uri: str) -> str:
+    """A URI with `_` for blanks, quotes and brackets in it, which would end it in a longer text."""
+    return re.sub(r"[\s'\"<>]", "_", uri)
+
+
+def _without_credentials(text: str, depth: int = 0) -> str:
+    if "://" in text:
+        text = _URI.sub(lambda found: f"{found[1]}{_of_uri(found[1], found[2])}", text)
+    if "=" in text:
+        text = _SETTING.sub(rf"\1={HIDDEN}", text)
+        text = _OPTION.sub(
+            lambda found: f"{found[1]}{found[2]}={_of_option(found[2], found[3], depth)}", text
+        )
+    if "%" in text:
+        text = _ENCODED.sub(
+            lambda found: f"{found[1]}{_of_encoded(found[2], found[0], depth)}", text
+        )
+    return _HEADER.sub(rf"\1 {HIDDEN}", text)
+
+
+def _of_uri(scheme: str, rest: str) -> str:
+    """What stands behind a scheme, without who it is for: a password may have slashes in it."""
+    options = re.search("[?#]", rest)
+    end = options.start() if options else len(rest)
+    if _USER.match(rest):
+        at = rest.rfind("@", 0, end)
+        at = rest.rfind("@") if at < 0 else at
+    else:
+        at = rest.find("@", 0, end) if _LONE.match(scheme) else -1
+        at = -1 if "/" in rest[:at] or not at else at
+    return rest if at < 0 else f"{HIDDEN}{rest[at:]}"
+
+
+def _of_option(name: str, value: str, depth: int) -> str:
+    """The value of an option, which may be an address with credentials in it, encoded or not."""
+    plain = _decoded(name)
+    if _WORDS.search(plain) or plain.lower() in _NAMES:
+        return HIDDEN
+    if "://" in value:  # seen to as a URI of its own, but for its user where it is inside another
+        scheme, rest = value.split("://", 1)
+        return f"{scheme}://{_of_uri(f'{scheme}://', rest)}"
+    if ":" in value.partition("@")[0] and "@" in value:
+        return f"{HIDDEN}{value[value.rfind('@') :]}"
+    return _of_encoded(value, value, depth)
+
+
+def _of_encoded(value: str, whole: str, depth: int) -> str:
+    """`value`, hidden where the decoded `whole` that it is part of has credentials in it."""
+    plain = _decoded(whole) if depth < _LAYERS else whole
+    dirty = plain != whole and _without_credentials(plain, depth + 1) != plain
+    host = re.search("%(?:25){0,3}40(?!.*%(?:25){0,3}40)", value[-300:]) if dirty else None
+    return value if not dirty else f"{HIDDEN}{value[-300:][host.start() :]}" if host else HIDDEN
+
+
+def _decoded(text: str) -> str:
+    """Without percent-encoding, of some layers; more of them are nothing that anybody writes."""
+    for _ in range(_LAYERS):
+        if "%" not in text:
+            break
+        text = unquote(text)
+    return text
 
 
 def _secrets() -> list[str]:

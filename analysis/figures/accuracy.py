@@ -72,8 +72,9 @@ def save(
         for kind in formats:
             path = directory / f"{name}.{kind}"
             metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-            figure.savefig(path, dpi=200, metadata=metadata)
-            paths.append(path)
+            aside = directory / f".{name}.{kind}"  # a full disk leaves the figure that is there
+            figure.savefig(aside, dpi=200, format=kind, metadata=metadata)
+            paths.append(aside.replace(path))
     return paths
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from equigrid.grid.authoring.proposing import Proposal
 from equigrid.grid.errors import UserError
+from equigrid.grid.reporting.out_folder import replacing
 
 WIDTH = 100
 
@@ -28,8 +29,12 @@ def write(path: Path, text: str, *, force: bool, where: str, right: str) -> None
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"{where}: {path}; a spec's name ends in .yaml")
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
+        if not force:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+            return
+        with replacing(path) as aside:
+            aside.write_text(text, encoding="utf-8")
     except FileExistsError as error:
         raise UserError(f"{where}: {path} is there; name another, or {right}") from error
     except OSError as error:

@@ -23,7 +23,7 @@ from equigrid.grid.cli import (
     tuning,
 )
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
-from equigrid.grid.text import redacted
+from equigrid.grid.text import redacted, unwritable
 
 COMMANDS: tuple[Callable, ...] = (
     drafts.init,
@@ -102,7 +102,14 @@ def main() -> None:
 
 def outcome(arguments: list[str]) -> ExitCode:
     """Runs a command; nothing but SystemExit is raised."""
-    return _ended(lambda: app(arguments, prog_name="equigrid", standalone_mode=False))
+
+    def command() -> int | None:
+        for argument in arguments:
+            if found := unwritable(argument):
+                raise UserError(f"{argument[:100]!r}: {found} is in no name and no number")
+        return app(arguments, prog_name="equigrid", standalone_mode=False)
+
+    return _ended(command)
 
 
 def _ended(action: Callable[[], int | None]) -> ExitCode:

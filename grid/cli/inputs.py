@@ -69,5 +69,5 @@ def print_json(content: Any, *, own_token: bool = False) -> None:
     """To standard output, in ASCII: whoever reads it need not guess an encoding. Without secrets,
     but for own_token: an address of this process whose token the reader is to have.
     """
-    text = json.dumps(content, indent=1, default=str)
+    text = json.dumps(content, indent=1, default=str).replace("\x7f", "\\u007f")
     sys.stdout.write((text if own_token else redacted(text)) + "\n")

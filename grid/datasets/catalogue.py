@@ -30,7 +30,7 @@ from equigrid.grid.datasets.sources.parquet import parquet
 from equigrid.grid.datasets.sources.webdataset import webdataset
 from equigrid.grid.errors import UnavailableError, UserError, near
 from equigrid.grid.store import Store, documents, layout
-from equigrid.grid.text import holds_credentials, redacted
+from equigrid.grid.text import as_one_word, holds_credentials, redacted
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "digits": digits,
@@ -325,11 +325,9 @@ def expanded(value: Any, where: str) -> Any:
             f"{where}: the environment variable {unset[1]} is not set; "
             "set it to what the spec needs there"
         )
-    if isinstance(filled, str) and holds_credentials(filled):
-        raise UserError(
-            f"{where}: {redacted(filled)} holds credentials, which do not belong in a spec; "
-            "use the environment"
-        )
+    if isinstance(filled, str) and holds_credentials(word := as_one_word(filled)):
+        right = "which do not belong in a spec; use the environment"
+        raise UserError(f"{where}: {redacted(word)} holds credentials, {right}")
     return filled
 
 

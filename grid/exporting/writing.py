@@ -17,6 +17,7 @@ from equigrid.generators.common import trees
 from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.exporting.card import card
 from equigrid.grid.exporting.pools import Export
+from equigrid.grid.reporting.out_folder import replacing
 from equigrid.grid.store import Store
 
 HUB = "hf://datasets/"
@@ -57,7 +58,8 @@ def _to_file(store: Store, export: Export, path: Path) -> list[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--to: {path.parent} cannot be made: {error.strerror}") from error
-    _write_table(path, export, _rows(store, export))
+    with replacing(path) as aside:  # a writer that ends early leaves a file that looks whole
+        _write_table(aside, export, _rows(store, export))
     beside.write_text(card(export, parquet=True), encoding="utf-8")
     return [path.name, beside.name]
 

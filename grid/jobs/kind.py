@@ -182,5 +182,15 @@ class JobKind(Generic[P]):
         """
         if self.outputs is None:
             return None
-        content = documents.readable(store, self.outputs.manifest(job.id), self.record)
-        return None if content is None else content.model_dump()
+        name = self.outputs.manifest(job.id)
+        content = documents.readable(store, name, self.record)
+        if content is None:
+            return None
+        found = content.model_dump()
+        # Whole, with its digest, and another pool's: copied here from there, or from another store.
+        pool, own = found.get("pool"), getattr(job.payload, "pool", None)
+        if pool is not None and own is not None and pool != own:
+            what = f"{name} is of {pool!s:.60}, not of {own}; {self.record.right}"
+            documents.passed_over(f"store {store.uri}: {what}")
+            return None
+        return found

@@ -367,7 +367,8 @@ def _finished(kind: JobKind[TrialPayload], store: Store, jobs: list[Job], shape:
     """All that were ever run on the dataset, this grid's or not."""
     dataset = jobs[0].payload.dataset if jobs else None
     for row in results.read(store, TIMED).to_pylist():
-        if row["status"] == OK and row["steps"] and row["fingerprint"] == dataset:
+        told = row["steps"] and row["seconds"] is not None and row["world_size"]
+        if row["status"] == OK and told and row["fingerprint"] == dataset:
             seconds = row["seconds"] * row["world_size"] / row["steps"]
             yield [row["classifier"]], Took(seconds, row["device"])
 

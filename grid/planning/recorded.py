@@ -6,7 +6,7 @@ What is heavy is imported where it is used: the command line imports this module
 import re
 from typing import TYPE_CHECKING, Any
 
-from equigrid.grid.errors import DocumentError, UserError
+from equigrid.grid.errors import DocumentError, UnavailableError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,8 +133,22 @@ def as_run(spec: "GridSpec", store: "Store") -> "Plan":
     from equigrid.grid.planning import recording
     from equigrid.grid.planning.planner import plan
     from equigrid.grid.planning.resolve import resolve
+    from equigrid.grid.store import documents, layout
 
-    return plan(resolve(spec, store, recording.read(store, spec.name)))
+    record = recording.read(store, spec.name)
+    if record is None:
+        return plan(resolve(spec, store))
+    try:
+        return plan(resolve(spec, store, record))
+    except (UserError, UnavailableError):
+        raise
+    # Its model knows the record's outer form alone: what lies deeper is every kind of generator's
+    # own. A fault that is ours comes again without it.
+    except Exception as error:
+        name, of = layout.planned(spec.name), documents.PlannedRecord
+        what = f"{name} is not {of.words}: {type(error).__name__}: {error}; {of.right}"
+        documents.passed_over(f"store {store.uri}: {what}")
+    return plan(resolve(spec, store))
 
 
 def record(spec: "GridSpec", store: "Store", the_plan: "Plan") -> None:

@@ -441,7 +441,12 @@ def _config(entry: dict, facts: dict[str, Any] | None) -> GeneratorConfig:
     try:
         return registry.config(mapping)
     except ValueError:  # a kind that looks at files: as it was valid when it ran, so it stays
-        return registry.KINDS[mapping["kind"]][0].model_construct(**mapping)
+        config = registry.KINDS[mapping["kind"]][0].model_construct(**mapping)
+    try:
+        config.model_dump(warnings="error")
+    except ValueError as error:  # no file's fault: a value is not of its type
+        raise TypeError(f"generators: {error}") from error
+    return config
 
 
 def _check_kinds(where: str, given: Iterable[str], known: Collection[str]) -> None:

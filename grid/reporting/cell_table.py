@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from equigrid.analysis.schema import SCHEMA
+from equigrid.grid.errors import DocumentError
 from equigrid.grid.planning.graph import Cell
+from equigrid.grid.reporting.out_folder import replacing
 
 
 def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str) -> pd.DataFrame:
@@ -21,7 +23,10 @@ def cell_table(cells: list[Cell], results: pa.Table, *, grid: str, dataset: str)
     named = pd.DataFrame(cells, columns=Cell._fields)
     added = named["n_real_added"] + named["n_syn"] + named["n_copies"]
     labels = named.assign(grid=grid, dataset=dataset, n_total=named["n_base"] + added)
-    frame = results.to_pandas(maps_as_pydicts="strict", types_mapper=_nullable)
+    try:
+        frame = results.to_pandas(maps_as_pydicts="strict", types_mapper=_nullable)
+    except pa.ArrowException as error:
+        raise DocumentError(f"results: a row says something twice: {error}") from error
     outcomes = frame.drop(columns=[c for c in labels.columns if c != "trial_id"])
     joined = labels.merge(outcomes, on="trial_id", how="inner", sort=False)
     return joined[SCHEMA.names].astype({"generator_seed": "Int64"})
@@ -37,7 +42,9 @@ def write_table(frame: pd.DataFrame, path: Path, kind: str) -> None:
     Raises OSError.
     """
     if kind == "parquet":
-        pq.write_table(pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False), path)
+        table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
+        with replacing(path) as aside:
+            pq.write_table(table, aside)
         return
     nested = [f.name for f in SCHEMA if pa.types.is_nested(f.type)]
     written = frame.copy()
@@ -45,7 +52,8 @@ def write_table(frame: pd.DataFrame, path: Path, kind: str) -> None:
         written[name] = pd.Series(
             [_json(value) for value in frame[name]], frame.index, dtype=object
         )
-    written.to_csv(path, index=False)
+    with replacing(path) as aside:
+        written.to_csv(aside, index=False)
 
 
 def _json(value: Any) -> str | None:

@@ -107,7 +107,9 @@ def _failures(store: Store, plan: Plan, done: set[str], rows: list[dict]) -> lis
     for row in rows:
         if row["status"] == "failed":
             cell = "; ".join(str(c) for c in cells[row["trial_id"]])
-            found.append(_failure(row["trial_id"], trial.KIND.name, cell, row["error"]))
+            found.append(
+                _failure(row["trial_id"], trial.KIND.name, cell, row["error"] or "it failed")
+            )
     last: dict[str, str] = {}
     for name in sorted(filter(layout.is_failure, store.list(layout.FAILURES))):
         last[layout.failed_job(name)] = name

@@ -90,16 +90,18 @@ def mapping_in(text: str, where: str) -> dict:
 def _text(path: Path, source: str | Path) -> str:
     try:
         if not S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise UserError(f"{source}: cannot be read: is no file (a pipe or a device?)")
+            raise OSError("is no file (a pipe or a device?)")
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise UserError(f"{source}: is larger than {MOST_BYTES:,} bytes; a spec is some kB")
+    except (OSError, ValueError) as error:  # ValueError: no path, such as one with NUL in it
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{source}: cannot be read: {why}") from error
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{source}: is larger than {MOST_BYTES:,} bytes; a spec is some kB")
+    try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: cannot be read: is no text in UTF-8: {error.reason}") from error
-    except OSError as error:
-        raise UserError(f"{source}: cannot be read: {error.strerror or error}") from error
 
 
 def _parsed(text: str, source: str | Path) -> tuple[yaml.Node | None, object]:

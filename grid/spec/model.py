@@ -1,6 +1,7 @@
 """What a user asks for: a grid of blocks over one dataset, validated where it is made."""
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -22,7 +23,7 @@ from equigrid.grid.spec.amounts import (
 )
 from equigrid.grid.spec.trackers import validate_trackers
 from equigrid.grid.spec.tuning import Tune
-from equigrid.grid.text import holds_credentials, redacted
+from equigrid.grid.text import holds_credentials, redacted, unwritable
 from equigrid.payloads import Frozen
 
 
@@ -282,7 +283,7 @@ def _texts(value: object) -> Iterator[str]:
             yield one
         elif isinstance(one, Mapping | list | tuple) and id(one) not in seen:
             seen.add(id(one))
-            left.extend(one.values() if isinstance(one, Mapping) else one)
+            left.extend(chain.from_iterable(one.items()) if isinstance(one, Mapping) else one)
 
 
 class GridSpec(Frozen):
@@ -350,11 +351,11 @@ class GridSpec(Frozen):
     def _without_credentials(cls, data: Any) -> Any:
         """A spec is kept in stores and shown in reports."""
         for text in _texts(data):
+            if found := unwritable(text):
+                raise ValueError(f"{text[:100]!r}: {found} is in no name and no text")
             if holds_credentials(text):
-                raise ValueError(
-                    f"{redacted(text)} holds credentials, which do not belong in a spec; use the "
-                    "environment"
-                )
+                right = "which do not belong in a spec; use the environment"
+                raise ValueError(f"{redacted(text)[:500]} holds credentials, {right}")
         return data
 
     @field_validator("trackers")

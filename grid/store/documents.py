@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from equigrid.grid.errors import DocumentError
 from equigrid.grid.store.store import CONNECTIONS, Store
+from equigrid.grid.text import safe
 
 log = logging.getLogger("equigrid.store")
 
@@ -72,7 +73,7 @@ def passed_over(text: str) -> None:
     """Tells that something in a store was left out: in a line on standard error, once."""
     if text not in _told:
         _told.add(text)
-        log.warning("equigrid: warning: %s", text)
+        log.warning("equigrid: warning: %s", safe(" ".join(text.split())))
 
 
 _told: set[str] = set()
@@ -340,7 +341,7 @@ class ShapeRecord(Document):
 
 
 class ShardInList(ShardRecord):
-    manifest: str
+    manifest: Annotated[str, Field(pattern=r"^datasets/[^/]+/[^/]+$")]
 
 
 class LabelsRecord(Document):
@@ -395,7 +396,20 @@ class Manifest(Document):
     words: ClassVar = "a manifest"
 
 
-class JobRecord(Document):
+class JobOutput(Document):
+    """What every kind of job may say: the energy that it took, where that was counted."""
+
+    energy_kwh: Number | None = None
+    co2_kg: Number | None = None
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.energy_kwh is None) != (self.co2_kg is None):
+            raise ValueError("energy_kwh and co2_kg are there together, or neither is")
+        return self
+
+
+class JobRecord(JobOutput):
     """What every manifest says from which its kind's cost is estimated."""
 
     words: ClassVar = "the manifest of a job"
@@ -404,7 +418,7 @@ class JobRecord(Document):
     device: str
 
 
-class WeightsRecord(Document):
+class WeightsRecord(JobOutput):
     """The manifest of a training. weights: where they lie."""
 
     words: ClassVar = "the manifest of trained weights"
@@ -460,7 +474,7 @@ class SamplingRecord(Document):
     cost: Facts
 
 
-class PoolShard(ShardRecord):
+class PoolShard(ShardRecord, JobOutput):
     """Of a pool; what it took. cost: `cost_facts` of its sampling. columns: where what is said of
     each image lies. real: how many of its images each split of the dataset has too, where somebody
     brought them.
@@ -479,7 +493,7 @@ class PoolShard(ShardRecord):
     real: dict[str, Count] = {}
 
 
-class QualityRecord(Document):
+class QualityRecord(JobOutput):
     """What was measured of a pool: the columns of `equigrid.generators.quality.measure`."""
 
     words: ClassVar = "what was measured of a pool"
@@ -548,7 +562,7 @@ class EmbeddingRecord(Document):
         return self
 
 
-class DomainGapRecord(Document):
+class DomainGapRecord(JobOutput):
     """How well a classifier tells a pool from real images."""
 
     words: ClassVar = "the domain gap of a pool"

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISREG
+from typing import BinaryIO
 
 from equigrid.grid.errors import StoreError, UserError
 
@@ -72,7 +73,7 @@ class Folder:
 
     def _read_identity(self) -> str | None:
         try:
-            with open(f"{self.root}/{IDENTITY}", "rb") as file:
+            with _opened(f"{self.root}/{IDENTITY}") as file:
                 content = file.read(100).strip()
             return content.decode() if re.fullmatch(b"[0-9a-f]{32}", content) else None
         except (FileNotFoundError, NotADirectoryError):
@@ -127,7 +128,7 @@ class Folder:
 
     def get(self, path: str) -> bytes:
         self._check_inside(path)
-        with open(path, "rb") as file:
+        with _opened(path) as file:
             return file.read()
 
     def stat(self, path: str) -> tuple[int, float] | None:
@@ -186,6 +187,19 @@ class Folder:
             raise StoreError(
                 f"store {self.root}: {name} leads out of the store through a link; remove the link"
             )
+
+
+def _opened(path: str) -> BinaryIO:
+    """A file, to read. Raises OSError for a pipe or a device: reading it might never end."""
+
+    def at_once(name: str, flags: int) -> int:  # a pipe would be waited for
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=at_once)  # noqa: SIM115
+    if S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "is no file (a pipe or a device?)")
 
 
 def is_aside(path: str) -> bool:

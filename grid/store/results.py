@@ -19,10 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from equigrid.analysis.schema import SCHEMA
-from equigrid.grid.errors import StoreError
+from equigrid.analysis.schema import SCHEMA, STATUSES
+from equigrid.grid.errors import DocumentError, StoreError
 from equigrid.grid.ids import new_attempt
 from equigrid.grid.store import CONNECTIONS, Store, documents, layout
 from equigrid.grid.store.documents import Generation
@@ -100,9 +101,21 @@ class Reader:
             with ThreadPoolExecutor(CONNECTIONS) as pool:
                 lot = list(pool.map(self._file, names[start : start + LOT]))
             tables.append(pa.concat_tables(lot).combine_chunks())
+            if wrong_value(
+                tables[-1]
+            ):  # of which file is asked only then: of thousands it takes time
+                self._refuse(names[start : start + LOT], lot)
         if names:
             self._table = _one_row_each(pa.concat_tables(tables), attempts=self._attempts)
             self._read.update(names)
+
+    def _refuse(self, names: list[str], lot: list[pa.Table]) -> None:
+        """Raises DocumentError, which names the first of these files that holds a wrong value."""
+        for name, table in zip(names, lot, strict=True):
+            if why := wrong_value(table):
+                right = "remove it: what it tells of is trained again"
+                text = f"store {self.store.uri}: {name} is not a table of results: {why}; {right}"
+                raise DocumentError(text, name=name, why=why)
 
     def _file(self, name: str) -> pa.Table:
         return self.store.get_decoded(
@@ -257,6 +270,36 @@ def _decode(data: bytes, columns: list[str]) -> pa.Table:
         return _in_columns(table, columns, there)
     except (OSError, pa.ArrowException, MemoryError, OverflowError) as error:
         raise ValueError(str(error)) from error
+
+
+_COUNTS = ("n_total", "n_base", "n_nominal", "n_real_added", "n_syn", "n_copies", "steps")
+# What no training gives; null is for what a row does not tell. A loss may be infinite, and a
+# percentage rounded in float32.
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("top1", "top5", "val_top1", "per_class"), (0, 100.0001)),
+    **dict.fromkeys(("seconds", "epochs", "energy_kwh", "co2_kg"), (0, 1e15)),
+    **dict.fromkeys((*_COUNTS, "confusion"), (0, 2**53)),
+}
+
+
+def wrong_value(table: pa.Table) -> str | None:
+    """The first value in a table of results that no training gives, in words; None if all may be
+    right.
+    """
+    for name, (least, most) in _RANGES.items():
+        if name not in table.column_names:
+            continue
+        values = table[name].combine_chunks()
+        values = values.flatten() if pa.types.is_list(values.type) else values
+        right = pc.and_(pc.greater_equal(values, least), pc.less_equal(values, most))
+        found = values.filter(pc.invert(right))  # nan is no right one either; nulls are left out
+        if len(found):
+            return f"{name} is {found[0].as_py()}; it lies from {least} to {most:.4g}"
+    if "status" in table.column_names:
+        states = set(pc.unique(table["status"]).to_pylist()) - set(STATUSES)
+        if states:
+            return f"status is {min(map(str, states))!r:.60}; it is {' or '.join(STATUSES)}"
+    return None
 
 
 def _in_columns(table: pa.Table, columns: list[str], there: set[str]) -> pa.Table:

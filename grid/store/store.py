@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from equigrid.grid.store import layout
 from equigrid.grid.store.bucket import Bucket
 from equigrid.grid.store.folder import Folder, is_aside
 from equigrid.grid.store.trouble import one_line, why
-from equigrid.grid.text import holds_credentials, redacted
+from equigrid.grid.text import as_one_word, holds_credentials, redacted
 
 T = TypeVar("T")
 
@@ -323,9 +324,10 @@ def _is_local(uri: str) -> bool:
 
 def _refuse_credentials(uri: str) -> None:
     """What is in a URI ends in logs, records and process lists."""
-    if holds_credentials(uri):
-        scheme, rest = uri.split("://", 1)
-        clean = redacted(f"{scheme}://{rest.split('?')[0].rpartition('@')[2]}")
+    word = as_one_word(uri)
+    if "://" in uri and holds_credentials(word):
+        scheme, rest = word.split("://", 1)
+        clean = redacted(f"{scheme}://{re.split('[?#]', rest)[0].rpartition('@')[2]}")
         right = (
             "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             if scheme.lower() == "s3"

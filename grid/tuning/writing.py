@@ -13,6 +13,7 @@ from equigrid.analysis.figures.tuning import tuning_figure
 from equigrid.classifiers.recipes import Recipe
 from equigrid.grid.jobs.provenance import code_version, versions
 from equigrid.grid.planning.graph import Plan
+from equigrid.grid.reporting.out_folder import replacing
 from equigrid.grid.tuning.generator_study import GeneratorStudy
 from equigrid.grid.tuning.outcome import Outcome
 from equigrid.grid.tuning.study import Study
@@ -140,18 +141,23 @@ def write(
     """
     paths = {"table": folder / TABLE, "columns": folder / COLUMNS, "figure": folder / FIGURE}
     table = table_of(outcomes)
-    table.to_csv(paths["table"], index=False)
-    _as_text(table).to_parquet(paths["columns"], index=False)
+    with replacing(paths["table"]) as aside:
+        table.to_csv(aside, index=False)
+    with replacing(paths["columns"]) as aside:
+        _as_text(table).to_parquet(aside, index=False)
     importance = {outcome.study.arm: outcome.importance() for outcome in outcomes}
     first = outcomes[0].study
     lower = first.sign < 0
-    tuning_figure(table, importance, first.metric, lower=lower).savefig(paths["figure"], dpi=150)
+    with replacing(paths["figure"]) as aside:
+        figure = tuning_figure(table, importance, first.metric, lower=lower)
+        figure.savefig(aside, dpi=150, format=paths["figure"].suffix[1:])
     if found := _found(outcomes, the_plan):
         name = GENERATOR if isinstance(first, GeneratorStudy) else RECIPE
         paths["recipe"] = folder / name
         where_from = provenance(outcomes, the_plan, source)
         text = recipe_text(found, where_from, usage(first, name))
-        paths["recipe"].write_text(text, encoding="utf-8")
+        with replacing(paths["recipe"]) as aside:
+            aside.write_text(text, encoding="utf-8")
     return paths
 
 

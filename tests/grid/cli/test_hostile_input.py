@@ -182,3 +182,22 @@ def test_questions_without_an_answer(capsys, amounts):
         ]
     )
     assert ended in (ExitCode.DONE, ExitCode.BAD_INPUT), capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["spec", "--store", "--out", "--csv", "--table", "--space"])
+@pytest.mark.parametrize("character", ["\0", "\ud800"])
+def test_characters_that_no_path_can_hold(capsys, where, character):
+    """A shell cannot pass them; who calls from Python, or a spec in YAML (`"\0"`), can."""
+    text = f"a{character}b.csv"
+    command = {
+        "spec": ["plan", text], "--store": ["status", "x", "--store", text], "--out": ["report", "x", "--out", text],
+        "--csv": ["table", "x", "--csv", text], "--table": ["fit", "--table", text], "--space": ["tune", "digits", "--space", text],
+    }[where]  # fmt: skip
+    assert "is in no name and no number" in refused(capsys, *command)
+
+
+def test_nor_in_a_spec(mini, tmp_path, capsys):
+    for text in ("a\0b", "\ud800"):
+        mini["dataset"] = {"imagefolder": text}
+        (tmp_path / "spec.yaml").write_text(yaml.safe_dump(mini))
+        assert "is in no name and no text" in refused(capsys, "plan", "spec.yaml")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from equigrid.grid.planning import recorded, recording
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import load
-from equigrid.grid.store import Store, layout, results
+from equigrid.grid.store import Store, documents, layout, results
 
 CLASSES = ("cat", "dog")
 
@@ -245,3 +246,22 @@ def test_a_report_with_more_results_is_kept_beside_one_with_less(ran, tmp_path, 
     assert (out / "report-10-results.html").read_bytes() == full
     content = json.dumps((out / "report.html").read_text())
     assert 'equigrid-results\\" content=\\"7\\"' in content
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("kind", -1), ("kind", "\x1b[31m[/red]"), ("setting", {"a": 1}), ("balance", None), ("path", []),
+])  # fmt: skip
+def test_a_record_whose_inside_is_wrong_is_told_and_looked_up_anew(ran, capsys, caplog, key, value):
+    """Its digest is right: its outer form is all that its model knows."""
+    store, spec = ran
+    before = told(capsys, "status", "mini", "--store", store.uri, "--json")
+    facts = store.get_json(layout.planned("mini"))
+    facts["generators"]["made"]["mapping"][key] = value
+    store.put_json(layout.planned("mini"), facts)
+    documents._told.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert told(capsys, "status", "mini", "--store", store.uri, "--json") == before
+    (record,) = caplog.records
+    assert "planned.json is not what a grid was planned with" in record.getMessage()
+    assert record.getMessage().isprintable()

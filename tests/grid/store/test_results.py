@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from equigrid.analysis.schema import COLUMNS, SCHEMA
-from equigrid.grid.errors import StoreError
+from equigrid.grid.errors import DocumentError, StoreError
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.reporting import analysis_bridge
@@ -337,3 +337,29 @@ def test_cells_that_share_a_trial_each_have_its_outcome(store, mini):
     assert set(table.grid) == {"mini"}
     assert json.loads(table.to_json(orient="records"))
     assert pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False).num_rows == 2
+
+
+@pytest.mark.parametrize("changes", [
+    {"top1": float("nan")}, {"top1": -5.0}, {"top5": 1e308}, {"per_class": [50.0, float("inf")]},
+    {"seconds": -1.0}, {"n_base": -1}, {"steps": 2**62}, {"confusion": [-1, 1]}, {"status": "odd"},
+    {"energy_kwh": float("nan")},
+])  # fmt: skip
+def test_a_value_that_no_training_gives_is_refused_with_its_file(store, changes):
+    """Whole, with the digest that is right: written by another program, or a fault of one."""
+    results.write_part(store, row("t-1"))
+    results.write_part(store, row("t-2", **changes))
+    with pytest.raises(
+        DocumentError, match=r"t-2-a\.parquet is not a table of results: .*remove it"
+    ):
+        results.read(store)
+    store.delete(layout.result_part("t-2", "a"))
+    assert set(rows(store)) == {"t-1"}
+
+
+def test_what_a_row_leaves_out_is_no_wrong_value(store):
+    nothing = dict.fromkeys(("top1", "per_class", "confusion", "loss", "seconds", "steps"))
+    results.write_part(store, row("t-1", status="failed", **nothing))
+    results.write_part(
+        store, row("t-2", top1=0.0, per_class=[None, 100.00000762], loss=float("inf"))
+    )
+    assert set(rows(store)) == {"t-1", "t-2"}

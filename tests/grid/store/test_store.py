@@ -236,3 +236,15 @@ def test_a_store_of_before_there_were_identities_is_read(tmp_path):
     (tmp_path / "store" / "a" / "x").write_bytes(b"1")
     assert pickle.loads(pickle.dumps(Store(tmp_path / "store"))).get("a/x") == b"1"
     assert not (tmp_path / "store" / "identity").exists()
+
+
+@pytest.mark.parametrize("what", ["pipe", "/dev/zero", "/dev/urandom"])
+@pytest.mark.parametrize("name", ["store.json", "identity"])
+def test_what_would_never_end_is_not_read(tmp_path, what, name):
+    """A pipe would be waited for; a device has no end. (The store is opened anew: it reads both.)"""
+    store = Store(tmp_path / "store", create=True)
+    path = tmp_path / "store" / name
+    path.unlink()
+    os.mkfifo(path) if what == "pipe" else path.symlink_to(what)
+    with pytest.raises(StoreError, match=r"is no file \(a pipe or a device\?\)|leads out"):
+        Store(store.uri).get_json("store.json") if name == "store.json" else Store(store.uri)

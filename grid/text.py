@@ -17,13 +17,13 @@ _NAMES = {"sas", "sig", "auth", "pwd", "pass", "session"}
 # No pattern here may look at a character more than a bounded number of times: whole files of
 # strangers pass through.
 _OPTION = re.compile(r"([?&;#])([\w.%-]{1,100})=(['\"]?[^\s?&;#'\"<>\\]+)")
-_URI = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}://)([^\s'\"<>]+)", re.I)
+_URI = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}:/{1,2})([^\s'\"<>]+)", re.I)
 _ENCODED = re.compile(
     r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}%(?:25){0,3}3A)([^\s&;#'\"<>]+)", re.I
 )
 # `user:` before a host, but no host before a port; a user alone, of schemes whose user is a key.
 _USER = re.compile(r"[^/?#@:]*:(?!\d+(?:[/?#]|$))")
-_LONE = re.compile(r"(s3|https?|ftp|hdfs)://", re.I)
+_LONE = re.compile(r"(s3|https?|ftp|hdfs):/", re.I)
 # Outside a URI, in what libraries say of their settings and of requests.
 _SETTING = re.compile(
     r"(?<![\w./%-])((?:account|access|secret|api)_?(?:key|token)|password|passwd|client_?secret)"
@@ -92,7 +92,7 @@ def as_one_word(uri: str) -> str:
 
 
 def _without_credentials(text: str, depth: int = 0) -> str:
-    if "://" in text:
+    if ":/" in text:  # of one slash: what a path makes of an address
         text = _URI.sub(lambda found: f"{found[1]}{_of_uri(found[1], found[2])}", text)
     if "=" in text:
         text = _SETTING.sub(rf"\1={HIDDEN}", text)

@@ -188,7 +188,8 @@ class JobKind(Generic[P]):
             return None
         found = content.model_dump()
         # Whole, with its digest, and another pool's: copied here from there, or from another store.
-        pool, own = found.get("pool"), getattr(job.payload, "pool", None)
+        own = getattr(getattr(job.payload, "syn", job.payload), "pool", None)
+        pool = found.get("pool")
         if pool is not None and own is not None and pool != own:
             what = f"{name} is of {pool!s:.60}, not of {own}; {self.record.right}"
             documents.passed_over(f"store {store.uri}: {what}")

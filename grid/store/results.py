@@ -289,7 +289,7 @@ def wrong_value(table: pa.Table) -> str | None:
     for name, (least, most) in _RANGES.items():
         if name not in table.column_names:
             continue
-        values = table[name].combine_chunks()
+        values: Any = table[name].combine_chunks()
         values = values.flatten() if pa.types.is_list(values.type) else values
         right = pc.and_(pc.greater_equal(values, least), pc.less_equal(values, most))
         found = values.filter(pc.invert(right))  # nan is no right one either; nulls are left out

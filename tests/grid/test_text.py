@@ -45,7 +45,7 @@ def test_credentials_of_a_uri_are_hidden_wherever_it_stands(uri, frame):
 
 
 @pytest.mark.parametrize(
-    "text", ["AccountName=x;AccountKey=sEcReT;y=z", "Authorization: Bearer sEcReT", "?sas=sEcReT",
+    "text", ["AccountName=x;AccountKey=sEcReT;y=z", "Authorization: Bearer sEcReT", "?sas=sEcReT", "s3:/AK:sEcReT@b: no such file",
              "password=sEcReT", "x?secret_key='sEcReT'", "https://h?a=1&amp;sig=sEcReT"],
 )  # fmt: skip
 def test_and_outside_a_uri_where_a_library_says_them(text):

@@ -208,3 +208,19 @@ def test_ids_follow_from_the_identity_alone(mini):
 
 def test_trials_alone_queue_and_share_devices():
     assert [name for name, kind in KINDS.items() if kind.shares_device] == [trial.KIND.name]
+
+
+def test_a_manifest_of_another_pool_counts_as_none(store, mini, caplog):
+    """Whole, and copied to this name: from another pool, or from another store."""
+    from equigrid.grid.jobs import quality
+    from equigrid.grid.store import layout
+
+    mini["quality"] = {"images": 100}
+    the_plan = plan(resolve(load(mini), None))
+    one, other = list(the_plan.of_kind("quality"))[:2]
+    for job in (one, other):
+        content = {"pool": one.payload.syn.pool, "seconds": 1.0, "device": "cpu"}
+        store.put_json(layout.QUALITY.manifest(job.id), content)
+    assert quality.KIND.recorded(store, one)["pool"] == one.payload.syn.pool
+    assert quality.KIND.recorded(store, other) is None
+    assert f"is of {one.payload.syn.pool}, not of {other.payload.syn.pool}" in caplog.text

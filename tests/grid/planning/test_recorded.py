@@ -265,3 +265,14 @@ def test_a_record_whose_inside_is_wrong_is_told_and_looked_up_anew(ran, capsys, 
     (record,) = caplog.records
     assert "planned.json is not what a grid was planned with" in record.getMessage()
     assert record.getMessage().isprintable()
+
+
+def test_rows_that_leave_out_what_they_usually_tell_stop_nothing(ran, capsys):
+    store, spec = ran
+    first, second, *_ = results.read(store).to_pylist(maps_as_pydicts="strict")
+    results.write_part(store, {**first, "attempt": "0", "steps": 5, "seconds": None})
+    store.delete(*(name for name in store.list(layout.PARTS) if second["trial_id"] in name))
+    results.write_part(store, {**second, "attempt": "b", "status": "failed", "error": None})
+    told(capsys, "plan", spec, "--store", store.uri)
+    assert entry.outcome(["status", "mini", "--store", store.uri]) is ExitCode.FAILED_CELLS
+    assert "it failed" in capsys.readouterr().out

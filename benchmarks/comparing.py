@@ -35,9 +35,7 @@ def main(
     given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
-        False  # fp32 means fp32
-    )
+    fp32_means_fp32()
     device = torch.device(given.device)
     size = {**sizes[given.size], "seconds": given.seconds}
     report = {**measure(size, device), **machine(device), "size": given.size}
@@ -45,6 +43,11 @@ def main(
     if given.json:
         with open(given.json, "w") as file:
             json.dump(report, file, indent=1)
+
+
+def fp32_means_fp32() -> None:
+    """No TF32 in this process, which PyTorch would have in convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def machine(device: torch.device) -> dict:

@@ -6,12 +6,14 @@ there are.
 
 Each phase is a process with a limit of its own, so neither a crash nor a hang takes along what
 comes after it. Each figure is a line of FOLDER/figures.jsonl as soon as it is there, with device,
-date and version. The same command again goes on: figures that are there are not measured again.
+date and version. The same command again goes on: what was measured on this device is not measured
+again.
 
 The first phases need torch alone, and torchvision with Pillow for one of the plain loops; `tests`
-and what follows need pydantic, the last ones pyarrow, and diffusers where DiT is to be compared.
-None needs Ray. CIFAR10 holds train-*.parquet and test-*.parquet in Hugging Face's layout; without
-it, random pictures stand for the images, and accuracies mean nothing.
+and what follows need pydantic, `tests` pytest and hypothesis, the last ones pyarrow, and diffusers
+where DiT is to be compared. None needs Ray. CIFAR10 holds train-*.parquet and test-*.parquet in
+Hugging Face's layout; without it, random pictures stand for the images, and accuracies mean
+nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,8 +40,10 @@ from typing import Any
 import numpy as np
 
 GRACE_S = 8.0  # beyond its own limit, before a phase is ended
+START_S = 25.0  # that a phase has at least: PyTorch is slow to load the first time on a machine
 ROOT = Path(__file__).resolve().parents[1]
 # A recording that fails breaks the process that it fails in, before PyTorch 2.12: last, and alone.
+DIFFUSION_TESTS = "tests/generators/stable_diffusion/test_diffusion.py"
 BREAKS = "test_a_network_that_waits_for_the_device_trains_without_graphs"
 Facts = dict[str, Any]
 
@@ -54,6 +59,7 @@ class Figures:
     phase: str
     seconds: float
     device: str
+    tiny: bool = False
     began_s: float = field(default_factory=time.perf_counter)
 
     @property
@@ -61,14 +67,17 @@ class Figures:
         return self.seconds - (time.perf_counter() - self.began_s)
 
     def write(self, what: str, **facts: Any) -> None:
-        line = {"phase": self.phase, "what": what, **facts, **provenance(self.device)}
-        append(self.folder, line)
+        tiny = {"tiny": True} if self.tiny else {}
+        append(
+            self.folder,
+            {"phase": self.phase, "what": what, **facts, **provenance(self.device), **tiny},
+        )
 
     def take(self, what: str, measure: Callable[[], Facts], least_s: float = 5.0) -> None:
         """Measures a figure that is not there yet, if there may be time for it; its error is a line
         too.
         """
-        if is_there(self.folder, self.phase, what):
+        if is_there(self.folder, self.phase, what, provenance(self.device)["device"]):
             return
         if self.left_s < least_s:
             self.write(what, skipped=f"{self.left_s:.0f} s left, {least_s:.0f} s wanted")
@@ -78,27 +87,38 @@ class Figures:
         except Exception as error:  # the next figure may still be had
             traceback.print_exc()
             self.write(what, error=f"{type(error).__name__}: {error}".splitlines()[0][:300])
-            recover(self.device)
+        else:
+            return
+        recover(self.device)  # outside the handler, whose error holds what lies on the device
 
 
 def append(folder: Path, line: Facts) -> None:
-    with open(folder / "figures.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+    file = folder / "figures.jsonl"
+    torn = file.exists() and not file.read_bytes().endswith(b"\n")
+    with open(file, "a") as out:
+        out.write("\n" * torn + json.dumps(line) + "\n")
     print(json.dumps(line), flush=True)
 
 
 def lines(folder: Path) -> list[Facts]:
-    file = folder / "figures.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    """Without a line that the end of its process, or a full disk, has torn."""
+    file, found = folder / "figures.jsonl", []
+    for text in file.read_text().splitlines() if file.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(text))
+    return found
 
 
 def is_figure(line: Facts) -> bool:
     return not any(name in line for name in ("error", "skipped"))
 
 
-def is_there(folder: Path, phase: str, what: str) -> bool:
+def is_there(folder: Path, phase: str, what: str, device: str) -> bool:
+    """device: its name; what another one gave is no figure of this one."""
     return any(
-        (line["phase"], line["what"]) == (phase, what) and is_figure(line) for line in lines(folder)
+        (line["phase"], line["what"], line.get("device")) == (phase, what, device)
+        and is_figure(line)
+        for line in lines(folder)
     )
 
 
@@ -160,35 +180,39 @@ def machine(figures: Figures, given: argparse.Namespace) -> None:
 
 
 def plain(figures: Figures, given: argparse.Namespace) -> None:
-    """The loops that trainings are compared with, without their start: the difference of one epoch
-    and several.
+    """The loops that trainings are compared with, without their start: from the second epoch's
+    beginning to the last one's.
     """
     import torch
     from plain_loops import tuned_loop, usual_loop
 
     rng = np.random.default_rng(0)
     size = given.size
-    recipe = SimpleNamespace(
-        batch=size.batch, augmentation=SimpleNamespace(crop_padding_px=4, flip=True),
-        lr=0.1, momentum=0.9, weight_decay=1e-4, lr_at=lambda step, n: 0.1,
-        steps_per_epoch=lambda n: -(-n // size.batch),
-    )  # fmt: skip
 
     def rate(loop: Callable, epochs: int) -> Facts:
+        began_s: list[float] = []
+
+        def lr_at(step: int, n: int) -> float:
+            """Both loops ask for an epoch's rate at its beginning."""
+            wait(given.device)
+            began_s.append(time.perf_counter())
+            return 0.1
+
+        recipe = SimpleNamespace(
+            batch=size.batch, augmentation=SimpleNamespace(crop_padding_px=4, flip=True),
+            lr=0.1, momentum=0.9, weight_decay=1e-4, lr_at=lr_at,
+            steps_per_epoch=lambda n: -(-n // size.batch),
+        )  # fmt: skip
         images = rng.integers(0, 256, (size.images, 32, 32, 3), dtype=np.uint8)
         task = SimpleNamespace(
             images=images, labels=np.arange(size.images) % 10, classes=10, model=size.model,
-            recipe=recipe, device=torch.device(given.device),
+            recipe=recipe, device=torch.device(given.device), epochs=2 + epochs,
         )  # fmt: skip
-        took = {}
-        for n in (1, 1 + epochs):
-            began = time.perf_counter()
-            loop(SimpleNamespace(**vars(task), epochs=n), seed=0)
-            wait(given.device)
-            took[n] = time.perf_counter() - began
-        return {"images_per_s": epochs * size.images / (took[1 + epochs] - took[1])}
+        loop(task, seed=0)
+        assert len(began_s) == task.epochs, "an epoch's rate is asked for once"
+        return {"images_per_s": epochs * size.images / (began_s[-1] - began_s[1])}
 
-    figures.take("usual loop", lambda: rate(usual_loop, 1), 20 * given.scale)
+    figures.take("usual loop", lambda: rate(usual_loop, 2), 20 * given.scale)
     figures.take("tuned loop", lambda: rate(tuned_loop, 3), 10 * given.scale)
 
 
@@ -201,34 +225,41 @@ def tests(figures: Figures, given: argparse.Namespace) -> None:
     chosen = [
         ("classifiers", ["tests/classifiers/training/test_gpu.py", "-k", f"not {BREAKS}"], 60),
         ("generators", ["tests/generators/test_gpu.py"], 80),
+        ("zero-shot", ["tests/classifiers/zero_shot"], 20),
+        ("DiT and Stable Diffusion", ["tests/generators/dit", DIFFUSION_TESTS], 40),
         ("a recording that fails", ["tests/classifiers/training/test_gpu.py", "-k", BREAKS], 25),
     ]
+    needs = {"zero-shot": ("sklearn",), "DiT and Stable Diffusion": ("diffusers", "transformers")}
     if not given.on_gpu:
         chosen = [("classifiers", ["tests/test_fake_cuda.py"], 5)]
 
     def run(arguments: list[str]) -> Facts:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marker]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True,
-            timeout=max(1.0, figures.left_s),
-        )  # fmt: skip
-        with open(figures.folder / "tests.txt", "a") as file:
-            file.write(done.stdout + done.stderr)
-        said = next(
-            (
-                line
-                for line in reversed(done.stdout.splitlines())
-                if "passed" in line or "failed" in line
-            ),
-            "no result",
-        )
-        if done.returncode:
-            raise RuntimeError(f"{said.strip('= ')} (tests.txt has more)")
-        return {"tests": said.strip("= ")}
+        # Before what is on the path already: there may be the packages that this machine lacks.
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        file = figures.folder / "tests.txt"
+        with open(file, "ab") as out:  # as it comes: what runs out of time has said something
+            before = out.tell()
+            done = subprocess.run(
+                [*command, *arguments], cwd=ROOT, env={**os.environ, "PYTHONPATH": path},
+                stdout=out, stderr=subprocess.STDOUT, timeout=max(1.0, figures.left_s),
+            )  # fmt: skip
+        return {"tests": verdict(file.read_bytes()[before:].decode(), done.returncode)}
 
     for what, arguments, least_s in chosen:
+        if absent := missing(needs.get(what, ())):
+            figures.write(what, skipped=f"needs {', '.join(absent)}")
+            continue
         figures.take(what, lambda arguments=arguments: run(arguments), least_s * given.scale)
+
+
+def verdict(said: str, status: int) -> str:
+    """pytest's last word. Raises RuntimeError unless tests ran, and none failed."""
+    ended = r"^=*\s*(\d+ (?:passed|failed|skipped|error|deselected).*?)\s*=*$"
+    last = (re.findall(ended, said, re.MULTILINE) or ["no result"])[-1]
+    if status or " passed" not in last:
+        raise RuntimeError(f"{last}, exit status {status} (tests.txt has more)")
+    return last
 
 
 # Classifiers --------------------------------------------------------------------------------------
@@ -292,7 +323,10 @@ def classifiers(figures: Figures, given: argparse.Namespace) -> None:
     take("graph")
     for seeds in size.branches:
         take(f"graph of {seeds} branches", seeds, 10.0 + 3 * seeds)
-    take("graph, 500 images: a partial batch in each epoch", n=min(500, size.images - 50))
+    few = min(500, size.images - 50)
+    # Until its partial batches have a graph too: one an epoch.
+    skip = 30 * -(-few // size.batch) if given.on_gpu and not given.tiny else size.skip
+    take("graph, 500 images: a partial batch in each epoch", n=few, skip=skip)
     take("graph, float32", bf16=False)
 
 
@@ -323,6 +357,8 @@ def packed(figures: Figures, given: argparse.Namespace) -> None:
         finally:
             for process in running:
                 process.kill()
+        if failed := [process.returncode for process in running if process.returncode]:
+            raise RuntimeError(f"{len(failed)} of {processes} ended with exit status {failed[0]}")
         found = [json.loads(text.splitlines()[-1]) for text in said]
         begun = [one["begin"] for one in found]
         took = max(one["end"] for one in found) - min(begun)
@@ -344,10 +380,14 @@ def packed(figures: Figures, given: argparse.Namespace) -> None:
 
 
 def edm(figures: Figures, given: argparse.Namespace) -> None:
-    """Training and sampling of the published network against plain eager code."""
+    """Training and sampling of the published network against plain eager code; float32 is without
+    TF32, as in benchmarks/edm.py.
+    """
     import edm as script
     import torch
+    from comparing import fp32_means_fp32
 
+    fp32_means_fp32()
     device = torch.device(given.device)
     size = {**script.SIZES["full" if given.on_gpu else "tiny"], "rounds": 2, "seconds": 20.0}
     spec = script.config({"kind": "edm", **size["spec"]})
@@ -396,7 +436,9 @@ def dit(figures: Figures, given: argparse.Namespace) -> None:
 
     def measure() -> Facts:
         import dit as script
+        from comparing import fp32_means_fp32
 
+        fp32_means_fp32()
         size = {**script.SIZES["full" if given.on_gpu else "tiny"], "seconds": 15.0}
         found = script.measure(size, torch.device(given.device))
         return {key: found[key] for key in ("training", "sampling", "batch", "microbatch")}
@@ -561,9 +603,9 @@ class Phase:
 
 OWN = ("pydantic",)
 PHASES = {
-    "machine": Phase(machine, 15),
+    "machine": Phase(machine, 25),
     "plain": Phase(plain, 60, ("torchvision", "PIL")),
-    "tests": Phase(tests, 150, ("pytest", *OWN)),
+    "tests": Phase(tests, 200, ("pytest", "hypothesis", *OWN)),
     "classifiers": Phase(classifiers, 120, OWN),
     "packed": Phase(packed, 150, OWN),
     "edm": Phase(edm, 240, OWN),
@@ -602,7 +644,7 @@ def run_all(given: argparse.Namespace) -> None:
     for i, name in enumerate(chosen):
         left_s = ends_s - time.perf_counter() - GRACE_S
         weights = [PHASES[other].weight for other in chosen[i:]]
-        seconds = max(0.0, left_s * weights[0] / sum(weights))
+        seconds = max(min(START_S, left_s), left_s * weights[0] / sum(weights))
         print(f"=== {name}: {seconds:.0f} of {left_s:.0f} s", flush=True)
         if left_s > 0:
             run_phase(name, seconds, given)
@@ -636,25 +678,32 @@ def table(found: list[Facts]) -> str:
     float32 eager code.
     """
     newest = {(line["phase"], line["what"]): line for line in found if is_figure(line)}
-    base = {"EDM training": None, "EDM sampling": None, "": None}
+    base = {}  # by device: a figure is compared with those of its own
     for (_, what), line in newest.items():
         if what == "usual loop":
-            base[""] = line["images_per_s"]
+            base[line["device"], ""] = line["images_per_s"]
         if what.endswith(", float32 eager"):
-            base[what.partition(",")[0]] = line.get("images_per_s", line.get("training"))
+            rate = line.get("images_per_s", line.get("training"))
+            base[line["device"], what.partition(",")[0]] = rate
     rows = ["| phase | what | figure | × plain | device, date, torch |", "|---|---|---|---|---|"]
     for (phase, what), line in newest.items():
         for label, figure, rate in values(what, line):
-            plain = base.get(label.partition(",")[0]) if phase == "edm" else base[""]
+            kind = label.partition(",")[0] if phase == "edm" else ""
+            plain = base.get((line["device"], kind))
             compared = phase in ("plain", "classifiers", "packed", "edm")
             times = f"{rate / plain:.2f}" if rate and plain and compared else ""
             where = f"{line['device']}, {line['date']}, {line['torch']}"
+            where += ", tiny: means nothing" if line.get("tiny") else ""
             rows.append(f"| {phase} | {label} | {figure} | {times} | {where} |")
-    failed = {
-        (line["phase"], line["what"]): line
-        for line in found
-        if (line["phase"], line["what"]) not in newest
-    }
+    failed: dict[tuple[str, str], Facts] = {}
+    for line in found:
+        if not is_figure(line):
+            failed[line["phase"], line["what"]] = line
+            continue
+        for what in (line["what"], "phase", "process"):  # of the whole phase: it went on
+            failed.pop((line["phase"], what), None)
+    for key in newest:
+        failed.pop(key, None)
     for (phase, what), line in failed.items():
         rows.append(f"| {phase} | {what} | {line.get('error') or line.get('skipped')} | | |")
     return "\n".join(rows)
@@ -700,6 +749,10 @@ def arguments() -> argparse.Namespace:
     given.out.mkdir(parents=True, exist_ok=True)
     given.on_gpu = given.device.startswith("cuda")
     given.size = TINY if given.tiny else FULL
+    kept = [line for line in lines(given.out) if line.get("device")]
+    if not given.table and any(line.get("tiny", False) != given.tiny for line in kept):
+        parser.error(f"{given.out} has figures {'without' if given.tiny else 'of'} --tiny; "
+                     "take another folder for these")  # fmt: skip
     given.scale = 0.0 if given.tiny else 1.0  # of the seconds that a figure may take
     passed_on = ["--out", given.out, "--device", given.device]
     passed_on += ["--data", given.data] if given.data else []
@@ -716,7 +769,7 @@ def main() -> None:
         print(table(lines(given.out)))
     else:
         phase = PHASES[given.phase]
-        figures = Figures(given.out, given.phase, given.seconds, given.device)
+        figures = Figures(given.out, given.phase, given.seconds, given.device, given.tiny)
         if absent := missing(phase.needs):
             figures.write("phase", skipped=f"needs {', '.join(absent)}")
         else:

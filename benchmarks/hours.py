@@ -6,20 +6,21 @@ measured on a device.
 What is to be done is counted in the plan of the preset `cifar10`: images that its EDMs see, images
 that they make, images that its trials see. How fast is measured: EDM's training and sampling of the
 published network, and ResNet-110's best way to train the three seeds of a cell. A figure that is
-not there leaves its part empty, and with it the sum. Not counted: measures of pools, t-SNE, reading
-the set, what a run waits for.
+not there leaves its part empty, and with it the sum. Not counted: measures of pools, and images
+that they alone need; t-SNE, reading the set, what a run waits for.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from gpu import is_figure, lines
 
 GRID = "cifar10"
 EVALUATION = 1 / 3  # of a training step's cost, an image: its forward pass
@@ -85,13 +86,13 @@ def work(name: str = GRID) -> Work:
 
 def hours(wanted: Work, found: Iterable[dict[str, Any]]) -> dict[str, float | None]:
     """Of each of PARTS, and `all`; None where a figure is not there. found: lines of
-    benchmarks/gpu.py, of one device; the newest of each figure counts. Raises ValueError for
-    figures of several devices.
+    benchmarks/gpu.py, of one device; the newest of each figure counts, those of `--tiny` do not.
+    Raises ValueError for figures of several devices.
     """
     newest = {
         (line["phase"], line["what"]): line
         for line in found
-        if not any(name in line for name in ("error", "skipped"))
+        if is_figure(line) and not line.get("tiny")
     }
     if len(devices := {line["device"] for line in newest.values()}) > 1:
         raise ValueError(f"figures of several devices: {', '.join(sorted(devices))}")
@@ -135,11 +136,10 @@ def told(wanted: Work, found: dict[str, float | None], device: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="of benchmarks/gpu.py's figures")
-    file = parser.parse_args().folder / "figures.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    found = lines(parser.parse_args().folder)
     wanted = work()
-    devices = sorted({line["device"] for line in lines})
-    print(told(wanted, hours(wanted, lines), ", ".join(devices) or "not measured"))
+    devices = sorted({line["device"] for line in found if is_figure(line)})
+    print(told(wanted, hours(wanted, found), ", ".join(devices) or "not measured"))
 
 
 if __name__ == "__main__":

@@ -2,20 +2,23 @@
 that Inductor makes of a network.
 
     python benchmarks/kernels.py              # counts of eager steps, in seconds
-    python benchmarks/kernels.py --inductor   # and of compiled networks: needs g++, takes minutes
+    python benchmarks/kernels.py --inductor   # and of compiled networks: a minute
 
 Networks have their full size and batches are small, on which no count depends. An operation is one
 kernel or more on a device, so the counts say where a step that is bound by launches spends itself;
 they say nothing of time. Inductor's counts are of its backend for CPUs, which fuses by the same
 rules as that for GPUs but has its own ways with reductions and layouts: they tell one version of a
-network from another, and are not a GPU's.
+network from another, and are not a GPU's. Its code is neither compiled nor run.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from unittest import mock
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -137,36 +140,71 @@ def _with_backward(call: Callable[[], torch.Tensor]) -> Callable[[], None]:
     return lambda: call().backward()
 
 
-def inductor() -> None:
-    from torch._inductor import metrics
+@dataclass
+class Fused:
+    """launches: calls of functions that Inductor wrote. nests: the loops over tensors inside them,
+    one after another.
+    """
 
+    launches: int = 0
+    nests: int = 0
+
+
+def fused(make: Callable[[], Callable[[], object]]) -> Fused:
+    """What runs in a call of what `make` returns, which compiles something when it is called.
+
+    Counted where the functions are called. (Inductor's own `generated_kernel_count` counts the
+    objects that it makes while it tries what can be fused, several for each that it keeps.)
+    """
+    from torch._inductor import config as inductor_config
+    from torch._inductor.async_compile import AsyncCompile
+
+    found = Fused()
+
+    def count(_: object, types: object, source: str, *more: object, **options: object) -> Callable:
+        nests = len(re.findall(r"^    \{$", source, re.MULTILINE))
+
+        def launch(*_: object) -> None:
+            found.launches += 1
+            found.nests += nests
+
+        return launch
+
+    chosen = {"force_disable_caches": True, "cpp.threads": 1}
+    with mock.patch.object(AsyncCompile, "cpp_pybinding", count), inductor_config.patch(chosen):
+        make()()
+    return found
+
+
+def inductor() -> None:
     small = {"network": {"model_channels": 32, "channel_mult": [1, 2], "num_blocks": 1}}
     network = edm_network(**small)
-    torch.manual_seed(0)
-    for p in network.parameters():
-        torch.nn.init.normal_(p, std=0.02)
     resnet = models.build("resnet20", classes=10, height=32, width=32, channels=3)
     resnet = resnet.to(memory_format=torch.channels_last).train()
-    x = torch.randn(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    x = torch.zeros(8, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     calls = {
         "EDM, 32 channels, two resolutions": (network, edm_call(network, 8, bf16=False)),
         "ResNet-20": (resnet, lambda: resnet(x).square().mean()),
     }
-    print("\n| compiled for a CPU, forward and backward | operations | Inductor's kernels |")
-    print("|---|---|---|")
+    print("\n| compiled for a CPU, forward and backward | operations | of them convolutions "
+          "| Inductor's functions | loops in them |")  # fmt: skip
+    print("|---|---|---|---|---|")
     for name, (own, call) in calls.items():
         with Operations() as seen:
             call().backward()
-        metrics.reset()
-        own.compile()
-        call().backward()
-        row = f"| {name} | {seen.counts.total()} | {metrics.generated_kernel_count} |"
-        print(row, flush=True)
+
+        def compiled(own: torch.nn.Module = own, call: Callable = call) -> Callable[[], None]:
+            own.compile()
+            return _with_backward(call)
+
+        made = fused(compiled)
+        counts = [seen.counts.total(), seen.by_group()["convolutions"], made.launches, made.nests]
+        print(f"| {name} | " + " | ".join(map(str, counts)) + " |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inductor", action="store_true", help="compile too: minutes")
+    parser.add_argument("--inductor", action="store_true", help="compile too: a minute")
     given = parser.parse_args()
     eager()
     if given.inductor:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from equigrid.classifiers import models
+from equigrid.classifiers.hardware import cpu_has_bf16
 from equigrid.classifiers.models.network import Classifier, statistics
 
 
@@ -139,14 +140,8 @@ def _network(task: Task):
 
 
 def _bf16(device: torch.device):
-    available = device.type == "cuda" or _cpu_has_bf16()
+    available = device.type == "cuda" or cpu_has_bf16()
     return torch.autocast(device.type, torch.bfloat16) if available else nullcontext()
-
-
-def _cpu_has_bf16() -> bool:
-    from equigrid.classifiers.compute import cpu_has_bf16
-
-    return cpu_has_bf16()
 
 
 def _wrapped(network, mean, std, task: Task) -> Classifier:

@@ -87,8 +87,11 @@ class SleepingSlot(slots.Slot):
         jobs.trial.fit = _sleep
 
 
-def _sleep(loop, config: dict, **_) -> dict:
-    request = config["request"]
+def _sleep(loop, config: dict, **_) -> list[dict]:
+    return [_slept(request) for request in config["requests"]]
+
+
+def _slept(request: jobs.Request) -> dict:
     arrays = ray.get([request.labels, *request.train.handles, *request.test.handles])
     steps = request.payload.recipe.steps
     time.sleep(steps / 1000)
@@ -97,7 +100,7 @@ def _sleep(loop, config: dict, **_) -> dict:
         "epochs": 1.0, "steps": steps, "images_per_s": 1.0, "top1": 50.0, "top5": 90.0, "loss": 1.0,
         "per_class": [50.0] * classes, "confusion": [len(arrays)] * classes**2,
         "training_s": steps / 1000, "device": "none", "peak_device_bytes": None,
-        "device_bytes": None,
+        "device_bytes": None, "reserved_bytes": None, "together": 1,
     }  # fmt: skip
 
 

@@ -36,8 +36,8 @@ import torch
 from plain_loops import tuned_loop, usual_loop
 
 from equigrid.classifiers import models
-from equigrid.classifiers.compute import cpu_has_bf16
 from equigrid.classifiers.evaluation import evaluate
+from equigrid.classifiers.hardware import cpu_has_bf16
 from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.recipes import ResolvedRecipe, recipe, resolve
 from equigrid.classifiers.training.loop import train, train_together

@@ -4,10 +4,10 @@ noise.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+
+from equigrid.classifiers.hardware import cpu_has_bf16
 
 # Pixels per batch below which a CPU's casts cost what its faster products save. Measured: 32 digits
 # of 8×8 even, 128 of them 1.4 times faster, 128 images of 32×32 1.6 to 1.8 times faster.
@@ -43,14 +43,9 @@ class Speed(BaseModel):
             against = f"device {device}"
         if self.graphs and against:
             raise ValueError(
-                f"graphs needs one CUDA device, images resident there and no dropout; got {against}"
+                "graphs needs one CUDA device, images resident there, no dropout and, before "
+                f"PyTorch 2.12, a process in which no recording failed; got {against}"
             )
         if self.graphs is not None:
             return self.graphs
         return against is None and steps >= GRAPHS_LEAST_STEPS
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 natively; False where this torch cannot tell."""
-    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16"))

@@ -78,7 +78,7 @@ FLOORS = {
         models
         distributed compute
         recipes
-        names
+        names hardware
     """,
     "analysis": """
         report actor

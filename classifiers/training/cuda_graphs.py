@@ -32,13 +32,19 @@ def process_is_broken() -> bool:
     return _broken.is_set()
 
 
-@cache
 def stream_of(device: torch.device, number: int) -> torch.cuda.Stream:
     """The process's stream `number` of a device, the same for training after training.
 
     cuBLAS keeps a workspace of some megabytes for each stream that it has ever seen.
     """
-    return torch.cuda.Stream(device)
+    # "cuda" is whichever device is current, and that may change.
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return _stream(index, number)
+
+
+@cache
+def _stream(index: int, number: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(torch.device("cuda", index))
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,12 @@ class GraphedSteps(Steps):
             own.fill_(lr * factor)
         size = batches[0].n_global
         if self.records_next(size):
-            self.recorded[size] = self._capture(batches)
+            try:
+                self.recorded[size] = self._capture(batches)
+            except BaseException:
+                if torch.__version__ < FAILED_RECORDING_IS_MENDED:
+                    _broken.set()
+                raise
         if size not in self.recorded:
             self.ordinary[size] += 1
             return self._branches(batches)
@@ -151,7 +162,8 @@ class WhileRecordable:
     """Graphed steps, or from a recording that fails on the ordinary ones, from the state before it.
 
     Which network waits for the device inside, say, and so cannot be recorded, only a recording
-    tells.
+    tells. Raises torch.OutOfMemoryError where the memory does not suffice to record several
+    trainings.
     """
 
     def __init__(self, steps: GraphedSteps, members: Sequence[Replica]):
@@ -166,10 +178,13 @@ class WhileRecordable:
         try:
             return self.steps(batches, number, lr)
         except RuntimeError as error:
-            log.warning("this training goes on without CUDA graphs: %s", _cause(error))
+            cause = _cause(error)
+            if isinstance(cause, torch.OutOfMemoryError) and len(self.members) > 1:
+                raise cause from None  # fewer at once is faster than all of them one by one
+            why = str(cause).partition("\n")[0]
+            log.warning("this training goes on without CUDA graphs: %s", why)
+            del cause
             self.steps = Steps(self.steps.members)
-            if torch.__version__ < FAILED_RECORDING_IS_MENDED:
-                _broken.set()
         # Only here is the error gone, and with it all that held the broken graph and its memory.
         for member, state in zip(self.members, before):
             member.load(state)
@@ -179,10 +194,8 @@ class WhileRecordable:
         return isinstance(self.steps, GraphedSteps) and self.steps.records_next(size)
 
 
-def _cause(error: BaseException) -> str:
-    """The first line of the first error: ending a recording that failed raises another in its
-    wake.
-    """
+def _cause(error: RuntimeError) -> RuntimeError:
+    """The first error: ending a recording that failed raises another in its wake."""
     while isinstance(error.__context__, RuntimeError):
         error = error.__context__
-    return str(error).partition("\n")[0]
+    return error

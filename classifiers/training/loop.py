@@ -23,7 +23,12 @@ from equigrid.classifiers.models import Head
 from equigrid.classifiers.models.network import Classifier
 from equigrid.classifiers.models.pretraining import Start
 from equigrid.classifiers.recipes import ResolvedRecipe
-from equigrid.classifiers.training.cuda_graphs import GraphedSteps, WhileRecordable, stream_of
+from equigrid.classifiers.training.cuda_graphs import (
+    GraphedSteps,
+    WhileRecordable,
+    process_is_broken,
+    stream_of,
+)
 from equigrid.classifiers.training.loss_monitor import LossWatch, NotFinite
 from equigrid.classifiers.training.replica import Feed, Replica
 from equigrid.classifiers.training.step import Step, Steps
@@ -232,6 +237,8 @@ class _Loop:
 
     def _against_graphs(self) -> str | None:
         """Why this training's steps cannot be replayed, if so."""
+        if process_is_broken():
+            return "a process in which a recording failed"
         if self.workers > 1:
             return f"{self.workers} workers"
         if any(member.has_dropout for member in self.members):
@@ -397,8 +404,15 @@ def _own_stream(device: torch.device) -> Iterator[None]:
     outer = torch.cuda.current_stream(device)
     own = stream_of(device, 0)
     own.wait_stream(outer)
-    with torch.cuda.device(device), torch.cuda.stream(own), cudnn_benchmark():
-        yield
+    try:
+        with torch.cuda.device(device), torch.cuda.stream(own), cudnn_benchmark():
+            yield
+    except BaseException:
+        # What the error lets go was made on the outer stream, and steps that were launched may
+        # still write there: on this stream, and on the branches' own.
+        with contextlib.suppress(RuntimeError):  # the error itself may be the device's
+            torch.cuda.synchronize(device)
+        raise
     outer.wait_stream(own)
 
 

@@ -45,6 +45,20 @@ def peak_device_bytes(device: str) -> int | None:
     return torch.cuda.max_memory_allocated(device)
 
 
+def reserved_device_bytes(device: str) -> int | None:
+    """Peak bytes of the device that this process kept from others since the last reset; None on a
+    CPU.
+
+    More than its tensors took at any moment: memory is not handed from one stream to another, nor
+    from one graph's to anything outside it. So of the branches of a graph each keeps its own.
+    """
+    if device == "cpu":
+        return None
+    import torch
+
+    return torch.cuda.max_memory_reserved(device)
+
+
 def device_bytes(device: str) -> int | None:
     """All memory of the device; None on a CPU."""
     if device == "cpu":

@@ -34,6 +34,7 @@ from equigrid.grid.jobs.provenance import (
     device_of,
     peak_device_bytes,
     provenance,
+    reserved_device_bytes,
     reset_peak,
 )
 from equigrid.grid.jobs.ray_train import fit
@@ -170,7 +171,8 @@ def _written(
     store: Store, request: Request[TrialPayload], found: dict, started: datetime, seconds: float
 ) -> dict | Exception:
     """The outcome of a trial, once its row is in the store."""
-    facts = {name: found.pop(name) for name in ("training_s", "device_bytes", "together")}
+    names = ("training_s", "reserved_bytes", "device_bytes", "together")
+    facts = {name: found.pop(name) for name in names}
     written = {**row(request, started, seconds), "status": OK, "error": None, **found}
     try:
         results.write_part(store, written)
@@ -302,7 +304,7 @@ def _facts(trained: "loop.Trained", device: str, *, together: int) -> dict:
         "val_top1": trained.validation[-1][1].top1 if trained.validation else None,
         "training_s": trained.seconds, "device": device_name(device),
         "peak_device_bytes": peak_device_bytes(device), "device_bytes": device_bytes(device),
-        "together": together,
+        "reserved_bytes": reserved_device_bytes(device), "together": together,
     }  # fmt: skip
 
 

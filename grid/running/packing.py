@@ -83,7 +83,7 @@ class Packing:
                 per_device=round(1 / share),
                 branches=together,
                 images_per_s=row["images_per_s"],
-                peak_bytes=row["peak_device_bytes"],
+                peak_bytes=outcome["reserved_bytes"],
                 device_bytes=outcome["device_bytes"],
             )
 
@@ -98,7 +98,8 @@ class Packing:
         branches: int = 1,
     ) -> None:
         """A trial ended that ran as one of so many `branches`, with `per_device` processes to a
-        device: the speed and the peak of all branches, and the device's memory.
+        device: the speed of all branches, the peak of what their process reserved, and the device's
+        memory.
         """
         # The images lie there once, so this is too much for a branch of many: on the safe side.
         self._peak_bytes = max(self._peak_bytes, peak_bytes // branches)

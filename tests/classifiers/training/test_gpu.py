@@ -97,10 +97,13 @@ def test_a_network_that_waits_for_the_device_trains_without_graphs(data, monkeyp
         patched.setattr(CifarResNet, "forward", waits)
         close(fit(data, Speed(bf16=False)), eager, 0.02)
         assert len(caplog.records) == 1
+        if cuda_graphs.process_is_broken():  # before PyTorch 2.12: no more is to be had from it
+            close(fit(data, Speed(bf16=False)), eager, 0.02)
+            with pytest.raises(ValueError, match="a recording failed"):
+                fit(data, Speed(graphs=True, bf16=False))
+            return
         with pytest.raises(RuntimeError):
             fit(data, Speed(graphs=True, bf16=False))
-    if cuda_graphs.process_is_broken():
-        pytest.skip(f"torch {torch.__version__} does not recover: the grid takes another process")
     # What failed must not follow the process: the next training records, and the device still
     # draws.
     close(fit(data, Speed(graphs=True, bf16=False)), eager, 0.02)

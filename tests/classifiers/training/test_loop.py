@@ -261,9 +261,45 @@ def test_a_recording_that_fails_leaves_an_ordinary_training(digits, changes, cap
 
 
 @pytest.mark.usefixtures("unrecordable")
-def test_a_recording_that_was_asked_for_must_not_fail(digits):
+def test_a_recording_that_was_asked_for_must_not_fail(digits, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.11.0+cu130"))
+    monkeypatch.setattr(cuda_graphs, "_broken", threading.Event())
     with pytest.raises(RuntimeError, match="previous error during capture"):
         fit(digits, speed=Speed(graphs=True))
+    assert cuda_graphs.process_is_broken()
+
+
+@pytest.mark.usefixtures("unrecordable")
+@pytest.mark.parametrize("seeds", [[0], [0, 7]])
+def test_memory_that_does_not_suffice_to_record_several_is_said_and_for_one_got_around(
+    digits, seeds, caplog, monkeypatch
+):
+    def full(self, work):
+        work()
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.11.0+cu130"))
+    monkeypatch.setattr(cuda_graphs, "_broken", threading.Event())
+    monkeypatch.setattr(Unrecordable, "_record", full)
+    images, labels = digits
+    options = {"model": "digits-cnn", "recipe": resolved(70, steps=25), "classes": 10}
+
+    def made():
+        return train_together(images[:70], labels[:70], seeds=seeds, device="cpu", **options)
+
+    if len(seeds) > 1:
+        with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
+            made()
+        assert cuda_graphs.process_is_broken()
+        return
+    (trained,) = made()
+    assert cuda_graphs.process_is_broken()
+    assert caplog.messages == ["this training goes on without CUDA graphs: CUDA out of memory"]
+    monkeypatch.undo()
+    assert same(weights(trained), weights(fit(digits)))
 
 
 @pytest.mark.usefixtures("unrecordable")

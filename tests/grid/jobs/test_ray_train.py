@@ -18,7 +18,7 @@ from equigrid.grid.errors import StoreError
 from equigrid.grid.ids import new_attempt
 from equigrid.grid.jobs import generator
 from equigrid.grid.jobs.checkpoints import MOST_SHARE, Checkpoints, Saving
-from equigrid.grid.jobs.provenance import reset_peak
+from equigrid.grid.jobs.provenance import peak_device_bytes, reserved_device_bytes, reset_peak
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import load
@@ -289,3 +289,10 @@ def test_what_counts_memory_is_there_before_it_is_set_back(monkeypatch):
     assert calls == []
     reset_peak("cuda")
     assert calls == ["init", "reset cuda"]
+
+
+def test_what_a_device_reserved_is_told_beside_what_tensors_took(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", {"cuda": 7}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {"cuda": 5}.__getitem__)
+    assert (reserved_device_bytes("cuda"), peak_device_bytes("cuda")) == (7, 5)
+    assert reserved_device_bytes("cpu") is None

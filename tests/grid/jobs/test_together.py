@@ -1,7 +1,9 @@
 """Trials of one mix that share a request: each comes out as if it had been alone."""
 
+import importlib
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -262,6 +264,18 @@ def test_memory_that_did_not_suffice_for_all_costs_no_trial_a_try(three, monkeyp
         assert [outcome[key] for key in advice] == ["retry", True, True, True, 3]
     assert [jobs.run(store, requests[0])[key] for key in advice] == ["retry", True, False, True, 1]
     assert not rows(store)
+
+
+def test_the_sleeping_trials_of_a_benchmark_are_taken_for_trials(three, monkeypatch):
+    """benchmarks/scale.py measures the driver by them."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
+    scale = importlib.import_module("scale")
+    monkeypatch.setattr(trial, "fit", scale._sleep)
+    monkeypatch.setattr(scale.ray, "get", lambda references: references)
+    store, requests = three("asleep")
+    assert statuses(jobs.run_together(store, requests[:1])) == ["ok"]
+    (row,) = rows(store).values()
+    assert row["steps"] == requests[0].payload.recipe.steps
 
 
 def test_only_trials_of_one_mix_are_alike(three):

@@ -136,6 +136,21 @@ def test_memory_bounds_branches_and_processes_together():
     assert (packing.branches, packing.per_device) == (2, 4)
 
 
+def test_what_a_process_reserved_bounds_it_not_what_its_tensors_took():
+    """Each of a graph's branches keeps its memory, of which one's tensors fill a part at a time."""
+    packing = Packing(branches=8, settled=False, exact=True)
+    row = {"classifier": "r", "images_per_s": 100.0, "peak_device_bytes": 5 * GIB}
+    outcome = {"status": jobs.OK, "row": row, "together": 8, "device_bytes": 80 * GIB}
+    for _ in range(8 * ENOUGH):
+        packing.learn({**outcome, "reserved_bytes": 40 * GIB}, 1.0)
+    assert (packing.branches, packing.per_device) == (8, 1)
+    assert packing.settled
+    packing = Packing(branches=8, settled=False, exact=True)
+    for _ in range(8 * ENOUGH):
+        packing.learn({**outcome, "reserved_bytes": 16 * GIB}, 1.0)
+    assert packing.per_device == 2
+
+
 def test_memory_that_did_not_suffice_halves_the_branches_once():
     packing = Packing(branches=8, exact=True, shares=False)
     for _ in range(8):  # each of them says so

@@ -8,6 +8,9 @@ TORCH ?= auto
 
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# Where it is set, each of the many processes of a run would compile this checkout anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-all lint docs gpu audit clean
 .DELETE_ON_ERROR:
 
@@ -18,6 +21,7 @@ demo: $(READY)
 ## Units, contracts, a small grid, a kill drill, two processes at a time: under 4 minutes on two quiet
 ## cores. ARGS="-m gpu" or ARGS=tests/grid chooses others.
 test: $(READY)
+	$(if $(ARGS),,$(BIN)/python -m pytest --quiet --exitfirst tests/grid/test_machine.py)
 	$(PYTEST) $(ARGS)
 
 ## These and all others that need no GPU and no network: some 25 minutes on two quiet cores.

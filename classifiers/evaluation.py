@@ -177,16 +177,27 @@ def _auc(scores: torch.Tensor, targets: torch.Tensor) -> float:
 
     scores: (N, classes); targets: (N,).
     """
-    from scipy.stats import rankdata
-
     areas = []
     for c in range(scores.shape[1]):
         own = (targets == c).numpy()
         n, rest = int(own.sum()), int((~own).sum())
         if n and rest:
-            rank = rankdata(scores[:, c].numpy())
+            rank = _mean_ranks(scores[:, c].numpy())
             areas.append((rank[own].sum() - n * (n + 1) / 2) / (n * rest))
     return float(np.mean(areas)) if areas else math.nan
+
+
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
+    """(N,) float64: each value's place in their order, from 1; equal ones have the mean of theirs.
+    All are NaN where one value is.
+
+    As `scipy.stats.rankdata`, whose import takes a slot half a second.
+    """
+    if np.isnan(values).any():
+        return np.full(len(values), np.nan)
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return ((last - counts + 1 + last) / 2)[place]
 
 
 def _rank(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import hashlib
 import importlib.resources
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -25,10 +26,25 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from hypothesis import settings
 
-# First what a new machine may lack: a Ray that starts, and what our own imports need.
-FIRST = ("tests/grid/running/test_cluster.py", "tests/test_architecture.py")
+# First what a new machine may lack, and what our own imports need.
+FIRST = ("tests/grid/test_machine.py", "tests/test_architecture.py")
 # Files with tests that use one of these come last: they run grids, start hosts, install.
 LAST = {"finished_mini", "start", "hosts", "cluster", "installed", "build_environment"}
+# Files of more than a minute, the longest first: one that began last would run alone at the end.
+LONGEST = (
+    "tests/cluster/test_cluster_ray_up.py",
+    "tests/grid/running/test_driver.py",
+    "tests/grid/tuning/test_search.py",
+    "tests/grid/store/test_faults.py",
+    "tests/packaging/test_users_own.py",
+    "tests/grid/api/test_run.py",
+    "tests/examples/test_notebooks.py",
+    "tests/grid/running/test_drills.py",
+    "tests/grid/cli/test_exit_codes.py",
+    "tests/packaging/test_installs.py",
+    "tests/grid/running/test_pretrained_grid.py",
+    "tests/grid/running/test_together.py",
+)
 SIDE = 16  # of the images that the small pipelines make
 
 
@@ -39,9 +55,11 @@ def pytest_collection_modifyitems(items):
     """Whole files in order, since pytest-xdist hands out whole files; no GPU, no GPU tests."""
     last = {item.path for item in items if LAST & set(item.fixturenames)}
 
-    def rank(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> tuple[int, int]:
         file = item.nodeid.split("::")[0]
-        return FIRST.index(file) if file in FIRST else len(FIRST) + (item.path in last)
+        if file in FIRST:
+            return 0, FIRST.index(file)
+        return 1 + (item.path in last), LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=rank)
     for_gpus = [item for item in items if item.get_closest_marker("gpu")]
@@ -89,13 +107,33 @@ class Telling:
         self.left_out = Counter(getattr(node, "workeroutput", {}).get("left_out", self.left_out))
 
     def pytest_runtest_logreport(self, report):
+        self._tell(report)
+
+    def pytest_collectreport(self, report):
+        self._tell(report)
+
+    def _tell(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        """Its name and why in one line, and then the end of all that there is to say of it."""
         terminal = self.config.pluginmanager.get_plugin("terminalreporter")
         if report.failed and terminal:
-            terminal.write_line(f"\n{report.nodeid}\n{report.longreprtext[-2_000:]}", red=True)
+            terminal.write_line(f"\nFAILED {report.nodeid}: {_reason(report)}", red=True, bold=True)
+            terminal.write_line(report.longreprtext[-2_000:], red=True)
+            terminal.flush()  # into a file or a pipe too
 
     def pytest_terminal_summary(self, terminalreporter):
         for name, number in self.left_out.items():
             terminalreporter.write_line(f"left out: {number} {name} ({self.reasons[name]})")
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """The first line of what was raised; of a file that cannot be imported there is text alone, in
+    which pytest marks it.
+    """
+    crash = getattr(report.longrepr, "reprcrash", None)
+    lines = [line for line in report.longreprtext.splitlines() if line.strip()]
+    marked = [line[1:] for line in lines if re.match(r"E\s+\S", line)]
+    said = crash.message.splitlines() if crash else marked or lines[-1:]
+    return said[0].strip() if said else "no reason given"
 
 
 # A hub of our own --------------------------------------------------------------------------------

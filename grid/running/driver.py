@@ -33,7 +33,7 @@ from equigrid.grid.running.preparation import prepared
 from equigrid.grid.running.queue import State
 from equigrid.grid.running.requests import Requests
 from equigrid.grid.running.settlement import Settlement
-from equigrid.grid.running.shard_cache import ShardCache
+from equigrid.grid.running.shard_cache import ShardCache, lanes_of
 from equigrid.grid.running.slots import SlotPool
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, layout
@@ -95,7 +95,7 @@ class Driver:
         self.summary = Summary(spec.name, store.uri)
         self.queue = queue_of(the_plan, todo)
         self.budget = Budget(None if max_device_hours is None else 3600 * max_device_hours)
-        self.cache = ShardCache(store)
+        self.cache = ShardCache(store, lanes=lanes_of(the_plan))
         self.outputs = Outputs(the_plan, store, self.cache, self.queue)
         self.pool = SlotPool.of(store, spec.execution)
         self.board = Board() if todo else None

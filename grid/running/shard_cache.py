@@ -8,10 +8,24 @@ import ray
 
 from equigrid.grid.datasets import catalogue, shards
 from equigrid.grid.datasets.shards import ShardRef
+from equigrid.grid.planning.graph import Plan
 from equigrid.grid.running import cluster
 from equigrid.grid.store import Store
 
 ANYWHERE = None  # the node of what a worker group reads, which may be on several
+LANES = 4  # loads at once on a node
+SMALL_BYTES = 64_000_000
+
+
+def lanes_of(the_plan: Plan) -> int:
+    """Loads at once on a node for a plan's images. Each is a process of Ray's, which takes a core a
+    second to start: of a few images, one has read all of them before.
+    """
+    shape = the_plan.resolved.shape
+    if shape is None:
+        return LANES
+    images = shape.n_train + shape.n_val + shape.n_test
+    return 1 if images * shape.height * shape.width * shape.channels <= SMALL_BYTES else LANES
 
 
 class ShardCache:
@@ -24,7 +38,7 @@ class ShardCache:
     node's loads run in `lanes`, each after the one before.
     """
 
-    def __init__(self, store: Store, *, lanes: int = 4) -> None:
+    def __init__(self, store: Store, *, lanes: int = LANES) -> None:
         self.loads = 0  # shards that were asked for and had to be loaded
         self.hits = 0  # shards that were asked for and were there
         self._store, self._lanes_each = store, lanes

@@ -22,7 +22,7 @@ from equigrid.grid.running.driver import Driver
 from equigrid.grid.running.interrupts import terminating_signals_interrupt
 from equigrid.grid.running.outputs import Outputs
 from equigrid.grid.running.preparation import prepared
-from equigrid.grid.running.shard_cache import ShardCache
+from equigrid.grid.running.shard_cache import ShardCache, lanes_of
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.spec.tuning import Tune
 from equigrid.grid.store import Store, layout, lock
@@ -138,7 +138,8 @@ class _Session:
         self._inputs()
         if self.failures or self.budget_reached:
             return
-        cache = ShardCache(self.store, lanes=4 * max(1, len(cluster.alive_nodes())))
+        nodes = max(1, len(cluster.alive_nodes()))
+        cache = ShardCache(self.store, lanes=nodes * lanes_of(self.plan))
         outputs = Outputs(self.plan, self.store, cache, queue_of(self.plan, []))
         for study in self.studies:
             requests = tuple(

@@ -50,6 +50,14 @@ def mini() -> dict:
     return copy.deepcopy(MINI)
 
 
+@pytest.fixture
+def one_slot(mini) -> None:
+    """For tests that run the small grid and need no two trainings beside each other: a second slot
+    would import PyTorch for some hundredths of a second of work.
+    """
+    mini["execution"]["slots"] = 1
+
+
 @pytest.fixture(scope="session")
 def ray_here():
     """A local Ray for the whole test session: two CPUs, and three GPUs that are only Ray's word for

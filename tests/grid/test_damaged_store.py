@@ -273,6 +273,7 @@ def test_a_first_start_that_failed_stops_nothing(filled, mini, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_a_run_makes_again_what_is_damaged(
     filled, mini, finished_mini, outcomes, ray_here, tmp_path
 ):

@@ -44,7 +44,7 @@ TINY = {
     },
     "subset_seeds": [0],
     "seeds": [0],
-    "execution": {"gpus": 0},
+    "execution": {"gpus": 0, "slots": 1},
     "quality": "off",
     "blocks": [{"n_base": [60], "real": [1], "syn": {"edm": [1]}}],
 }

@@ -37,7 +37,11 @@ def test_the_traps_would_catch(users_own, installed):
 
 def test_planning_beside_a_users_own_modules(installed, users_own, tmp_path):
     elsewhere = plant_users_own(tmp_path / "elsewhere")
-    for command in (["equigrid"], ["python", "-m", "equigrid.grid.cli"]):
+    for command in (
+        ["equigrid"],
+        ["python", "-m", "equigrid"],
+        ["python", "-m", "equigrid.grid.cli"],
+    ):
         said = installed.run(
             *command, "plan", users_own / "tiny.yaml", "--json",
             cwd=elsewhere, PYTHONPATH=str(plant_users_own(tmp_path / "on-path")),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,7 @@ def test_a_run_from_python_is_that_of_the_driver(finished_mini, mini, write_spec
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_cells_that_failed_are_told_and_do_not_raise(ray_here, mini, tmp_path, plant):
     plant(
         "import equigrid.classifiers.training.loop as loop\n"
@@ -93,6 +95,7 @@ def test_cells_that_failed_are_told_and_do_not_raise(ray_here, mini, tmp_path, p
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_a_connection_that_is_there_is_used_and_stays(ray_here, mini, tmp_path, capfd):
     import ray
 
@@ -107,9 +110,11 @@ def test_a_connection_that_is_there_is_used_and_stays(ray_here, mini, tmp_path, 
 
 
 @pytest.mark.long
-def test_the_first_snippet_of_the_page_runs(ray_here, mini, write_spec, tmp_path, monkeypatch):
+def test_the_first_snippet_of_the_page_runs(finished_mini, mini, write_spec, tmp_path, monkeypatch):
+    """In the folder of a grid that has run: that `run` runs one, the test above shows."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EQUIGRID_STORE", raising=False)
+    shutil.copytree(finished_mini[0].uri, "equigrid-store")
     write_spec(mini, "mine.yaml")
     text = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)[0]
     names: dict = {"__name__": "snippet"}

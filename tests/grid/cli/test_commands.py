@@ -89,6 +89,7 @@ def test_all_of_ray_killed_resumes_to_the_same_table(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_ctrl_c_stops_within_ten_seconds_and_says_how_to_go_on(mini, write_spec, start, tmp_path):
     mini["blocks"], mini["recipe"]["steps"] = [{"n_base": [60]}], 10_000
     mini["execution"]["checkpoint_every_s"] = 0.5  # a checkpoint says that a trial is in its middle
@@ -215,6 +216,7 @@ def test_paper_and_equiv():
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_failed_cells_are_exit_code_1_and_listed(mini, write_spec, tmp_path, start):
     mini["classifiers"] = ["digits-cnn", "resnet20"]
     mini["recipe"]["by_classifier"] = {"resnet20": {"lr": 1e30}}

@@ -89,6 +89,18 @@ def test_0_all_done(tmp_path):
     assert "digits: " in found.stdout
 
 
+def test_the_package_is_the_command(tmp_path):
+    """`python -m equigrid`: its words, its codes, and a failure in one line."""
+    package = [sys.executable, "-m", "equigrid"]
+    for arguments in (["--version"], ["presets"], ["--help"]):
+        found = equigrid(*arguments, cwd=tmp_path, command=package)
+        own = equigrid(*arguments, cwd=tmp_path)
+        assert (found.returncode, found.stderr) == (ExitCode.DONE, "")
+        assert found.stdout == own.stdout
+    found = equigrid("rum", cwd=tmp_path, command=package)
+    check(found, ExitCode.BAD_INPUT, "No such command 'rum'")
+
+
 def test_1_failed_cells(mini, recorded, tmp_path):
     job = next(plan(resolve(load(mini), recorded)).of_kind("generator"))
     recorded.put_json(f"failures/{job.id}/1.json", {"error": "Traceback …\nNotFinite: nan"})

@@ -120,6 +120,7 @@ def test_a_spec_with_credentials_is_refused_and_not_repeated(write_spec, mini, t
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_a_run_with_hostile_errors_goes_on_and_says_them_as_they_are(
     ray_here, mini, write_spec, tmp_path, plant, capsys
 ):

@@ -134,6 +134,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
     )
 
 
+@pytest.mark.usefixtures("one_slot")
 def test_a_run_tells_how_far_it_is(mini, tmp_path, quiet):
     """The run that made everything, by its counters; then one that finds all of it done, by its
     gauges.

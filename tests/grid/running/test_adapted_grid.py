@@ -45,7 +45,7 @@ def spec(tmp_path, sd, monkeypatch) -> dict:
             "released": common, "lora": {**common, "adaptation": lora}, "varied": {**common, "variation": varied},
             "both": {**common, "adaptation": lora, "variation": varied},
         },
-        "subset_seeds": [0, 1], "seeds": [0], "quality": "off", "execution": {"gpus": 0},
+        "subset_seeds": [0, 1], "seeds": [0], "quality": "off", "execution": {"gpus": 0, "slots": 1},
         "blocks": [{"n_base": BASE, "syn": dict.fromkeys(("released", "lora", "varied", "both"), 1)}],
     }  # fmt: skip
 

@@ -41,6 +41,7 @@ def counted(row, n: int, labels: dict[str, np.ndarray]) -> np.ndarray:
 
 @pytest.mark.long
 @pytest.mark.parametrize("balance", ["as_data", "mapping"])
+@pytest.mark.usefixtures("one_slot")
 def test_a_run_with_a_balance_trains_on_these_shares(ray_here, tmp_path, mini, quiet, balance):
     mini["dataset"] = {"digits": None, "keep": {"7": 40, "8": 20, "9": 10}}
     mini["generators"]["edm"]["balance"] = FOURTH if balance == "mapping" else balance
@@ -59,6 +60,7 @@ def test_a_run_with_a_balance_trains_on_these_shares(ray_here, tmp_path, mini, q
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_a_run_by_class_trains_on_these_images_and_says_so(ray_here, tmp_path, mini, quiet):
     mini["dataset"] = {"digits": None, "keep": {"8": 12, "9": 6}}
     mini["subset_seeds"] = [0, 1]

@@ -11,6 +11,7 @@ from equigrid.grid.spec import load
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_compactions_never_overlap(ray_here, mini, store, quiet, monkeypatch):
     """Each reads all loose parts: beside one that is slow, others would do the same work over and
     over.

@@ -70,6 +70,7 @@ def test_the_same_command_again_finds_nothing_to_do(finished_mini, mini, quiet):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_path, quiet, outcomes):
     import shutil
 
@@ -99,6 +100,7 @@ def test_a_finished_grid_grows_by_its_new_jobs_only(finished_mini, mini, tmp_pat
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_corrupt_shards_are_made_again_and_never_used(
     finished_mini, mini, tmp_path, quiet, outcomes
 ):
@@ -128,6 +130,7 @@ def test_corrupt_shards_are_made_again_and_never_used(
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_a_trial_that_raises_is_a_row_and_the_rest_goes_on(mini, store, quiet):
     """A learning rate of 1e30 for one of two classifiers: its loss is not finite, really."""
     mini["name"], mini["classifiers"] = "failing", ["digits-cnn", "resnet20"]
@@ -154,6 +157,7 @@ def test_a_trial_that_raises_is_a_row_and_the_rest_goes_on(mini, store, quiet):
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_a_generator_that_raises_blocks_its_trials_only(mini, store, quiet):
     mini["generators"]["wild"] = {
         "kind": "edm",
@@ -319,6 +323,7 @@ def test_a_run_opens_no_more_requests_than_its_window(mini, store, quiet, monkey
 
 
 @pytest.mark.long
+@pytest.mark.usefixtures("one_slot")
 def test_an_infrastructure_error_is_tried_again_a_bounded_number_of_times(
     mini, store, quiet, monkeypatch
 ):

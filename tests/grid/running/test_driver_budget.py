@@ -23,7 +23,8 @@ def test_it_stops_before_the_budget_and_goes_on_to_the_same_table(
     assert summary.budget_reached
     assert 0 < summary.device_s <= 3600 * hours
     assert pending(store, the_plan)[0]
-    command = start("run", write_spec(mini), "--store", store.uri, "--max-gpu-hours", "0.000001")
+    options = ("--store", store.uri, "--no-dashboard", "--max-gpu-hours", "0.000001")
+    command = start("run", write_spec(mini), *options)
     assert command.finish() == 3, command.text
     assert "stopped at the budget" in command.text
     assert "To go on: equigrid run" in command.text

@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples/own_generator.py"
 def test_the_example_runs_to_its_answer(ray_here, tmp_path):
     """All but its last lines, which ask for whatever GPUs there are."""
     grid, store = runpy.run_path(str(EXAMPLE))["GRID"], tmp_path / "store"
-    run = eg.run(grid, store, gpus=0, quiet=True)
+    run = eg.run(grid, store, gpus=0, slots=1, quiet=True)
     assert run.complete
     assert "100 more real images at a base of 100" in str(run.answer(n_base=100, n_real=100))
     assert run.report(tmp_path / "out").is_file()
@@ -50,7 +50,7 @@ def test_a_failure_keeps_the_users_own_traceback(ray_here, tmp_path):
         "recipe": {"extends": "digits", "steps": 2}, "generators": {"own": own}, "seeds": [0],
         "blocks": [{"n_base": 20, "syn": {"own": 1}}], "execution": {"gpus": 0},
     }  # fmt: skip
-    run = eg.run(grid, tmp_path / "store", quiet=True)
+    run = eg.run(grid, tmp_path / "store", slots=1, quiet=True)
     assert not run.complete
     failures = run.failures().set_index("kind")
     error, traceback = failures.loc["shard", ["error", "traceback"]]

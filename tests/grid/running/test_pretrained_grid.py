@@ -29,7 +29,7 @@ def spec(mini, tmp_path) -> dict:
     mini["recipe"] = {"extends": "finetune", "steps": 8}
     mini["quality"] = {"inception": "off", "vit": "off"}
     mini["domain_gap"] = {"tsne": 10}
-    mini["execution"] = {"gpus": 0, "together": 2}
+    mini["execution"] = {"gpus": 0, "slots": 1, "together": 2}
     mini["blocks"] = [{"n_base": [60], "real": [1], "syn": {"edm": [1]}}]
     return mini
 

@@ -38,7 +38,7 @@ def check_ended(command, began_s: float, said: str) -> None:
 
 
 @pytest.fixture
-def long_run(mini, write_spec, start, tmp_path):
+def long_run(mini, one_slot, write_spec, start, tmp_path):
     """Starts a run that would last for minutes; waits until its trials have begun."""
     mini["seeds"], mini["recipe"]["steps"] = list(range(100)), 200
     store = Store(tmp_path / "store", create=True)

@@ -12,6 +12,7 @@ from equigrid.grid.planning.pending import pending
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.recorded import recorded_spec
 from equigrid.grid.planning.resolve import resolve
+from equigrid.grid.reporting.analysis_bridge import read_table
 from equigrid.grid.reporting.questions import costs, first_grid, worth_of
 from equigrid.grid.running.rounds import run_until
 from equigrid.grid.spec import GridSpec, load
@@ -20,7 +21,7 @@ ASKED = Question(60, 60, within=1.05)
 
 
 @pytest.fixture
-def small(mini) -> GridSpec:
+def small(mini, one_slot) -> GridSpec:
     return load(mini | {"blocks": [{"n_base": 60, "real": [1, 2], "syn": {"edm": [1, 2]}}]})
 
 
@@ -33,6 +34,7 @@ def test_rounds_add_trainings_to_an_ordinary_grid_that_goes_on(ray_here, small, 
     assert (one.rounds, one.known, one.trainings) == (1, False, len(begun.cells_by_trial()))
     assert one.suggested and one.amount is not None
     assert "round 1:" in said.getvalue()
+    costs_and_worth_follow_from_what_ran(store, one.plan)
     two = run_until(small, store, ASKED, console=console, max_rounds=2)
     # the first round of the second call found its trainings done, and the second added to them
     assert two.trainings > one.trainings
@@ -47,14 +49,10 @@ def test_rounds_add_trainings_to_an_ordinary_grid_that_goes_on(ray_here, small, 
                              "answer: " + third.stopped.partition("answer: ")[2])  # fmt: skip
 
 
-@pytest.mark.long
-def test_costs_and_worth_follow_from_what_ran(ray_here, small, store):
-    found = run_until(small, store, ASKED, console=Console(file=io.StringIO()), max_rounds=1)
-    from equigrid.grid.reporting.analysis_bridge import read_table
-
-    table = read_table(store, found.plan)
+def costs_and_worth_follow_from_what_ran(store, the_plan) -> None:
+    table = read_table(store, the_plan)
     assert worth_of(table, ASKED).generator == "edm"
-    spent = costs(store, found.plan)
+    spent = costs(store, the_plan)
     assert spent.trial > 0
     assert spent.generator > 0
     with pytest.raises(UserError, match="no training with synthetic images"):

@@ -1,8 +1,10 @@
 """Shards in Ray's object store."""
 
+from dataclasses import replace
+
 import ray
 
-from equigrid.grid.running.shard_cache import ShardCache
+from equigrid.grid.running.shard_cache import LANES, ShardCache, lanes_of
 
 
 def test_shards_are_loaded_once_and_mapped_without_a_copy(finished_mini):
@@ -19,3 +21,11 @@ def test_shards_are_loaded_once_and_mapped_without_a_copy(finished_mini):
     assert address[0] == address[1]  # the same bytes of shared memory
     cache.drop(ref.manifest)
     assert cache.handle(ref, "digits") != handles[0]
+
+
+def test_few_images_are_loaded_one_shard_after_the_other(finished_mini):
+    the_plan = finished_mini[2]
+    assert lanes_of(the_plan) == 1
+    shape = replace(the_plan.resolved.shape, height=256, width=256, channels=3)  # 353 MB
+    large = replace(the_plan, resolved=replace(the_plan.resolved, shape=shape))
+    assert lanes_of(large) == LANES

@@ -38,7 +38,7 @@ def spec(tmp_path, sd, clip, language_model, monkeypatch) -> dict:
     return {
         "name": "open", "dataset": {"npz": str(tmp_path / "three.npz"), "class_names": list(NAMES)},
         "recipe": {"extends": "digits", "steps": 10}, "classifiers": ["digits-cnn"], "generators": {"sd": pipeline},
-        "seeds": [0], "quality": "off", "execution": {"gpus": 0}, "blocks": [{"n_base": 60, "syn": {"sd": [1, 2]}}],
+        "seeds": [0], "quality": "off", "execution": {"gpus": 0, "slots": 1}, "blocks": [{"n_base": 60, "syn": {"sd": [1, 2]}}],
     }  # fmt: skip
 
 

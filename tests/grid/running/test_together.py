@@ -72,6 +72,7 @@ def test_a_seed_that_fails_leaves_the_others_and_the_budget_counts_each(
     mini, store, quiet, plant, requests, outcomes, tmp_path
 ):
     mini["seeds"], mini["blocks"] = [0, 1, 2], [{"n_base": [60]}]
+    mini["execution"]["slots"] = 1
     alone = Store(tmp_path / "alone", create=True)
     driver.run(load(mini), alone, console=quiet)
     assert seeds_of(requests) == [[0], [1], [2]]  # on a CPU, unless asked for
@@ -88,7 +89,7 @@ def test_a_seed_that_fails_leaves_the_others_and_the_budget_counts_each(
         "    return step(self, *given)\n"
         "replica.Replica.step = spoilt\n"
     )
-    mini["execution"] |= {"together": 3, "slots": 1}
+    mini["execution"]["together"] = 3
     mini["expected_seconds"] = {"trial": 100}
     summary, _ = driver.run(load(mini), store, console=quiet, max_device_hours=250 / 3600)
     assert not summary.budget_reached

@@ -508,6 +508,7 @@ def test_a_server_that_dies_in_the_middle_of_a_grid(
 
 @needs_rclone
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.usefixtures("one_slot")
 def test_a_server_that_fails_cuts_and_lies_all_the_time(
     server, proxy, finished_mini, mini, write_spec, start, monkeypatch, outcomes, seed
 ):
@@ -534,6 +535,7 @@ def test_a_server_that_fails_cuts_and_lies_all_the_time(
 
 
 @needs_rclone
+@pytest.mark.usefixtures("one_slot")
 def test_a_server_that_stays_dead_ends_the_run_with_one_line(
     server, proxy, mini, write_spec, start, monkeypatch
 ):
@@ -593,6 +595,7 @@ def test_a_full_disk_shows_nothing_half_written(tiny_disk):
     pickle.loads(pickle.dumps(caught.value))
 
 
+@pytest.mark.usefixtures("one_slot")
 def test_a_disk_that_fills_up_in_mid_grid(
     tiny_disk, finished_mini, mini, write_spec, start, outcomes
 ):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from torch import nn
 
+from equigrid.classifiers import evaluation
 from equigrid.classifiers.data.mix import Mix
 from equigrid.classifiers.evaluation import evaluate
 
@@ -152,3 +153,18 @@ def test_results_are_plain_numbers():
     assert type(out.loss) is float
     assert all(type(cell) is int for cell in out.confusion)
     assert all(type(value) is float for value in out.per_class)
+
+
+@pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [2.0, 1.0, 2.0, 2.0, -1.0], [1.0, np.nan], []])
+def test_ranks_are_scipys(values):
+    from scipy.stats import rankdata
+
+    values = np.array(values, np.float32)
+    assert np.array_equal(evaluation._mean_ranks(values), rankdata(values), equal_nan=True)
+
+
+def test_ranks_of_many_values_with_ties_are_scipys():
+    from scipy.stats import rankdata
+
+    values = np.random.default_rng(0).integers(0, 50, 2_000) / 50
+    assert np.array_equal(evaluation._mean_ranks(values), rankdata(values))

@@ -47,11 +47,16 @@ def _read(unit: tuple[str, int, int]) -> Iterator[Batch]:
 
 
 def _file() -> tuple[np.ndarray, np.ndarray]:
-    """What `sklearn.datasets.load_digits` reads, (1797, 64) float64 from 0 to 16 and (1797,) int64,
+    """What `sklearn.datasets.load_digits` gives, (1797, 64) float64 from 0 to 16 and (1797,) int64,
     from its file: to import scikit-learn takes longer than all else that ingesting these images
-    does, in each process that does it.
+    does, in each process that does it. Where a scikit-learn has no such file, it is asked itself.
     """
-    package = getattr(find_spec("sklearn"), "origin", None)
-    assert package, "scikit-learn is a dependency"
-    rows = np.loadtxt(Path(package).parent / "datasets/data/digits.csv.gz", delimiter=",")
+    package = getattr(find_spec("sklearn"), "origin", None) or ""
+    path = Path(package).parent / "datasets" / "data" / "digits.csv.gz"
+    if not path.is_file():
+        from sklearn.datasets import load_digits
+
+        grey, labels = load_digits(return_X_y=True)
+        return grey, labels.astype(np.int64)
+    rows = np.loadtxt(path, delimiter=",")
     return rows[:, :-1], rows[:, -1].astype(np.int64)

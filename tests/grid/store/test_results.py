@@ -362,4 +362,6 @@ def test_what_a_row_leaves_out_is_no_wrong_value(store):
     results.write_part(
         store, row("t-2", top1=0.0, per_class=[None, 100.00000762], loss=float("inf"))
     )
-    assert set(rows(store)) == {"t-1", "t-2"}
+    absent = float("nan")  # a class of which the test set has no image
+    results.write_part(store, row("t-3", per_class=[absent, 50.0]))
+    assert set(rows(store)) == {"t-1", "t-2", "t-3"}

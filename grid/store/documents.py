@@ -399,6 +399,8 @@ class Manifest(Document):
 class JobOutput(Document):
     """What every kind of job may say: the energy that it took, where that was counted."""
 
+    words: ClassVar = "what a job says of its output"
+
     energy_kwh: Number | None = None
     co2_kg: Number | None = None
 

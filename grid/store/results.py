@@ -291,7 +291,8 @@ def wrong_value(table: pa.Table) -> str | None:
             continue
         values: Any = table[name].combine_chunks()
         values = values.flatten() if pa.types.is_list(values.type) else values
-        right = pc.and_(pc.greater_equal(values, least), pc.less_equal(values, most))
+        low, high = (pa.scalar(end, values.type) for end in (least, most))
+        right = pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high))
         found = values.filter(pc.invert(right))  # nan is no right one either; nulls are left out
         if len(found):
             return f"{name} is {found[0].as_py()}; it lies from {least} to {most:.4g}"

@@ -292,7 +292,8 @@ def wrong_value(table: pa.Table) -> str | None:
             continue
         values: Any = table[name].combine_chunks()
         values = values.flatten() if pa.types.is_list(values.type) else values
-        right = own.and_(own.greater_equal(values, least), own.less_equal(values, most))
+        low, high = (pa.scalar(end, values.type) for end in (least, most))
+        right = own.and_(own.greater_equal(values, low), own.less_equal(values, high))
         if name == "per_class":  # nan: of a class of which a test set has no image
             right = own.or_(right, own.is_nan(values))
         found = values.filter(own.invert(right))  # else nan is not right; nulls are left out

@@ -149,7 +149,8 @@ def _accuracy_table(means: pd.DataFrame, family: tuple, metric: str) -> Table:
         interval = "-" if pd.isna(row["low"]) else f"{row['low']:.2f} to {row['high']:.2f}"
         added = added_text(row)
         shown = added if isinstance(added, str) else f"{added:,}"
-        size, scale, mean = f"{row['n_nominal']:,.0f}", f"{row['scale']:g}", f"{row['mean']:.2f}"
+        scale = "-" if pd.isna(row["scale"]) else f"{row['scale']:g}"  # of no base
+        size, mean = f"{row['n_nominal']:,.0f}", f"{row['mean']:.2f}"
         view.add_row(size, arm, shown, scale, mean, interval, str(row["trials"]))
     return view
 

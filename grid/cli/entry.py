@@ -106,7 +106,7 @@ def outcome(arguments: list[str]) -> ExitCode:
     def command() -> int | None:
         for argument in arguments:
             if found := unwritable(argument):
-                raise UserError(f"{argument[:100]!r}: {found} is in no name and no number")
+                raise UserError(f"{argument[:100]!r} holds {found}, which no name can")
         return app(arguments, prog_name="equigrid", standalone_mode=False)
 
     return _ended(command)

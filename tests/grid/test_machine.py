@@ -48,7 +48,7 @@ def test_pytorch_computes():
 def test_ray_starts(ray_here):
     import ray
 
-    assert ray.get(ray.remote(num_cpus=0)(os.getpid).remote()) != os.getpid()
+    assert ray.get(ray.remote(num_cpus=0)(lambda: os.getpid()).remote()) != os.getpid()
 
 
 @pytest.mark.parametrize("name", ["scikit_learn", "Scikit.Learn", "scikit-learn>=1.6"])

@@ -73,8 +73,11 @@ def save(
             path = directory / f"{name}.{kind}"
             metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
             aside = directory / f".{name}.{kind}"  # a full disk leaves the figure that is there
-            figure.savefig(aside, dpi=200, format=kind, metadata=metadata)
-            paths.append(aside.replace(path))
+            try:
+                figure.savefig(aside, dpi=200, format=kind, metadata=metadata)
+                paths.append(aside.replace(path))
+            finally:
+                aside.unlink(missing_ok=True)
     return paths
 
 

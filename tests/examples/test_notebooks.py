@@ -79,7 +79,11 @@ def test_a_notebook_has_the_outputs_of_one_run_which_the_site_shows(name):
 @pytest.mark.long
 def test_the_quickstart_ends_in_an_answer_and_a_report(tmp_path):
     book = executed("quickstart.ipynb", tmp_path)
-    assert re.search(r"at a base of 30 .*open", shown(book, "n_real=30)"))
+    # Which answer it is, trainings so short do not settle.
+    answer = re.sub("<[^>]+>", " ", shown(book, "n_real=30)"))
+    assert re.search(
+        r"at a base of 30\b.*\bopen\b|\bopen\b.*30 more real.* at a base of 30\b", answer
+    )
     assert "real images" in shown(book, "cost_real=0.05")
     assert shown(book, "plt.plot", "image/png") and shown(book, "imshow", "image/png")
     page = tmp_path / "equigrid-out" / "quickstart" / "report.html"

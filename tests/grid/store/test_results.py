@@ -210,9 +210,9 @@ def writer(uri: str, first: int, count: int) -> None:
     store = Store(uri)
     for i in range(first, first + count):
         results.write_part(store, row(f"t{i}", f"{i:06d}", status="failed", top1=None))
-        results.write_part(store, row(f"t{i}", f"{i:06d}-again", top1=float(i)))
+        results.write_part(store, row(f"t{i}", f"{i:06d}-again", top1=i / 2))
         if i % 3 == 0:  # as a second driver does that runs the same trial
-            results.write_part(store, row(f"t{i}", f"{i:06d}-twice", top1=-1.0))
+            results.write_part(store, row(f"t{i}", f"{i:06d}-twice", top1=99.5))
 
 
 def compactor(uri: str, stop) -> None:
@@ -254,7 +254,7 @@ def test_processes_that_write_compact_and_read_together(store):
     assert [process.exitcode for process in others + writers] == [0] * 7
     for _ in range(2):
         assert {i: r["top1"] for i, r in rows(store).items()} == {
-            f"t{i}": float(i) for i in range(3 * n)
+            f"t{i}": i / 2 for i in range(3 * n)
         }
         assert results.finished(store) == {f"t{i}" for i in range(3 * n)}
         results.compact(store)

@@ -57,6 +57,7 @@ def worker(rank, port, folder, changes):
             fit({"lr": 1e30, "warmup": 0.0})
         except NotFinite as error:
             torch.save((error.step, error.epoch), f"{folder}/error{rank}.pt")
+        dist.barrier()  # one that leaves early takes the connection of the other with it
     finally:
         dist.destroy_process_group()
 
@@ -114,6 +115,7 @@ def tuning_worker(rank, port, folder):
     try:
         found = tune(f"{folder}/w.safetensors").module.state_dict()
         torch.save(found, f"{folder}/modules{rank}.pt")
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 

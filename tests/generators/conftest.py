@@ -22,6 +22,7 @@ made = registry.train(images, labels, registry.config(call["config"]), **call["o
                       checkpoint=lambda step, make_state: states.append(make_state()))
 assert bool(rows) == bool(states) == (rank == 0)
 torch.save({"weights": made, "states": states}, f"{place}/out{rank}")
+dist.barrier()  # one that leaves early takes the connection of the other with it
 dist.destroy_process_group()
 """
 

@@ -96,7 +96,7 @@ def test_a_search_that_was_killed_goes_on_and_trains_nothing_again(
     searched, write_spec, start, tmp_path
 ):
     """kill -9 of the driver while a candidate is trained; then the same command."""
-    searched["recipe"]["steps"] = 250
+    searched["recipe"]["steps"] = 600  # a candidate lasts while it is killed
     searched["execution"] |= {"slots": 1, "checkpoint_every_s": 0.5}
     searched["tune"] |= {"confirm": 1}
     store, spec = Store(tmp_path / "store", create=True), write_spec(searched)

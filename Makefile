@@ -24,7 +24,7 @@ test: $(READY)
 	$(if $(ARGS),,$(BIN)/python -m pytest --quiet --exitfirst tests/grid/test_machine.py)
 	$(PYTEST) $(ARGS)
 
-## These and all others that need no GPU and no network: some 25 minutes on two quiet cores.
+## These and all others that need no GPU and no network: 18 minutes more on two quiet cores.
 test-all: test
 	$(PYTEST) -m "long and not slow and not gpu and not network" $(ARGS)
 

@@ -5,9 +5,10 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import pandas as pd
@@ -32,12 +33,27 @@ EXTRAS = (
     "generators", "quality", "domain", "zero_shot", "sheets", "neighbours",
     "warnings",
 )  # fmt: skip
-_COUNT = re.compile(r'<meta name="equigrid-results" content="(\d{1,12})">')
+_COUNT = re.compile(r'<meta name="equigrid-(results|pictures|measures)" content="(\d{1,12})">')
 _PICTURE_PX = 1600  # the widest that the report carries
 
 
+class Holds(NamedTuple):
+    """How much a report tells: results; pictures of images; measures of pools and of tests beside
+    the grid's own.
+    """
+
+    results: int
+    pictures: int = 0
+    measures: int = 0
+
+
 def write_report(
-    table: pd.DataFrame, analysis: Analysis, directory: Path | str, *, extras: dict
+    table: pd.DataFrame,
+    analysis: Analysis,
+    directory: Path | str,
+    *,
+    extras: dict,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write report.html and the figures (PNG, SVG, PDF) into a local directory; the path of
     report.html.
@@ -54,8 +70,8 @@ def write_report(
     sample images, see `report_figures.sheet_figures`. neighbours: pool -> PNG bytes of its samples
     above their nearest training images. warnings: lines of text.
 
-    A report that is there with more results is kept beside it, see `richer`. Raises ValueError for
-    any other key.
+    A report that is there with more of anything is kept beside it, see `richer`, and `tell` gets a
+    line on that. Raises ValueError for any other key.
     """
     unknown = sorted(set(extras) - set(EXTRAS))
     if unknown:
@@ -79,6 +95,8 @@ def write_report(
     of_paper = entries(paper_figures(analysis))
     sheets = list(_sheets(extras, directory))
     tables = list(report_tables(table, analysis, extras))
+    measures = sum(len(extras.get(name, ())) for name in ("quality", "domain", "zero_shot"))
+    holds = Holds(n_results, len(sheets), measures)
     sections = [("answer", "The answer")]
     sections += [("ask", "Your own question")] * bool(screen.asks)
     sections += [("figures", "Figures")] * bool(drawn) + [("sheets", "Sample images")] * bool(
@@ -88,7 +106,7 @@ def write_report(
     sections += [("details", "Details"), ("paper", "The paper's reading")]
     html = template("report.html").render(
         title=extras.get("title") or _title(table),
-        results=n_results,
+        holds=holds,
         subtitle=f"{analysis.n_rows:,} result rows, {analysis.n_failed:,} of them failed attempts.",
         css=stylesheet(),
         sections=sections,
@@ -109,29 +127,35 @@ def write_report(
         plotly=packed_plotly() if panels else "",
         script=script("ask.js", "report.js", "start.js"),
     )
-    _keep_richer(directory, n_results)
+    if kept := richer(directory, holds):
+        before, why = kept
+        (directory / "report.html").replace(before)
+        tell(f"the report that was there has more {why}: it is kept as {before}")
     path, aside = directory / "report.html", directory / ".report.html"
     aside.write_text(html.lstrip(), encoding="utf-8")  # the macros leave empty lines first
     return aside.replace(path)
 
 
-def richer(directory: Path | str, n_results: int) -> Path | None:
-    """Where the report in a directory is kept when one of so many results replaces it: None if
-    there is none, or if it has no more than that.
+def richer(directory: Path | str, holds: Holds) -> tuple[Path, str] | None:
+    """Where the report in a directory is kept when one that holds so much replaces it, and of what
+    it has more; None if there is none, or if it has no more of anything.
     """
     path = Path(directory) / "report.html"
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            found = _COUNT.search(file.read(2000))
+            found = {name: int(number) for name, number in _COUNT.findall(file.read(2000))}
     except FileNotFoundError:
         return None
-    before = int(found[1]) if found else 1  # of an earlier version: anything is more than nothing
-    return path.with_name(f"report-{before}-results.html") if before > n_results else None
-
-
-def _keep_richer(directory: Path, n_results: int) -> None:
-    if kept := richer(directory, n_results):
-        (directory / "report.html").replace(kept)
+    # Of an earlier version: anything is more than nothing.
+    before = Holds(**{"results": 1, **found})
+    more = [name for name, own in holds._asdict().items() if getattr(before, name) > own]
+    if not more:
+        return None
+    name, number = f"report-{before.results}-results", 2
+    kept = path.with_name(f"{name}.html")
+    while kept.exists():
+        kept, number = path.with_name(f"{name}-{number}.html"), number + 1
+    return kept, more[0]
 
 
 def template(name: str) -> jinja2.Template:

@@ -207,7 +207,6 @@ def analyse(
     """Fits, prints the table unless `as_json`, and writes figures and report into `folder`. Returns
     what was written.
     """
-    from equigrid.analysis.report.html import richer
     from equigrid.grid.reporting import analysis_bridge
     from equigrid.grid.reporting.console import progress_console
 
@@ -216,10 +215,11 @@ def analyse(
         shape = the_plan.resolved.shape
         warnings = tuple(analysis_bridge.pool_warnings(store, the_plan))
         _show_analysis(table, analysis, warnings, shape.classes if shape else None)
-    if kept := richer(folder, analysis_bridge.n_results(table)):
-        text = f"the report that was there has more results: it is kept as {kept}"
+
+    def tell(text: str) -> None:
         progress_console().print(text, soft_wrap=True)
-    path = analysis_bridge.write_report(store, the_plan, table, analysis, folder)
+
+    path = analysis_bridge.write_report(store, the_plan, table, analysis, folder, tell)
     if not as_json:
         streams.say(f"report: {path}")
     return {"report": str(path), "analysis": analysis.to_json()}

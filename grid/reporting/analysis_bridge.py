@@ -2,6 +2,7 @@
 there.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -172,12 +173,19 @@ def real_images(store: Store, plan: Plan) -> list[str]:
 
 
 def write_report(
-    store: Store, plan: Plan, table: pd.DataFrame, analysis: "Analysis", directory: Path
+    store: Store,
+    plan: Plan,
+    table: pd.DataFrame,
+    analysis: "Analysis",
+    directory: Path,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """Writes the report and its figures into `directory`; returns the report's path."""
+    """Writes the report and its figures into `directory`; returns the report's path. tell: gets a
+    line where a report that has more is kept beside it.
+    """
     from equigrid.analysis.report.html import write_report as write
 
-    return write(table, analysis, directory, extras=report_extras(store, plan, table))
+    return write(table, analysis, directory, extras=report_extras(store, plan, table), tell=tell)
 
 
 def report_extras(store: Store, plan: Plan, table: pd.DataFrame) -> dict:

@@ -237,3 +237,28 @@ def test_intervals_of_accuracies_hold_the_test_set_and_are_never_of_no_width():
     perfect = perfect[perfect["mean"] == 100]
     assert (perfect["low"] < 76).all()  # Wilson of 12 of 12: from 75.7
     assert (perfect["high"] == 100).all()
+
+
+def test_a_report_is_not_replaced_by_one_that_shows_less(tmp_path):
+    """As many results, but pools are gone from the store, or what was measured of them."""
+    table = PLANTED.table(0)
+    found, said = analysed(table), []
+    one = {"classes": ["a"], "sets": sheets()["sets"][:1]}
+    one["sets"][0] |= {"labels": np.zeros(8, int), "images": one["sets"][0]["images"][:8]}
+    whole = {"sheets": one, "quality": [quality("edm, base 500", 500, 8.33)]}
+
+    def write(**extras):
+        write_report(table, found, tmp_path, extras=extras, tell=said.append)
+        return (tmp_path / "report.html").read_bytes()
+
+    first = write(**whole)
+    assert write(**whole) == first
+    assert not said
+    second = write(sheets=one)
+    kept = tmp_path / f"report-{(table.status == 'ok').sum()}-results.html"
+    assert said == [f"the report that was there has more measures: it is kept as {kept}"]
+    assert kept.read_bytes() == first
+    write()
+    other = kept.with_name(f"{kept.stem}-2.html")
+    assert said[1:] == [f"the report that was there has more pictures: it is kept as {other}"]
+    assert (kept.read_bytes(), other.read_bytes()) == (first, second)

@@ -291,7 +291,7 @@ def test_kills_at_random(finished_mini, mini, write_spec, start, tmp_path, outco
                 "run", spec, "--store", store.uri, "--no-dashboard", "--takeover",
                 "--out", tmp_path / "out",
             )  # fmt: skip
-            end_s = time.monotonic() + rng.uniform(1, 40)
+            end_s = time.monotonic() + rng.uniform(1, 20)  # a run of it takes some 15
             while command.process.poll() is None and time.monotonic() < end_s:
                 time.sleep(0.05)
             if command.process.poll() is not None or kills == KILLS:

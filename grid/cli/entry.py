@@ -20,9 +20,11 @@ from equigrid.grid.cli import (
     pools,
     storage,
     streams,
+    supervisor,
     tuning,
 )
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
+from equigrid.grid.running import watch
 from equigrid.grid.text import redacted, unwritable
 
 COMMANDS: tuple[Callable, ...] = (
@@ -90,13 +92,17 @@ def main() -> None:
     own, whose traceback is kept in a file.
     """
     streams.prepare()
+    if supervisor.is_wanted(sys.argv[1:]) and (ended := supervisor.split()):
+        if ended.words:
+            _tell(ended.words)
+        sys.exit(ended.code)
     code = outcome(sys.argv[1:])
     # What is still to be written may fail too, and the interpreter would say so in its own way.
     if unwritten := _ended(sys.stdout.flush):
         streams.silence(1)
-    lost = getattr(sys.modules.get("equigrid.grid.running.watch"), "LOST", None)
-    if lost is not None and lost.is_set():
-        os._exit(int(code or unwritten))  # Ray would end it with a code of its own, or not at all
+    supervisor.will_end_with(code or unwritten)
+    if watch.LOST.is_set():
+        os._exit(code or unwritten)  # Ray might never let it end
     sys.exit(int(code or unwritten))
 
 

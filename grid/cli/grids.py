@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from equigrid.grid.cli import streams
+from equigrid.grid.cli import streams, supervisor
 from equigrid.grid.cli.inputs import open_filled, planned, print_json, question
 from equigrid.grid.cli.options import (
     DEFAULT_STORE,
@@ -154,7 +154,7 @@ def run(
     if (plan_now := nothing_to_do(loaded, opened)) is not None:  # Ray is not even imported
         summary, the_plan = nothing_done(opened, plan_now), plan_now
     else:
-        from equigrid.grid.running import session, watch
+        from equigrid.grid.running import session
 
         summary, the_plan = session.run(
             loaded,
@@ -165,7 +165,7 @@ def run(
             dashboard=dashboard,
             max_device_hours=max_gpu_hours,
             takeover=takeover,
-            last_word=watch.end_process,
+            last_word=supervisor.end,
         )
     tell(closing_line(summary, shlex.join(["equigrid", *sys.argv[1:]])))
     if summary.interrupted:
@@ -287,7 +287,7 @@ def _run_until(
     """Rounds of runs, then the report of all that ran."""
     from equigrid.grid.reporting.console import progress_console, show_failures
     from equigrid.grid.reporting.summary import closing_line
-    from equigrid.grid.running import session, watch
+    from equigrid.grid.running import session
 
     console = progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
@@ -301,7 +301,7 @@ def _run_until(
         dashboard=dashboard,
         max_device_hours=max_gpu_hours,
         takeover=takeover,
-        last_word=watch.end_process,
+        last_word=supervisor.end,
     )
     tell(closing_line(found.summary, shlex.join(["equigrid", *sys.argv[1:]])))
     what = "known" if found.known else f"not known: {found.stopped}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from equigrid.grid.cli import streams
+from equigrid.grid.cli import streams, supervisor
 from equigrid.grid.cli.inputs import print_json
 from equigrid.grid.cli.options import (
     DEFAULT_STORE,
@@ -107,12 +107,11 @@ def tune(
     folder = out_folder(out, loaded.name, option="--out")
     opened = Store(store, create=True)
     opened.check()
-    from equigrid.grid.running import watch
     from equigrid.grid.tuning import session
 
     found = session.tune(
         loaded, opened, console=console, tell=tell, address=address, dashboard=dashboard,
-        max_device_hours=max_gpu_hours, takeover=takeover, last_word=watch.end_process,
+        max_device_hours=max_gpu_hours, takeover=takeover, last_word=supervisor.end,
         aim=aim,
     )  # fmt: skip
     again = shlex.join(["equigrid", *sys.argv[1:]])

@@ -2,8 +2,24 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+SAME_WISH_S = 2.0
+_last_s = float("-inf")
+
+
+def interrupt(number: int, frame: object) -> None:
+    """A handler that raises KeyboardInterrupt, once for a wish that is sent more than once: by a
+    terminal, a shell's `timeout` or a job's system to each of several processes, of which one
+    passes it on.
+    """
+    global _last_s
+    now_s = time.monotonic()
+    if now_s - _last_s >= SAME_WISH_S:
+        _last_s = now_s
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -16,7 +32,7 @@ def terminating_signals_interrupt() -> Iterator[None]:
         yield
         return
     names = (signal.SIGTERM, signal.SIGINT)
-    before = {name: signal.signal(name, signal.default_int_handler) for name in names}
+    before = {name: signal.signal(name, interrupt) for name in names}
     try:
         yield
     finally:

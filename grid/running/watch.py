@@ -9,21 +9,23 @@ import select
 import signal
 import socket
 import struct
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
-from equigrid.grid.errors import ClusterError, ExitCode
+from equigrid.grid.errors import ClusterError
 
 LOOK_EVERY_S = 1.0
+NEEDED = ("raylet", "gcs_server")  # of Ray's parts, by their names as processes
 MISSES = 8  # in a row, of a part that does not answer: its machine may be busy
 # Ray ends a process without a word 10 s after its GCS died; who waits in Ray for what never comes
 # is ended before that.
 LEAVE_WITHIN_S = 5.0
+CAUSES = "(killed, or short of memory, files or disk)"
+GO_ON = "what finished is in the store: run the same command again"
 LOST = threading.Event()  # in this process: it cannot leave Ray in order any more
 
 
@@ -88,10 +90,7 @@ class Watch:
         with self._lock:
             if self._left.is_set():  # it went because the work was over
                 return
-            self.lost = (
-                f"Ray's {name} died (killed, or short of memory, files or disk); what finished is "
-                "in the store: run the same command again"
-            )
+            self.lost = f"Ray's {name} died {CAUSES}; {GO_ON}"
             LOST.set()
             main = threading.main_thread().ident
             if self._interrupts and main:  # it may wait in Ray: a signal reaches it there
@@ -112,24 +111,17 @@ def _wait_for_an_end(pids: Iterable[int], within_s: float) -> None:
         ends.poll(1000 * within_s)
 
 
-def end_process(words: str) -> None:
-    """Says them and ends the process, whatever it waits for: for commands."""
-    sys.stderr.write(f"equigrid: {words}\n")
-    sys.stderr.flush()
-    os._exit(ExitCode.UNAVAILABLE)
-
-
 def parts_of_ray() -> dict[str, bool | None]:
     """The raylet beside this process and the cluster's GCS, while Ray starts or is connected."""
     from ray._private import worker
 
     node: Any = worker._global_node
-    if node is None:
-        return {}
+    if node is None:  # it starts them, or waits for a cluster's
+        return {part.name: part.lives for part in _started()}
     own = {
         name: infos[0].process
         for name, infos in list(node.all_processes.items())
-        if name in ("raylet", "gcs_server") and infos
+        if name in NEEDED and infos
     }
     if own:
         return {name: process.poll() is None for name, process in own.items()}
@@ -146,13 +138,33 @@ def processes_of_ray() -> list[int]:
 
     node: Any = worker._global_node
     if node is None:
-        return []
+        return [part.pid for part in _started()]
     own = [
         infos[0].process.pid
         for name, infos in list(node.all_processes.items())
-        if name in ("raylet", "gcs_server") and infos
+        if name in NEEDED and infos
     ]
     return own or _listening(node.raylet_socket_name.removeprefix("unix://"))
+
+
+class _Part(NamedTuple):
+    name: str
+    pid: int
+    lives: bool
+
+
+def _started() -> list[_Part]:
+    """Children of this process that are parts of Ray, while nothing else knows of them: Ray waits
+    half a minute for a raylet that died while it started.
+    """
+    import psutil  # which Ray brings
+
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):  # it was waited for
+            if (name := child.name()) in NEEDED:
+                found.append(_Part(name, child.pid, child.status() != psutil.STATUS_ZOMBIE))
+    return found
 
 
 def _listening(path: str) -> list[int]:

@@ -413,11 +413,19 @@ class Command:
     def finish(self, timeout_s: float = 180) -> int:
         return self.process.wait(timeout_s)
 
+    @property
+    def driver(self) -> int:
+        """The process that does the work of a command that uses Ray: the younger of two with one
+        command line, of which the other waits.
+        """
+        named = [p for p, line in self.descendants().items() if "-m equigrid.grid.cli" in line]
+        return max(named)
+
     def descendants(self) -> dict[int, str]:
         return descendants(self.process.pid)
 
     def kill(self) -> None:
-        """kill -9 of the driver alone, then of whatever it left behind once that had time to go by
+        """kill -9 of the command alone, with which its driver ends, then of whatever it left behind once that had time to go by
         itself.
 
         Ray's agents outlive their raylet by a minute, and do nothing: they are not waited for.

@@ -110,14 +110,16 @@ def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(
     first.wait_until(lambda: store.exists(layout.lock("mini")))
     second = start("run", spec, "--store", store.uri)
     assert second.finish() == 4
-    assert f"process {first.process.pid} of " in second.text
+    assert f"process {first.driver} of " in second.text
     assert "--takeover" in second.text
     assert "Traceback" not in second.text
     third = start("run", spec, "--store", store.uri, "--takeover")
+    third.wait_until(lambda: len(third.descendants()) > 1)
+    owner = third.driver
     assert third.finish() == 0, third.text
     code = first.finish()  # it leaves, unless it was done before its next heartbeat
     assert code in (0, 130), first.text
-    assert code == 0 or f"process {third.process.pid} of " in first.text
+    assert code == 0 or f"process {owner} of " in first.text
     assert "Traceback" not in first.text
     assert outcomes(store) == outcomes(finished_mini[0])
     assert lock.holder(store, "mini") is None

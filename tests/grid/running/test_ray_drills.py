@@ -51,29 +51,25 @@ def long_run(mini, one_slot, write_spec, start, tmp_path):
     return begin
 
 
+def named(command, name: str) -> list[int]:
+    return [pid for pid, line in command.descendants().items() if name in line.split(" ")[0]]
+
+
 def kill(command, name: str) -> None:
-    found = [pid for pid, line in command.descendants().items() if name in line.split(" ")[0]]
+    found = named(command, name)
     assert found, command.descendants()
     for pid in found:
         os.kill(pid, signal.SIGKILL)
 
 
-OF_RAYS_OWN = pytest.mark.xfail(
-    reason="Ray's client of the object store ends the process, with 1 and no line, if it is used "
-    "before our watch has looked"
-)
-
-
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "part", [pytest.param("raylet", marks=[OF_RAYS_OWN, pytest.mark.slow]), "gcs_server"]
-)
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
 def test_a_local_part_is_killed(long_run, tmp_path, part):
     command = long_run("--no-dashboard")
     left = {pid: line for pid, line in command.descendants().items() if "ray::" not in line}
     began_s = time.monotonic()
     kill(command, part)
-    check_ended(command, began_s, f"Ray's {part} died")
+    check_ended(command, began_s, "Ray")
     store = Store(tmp_path / "store")
     rows = results.read(store).to_pylist()
     assert len(rows) >= 2
@@ -81,6 +77,18 @@ def test_a_local_part_is_killed(long_run, tmp_path, part):
     while any(Path(f"/proc/{pid}").exists() for pid in left):
         assert time.monotonic() - began_s < 2 * WITHIN_S, left
         time.sleep(0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 3])
+def test_a_raylet_is_killed_while_the_driver_registers(mini, write_spec, start, tmp_path, after_s):
+    """Ray's library then ends the driver itself, at some of these moments."""
+    command = start("run", write_spec(mini), "--store", tmp_path / "store", "--no-dashboard")
+    command.wait_until(lambda: named(command, "raylet"))
+    time.sleep(after_s)
+    began_s = time.monotonic()
+    kill(command, "raylet")
+    check_ended(command, began_s, "Ray")
 
 
 @pytest.mark.slow
@@ -101,7 +109,7 @@ def test_the_dashboard_is_killed_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [pytest.param("raylet", marks=OF_RAYS_OWN), "gcs_server"])
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
 def test_a_part_of_a_cluster_is_killed(long_run, tmp_path, part):
     """The raylet beside the driver, or the head's GCS."""
     from ray.cluster_utils import Cluster
@@ -114,7 +122,7 @@ def test_a_part_of_a_cluster_is_killed(long_run, tmp_path, part):
         began_s = time.monotonic()
         process = cluster.head_node.all_processes[part][0].process
         os.kill(process.pid, signal.SIGKILL)
-        check_ended(command, began_s, "Ray's ")
+        check_ended(command, began_s, "Ray")
     finally:
         cluster.shutdown()
 

@@ -9,6 +9,7 @@ process that has most. Nothing inside the process can say so, and 1 means someth
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,10 +34,10 @@ class Ended:
 
 def is_wanted(arguments: list[str]) -> bool:
     """Whether a command line names a command that uses Ray; on Linux alone, where the system ends a
-    child that has lost its parent.
+    child that has lost its parent, and not where there are threads already.
     """
     command = next((word for word in arguments if not word.startswith("-")), None)
-    return sys.platform == "linux" and command in WITH_RAY
+    return sys.platform == "linux" and threading.active_count() == 1 and command in WITH_RAY
 
 
 def split() -> Ended | None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -141,5 +142,15 @@ def test_where_sigint_is_ignored_a_run_minds_it_still():
         ("plan run", False), ("status digits", False), ("--help", False), ("", False),
     ],
 )  # fmt: skip
-def test_only_commands_that_use_ray_are_in_two(line, wanted):
+def test_only_commands_that_use_ray_are_in_two(line, wanted, monkeypatch):
+    monkeypatch.setattr(threading, "active_count", lambda: 1)  # pytest's may have others
     assert supervisor.is_wanted(line.split()) is wanted
+
+
+def test_a_program_with_threads_is_not_split():
+    stay = threading.Event()
+    threading.Thread(target=stay.wait, daemon=True).start()
+    try:
+        assert not supervisor.is_wanted(["run", "digits"])
+    finally:
+        stay.set()

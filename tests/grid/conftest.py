@@ -313,9 +313,8 @@ def descendants(root: int) -> dict[int, str]:
         if entry.name.isdigit():
             try:
                 stat = (entry / "stat").read_text()
-                lines[int(entry.name)] = (
-                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-                )
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
+                lines[int(entry.name)] = line.decode(errors="replace")  # others' may be any bytes
             except OSError:
                 continue
             parents[int(entry.name)] = int(stat.rsplit(")", 1)[1].split()[1])

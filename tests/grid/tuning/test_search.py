@@ -208,7 +208,7 @@ def test_a_search_runs_on_the_cluster_that_is_named(
     while command.process.poll() is None:
         there = descendants_of(pid).values()
         most = max(most, sum("ImplicitFunc" in line for line in there))
-        own.update(line.split(" ")[0] for line in command.descendants().values())
+        own.update(line for line in command.descendants().values() if " tune " not in line)
         time.sleep(0.1)
     assert command.finish() == ExitCode.DONE, command.text
     assert most >= 1, "two for a moment, where one ends and the next begins"

@@ -7,6 +7,7 @@ green, copies grey, mixes black.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -36,8 +37,12 @@ ADAPTED_LOOKS: tuple[Look, ...] = (
 REAL_LOOK: Look = (GREEN, "o", "-")
 COPIES_LOOK: Look = (GREY, "x", "--")
 MIX_LOOK: Look = (BLACK, "*", "")
+_NO_STYLE = ("backend", "backend_fallback", "interactive")
 _EMPTY = "nothing to draw"
-FONT: "dict[RcKeyType, Any]" = {
+# Matplotlib's own defaults below ours: a matplotlibrc of the user's (text.usetex, say) changes no
+# figure, and fails none.
+STYLE: "dict[RcKeyType, Any]" = {
+    **{key: value for key, value in mpl.rcParamsDefault.items() if key not in _NO_STYLE},
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,

@@ -54,6 +54,9 @@ def prepare() -> None:
             setattr(sys, name, _opened(number, stream))
     # Where the home cannot be written Matplotlib says so at length; its figures are the same.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # Commands draw into files. What a shell or a notebook left here may be no backend at all, and
+    # Matplotlib would not even be imported.
+    os.environ["MPLBACKEND"] = "agg"
 
 
 def say(text: str, file: TextIO | None = None) -> None:

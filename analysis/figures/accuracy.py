@@ -31,6 +31,7 @@ from equigrid.analysis.figures.style import (
     empty_figure,
     legend_below,
     looks_of,
+    named,
     panels,
     thousands,
     tidy,
@@ -76,6 +77,8 @@ def save(
             try:
                 figure.savefig(aside, dpi=200, format=kind, metadata=metadata)
                 paths.append(aside.replace(path))
+            except OSError as error:
+                raise named(error, path) from error
             finally:
                 aside.unlink(missing_ok=True)
     return paths

@@ -5,6 +5,7 @@ green, copies grey, mixes black.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -54,6 +55,13 @@ STYLE: "dict[RcKeyType, Any]" = {
     "svg.hashsalt": "equigrid",  # element ids, so that equal figures are equal files
     "pdf.fonttype": 42,
 }
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The error with the file that could not be written: of a full disk a library says no more than
+    that it is.
+    """
+    return error if error.filename else OSError(error.errno, error.strerror, str(path))
 
 
 def generator_looks(settings: Mapping[str, str | None]) -> dict[str, Look]:

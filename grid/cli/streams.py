@@ -47,7 +47,7 @@ def prepare() -> None:
     for _ in closed:  # ascending: each takes the lowest free number, which else a file would get
         os.open(os.devnull, os.O_RDWR)
     if 0 in closed:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for the process's life
+        sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for the process's life
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None or _is_of(stream, number):

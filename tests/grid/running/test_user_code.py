@@ -25,7 +25,7 @@ def test_a_module_that_kills_its_process_costs_its_own_cells(mini, write_spec, s
         "--out", tmp_path / "out",
     )  # fmt: skip
     assert command.finish(300) == ExitCode.FAILED_CELLS
-    found = json.loads(command.out_path.read_text())
+    found = json.loads(command.out_path.read_text())["summary"]
     said = command.err_path.read_text()
     assert "Traceback" not in said
     assert said.count("its process died") == 4  # two tries, what became of the job, the summary

@@ -34,7 +34,7 @@ _LONE = re.compile(
 _ANYBODY = re.compile("(?:anonymous|git)@", re.I)
 # Without a scheme: `user:password@host/path`, `user:password@host:port`.
 _BARE = re.compile(
-    r"(?<![\w.%+~:@/\\-])[\w.%+~-]{1,64}:(?!/)[^\s:/@'\"<>]{1,200}@(?=[a-z0-9][\w.-]{0,200}(?:/|:\d))"
+    r"(?<![\w.%+~:@-])[\w.%+~-]{1,64}:(?!/)[^\s:/@'\"<>]{1,200}@(?=[a-z0-9][\w.-]{0,200}(?:/|:\d))"
     r"(?!sha256:)", re.I,
 )  # fmt: skip
 # Outside a URI, in what libraries say of their settings and of requests.

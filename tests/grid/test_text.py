@@ -55,7 +55,7 @@ def test_credentials_of_a_uri_are_hidden_wherever_it_stands(uri, frame):
 
 @pytest.mark.parametrize(
     "text", ["AccountName=x;AccountKey=sEcReT;y=z", "Authorization: Bearer sEcReT", "?sas=sEcReT", "s3:/AK:sEcReT@b: no such file",
-             "user:sEcReT@host/path", "cannot reach user:sEcReT@host:9000 now", "'u.v:sEcReT@10.0.0.1/x'",
+             "user:sEcReT@host/path", "/work/user:sEcReT@host:99/s: no such file", "cannot reach user:sEcReT@host:9000 now", "'u.v:sEcReT@10.0.0.1/x'",
              "{'aws_secret_access_key': 'sEcReT00'}", '{"api-key":"sEcReT00", "a": 1}', "{'token': 'sEcReT00'}",
              "AKIA0123456789ABCDEF:sEcReT/x+y0123456789", f"hf_{'sEcReT' * 6}", f"ghp_{'sEcReT' * 6} x",
              "password=sEcReT", "x?secret_key='sEcReT'", "https://h?a=1&amp;sig=sEcReT"],

@@ -6,34 +6,62 @@ stored: `equigrid.grid.reporting.console` and `equigrid.grid.cli.streams` print 
 
 import os
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 HIDDEN = "***"
 # Of names of options (`?account_key=…`): what is in those of secrets, and what such names are.
 _WORDS = re.compile(
-    "key|secret|token|passw|passphrase|credential|signature|authorization|bearer|jwt", re.I
+    "key|secret|token|passw|passphrase|credential|signature|authorization|bearer|jwt|assertion",
+    re.I,
 )
-_NAMES = {"sas", "sig", "auth", "pwd", "pass", "session"}
+_NAMES = {"sas", "sig", "hmac", "auth", "pwd", "pass", "session", "sessionid", "sid", "otp", "cred",
+          "creds", "ticket"}  # fmt: skip
+_CODE = 12  # characters of a `?code=` that lets somebody in; shorter ones are numbers and words
 # No pattern here may look at a character more than a bounded number of times: whole files of
 # strangers pass through.
-_OPTION = re.compile(r"([?&;#])([\w.%-]{1,100})=(['\"]?[^\s?&;#'\"<>\\]+)")
+_OPTION = re.compile(r"([?&;#])([\w.%\[\]-]{1,100})=(['\"]?[^\s?&;#'\"<>\\]+)")
 _URI = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}:/{1,2})([^\s'\"<>]+)", re.I)
 _ENCODED = re.compile(
     r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}%(?:25){0,3}3A)([^\s&;#'\"<>]+)", re.I
 )
-# `user:` before a host, but no host before a port; a user alone, of schemes whose user is a key.
+# `user:` before a host, but no host before a port; a user alone, of schemes where it is not what
+# one must know to find the files (Azure's container), and not a name that everybody has.
 _USER = re.compile(r"[^/?#@:]*:(?!\d+(?:[/?#]|$))")
-_LONE = re.compile(r"(s3|https?|ftp|hdfs):/", re.I)
+_LONE = re.compile(
+    r"(?:s3|gs|gcs|https?|s?ftp|ssh|hdfs):/|(?!(?:abfss?|wasbs?|adl|az|azure|file|hf):)[\w+.-]{2,}://",
+    re.I,
+)
+_ANYBODY = re.compile("(?:anonymous|git)@", re.I)
+# Without a scheme: `user:password@host/path`, `user:password@host:port`.
+_BARE = re.compile(
+    r"(?<![\w.%+~:@-])[\w.%+~-]{1,64}:(?!/)[^\s:/@'\"<>]{1,200}@(?=[a-z0-9][\w.-]{0,200}(?:/|:\d))"
+    r"(?!sha256:)", re.I,
+)  # fmt: skip
 # Outside a URI, in what libraries say of their settings and of requests.
 _SETTING = re.compile(
     r"(?<![\w./%-])((?:account|access|secret|api)_?(?:key|token)|password|passwd|client_?secret)"
     r"=([^\s;,'\"<>]+)", re.I,
 )  # fmt: skip
 _HEADER = re.compile(r"\b(bearer|authorization: basic) [\w.~+/=-]{4,}", re.I)
+# In a mapping as JSON or Python writes it.
+_ENTRY = re.compile(
+    r"(['\"](?:[\w-]{0,40}[_-])?(?:key|token|secret|passw(?:or)?d|passphrase|credentials?)['\"]: ?)"
+    r"(\"[^\"\n]{8,2000}\"|'[^'\n]{8,2000}')", re.I,
+)  # fmt: skip
+# Keys that are known by their looks: Amazon's and what follows, Hugging Face's, GitHub's, Google's.
+_LOOKS = re.compile(
+    r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}(?::[\w/+=]{16,200})?|hf_[A-Za-z0-9]{30,200}"
+    r"|gh[pousr]_[A-Za-z0-9]{30,200}|github_pat_\w{30,200}|AIza[\w-]{35})(?!\w)"
+)
 _LAYERS = 3  # of percent-encoding that are looked through
 # In the environment: names whose values are secrets, however they look.
-_NAMED = re.compile(r"(SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY|ACCESS_?KEY|ACCOUNT_?KEY)", re.I)
-_PLACES = re.compile(r"(PATH|FILE|URI|URL|DIR|MODE)$", re.I)  # of a secret, not itself one
+_NAMED = re.compile(
+    "SECRET|TOKEN|PASSW|PASSPHRASE|CREDENTIAL|(API|ACCESS|ACCOUNT|PRIVATE|STORAGE)_?KEY|_KEY$"
+    "|CONNECTION_?STRING|(^|_)PAT$", re.I,
+)  # fmt: skip
+_PLACES = re.compile(
+    r"(PATH|FILE|URI|URL|DIR|MODE|APPLICATION_CREDENTIALS)$", re.I
+)  # of a secret, not itself one
 _ALWAYS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 # Shorter values would hide letters and words of everything that is said.
 _SHORTEST = 8
@@ -103,6 +131,11 @@ def _without_credentials(text: str, depth: int = 0) -> str:
         text = _ENCODED.sub(
             lambda found: f"{found[1]}{_of_encoded(found[2], found[0], depth)}", text
         )
+    if "@" in text:
+        text = _BARE.sub(HIDDEN + "@", text)
+    if "':" in text or '":' in text:
+        text = _ENTRY.sub(lambda found: f"{found[1]}{found[2][0]}{HIDDEN}{found[2][0]}", text)
+    text = _LOOKS.sub(HIDDEN, text)
     return _HEADER.sub(rf"\1 {HIDDEN}", text)
 
 
@@ -114,7 +147,8 @@ def _of_uri(scheme: str, rest: str) -> str:
         at = rest.rfind("@", 0, end)
         at = rest.rfind("@") if at < 0 else at
     else:
-        at = rest.find("@", 0, end) if _LONE.match(scheme) else -1
+        lone = _LONE.match(scheme) and not _ANYBODY.match(rest)
+        at = rest.find("@", 0, end) if lone else -1
         at = -1 if "/" in rest[:at] or not at else at
     return rest if at < 0 else f"{HIDDEN}{rest[at:]}"
 
@@ -123,6 +157,8 @@ def _of_option(name: str, value: str, depth: int) -> str:
     """The value of an option, which may be an address with credentials in it, encoded or not."""
     plain = _decoded(name)
     if _WORDS.search(plain) or plain.lower() in _NAMES:
+        return HIDDEN
+    if plain.lower() == "code" and len(value) >= _CODE:
         return HIDDEN
     if "://" in value:  # seen to as a URI of its own, but for its user where it is inside another
         scheme, rest = value.split("://", 1)
@@ -155,4 +191,6 @@ def _secrets() -> list[str]:
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and _NAMED.search(name) and not _PLACES.search(name):
             found.append(value)
+    # As they stand in an address, too.
+    found += [quote(value, safe="") for value in found]
     return sorted(set(found), key=len, reverse=True)

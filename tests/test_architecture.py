@@ -297,3 +297,44 @@ def test_pins_name_no_address():
     assert "torch==" in pins
     assert "://" not in pins
     assert not re.search(r"index|find-links", pins)
+
+
+def test_text_files_are_utf_8_whatever_the_locale():
+    """Under LC_ALL=POSIX the report's own template could not be read."""
+    found = []
+    for folder in (*FOLDERS, "equigrid"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and _opens_text(node):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not found, "say encoding="
+
+
+def _opens_text(call: ast.Call) -> bool:
+    name = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
+    given = {keyword.arg for keyword in call.keywords}
+    if "encoding" in given:
+        return False
+    if name == "read_text":
+        return not call.args
+    if name == "write_text":
+        return len(call.args) < 2
+    if name != "open":
+        return False
+    if isinstance(call.func, ast.Attribute):
+        owner = getattr(call.func.value, "id", None) or getattr(call.func.value, "attr", "")
+        if owner in (
+            "os",
+            "Image",
+            "tarfile",
+            "gzip",
+            "webbrowser",
+            "zipfile",
+            "archive",
+            "_files",
+        ):
+            return False
+    modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+    modes += [k.value.value for k in call.keywords if k.arg == "mode"]
+    binary = any(isinstance(mode, str) and "b" in mode and len(mode) < 4 for mode in modes)
+    return not binary

@@ -23,14 +23,15 @@ from equigrid.analysis.figures.curves import (
 from equigrid.analysis.figures.images import class_gain_figure, sample_sheet
 from equigrid.analysis.figures.style import (
     COPIES_LOOK,
-    FONT,
     MIX_LOOK,
     REAL_LOOK,
+    STYLE,
     Handle,
     Look,
     empty_figure,
     legend_below,
     looks_of,
+    named,
     panels,
     thousands,
     tidy,
@@ -65,7 +66,7 @@ def save(
     """Write the figure once per format; the paths, in that order. PNG at 200 dots per inch."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         if figure.get_layout_engine() is not None:
             figure.draw_without_rendering()
             figure.set_layout_engine("none")  # laid out once, not once per format
@@ -76,6 +77,8 @@ def save(
             try:
                 figure.savefig(aside, dpi=200, format=kind, metadata=metadata)
                 paths.append(aside.replace(path))
+            except OSError as error:
+                raise named(error, path) from error
             finally:
                 aside.unlink(missing_ok=True)
     return paths
@@ -107,7 +110,7 @@ def accuracy_curves(
     if fixed_synthetic(means):
         return _real_added_to_synthetic(means, family, axis_label(metric))
     sizes = sizes_drawn(means)
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(sizes))
         handles: dict[str, Handle] = {}
         looks = looks_of(means)
@@ -132,7 +135,7 @@ def sizes_drawn(means: pd.DataFrame) -> list[float]:
 def _real_added_to_synthetic(
     means: pd.DataFrame, family: tuple[str, str, str], metric_name: str
 ) -> Figure:
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(4.6, 3.2), layout="constrained")
         axes = figure.add_subplot()
         for name, look in looks_of(means).items():

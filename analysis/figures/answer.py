@@ -18,9 +18,9 @@ from equigrid.analysis.data.trials import COPIES, Floats
 from equigrid.analysis.figures.style import (
     BLACK,
     COPIES_LOOK,
-    FONT,
     MIX_LOOK,
     REAL_LOOK,
+    STYLE,
     Handle,
     empty_figure,
     generator_looks,
@@ -239,7 +239,7 @@ def answer_figure(worths: Sequence[SyntheticWorth], y_name: str = "accuracy (%)"
     if not described:
         reasons = [reason for worth in worths for reason in worth.reasons]
         return empty_figure("\n".join(["Nothing to draw:", *reasons]))
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(described))
         handles: dict[str, Handle] = {}
         for axes, panel in zip(grid, described):

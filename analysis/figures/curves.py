@@ -17,8 +17,8 @@ from equigrid.analysis.data.cells import BaseData
 from equigrid.analysis.data.estimates import Estimate
 from equigrid.analysis.figures.style import (
     BLACK,
-    FONT,
     REAL_LOOK,
+    STYLE,
     Handle,
     Look,
     empty_figure,
@@ -53,7 +53,7 @@ def equivalence_contours(curve: CurveResult) -> Figure:
     fitted = [(base.data, base.surface) for base in curve.bases if base.surface is not None]
     if not fitted:
         return empty_figure(f"No accuracy surface for {curve.key}:\n" + "\n".join(curve.reasons))
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(fitted))
         for axes, (data, surface) in zip(grid, fitted):
             contour_panel(axes, data, surface)
@@ -194,7 +194,7 @@ def equivalence_curves(curve: CurveResult) -> Figure:
     bases = equivalence_bases(curve)
     if not bases:
         return empty_figure(f"No equivalence for {curve.key}:\n" + "\n".join(curve.reasons))
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(bases))
         handles: dict[str, Handle] = {}
         for axes, base in zip(grid, bases):
@@ -264,7 +264,7 @@ def improvement_ratio_figure(ratios: list[ImprovementRatio]) -> Figure:
             "No base size has a closed-set and an open-set generator at the same amount."
         )
     groups = sorted({(r.dataset, r.classifier, r.closed, r.open) for r in drawable})
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(groups))
         handles: dict[str, Handle] = {}
         for axes, group in zip(grid, groups):
@@ -309,7 +309,7 @@ def fit_residuals(curve: CurveResult) -> Figure:
     fitted = [(base, base.surface) for base in curve.bases if base.surface is not None]
     if not fitted:
         return empty_figure(f"No accuracy surface for {curve.key}.")
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(fitted))
         handles: dict[str, Handle] = {}
         for axes, (base, surface) in zip(grid, fitted):
@@ -360,7 +360,7 @@ def quality_against_gain(
         )
     families = sorted({point["family"] for point in points})
     looks = generator_looks({curve.key.generator: curve.setting for curve in analysis.curves})
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(families))
         for axes, family in zip(grid, families):
             _quality_panel(axes, [p for p in points if p["family"] == family], looks)

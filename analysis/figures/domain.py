@@ -9,7 +9,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
-from equigrid.analysis.figures.style import FONT, GREEN, VERMILION, tidy
+from equigrid.analysis.figures.style import GREEN, STYLE, VERMILION, tidy
 
 REAL, SYNTHETIC = "real", "synthetic"
 
@@ -22,7 +22,7 @@ def domain_accuracy_figure(rows: list[dict]) -> Figure:
     """
     names = [f"{row['pool']}, {_what(row['patch_px'])}" for row in rows]
     at = np.arange(len(rows))[::-1]
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 0.32 * len(rows) + 1.1), layout="constrained")
         axes = figure.add_subplot()
         accuracy = np.array([row["accuracy"] for row in rows], dtype=float)
@@ -57,7 +57,7 @@ def tsne_figure(panels: dict) -> Figure:
         "domain": "features that tell real from synthetic",
         "ordinary": "features that tell the classes",
     }
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 4.2), layout="constrained")
         for axes, (name, title) in zip(figure.subplots(1, 2), titles.items()):
             _panel(axes, np.asarray(panels[name], dtype=float), panels, by_class=name == "ordinary")

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 
 from equigrid.analysis.figures.style import (
     COPIES_LOOK,
-    FONT,
     REAL_LOOK,
+    STYLE,
     empty_figure,
     generator_looks,
     legend_below,
@@ -32,7 +32,7 @@ def sample_sheet(
     across, rows = min(len(panels), _SHEET_PANELS), len(class_names)
     down = -(-len(panels) // across)
     size = (_IMAGE_INCHES * per_class * across + 1.0, (_IMAGE_INCHES * rows + 0.35) * down)
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         grid = figure.subplots(down, across, squeeze=False).ravel()
         for axes in grid:
@@ -83,7 +83,7 @@ def class_gain_figure(
     order = (syn if len(syn) else gains.groupby("class")["gain"].mean()).sort_values().index
     shown = list(order) if len(order) <= 30 else [*order[:15], *order[-15:]]
     names = class_names or [str(c) for c in range(int(gains["class"].max()) + 1)]
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 0.24 * len(shown) + 1.4), layout="constrained")
         axes = figure.add_subplot()
         series = sorted(set(zip(gains["arm"], gains["generator"])))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from equigrid.analysis.conclusions.predictors import MEASURES, Point, Predictor
-from equigrid.analysis.figures.style import FONT, Handle, Look, legend_below, panels, tidy
+from equigrid.analysis.figures.style import STYLE, Handle, Look, legend_below, panels, tidy
 
 _SYMBOLS = "osD^vPX"
 
@@ -26,7 +26,7 @@ def predictor_figure(
         return None
     style = _Style(points, looks)
     overall = {each.measure: each for each in found if each.base is None}
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(names))
         for axes, name in zip(grid, names):
             _panel(axes, [p for p in points if name in p.measures], name, style)

@@ -9,7 +9,7 @@ from equigrid.analysis.data.checks import RIVAL
 from equigrid.analysis.figures.style import (
     BLACK,
     COPIES_LOOK,
-    FONT,
+    STYLE,
     empty_figure,
     generator_look,
     tidy,
@@ -28,7 +28,7 @@ def rivals_figure(one: Rivals) -> Figure:
     if not known:
         return empty_figure("the base alone was not trained")
     known.sort(key=lambda each: each[2])
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 0.26 * len(known) + 1.0), layout="constrained")
         axes = figure.add_subplot()
         for at, (line, gain, value) in enumerate(known):

@@ -5,8 +5,10 @@ green, copies grey, mixes black.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -36,8 +38,12 @@ ADAPTED_LOOKS: tuple[Look, ...] = (
 REAL_LOOK: Look = (GREEN, "o", "-")
 COPIES_LOOK: Look = (GREY, "x", "--")
 MIX_LOOK: Look = (BLACK, "*", "")
+_NO_STYLE = ("backend", "backend_fallback", "interactive")
 _EMPTY = "nothing to draw"
-FONT: "dict[RcKeyType, Any]" = {
+# Matplotlib's own defaults below ours: a matplotlibrc of the user's (text.usetex, say) changes no
+# figure, and fails none.
+STYLE: "dict[RcKeyType, Any]" = {
+    **{key: value for key, value in mpl.rcParamsDefault.items() if key not in _NO_STYLE},
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -49,6 +55,13 @@ FONT: "dict[RcKeyType, Any]" = {
     "svg.hashsalt": "equigrid",  # element ids, so that equal figures are equal files
     "pdf.fonttype": 42,
 }
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The error with the file that could not be written: of a full disk a library says no more than
+    that it is.
+    """
+    return error if error.filename else OSError(error.errno, error.strerror, str(path))
 
 
 def generator_looks(settings: Mapping[str, str | None]) -> dict[str, Look]:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from equigrid.analysis.figures.style import (
     BLACK,
     BLUE,
-    FONT,
     GREY,
+    STYLE,
     VERMILION,
     empty_figure,
     legend_below,
@@ -41,7 +41,7 @@ def tuning_figure(
     if searched.empty:
         return empty_figure("No candidate was looked at.")
     arms = list(dict.fromkeys(searched["arm"]))
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 2.7 * len(arms) + 0.3), layout="constrained")
         axes = figure.subplots(len(arms), 2, squeeze=False, width_ratios=(3, 2))
         for row, arm in zip(axes, arms):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from equigrid.analysis.data.estimates import Estimate, student_estimate
 from equigrid.analysis.figures.style import (
     BLACK,
-    FONT,
+    STYLE,
     Look,
     generator_looks,
     legend_below,
@@ -70,7 +70,7 @@ def published_zero_shot_figure(rows: list[dict]) -> Figure:
 
     rows: as in `zero_shot_means`, with `dataset`, and `among_unseen` alone of the measures.
     """
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         datasets = sorted({row["dataset"] for row in rows})
         figure, grid = panels(len(datasets))
         for axes, dataset in zip(grid, datasets):
@@ -85,7 +85,7 @@ def published_zero_shot_figure(rows: list[dict]) -> Figure:
 
 
 def _figure(means: list[dict]) -> Figure:
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(MEASURES))
         for axes, (measure, title) in zip(grid, MEASURES.items()):
             _measure_panel(axes, means, measure, _looks(means))

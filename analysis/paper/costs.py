@@ -22,7 +22,7 @@ class PublishedCost(NamedTuple):
 @cache
 def costs() -> tuple[PublishedCost, ...]:
     """All rows of Table 8."""
-    with TABLE.open() as lines:
+    with TABLE.open(encoding="utf-8") as lines:
         return tuple(
             PublishedCost(
                 machine=row["machine"],

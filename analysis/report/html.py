@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from equigrid.analysis.conclusions.equivalence import Analysis, CurveResult
 from equigrid.analysis.figures.accuracy import save
+from equigrid.analysis.figures.style import named
 from equigrid.analysis.report.figures import (
     measure_figures,
     paper_figures,
@@ -131,9 +133,14 @@ def write_report(
         before, why = kept
         (directory / "report.html").replace(before)
         tell(f"the report that was there has more {why}: it is kept as {before}")
-    path, aside = directory / "report.html", directory / ".report.html"
-    aside.write_text(html.lstrip(), encoding="utf-8")  # the macros leave empty lines first
-    return aside.replace(path)
+    path, aside = directory / "report.html", directory / f".report-{secrets.token_hex(4)}.html"
+    try:
+        aside.write_text(html.lstrip(), encoding="utf-8")  # the macros leave empty lines first
+        return aside.replace(path)
+    except OSError as error:
+        raise named(error, path) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def richer(directory: Path | str, holds: Holds) -> tuple[Path, str] | None:
@@ -141,6 +148,8 @@ def richer(directory: Path | str, holds: Holds) -> tuple[Path, str] | None:
     it has more; None if there is none, or if it has no more of anything.
     """
     path = Path(directory) / "report.html"
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             found = {name: int(number) for name, number in _COUNT.findall(file.read(2000))}
@@ -170,12 +179,12 @@ def template(name: str) -> jinja2.Template:
 
 def stylesheet() -> Markup:
     """Of every page."""
-    return Markup((_TEMPLATES / "report.css").read_text())
+    return Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))
 
 
 def script(*names: str) -> Markup:
     """Our own scripts, one after the other."""
-    return Markup("\n".join((_TEMPLATES / name).read_text() for name in names))
+    return Markup("\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names))
 
 
 def _title(table: pd.DataFrame) -> str:

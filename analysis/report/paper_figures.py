@@ -10,7 +10,7 @@ from equigrid.analysis.conclusions.equivalence import CurveResult, analyse
 from equigrid.analysis.conclusions.ratio import improvement_ratios
 from equigrid.analysis.figures.accuracy import FORMATS, accuracy_curves, save
 from equigrid.analysis.figures.curves import contour_legend, contour_panel, improvement_ratio_figure
-from equigrid.analysis.figures.style import FONT, empty_figure, legend_below, panels
+from equigrid.analysis.figures.style import STYLE, empty_figure, legend_below, panels
 from equigrid.analysis.figures.zero_shot import published_zero_shot_figure
 from equigrid.analysis.paper import published
 
@@ -74,7 +74,7 @@ def _contours(curves: tuple[CurveResult, ...]) -> Figure:
                 ]
     if not found:
         return empty_figure("No accuracy surface could be fitted.")
-    with mpl.rc_context(FONT):
+    with mpl.rc_context(STYLE):
         figure, grid = panels(len(found))
         for axes, (dataset, data, surface) in zip(grid, found):
             contour_panel(axes, data, surface)

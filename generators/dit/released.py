@@ -52,7 +52,7 @@ def latent_scale(weights: str, vae_weights: str | None) -> float:
     config.
     """
     path = files(weights, vae_weights)["vae_config"]
-    scale = json.loads(path.read_text()).get("scaling_factor")
+    scale = json.loads(path.read_text(encoding="utf-8")).get("scaling_factor")
     if not isinstance(scale, int | float) or scale <= 0:
         raise ValueError(
             f"{path}: scaling_factor {scale!r}; write the positive factor that the latents were "

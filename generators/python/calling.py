@@ -5,6 +5,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 from equigrid.generators.python.config import PythonConfig
 from equigrid.generators.python.source import Source
 
+MOST_CHARACTERS = 20_000  # of what an error says
 _imported: dict[str, str] = {}  # the digest of each module's files when it was imported here
 
 
@@ -69,18 +71,37 @@ def _take_from(source: Source, top: str) -> None:
 @contextmanager
 def calling(config: PythonConfig, what: str) -> Iterator[None]:
     """What the module raises becomes a ValueError that names module and call, with the module's own
-    traceback behind it; but for what another attempt may mend: memory, connections.
+    traceback behind it, `sys.exit` too, which would end the process without a word; but for what
+    another attempt may mend (memory, connections), and for what ends this process from outside.
     """
     try:
         yield
     except (MemoryError, ConnectionError):
         raise
-    except Exception as error:
-        if "OutOfMemory" in type(error).__name__:  # a device's, of whatever library
+    except BaseException as error:
+        # A device's, of whatever library.
+        if "OutOfMemory" in type(error).__name__ or _comes_from_outside(error):
             raise
-        first = next(iter(str(error).strip().splitlines()), "")
-        said = f"{type(error).__name__}: {first}" if first else type(error).__name__
-        raise ValueError(f"module {config.module}: {what}: {said}") from error
+        raise ValueError(f"module {config.module}: {what}: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    try:
+        first = next(iter(str(error)[:MOST_CHARACTERS].strip().splitlines()), "")
+    except Exception:  # it is the module's class too
+        first = ""
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _comes_from_outside(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, or what Ray raises in a process that it ends."""
+    if isinstance(error, KeyboardInterrupt):  # slots ignore the signal
+        return signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    where = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    return isinstance(error, SystemExit) and where.partition(".")[0] == "ray"
 
 
 def accepted(function: Callable, offered: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from equigrid.generators.calls import SampleCall
 from equigrid.generators.common import pools
 from equigrid.generators.common.rng import seed_of
+from equigrid.generators.python.apart import apart
 from equigrid.generators.python.calling import accepted, calling, imported
 from equigrid.generators.python.config import PythonConfig
 from equigrid.generators.python.training import unpack
@@ -29,10 +30,11 @@ def sample(
     if two calls with one label and seed give two images.
     """
     global _held
-    if _held is None or not _held.serves(weights, config, call):
-        release()
-        _held = _Sampler(weights, config, call)
-    return pools.in_batches(partial(_held.made, call.seed), call, batch=_held.batch)
+    with apart():
+        if _held is None or not _held.serves(weights, config, call):
+            release()
+            _held = _Sampler(weights, config, call)
+        return pools.in_batches(partial(_held.made, call.seed), call, batch=_held.batch)
 
 
 class _Sampler:
@@ -94,7 +96,13 @@ class _Sampler:
                 made = self.own.sample_batch(labels, np.array(seeds, np.int64), **self.options)
             else:
                 made = self.own.sample(int(labels[0]), seeds[0], **self.options)
-        images = np.asarray(made) if self.batched else np.asarray(made)[None]
+            images = np.asarray(made)
+        if images.dtype == object:
+            raise ValueError(
+                f"module {self.config.module}: {what}: gave a {type(made).__name__}; give an array "
+                "of uint8 from 0 to 255"
+            )
+        images = images if self.batched else images[None]
         wanted = (len(labels), *self.shape)
         if images.ndim == 3 and self.shape[2] == 1:  # grey, without its channel
             images = images[..., None]

@@ -8,6 +8,7 @@ import torch
 
 from equigrid.generators.calls import TrainCall
 from equigrid.generators.common.rng import seed_of
+from equigrid.generators.python.apart import apart
 from equigrid.generators.python.calling import accepted, calling, imported
 from equigrid.generators.python.config import PythonConfig
 from equigrid.generators.trainer.devices import group
@@ -22,6 +23,13 @@ def train(
     images: (N, H, W, C) uint8; none for an open-set generator. In a worker group rank 0 trains
     alone. Raises ValueError for whatever the module raises, and if it writes nothing.
     """
+    with apart():
+        return _trained(images, labels, config, call)
+
+
+def _trained(
+    images: np.ndarray, labels: np.ndarray, config: PythonConfig, call: TrainCall
+) -> dict[str, torch.Tensor]:
     module = imported(config)
     if not hasattr(module, "train") or group()[0] != 0:
         return {}

@@ -126,7 +126,7 @@ class Run:
         'report.html'
         """
         analysis_bridge.read_results(self.store, self.plan)
-        fit, folder = self.fit(), out_folder(out, self.name)
+        fit, folder = self.fit(), out_folder(out, self.name, store=self.store)
         return analysis_bridge.write_report(self.store, self.plan, fit.table, fit.analysis, folder)
 
     def pool(

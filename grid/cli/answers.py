@@ -56,7 +56,7 @@ def report(
 
     opened = open_filled(store)
     the_plan = planned(spec, opened)
-    folder = out_folder(out, the_plan.resolved.spec.name, option="--out")
+    folder = out_folder(out, the_plan.resolved.spec.name, option="--out", store=opened)
     analysis_bridge.read_results(opened, the_plan)
     written = analyse(the_plan, opened, folder, as_json=True, metric=metric)
     if as_json:
@@ -85,12 +85,11 @@ def paper(
     from equigrid.analysis.paper import published
     from equigrid.analysis.report import paper_figures
     from equigrid.grid.reporting.console import screen
+    from equigrid.grid.reporting.out_folder import out_folder
 
+    folder = None if out is None else out_folder(out, "paper", option="--out")
     rows = published.refit(as_printed=as_printed)
-    try:
-        paths = [] if out is None else paper_figures.write(out, as_printed=as_printed)
-    except OSError as error:
-        raise UserError(f"--out: {out}: {error.strerror or error}") from error
+    paths = [] if folder is None else paper_figures.write(folder, as_printed=as_printed)
     if as_json:
         figures = [str(path) for path in paths]
         print_json(rows if out is None else {"equations": rows, "figures": figures})
@@ -176,6 +175,7 @@ def table(
 ) -> None:
     """Write a grid's results as one tidy table: a row per cell and trial."""
     from equigrid.grid.reporting.cell_table import write_table
+    from equigrid.grid.reporting.out_folder import check_outside
 
     if (csv is None) == (parquet is None):
         raise UserError("table: give --csv FILE or --parquet FILE")
@@ -184,6 +184,7 @@ def table(
     opened = open_filled(store)
     path = csv or parquet
     assert path is not None
+    check_outside(opened, path, "table")
     the_plan = planned(spec, opened)
     rows = analysis_bridge.read_table(opened, the_plan)
     if rows.empty:
@@ -192,7 +193,7 @@ def table(
         write_table(rows, path.expanduser(), "csv" if csv else "parquet")
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
         why = error.strerror or error
         raise UserError(f"table: {path} cannot be written: {why}; name a file that can") from error
     streams.say(f"{path}: {len(rows):,} rows")

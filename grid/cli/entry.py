@@ -184,7 +184,14 @@ def _tell(text: str) -> None:
 
 
 def _debug() -> None:
-    if os.environ.get(DEBUG):
+    if os.environ.get(DEBUG, "").lower() in (
+        "1",
+        "true",
+        "t",
+        "yes",
+        "y",
+        "on",
+    ):  # as typer reads it
         _tell(traceback.format_exc())
 
 

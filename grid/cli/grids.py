@@ -134,8 +134,8 @@ def run(
         name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None
     }
     loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update=chosen)})
-    folder = out_folder(out, loaded.name, option="--out")
     opened = Store(store, create=True)
+    folder = out_folder(out, loaded.name, option="--out", store=opened)
     opened.check()
     if not as_json:
         tell(f"grid {loaded.name} → store {opened.uri}")

@@ -47,13 +47,16 @@ def prepare() -> None:
     for _ in closed:  # ascending: each takes the lowest free number, which else a file would get
         os.open(os.devnull, os.O_RDWR)
     if 0 in closed:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for the process's life
+        sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # for the process's life
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None or _is_of(stream, number):
             setattr(sys, name, _opened(number, stream))
     # Where the home cannot be written Matplotlib says so at length; its figures are the same.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    # Commands draw into files. What a shell or a notebook left here may be no backend at all, and
+    # Matplotlib would not even be imported.
+    os.environ["MPLBACKEND"] = "agg"
 
 
 def say(text: str, file: TextIO | None = None) -> None:

@@ -104,8 +104,8 @@ def tune(
     loaded, aim = wishes.wished(load(spec), wish, space, generator, slots=slots, gpus=gpus)
     console = screens.progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    folder = out_folder(out, loaded.name, option="--out")
     opened = Store(store, create=True)
+    folder = out_folder(out, loaded.name, option="--out", store=opened)
     opened.check()
     from equigrid.grid.tuning import session
 

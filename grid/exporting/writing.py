@@ -17,7 +17,7 @@ from equigrid.generators.common import trees
 from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.exporting.card import card
 from equigrid.grid.exporting.pools import Export
-from equigrid.grid.reporting.out_folder import replacing
+from equigrid.grid.reporting.out_folder import check_outside, replacing
 from equigrid.grid.store import Store
 
 HUB = "hf://datasets/"
@@ -37,6 +37,7 @@ def write(store: Store, export: Export, to: str, *, parquet: bool = False) -> li
     if "://" in to:
         raise UserError(f"--to: {to}; write a folder, a file ….parquet, or {HUB}OWNER/NAME")
     path = Path(to).expanduser()
+    check_outside(store, path, "--to")
     if path.suffix == ".parquet":
         return _to_file(store, export, path)
     return _to_folder(store, export, path, parquet=parquet)

@@ -7,7 +7,6 @@ small dict for the driver; the output itself is already in the store by then.
 
 import logging
 import time
-import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -22,13 +21,13 @@ from equigrid.grid.jobs.failures import (
     is_lost_process,
     is_out_of_memory,
     one_line,
+    traceback_of,
 )
 from equigrid.grid.jobs.kinds import KINDS
 from equigrid.grid.jobs.provenance import provenance
 from equigrid.grid.jobs.request import Images, Request
 from equigrid.grid.jobs.trial import FAILED, OK
 from equigrid.grid.store import Store, layout
-from equigrid.grid.text import redacted
 
 __all__ = [
     "CORRUPT",
@@ -96,7 +95,7 @@ def _failed(
             "error": one_line(cause),
             **_advice(cause, request, crowd),
         }
-    text = redacted("".join(traceback.format_exception(error)))
+    text = traceback_of(error)
     # In the slot's log, so in Ray's dashboard.
     log.error("%s %s failed\n%s", request.kind, request.id, text)
     row = record_failure(store, request, text, started, seconds)

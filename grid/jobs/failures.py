@@ -1,11 +1,14 @@
 """Which failures another attempt may mend, and how a failure is said in a line."""
 
+import traceback
 from collections.abc import Iterator
 
 from equigrid.grid.errors import StoreError
 from equigrid.grid.jobs.checkpoints import Leaving
-from equigrid.grid.text import safe
+from equigrid.grid.text import redacted, safe
 
+MOST_CHARACTERS = 2000  # of a line
+MOST_OF_ALL = 200_000  # characters of a traceback
 # Where Ray, or Ray Train around it, keeps what went wrong inside. (The last is what a worker of a
 # group raised.)
 WRAPPERS = ("cause", "controller_failure", "health_check_failure", "_base_exc")
@@ -75,6 +78,24 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def traceback_of(error: BaseException) -> str:
+    """All of it and of what caused it, without secrets; of one that is longer than MOST_OF_ALL
+    characters the beginning and the end.
+    """
+    text = "".join(traceback.format_exception(error))
+    if len(text) <= MOST_OF_ALL:
+        return redacted(text)
+    half = MOST_OF_ALL // 2  # cut twice, as a line is
+    return f"{redacted(text[:MOST_OF_ALL])[:half]}\n…\n{redacted(text[-MOST_OF_ALL:])[-half:]}"
+
+
 def one_line(error: BaseException) -> str:
-    first = safe(next(iter(str(error).strip().splitlines()), ""))
+    """Its class, and the first line of what it says, at most MOST_CHARACTERS of it."""
+    try:
+        said = str(error)
+    except Exception:  # a library's class that cannot say it
+        said = ""
+    # A whole file may be quoted. Cut twice: a secret that the first cut parts shows no longer.
+    first = safe(next(iter(said[: 10 * MOST_CHARACTERS].strip().splitlines()), ""))
+    first = first if len(first) <= MOST_CHARACTERS else f"{first[:MOST_CHARACTERS]}…"
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -154,7 +154,7 @@ def _saved(place: Place, architecture: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        saved = json.loads(path.read_text())
+        saved = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(saved, dict):
             raise ValueError("it is no mapping")
     except (ValueError, RecursionError) as error:

@@ -207,7 +207,8 @@ def show_failures(summary: Summary, console: Console) -> None:
         text = f"  {KINDS[failure.kind].words} {failure.id}: {failure.error} [{'; '.join(places)}]"
         console.print(text, soft_wrap=True)
     console.print(
-        "the tracebacks are in the store (equigrid status --json); the next run tries these again"
+        "the tracebacks are in the store (equigrid status --json); the next run tries these again",
+        soft_wrap=True,
     )
 
 

@@ -3,20 +3,27 @@
 import errno
 import os
 import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from equigrid.grid.errors import UserError
+from equigrid.grid.store import Store
 
 
-def out_folder(out: str | Path | None, grid: str, *, option: str = "out") -> Path:
+def out_folder(
+    out: str | Path | None, grid: str, *, option: str = "out", store: Store | None = None
+) -> Path:
     """The folder, made and tried: what cannot be written is said before the work, not after it.
 
-    out: None for `equigrid-out/GRID`. option: what the message calls it. Raises UserError; OSError
-    where the disk is full.
+    out: None for `equigrid-out/GRID`. option: what the message calls it. store: the folder must
+    not lie in it. Raises UserError; OSError where the disk is full.
     """
     folder = Path(out) if out is not None else Path("equigrid-out") / grid
+    if store is not None:
+        check_outside(store, folder, option)
     try:
         folder = folder.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
@@ -25,9 +32,13 @@ def out_folder(out: str | Path | None, grid: str, *, option: str = "out") -> Pat
             tried.write_bytes(b"equigrid")
         finally:
             tried.unlink(missing_ok=True)
+        report = folder / "report.html"
+        if report.exists() and not report.is_file():
+            raise FileExistsError(errno.EEXIST, f"{report.name} there is no file")
     except (OSError, ValueError, RuntimeError) as error:  # no path; no such user's home
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        number = getattr(error, "errno", None)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(number, os.strerror(number), os.fspath(folder)) from error
         why = getattr(error, "strerror", None) or error
         raise UserError(
             f"{option}: {os.fspath(folder)} cannot be written: {why}; name a folder that can"
@@ -35,18 +46,63 @@ def out_folder(out: str | Path | None, grid: str, *, option: str = "out") -> Pat
     return folder
 
 
+def check_outside(store: Store, path: Path, option: str) -> None:
+    """Raises UserError for a path in a store's folder: a table under the name of one of its files
+    would be the end of it.
+    """
+    if "://" in store.uri:
+        return
+    try:
+        inside = path.expanduser().resolve().is_relative_to(Path(store.uri).resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle: whoever writes says so
+        return
+    if inside:
+        raise UserError(f"{option}: {path} lies in the store; name a place outside it")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which takes its place once all is written: what is there is
-    not lost to a full disk or an interrupt. What is no file, such as /dev/stdout, is `path` itself.
+    """A file beside `path` to write to, which takes its place, and its mode, once all is written:
+    what is there is not lost to a full disk or an interrupt. What is no file, such as /dev/stdout,
+    is `path` itself.
+
+    Raises OSError, also for a file that may not be written, and for a pipe that nobody reads.
     """
-    path = path.resolve()
+    try:
+        path = path.resolve()
+    except RuntimeError as error:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), os.fspath(path)) from error
     if path.exists() and not path.is_file():
-        yield path
+        with _read_by_somebody(path):
+            yield path
         return
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
     aside = path.with_name(f".{secrets.token_hex(4)}-{path.name}")
     try:
         yield aside
+        if path.exists():
+            shutil.copymode(path, aside)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _read_by_somebody(path: Path) -> Iterator[None]:
+    """A pipe without a reader would be waited for, for ever. Kept open within: closed, its reader
+    would go.
+    """
+    if not stat.S_ISFIFO(path.stat().st_mode):
+        yield
+        return
+    try:
+        held = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise OSError(errno.ENXIO, "nobody reads from this pipe", os.fspath(path)) from error
+    try:
+        yield
+    finally:
+        os.close(held)

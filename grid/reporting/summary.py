@@ -71,7 +71,7 @@ def closing_line(summary: Summary, command: str) -> str:
     """One line on how a run ended; `command` is what resumes it."""
     ran = [f"{n:,} {_words(kind, n)}" for kind, n in summary.jobs.items() if n]
     early = summary.budget_reached or summary.interrupted
-    nothing = "nothing finished" if early else "nothing to do"
+    nothing = "nothing finished" if early or summary.failures else "nothing to do"
     text = f"{', '.join(ran)} in {duration(summary.seconds)}" if ran else nothing
     if before := sum(summary.cached.values()):
         text += f" ({before:,} jobs were done before)"

@@ -137,9 +137,20 @@ class Attempts:
             if len(attempts) > 1:
                 self.alone.update(attempt.job.id for attempt in attempts)
             lost = {"fresh_slot": True, "lost_process": True}
-            outcome = {"status": jobs.RETRY, "error": jobs.one_line(error), **lost}
+            outcome = {"status": jobs.RETRY, "error": _loss(error), **lost}
             return [dict(outcome) for _ in attempts]
 
 
 def _shares_device(job: Job) -> bool:
     return KINDS[job.kind].shares_device
+
+
+def _loss(error: ray.exceptions.RayError) -> str:
+    """Of a process that died Ray says that it did, at most."""
+    died = ray.exceptions.ActorDiedError | ray.exceptions.WorkerCrashedError
+    if isinstance(error, died):
+        return (
+            "its process died (killed, short of memory, a crash in compiled code, or code that "
+            "ends it)"
+        )
+    return jobs.one_line(error)

@@ -45,7 +45,11 @@ def declared(gcs_address: str, processes: Path = Path("/proc")) -> Declared:
         options = dict(one.split("=", 1) for one in line if one.startswith("--") and "=" in one)
         if options.get("--gcs-address") == gcs_address and "--autoscaling-config" in options:
             try:
-                return _read(yaml.safe_load(Path(options["--autoscaling-config"]).read_text()))
+                return _read(
+                    yaml.safe_load(
+                        Path(options["--autoscaling-config"]).read_text(encoding="utf-8")
+                    )
+                )
             except (OSError, LookupError, TypeError, ValueError, AttributeError, yaml.YAMLError):
                 return Declared()  # Ray's file, not ours: where it is otherwise, nothing is known
     return Declared()

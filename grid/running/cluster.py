@@ -61,22 +61,24 @@ def connected(
         return
     for name, value in STARTUP_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    said = f"--address {address}" if address else f"RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}"
     address = address or os.environ.get("RAY_ADDRESS") or "local"
+    said = "--address local" if address == "local" else said
     if address == "local":  # its head is on this machine: once dead it does not come back
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
         token.prepare()
         local_options.setdefault("_temp_dir", session_folder.prepare())
         _check_files()
-    _check_reachable(address)
+    _check_reachable(address, said)
     options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
-    with watch.Watch(watch.parts_of_ray, last_word, watch.processes_of_ray) as watched:
+    with watch.Watch(watch.parts_of_ray, last_word, watch.processes_of_ray) as watched, _quiet():
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
         except Exception as error:  # Ray has no narrower one for a node that does not come up
             what = (
                 "Ray did not start here" if address == "local" else "no Ray cluster answers there"
             )
-            raise ClusterError(f"--address {address}: {what}: {one_line(error)}") from error
+            raise ClusterError(f"{said}: {what}: {one_line(error)}") from error
         try:
             yield
         finally:
@@ -84,6 +86,21 @@ def connected(
                 watched.stop()
             if watched.lost is None or last_word is None:  # a command ends with its process
                 ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray prints a page to standard output for every process that dies, where a command's JSON may
+    stand; what died and what becomes of it, the run says in a line.
+    """
+    from ray._private import worker
+
+    before = worker._worker_logs_enabled
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = before
 
 
 def _check_files() -> None:
@@ -96,17 +113,24 @@ def _check_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (FEWEST_FILES, most))
 
 
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
+def _check_reachable(address: str, said: str) -> None:
+    """Ray itself would try for minutes. said: the address, and where it was given.
+
+    Raises UserError for what is no address, ClusterError where nothing answers.
+    """
+    if address in ("local", "auto"):
+        return
+    scheme, _, place = address.rpartition("://")
+    host, _, port = place.rpartition(":")
+    # Ray's own client and whatever schemes its plugins have are left to it.
+    if scheme in ("", "ray") and not (host and port.isdigit() and int(port) < 2**16):
+        raise UserError(f"{said}: is no address; write HOST:PORT of a Ray head, auto, or local")
+    if port.isdigit():
         try:
-            socket.create_connection((host, int(port)), timeout=10).close()
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         except OSError as error:
             why = error.strerror or error
-            raise ClusterError(
-                f"--address {address}: no Ray cluster answers there: {why}"
-            ) from error
+            raise ClusterError(f"{said}: no Ray cluster answers there: {why}") from error
 
 
 def check_all_nodes_see(store: Store) -> None:
@@ -216,8 +240,10 @@ class Losses:
         self,
         nodes: Callable[[], list[dict]] = alive_nodes,
         clock: Callable[[], float] = time.monotonic,
+        own: Callable[[], str] = lambda: ray.get_runtime_context().get_node_id(),
     ) -> None:
-        self._nodes, self._clock = nodes, clock
+        """own: Ray's name of the driver's own machine, which lives while the driver does."""
+        self._nodes, self._clock, self._own = nodes, clock, own
         self._losses: list[_Loss] = []
         self._looked_s = float("-inf")
 
@@ -226,6 +252,10 @@ class Losses:
         may have been on.
         """
         self._losses.append(_Loss(job_id, nodes, self._clock()))
+
+    def is_certain(self, nodes: frozenset[str]) -> bool:
+        """Whether these machines live, as far as can be said at once: nobody has to wait then."""
+        return nodes == {self._own()}
 
     def of_living_machines(self) -> list[str]:
         """The jobs whose machines turn out to live on, each told once. Called in every round of the

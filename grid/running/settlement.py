@@ -92,9 +92,11 @@ class Settlement:
             self._wait_for_the_store(*outcome["store"])
         self.summary.retries += 1
         self.observers.message(f"{job.stage}: {error}; trying again")
-        if outcome.get("lost_process"):
+        lost = outcome.get("lost")
+        if outcome.get("lost_process") and not self.losses.is_certain(attempt.nodes):
             self.losses.add(job.id, attempt.nodes)
-        if outcome.get("lost_process") or outcome.get("lost"):
+            lost = True
+        if lost:
             self.queue.lose(job.id)
         else:
             self.queue.retry(job.id)

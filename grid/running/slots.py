@@ -47,6 +47,7 @@ class Slot:
         logging.getLogger("ray.train").setLevel(logging.WARNING)  # else a page for every trial
         self.store, self.busy = store, False
         signal.signal(signal.SIGTERM, self._told_to_leave)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's
         if memory_fraction and torch.cuda.is_available():
             torch.cuda.set_per_process_memory_fraction(memory_fraction)
 

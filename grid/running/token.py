@@ -42,7 +42,7 @@ def _write(path: Path) -> None:
     aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     number = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with open(number, "w") as file:
+        with open(number, "w", encoding="utf-8") as file:
             file.write(secrets.token_hex(32))
         if path.exists():  # empty: Ray would refuse it
             os.replace(aside, path)
@@ -56,7 +56,7 @@ def _write(path: Path) -> None:
 
 def _check(path: Path) -> None:
     found = path.stat()
-    with open(path):  # what cannot be read is no token
+    with open(path, encoding="utf-8", errors="replace"):  # what cannot be read is no token
         pass
     if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         rights = f"{stat.S_IMODE(found.st_mode):04o}"

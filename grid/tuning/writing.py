@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
 import yaml
 
 from equigrid import __version__
+from equigrid.analysis.figures.style import STYLE
 from equigrid.analysis.figures.tuning import tuning_figure
 from equigrid.classifiers.recipes import Recipe
 from equigrid.grid.jobs.provenance import code_version, versions
@@ -148,7 +150,7 @@ def write(
     importance = {outcome.study.arm: outcome.importance() for outcome in outcomes}
     first = outcomes[0].study
     lower = first.sign < 0
-    with replacing(paths["figure"]) as aside:
+    with replacing(paths["figure"]) as aside, mpl.rc_context(STYLE):
         figure = tuning_figure(table, importance, first.metric, lower=lower)
         figure.savefig(aside, dpi=150, format=paths["figure"].suffix[1:])
     if found := _found(outcomes, the_plan):

@@ -22,12 +22,21 @@ WITH = [
     "s3://b/x?endpoint_override=http%253A%252F%252FK%253AsEcReT%2540h", "https://h?pass=sEcReT",
     "https://h?to%6ben=sEcReT", "https://h?s%61s=sEcReT", "https://h/#access_token=sEcReT",
     "https://h?authorization=sEcReT", "https://h?jwt=sEcReT", "https://h?session=sEcReT",
+    "gs://sEcReT@bucket/x", "ssh://sEcReT@host/x", "https://h?code=sEcReT-0123456",
+    "redis://sEcReT@h:6379", "https://h/a?x=1&sig=sEcReT", "https://h?auth[pass]=1&sid=sEcReT",
     "http://h/?url=http%3A%2F%2Fh%3Fsas%3DsEcReT", "s3%3A%2F%2FAK%3A100%25sEcReT%40b",
 ]  # fmt: skip
 WITHOUT = [
     "s3://bucket/prefix", "gs://anonymous@bucket/x", "abfs://c@a.dfs.core.windows.net/x",
     "s3://bucket/x?region=eu&scheme=http&endpoint_override=127.0.0.1:9000",
     "s3://bucket/x?endpoint_override=http%3A%2F%2Fhost%3A9000", "hf://datasets/owner/name@main/x",
+    "gs://Anonymous@bucket/x", "abfss://container@account.dfs.core.windows.net/a@b",
+    "wasbs://c@a.blob.core.windows.net/x", "ssh://git@host/x.git", "file://me@x", "https://h?code=404",
+    "https://h/x?decode=0123456789abcdef", "C:/me@x/y", "c:/me@x", "hf://owner@main/x",
+    "name:tag@sha256:0123456789abcdef/x", "mailto:me@example.org", "to:me@example.org, 10:30@x",
+    "parquet:/data/me@v1/x", "http://[::1]:8265/x", "npz: a/b:c/d@v1/x", "a@b:22/x@y/z",
+    "{'label_key': 'a', 'key': 'label'}", "AKIA and hf_hub and ghp_", "user:pass@host",
+    "labels: cat@2x/a.png", "s3://bucket/AKIA/x", "me@host:dir/x@v2/y",
     "http://host:8265/x@y", "file:///home/me/data", "/home/me/key=1/secret", "me@host:/x",
 ]  # fmt: skip
 
@@ -46,6 +55,9 @@ def test_credentials_of_a_uri_are_hidden_wherever_it_stands(uri, frame):
 
 @pytest.mark.parametrize(
     "text", ["AccountName=x;AccountKey=sEcReT;y=z", "Authorization: Bearer sEcReT", "?sas=sEcReT", "s3:/AK:sEcReT@b: no such file",
+             "user:sEcReT@host/path", "/work/user:sEcReT@host:99/s: no such file", "cannot reach user:sEcReT@host:9000 now", "'u.v:sEcReT@10.0.0.1/x'",
+             "{'aws_secret_access_key': 'sEcReT00'}", '{"api-key":"sEcReT00", "a": 1}', "{'token': 'sEcReT00'}",
+             "AKIA0123456789ABCDEF:sEcReT/x+y0123456789", f"hf_{'sEcReT' * 6}", f"ghp_{'sEcReT' * 6} x",
              "password=sEcReT", "x?secret_key='sEcReT'", "https://h?a=1&amp;sig=sEcReT"],
 )  # fmt: skip
 def test_and_outside_a_uri_where_a_library_says_them(text):
@@ -61,8 +73,9 @@ def test_an_address_alone_has_no_blanks_or_quotes_to_hide_behind(uri):
 @pytest.mark.parametrize("text", [
     "http://x?" + "key" * 20_000, "?" * 50_000 + "://", "http://" + "a:" * 20_000, "%25" * 20_000,
     "a=b:" * 20_000 + "://x", "://" + "=a://" * 10_000, "s3%3A" + "%25" * 20_000 + "%40", "a" * 60_000,
+    "'key': '" * 9_000, "u:p@" * 20_000, "u:p" * 20_000 + "@h/", "AKIA0123456789ABCDEF:" * 4_000,
     "?x=" * 20_000, "?x=" + "%25" * 20_000 + "3A", "bearer " * 9_000, "secret_key" * 6_000,
-], ids=range(12))  # fmt: skip
+], ids=range(16))  # fmt: skip
 def test_long_texts_take_no_time(text):
     """A spec's notes pass here, and a page that a server answers: it took minutes."""
     began = time.process_time()
@@ -83,8 +96,14 @@ def test_the_environments_secrets_are_hidden_and_its_paths_are_not(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "short")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/home/me/.ray/token")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "1")
-    text = redacted("0123456789abcdef hf_aaaaaaaaaa short /home/me/.ray/token 1")
-    assert text == "*** *** *** /home/me/.ray/token 1"
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/home/me/google.json")
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", "AccountName=a;other=0123")
+    monkeypatch.setenv("MINIO_KEY", "a/b+c/d+e=")
+    text = redacted(
+        "0123456789abcdef hf_aaaaaaaaaa short /home/me/.ray/token 1 /home/me/google.json"
+    )
+    assert text == "*** *** *** /home/me/.ray/token 1 /home/me/google.json"
+    assert redacted("AccountName=a;other=0123, a%2Fb%2Bc%2Fd%2Be%3D") == "***, ***"
 
 
 def test_what_steers_a_terminal_is_written_out():

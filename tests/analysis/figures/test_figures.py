@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -157,6 +158,23 @@ def test_every_format_is_written_and_svg_is_reproducible(planted, tmp_path):
         accuracy.accuracy_curves(planted[0]), tmp_path / "b", "accuracy", ("svg",)
     )
     assert again.read_bytes() == first[1].read_bytes()
+
+
+def test_a_matplotlibrc_of_the_users_changes_no_figure(planted, tmp_path):
+    """text.usetex without a LaTeX ended reports."""
+    (plain,) = accuracy.save(
+        accuracy.accuracy_curves(planted[0]), tmp_path / "a", "accuracy", ("png",)
+    )
+    theirs: dict = {
+        "text.usetex": True, "font.family": "none", "lines.linewidth": 9, "savefig.bbox": "tight",
+        "axes.facecolor": "red", "savefig.format": "svg",
+    }  # fmt: skip
+    with mpl.rc_context(theirs):
+        (drawn,) = accuracy.save(
+            accuracy.accuracy_curves(planted[0]), tmp_path / "b", "accuracy", ("png",)
+        )
+        assert mpl.rcParams["text.usetex"] is True, "theirs again"
+    assert drawn.read_bytes() == plain.read_bytes()
 
 
 def test_nothing_to_draw_is_a_figure_that_says_so(planted):

@@ -1,5 +1,7 @@
 """`kind: python`: a user's own module is found, hashed, trained and sampled, and told what is wrong."""
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -285,6 +287,103 @@ def test_a_module_that_is_wrong_is_told_in_a_line(own, text, message):
         sampled(registry.config(own(text)), 0, 3)
     assert str(told.value).startswith("module own_gan: ")
     assert "\n" not in str(told.value)
+
+
+RAISES = "import sys\nclass Odd(BaseException):\n    pass\nclass Mute(Exception):\n" + (
+    "    def __str__(self):\n        return 1 / 0\ndef sample(label, seed):\n    {}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("sys.exit(3)", "SystemExit: 3"),
+        ("sys.exit()", "SystemExit"),
+        ("sys.exit('bye\\nbye')", "SystemExit: bye"),
+        ("raise Odd('odd')", "Odd: odd"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise Mute", "Mute"),
+        ("return None", "gave a NoneType; give an array of uint8 from 0 to 255"),
+        ("return {}", "gave a dict; give an array of uint8 from 0 to 255"),
+        ("return [[1], [2, 3]]", "ValueError: setting an array element with a sequence"),
+    ],
+)
+def test_nothing_that_a_module_does_ends_the_process(own, monkeypatch, statement, said):
+    """`sys.exit` in a slot ended it without a word, and the job was tried again and again."""
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)  # as in a slot
+    with pytest.raises(ValueError, match=rf"sample\(label=\d, seed=\d+\): {said}") as told:
+        sampled(registry.config(own(RAISES.format(statement))), 0, 3)
+    assert "\n" not in str(told.value)
+
+
+def test_a_module_that_exits_while_it_is_imported(own):
+    with pytest.raises(ValueError, match="^module own_gan: import: SystemExit: 5$"):
+        sampled(registry.config(own("import sys\nsys.exit(5)\n" + PLAIN)), 0, 1)
+
+
+def test_an_interrupt_and_an_end_from_outside_stay_what_they_are(own, monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):  # here it is Ctrl-C
+        sampled(registry.config(own(RAISES.format("raise KeyboardInterrupt"))), 0, 1)
+    rays: dict = {"__name__": "ray._private.worker"}
+    exec("def handler():\n    raise SystemExit(1)", rays)
+    sys.modules["own_ray"] = type(sys)("own_ray")
+    sys.modules["own_ray"].handler = rays["handler"]
+    with pytest.raises(SystemExit):
+        sampled(registry.config(own("import own_ray\ndef sample(a, b): own_ray.handler()")), 0, 1)
+
+
+ODD = """
+import os, signal, sys, tempfile
+import numpy as np
+import torch
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(torch.get_num_threads() + 3)
+calls = 0
+def sample(label, seed):
+    global calls
+    calls += 1
+    if calls == 1:
+        os.environ.clear()
+        os.environ["OWN"] = "1"
+        np.seterr(all="raise")
+        torch.set_grad_enabled(False)
+        torch.set_default_device("meta")
+        torch.use_deterministic_algorithms(True)
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+        sys.setrecursionlimit(500)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.stdout = None
+        gone = tempfile.mkdtemp()
+        os.chdir(gone)
+        os.rmdir(gone)
+    assert torch.get_default_dtype() is torch.float64
+    assert os.environ["OWN"] == "1" and not torch.is_grad_enabled()
+    assert torch.empty(1).device.type == "meta"
+    return np.zeros((4, 5, 3), np.uint8)
+"""
+
+
+def settings_of_the_process() -> list:
+    return [
+        torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), os.getcwd(),
+        torch.empty(1).device, torch.are_deterministic_algorithms_enabled(), dict(os.environ),
+        torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, np.geterr(),
+        sys.getrecursionlimit(), signal.getsignal(signal.SIGTERM), sys.stdout,
+    ]  # fmt: skip
+
+
+def test_what_a_module_changes_of_its_process_is_its_own(own):
+    """Trials run in the same process after it: other threads or dtypes would be other results. What
+    it set it finds again, from shard to shard.
+    """
+    before = settings_of_the_process()
+    config = registry.config(own(ODD))
+    for start in (0, 5):
+        sampled(config, start, start + 5)
+        assert settings_of_the_process() == before
 
 
 def test_the_users_own_traceback_stays_behind_the_line(own, tmp_path):

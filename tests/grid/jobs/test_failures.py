@@ -13,7 +13,15 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from equigrid.grid.datasets.shards import ShardCorrupt
 from equigrid.grid.errors import StoreError
-from equigrid.grid.jobs.failures import cause_of, is_infrastructure, is_lost_process, one_line
+from equigrid.grid.jobs.failures import (
+    MOST_CHARACTERS,
+    MOST_OF_ALL,
+    cause_of,
+    is_infrastructure,
+    is_lost_process,
+    one_line,
+    traceback_of,
+)
 
 GLOO = RuntimeError(
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer"
@@ -81,3 +89,30 @@ def test_what_was_lost_with_a_process_is_told_from_a_store_that_is_away():
     assert is_lost_process(cause_of(in_group(ActorDiedError())))
     assert not is_lost_process(cause_of(in_group(StoreError("s"))))
     assert not is_lost_process(cause_of(in_group(ValueError("v"))))
+
+
+def test_what_an_error_says_is_bounded_and_without_secrets():
+    """A library may quote a whole file; a slot keeps the text, the store and the report too."""
+
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    secret = "s3://AKEY:sEcReT@bucket"
+    for long in ("x" * 5_000_000, "\n" + "x" * 5_000_000, f"{'x ' * 990}{secret} " * 300):
+        error = ValueError(long)
+        assert len(one_line(error)) < MOST_CHARACTERS + 20
+        try:
+            raise error
+        except ValueError as raised:
+            text = traceback_of(raised)
+        assert MOST_OF_ALL / 2 < len(text) <= MOST_OF_ALL + 5
+        assert text.startswith("Traceback")
+        assert not {"sEcReT", "AKEY"} & set(one_line(error).split(":")), "hidden before it is cut"
+        assert "sEcReT" not in one_line(error) + text
+    assert one_line(Mute()) == "Mute"
+    assert "Mute" in traceback_of(Mute())
+    for cut in range(-30, 30):  # wherever the cut falls, no part of a secret shows
+        line = one_line(ValueError("x" * (MOST_CHARACTERS + cut - 20) + " " + secret))
+        assert "AKEY" not in line
+        assert "sEcReT" not in line

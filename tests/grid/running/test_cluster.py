@@ -2,7 +2,7 @@
 
 import pytest
 
-from equigrid.grid.errors import ClusterError, StoreError
+from equigrid.grid.errors import ClusterError, StoreError, UserError
 from equigrid.grid.running import cluster
 from equigrid.grid.running.cluster import DEATH_KNOWN_S, LOOK_EVERY_S, Losses, Room
 
@@ -39,6 +39,14 @@ def test_only_losses_on_machines_that_live_on_are_told_and_each_once():
         world.now_s += 1
     assert [job for job, _ in told] == ["a", "c"]
     assert all(DEATH_KNOWN_S <= at_s <= DEATH_KNOWN_S + LOOK_EVERY_S for _, at_s in told)
+
+
+def test_a_loss_on_the_drivers_own_machine_is_certain_at_once():
+    """It lives while the driver does: a job that kills its process would else be tried for 30 s."""
+    losses = Losses(World().alive, World().clock, lambda: "own")
+    assert losses.is_certain(frozenset({"own"}))
+    assert not losses.is_certain(frozenset({"other"}))
+    assert not losses.is_certain(frozenset({"own", "other"})), "a group's, of which one died"
 
 
 def test_nobody_looks_at_the_nodes_while_nothing_is_lost():
@@ -106,3 +114,30 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch):
     said = "^--address local: Ray did not start here: Exception: The current node timed out during startup.$"
     with pytest.raises(ClusterError, match=said), cluster.connected("local"):
         pass
+
+
+@pytest.mark.parametrize("where", ["--address", "RAY_ADDRESS"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "host:port", "ray://", "ray://host:x", ":1", "h:99999"]
+)
+def test_an_address_that_is_none_is_told_with_where_it_stands(monkeypatch, where, address):
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", None)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    given = None if where == "RAY_ADDRESS" else address
+    said = f"^{where}[ =]{address}: is no address; write HOST:PORT of a Ray head, auto, or local$"
+    with pytest.raises(UserError, match=said), cluster.connected(given):
+        pass
+
+
+def test_what_ray_prints_of_its_processes_stays_away(capsys):
+    from ray._private.worker import print_to_stdstream
+
+    text = {"lines": ["A worker died"], "pid": "raylet", "is_err": False}
+    with cluster._quiet():
+        print_to_stdstream(text, ignore_prefix=False)
+    assert capsys.readouterr().out == ""
+    print_to_stdstream({**text, "lines": ["another"]}, ignore_prefix=False)
+    assert "another" in capsys.readouterr().out, "in a notebook's own connection it is as before"

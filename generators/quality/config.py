@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from equigrid.generators.common import weights
 from equigrid.generators.common.digests import sha256
 from equigrid.generators.quality.names import CLASSIFIER, DINOV2, DINOV2_SIZE, INCEPTION, VIT
 from equigrid.payloads import Frozen
@@ -101,6 +102,20 @@ class QualityConfig(Frozen):
         if self.extractor == "inception" and self.inception == "off" and self.metrics:
             raise ValueError("extractor: inception is asked for, and inception: off turns it off")
         return self
+
+    def check(self, height: int, width: int, channels: int) -> None:
+        """Raise ValueError for files that are no weights, and for an extractor that timm has not.
+
+        Imports timm, and torch with it, where the extractor is one of timm's that is not usual.
+        """
+        for name in ("inception", "vit", "extractor_weights"):
+            if (path := getattr(self, name)) not in (None, "auto", "off"):
+                weights.check_file(path, name)
+        extractor = self.extracted_by(height, width, channels)
+        if extractor not in (None, "dinov2", "inception", CLASSIFIER):
+            from equigrid.generators.quality.extractors import check_known
+
+            check_known(extractor, self.extractor_weights)
 
     def extracted_by(self, height: int, width: int, channels: int) -> str | None:
         """The network whose features such images' `metrics` are of; None where there are none."""

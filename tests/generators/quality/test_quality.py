@@ -571,8 +571,7 @@ class TestExtractor:
 
     def test_refused(self, file, tmp_path):
         with pytest.raises(
-            ValueError,
-            match="quality.extractor: timm knows no network 'test_vitt'; did you mean 'test_vit",
+            ValueError, match="extractor: timm knows no network 'test_vitt'; did you mean 'test_vit"
         ):
             Extractor("test_vitt")
         with pytest.raises(

@@ -187,7 +187,10 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
     for i in range(len(spec.blocks)):
         found.augmentations(i)
     _check_closed_set(found)
-    _check_devices(found)
+    if not found.recorded:
+        _check_devices(found)
+    if spec.quality and found.quality is None:
+        _named("quality", spec.quality.check_files)
     if shape:
         _check(found, shape)
     return found
@@ -307,7 +310,7 @@ def _check(found: Resolved, shape: catalogue.Shape) -> None:
             suits = partial(choice.config.check, *size, shape.n_train, shape.classes)
             _named(f"generators.{name}", suits)
     if spec.quality and found.quality is None:
-        _named("quality", partial(spec.quality.check, *shape.image))
+        _named("quality", partial(spec.quality.check_extractor, *shape.image))
     _check_augmentations(found, shape)
     if spec.zero_shot and not found.recorded:
         _check_zero_shot(found, shape)
@@ -320,9 +323,9 @@ def _check_zero_shot(found: Resolved, shape: catalogue.Shape) -> None:
     spec = found.spec
     assert spec.zero_shot, "asked for"
     for name, recipe in found.recipes.items():
-        if recipe.label_smoothing:
-            what = f"{recipe.label_smoothing:g} would teach classes without images"
-            raise UserError(f"recipe {name}: label_smoothing: {what}; zero_shot takes 0")
+        if recipe.label_smoothing and any(block.base for block in spec.blocks):
+            what = f"{recipe.label_smoothing:g} would teach the base classes without images"
+            raise UserError(f"recipe {name}: label_smoothing: {what}; write 0, or base: false")
     for i, classifier in enumerate(found.classifiers.values()):
         _named(f"classifiers.{i}", partial(names.check_head, classifier.model, linear=True))
     unseen = spec.zero_shot.unseen_labels(shape.classes, len(shape.classes))
@@ -338,8 +341,6 @@ def _check_devices(found: Resolved) -> None:
     execution = found.spec.execution
     workers = execution.workers_of(generator.KIND.name)
     for name, choice in found.generators.items():
-        if found.recorded:
-            return
         if execution.gpus == 0 and (key := choice.config.fp16()):
             what = "fp16 needs a CUDA device, and execution.gpus is 0; write fp32, bf16 or auto"
             raise UserError(f"generators.{name}.{key}: {what}")

@@ -191,6 +191,24 @@ def test_files_of_quality_that_are_no_weights(mini, tmp_path, key):
     plan(resolve(load(mini), None))
     path.write_bytes(path.read_bytes()[:-100])
     assert f"quality: {key}: " in refusal(mini)
+    path.unlink()
+    assert f"quality: {key}: {str(path)!r} is no file of weights" in refusal(mini)
+
+
+@pytest.mark.parametrize("key", ["inception", "vit", "extractor_weights"])
+def test_results_outlive_the_files_that_they_were_measured_with(mini, planned, tmp_path, key):
+    import torch
+
+    from equigrid.grid.planning import recorded
+
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.zeros(100)}, path)
+    mini["quality"] = {key: str(path), "metrics": "all", "extractor": "vit_tiny_patch16_224"}
+    store, the_plan = planned(mini)
+    recorded.record_spec(load(mini), store)
+    recorded.record(load(mini), store, the_plan)
+    path.unlink()
+    assert recorded.planned("mini", store).jobs.keys() == the_plan.jobs.keys()
 
 
 def test_an_extractor_that_timm_has_not(mini):
@@ -257,7 +275,7 @@ def test_a_grid_that_ran_is_still_read(mini, planned):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"recipe": recipe(label_smoothing=0.1)}, "label_smoothing: 0.1 would teach classes"),
+        ({"recipe": recipe(label_smoothing=0.1)}, "label_smoothing: 0.1 would teach the base"),
         ({"classifiers": ["timm/resnetv2_18"]}, "does not end in one linear layer"),
     ],
 )

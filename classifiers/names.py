@@ -114,7 +114,8 @@ def check_head(name: str, *, linear: bool = False) -> None:
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        head = timm.create_model(bare, pretrained=False, num_classes=2).get_classifier()
+        network: Any = timm.create_model(bare, pretrained=False, num_classes=2)
+        head = network.get_classifier()
     one = isinstance(head, torch.nn.Module) and not isinstance(head, torch.nn.ModuleList)
     if not one or (linear and getattr(head, "in_features", None) is None):
         what = "one linear layer" if linear else "one layer that gives the logits"

@@ -108,10 +108,11 @@ class QualityConfig(Frozen):
         and torch with it, where it is one of timm's that is not usual.
         """
         extractor = self.extracted_by(height, width, channels)
-        if extractor not in (None, "dinov2", "inception", CLASSIFIER):
-            from equigrid.generators.quality.extractors import check_known
+        if extractor is None or extractor in ("dinov2", "inception", CLASSIFIER):
+            return
+        from equigrid.generators.quality.extractors import check_known
 
-            check_known(extractor, self.extractor_weights)
+        check_known(extractor, self.extractor_weights)
 
     def extracted_by(self, height: int, width: int, channels: int) -> str | None:
         """The network whose features such images' `metrics` are of; None where there are none."""

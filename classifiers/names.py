@@ -102,6 +102,26 @@ def check_timm(name: str, height: int, width: int, channels: int, args: str = "{
         ) from error
 
 
+@functools.cache
+def check_head(name: str, *, linear: bool = False) -> None:
+    """Raise ValueError unless classifier `name` ends in one layer that gives the logits, whose
+    input are its features. linear: which says how wide they are, for one in its place.
+    """
+    bare = canonical(name).removeprefix("timm/")
+    if bare == canonical(name):
+        return  # ours, and those that timm has by these names, do
+    import timm
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        network: Any = timm.create_model(bare, pretrained=False, num_classes=2)
+        head = network.get_classifier()
+    one = isinstance(head, torch.nn.Module) and not isinstance(head, torch.nn.ModuleList)
+    if not one or (linear and getattr(head, "in_features", None) is None):
+        what = "one linear layer" if linear else "one layer that gives the logits"
+        raise ValueError(f"{name} does not end in {what}; choose another classifier")
+
+
 def _run_without_numbers(
     bare: str, height: int, width: int, channels: int, args: dict[str, Any]
 ) -> None:

@@ -73,6 +73,16 @@ def labels(shares: tuple[int, ...], start: int, stop: int) -> np.ndarray:
     return order[np.arange(start, stop) % len(order)]
 
 
+def first_pair(shares: tuple[int, ...]) -> int:
+    """The images of the shortest prefix that has two of one class."""
+    seen: set[int] = set()
+    for n, label in enumerate(labels(shares, 0, len(shares) + 1).tolist(), start=1):
+        if label in seen:
+            return n
+        seen.add(label)
+    raise AssertionError("more images than classes")
+
+
 def earlier(shares: tuple[int, ...], numbers: np.ndarray, label: int) -> np.ndarray:
     """How many images of a class come before those with these numbers (n,) int64: (n,) int64."""
     places = _places(shares)[label]

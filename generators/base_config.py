@@ -161,6 +161,16 @@ class GeneratorConfig(Frozen):
         """As it is sampled in mid-training, from a state's "average"."""
         return self
 
+    def fp16(self) -> str | None:
+        """The key of a setting that only a CUDA device can compute; None where there is none."""
+        compute = getattr(self, "compute", None)
+        found = (name for name, value in compute or () if value == "fp16")
+        return next((f"compute.{name}" for name in found), None)
+
+    def batches(self) -> dict[str, int]:
+        """Images per step, by key, of trainings that a worker group divides among its members."""
+        return {}
+
     def remarks(self) -> list[str]:
         """What whoever plans with this should know, a line each."""
         return []

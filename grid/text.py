@@ -68,7 +68,7 @@ _SHORTEST = 8
 _SHORTEST_OF_ALWAYS = 4
 
 # Controls but for tab and line feed, and marks that turn the direction of writing.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 # No path, no environment and no file in UTF-8 can hold these: NUL, and surrogates but those that

@@ -115,8 +115,9 @@ class Augmentation(Frozen):
             raise ValueError(
                 f"{self.policy} is of grey or RGB images (1 or 3 channels), these have {channels}"
             )
-        if self.cutmix and min(self.seen(height, width)) < 2:
-            raise ValueError(f"cutmix needs sides of at least 2 pixels, got {height}×{width}")
+        rows, columns = self.seen(height, width)
+        if self.cutmix and min(rows, columns) < 2:
+            raise ValueError(f"cutmix needs sides of at least 2 pixels, got {rows}×{columns}")
 
     def seen(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) that the network sees for images stored at the given size."""

@@ -1,5 +1,7 @@
 """Weights by name: read from files, compared, copied."""
 
+import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,38 @@ def read(path: str) -> "dict[str, torch.Tensor]":
         return load_file(here)
     except SafetensorError as error:
         raise ValueError(f"weights: {path!r} is not a safetensors file ({error})") from None
+
+
+def check_file(path: str, what: str) -> None:
+    """Raise ValueError, one line, unless a file is whole: of safetensors by its name, else of
+    PyTorch. Its values are not looked at, and torch is not imported.
+    """
+    found = "a safetensors file" if path.endswith(".safetensors") else "a file of PyTorch's"
+    whole = _is_safetensors if path.endswith(".safetensors") else _is_of_torch
+    if not whole(path):
+        right = "fetch it again (is it a pointer of Git LFS, or half a download?)"
+        raise ValueError(f"{what}: {path!r} is not {found}, or not all of it; {right}")
+
+
+def _is_safetensors(path: str) -> bool:
+    size = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= size - 8:
+            return False
+        try:
+            header = json.loads(file.read(length))
+            parts = [part for name, part in header.items() if name != "__metadata__"]
+            return size == 8 + length + max((part["data_offsets"][1] for part in parts), default=0)
+        except (ValueError, RecursionError, AttributeError, KeyError, TypeError, IndexError):
+            return False
+
+
+def _is_of_torch(path: str) -> bool:
+    """A zip, as torch writes since version 1.6, or the pickle that it wrote before."""
+    with open(path, "rb") as file:
+        begins = file.read(2)
+    return begins == b"\x80\x02" if begins != b"PK" else zipfile.is_zipfile(path)
 
 
 def check_names(what: str, wanted: "Weights", given: "Weights") -> None:

@@ -113,6 +113,14 @@ class DiTConfig(TrainedConfig):
                 f"{layers}, which need {3 * 2**layers} pixels"
             )
 
+    def batches(self) -> dict[str, int]:
+        if self.weights:
+            return {}
+        return {
+            "vae.training.batch": self.vae.training.batch,
+            "training.batch": self.training.batch,
+        }
+
     def for_images(self, n_images: int) -> "DiTConfig":
         """The configuration with the durations that a base of n_images gets; `train` uses it by
         itself.

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from equigrid.generators.base_config import TRAINING_PASSES, Betas, Compute, Flops, TrainedConfig
-from equigrid.generators.common import hub
+from equigrid.generators.common import hub, weights
 from equigrid.generators.common.digests import sha256
 from equigrid.generators.edm.layout import Layout, flops, layout, parameters
 from equigrid.payloads import Frozen
@@ -267,6 +267,11 @@ class EDMConfig(TrainedConfig):
             raise ValueError("an EDM cannot be trained on no images")
         if self.weights is not None and not Path(hub.local(self.weights)).is_file():
             raise ValueError(f"weights: there is no file {self.weights!r}")
+        if self.weights is not None:
+            weights.check_file(hub.local(self.weights), "weights")
+
+    def batches(self) -> dict[str, int]:
+        return {} if self.weights else {"training.batch": self.training.batch}
 
     def for_images(self, n_images: int) -> "EDMConfig":
         """The configuration with the durations that a base of n_images gets; `train` uses it by

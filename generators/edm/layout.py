@@ -54,6 +54,10 @@ def layout(
     Raises ValueError for a size the network cannot take, and for one of attn_resolutions that is no
     level's height.
     """
+    if model_channels % 2:
+        raise ValueError(
+            f"model_channels {model_channels} must be even: noise levels enter as sines and cosines"
+        )
     levels = len(channel_mult)
     factor = 2 ** (levels - 1)
     if height % factor or width % factor or min(height, width) < 8:

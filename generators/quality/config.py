@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
+from equigrid.generators.common import weights
 from equigrid.generators.common.digests import sha256
 from equigrid.generators.quality.names import CLASSIFIER, DINOV2, DINOV2_SIZE, INCEPTION, VIT
 from equigrid.payloads import Frozen
@@ -60,20 +61,6 @@ class QualityConfig(Frozen):
     dinov2.
     """
 
-    @field_validator("inception", "vit")
-    @classmethod
-    def _is_there(cls, value: str) -> str:
-        if value not in ("auto", "off") and not Path(value).is_file():
-            raise ValueError(f"{value!r} is no file of weights; write auto, off or the path of one")
-        return value
-
-    @field_validator("extractor_weights")
-    @classmethod
-    def _weights_are_there(cls, value: str | None) -> str | None:
-        if value is not None and not Path(value).is_file():
-            raise ValueError(f"{value!r} is no file of weights; write the path of one, or null")
-        return value
-
     @field_validator("metrics", mode="before")
     @classmethod
     def _all_of_them(cls, value: Any) -> Any:
@@ -101,6 +88,31 @@ class QualityConfig(Frozen):
         if self.extractor == "inception" and self.inception == "off" and self.metrics:
             raise ValueError("extractor: inception is asked for, and inception: off turns it off")
         return self
+
+    def check_files(self) -> None:
+        """Raise ValueError for files that are not there, or no weights. Not where a configuration
+        is built: a grid's results outlive the files that it was measured with.
+        """
+        for name in ("inception", "vit", "extractor_weights"):
+            path = getattr(self, name)
+            if path in (None, "auto", "off"):
+                continue
+            if not Path(path).is_file():
+                usual = "null" if name == "extractor_weights" else "auto, off"
+                right = f"write {usual}, or the path of one"
+                raise ValueError(f"{name}: {path!r} is no file of weights; {right}")
+            weights.check_file(path, name)
+
+    def check_extractor(self, height: int, width: int, channels: int) -> None:
+        """Raise ValueError for an extractor that timm has not, or has no weights of. Imports timm,
+        and torch with it, where it is one of timm's that is not usual.
+        """
+        extractor = self.extracted_by(height, width, channels)
+        if extractor is None or extractor in ("dinov2", "inception", CLASSIFIER):
+            return
+        from equigrid.generators.quality.extractors import check_known
+
+        check_known(extractor, self.extractor_weights)
 
     def extracted_by(self, height: int, width: int, channels: int) -> str | None:
         """The network whose features such images' `metrics` are of; None where there are none."""

@@ -31,22 +31,26 @@ class Extractor(ViT):
         weights of another network, NetworkMissing where there is no download to be had.
         """
         self.device = torch.device(device)
-        if not name.startswith(_SOURCES):
-            _check_known(name, weights)
+        check_known(name, weights)
         self._use(_made(name, size, weights), size)
 
 
-def _check_known(name: str, weights: str | None) -> None:
+def check_known(name: str, weights: str | None) -> None:
+    """Raise ValueError unless timm has a network of that name, and weights of it where none are
+    given. A repository of a hub is not looked for.
+    """
+    if name.startswith(_SOURCES):
+        return
     import timm
 
     if not timm.is_model(name.partition(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "see timm.list_models()"
-        raise ValueError(f"quality.extractor: timm knows no network {name!r}; {hint}")
+        raise ValueError(f"extractor: timm knows no network {name!r}; {hint}")
     if weights is None and not timm.is_model_pretrained(name):
         have = timm.list_pretrained(f"{name.partition('.')[0]}.*")
         hint = f"there are weights {', '.join(have)}" if have else "give extractor_weights"
-        raise ValueError(f"quality.extractor: timm has no weights {name!r}; {hint}")
+        raise ValueError(f"extractor: timm has no weights {name!r}; {hint}")
 
 
 def _made(name: str, size: int | None, weights: str | None) -> Any:

@@ -12,5 +12,7 @@ flaws of generative model evaluation metrics") found to agree with people's eyes
 """
 DINOV2_SIZE = 224
 """Pixels a side that they resize to, bicubically."""
+SPLITS = 10
+"""Of a pool, over which the Inception Score is averaged."""
 CLASSIFIER = "classifier"
 """The grid's own, as an extractor."""

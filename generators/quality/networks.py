@@ -19,6 +19,8 @@ from torch import nn
 
 from equigrid.generators.quality.names import VIT
 
+_NO_WEIGHTS = "is damaged, or holds more than plain weights, which is not opened"
+
 Features = Callable[[np.ndarray], np.ndarray]
 """(n, H, W, C) uint8 -> (n, d) float32."""
 
@@ -135,24 +137,36 @@ def _downloaded() -> dict[str, torch.Tensor]:
     from pytorch_fid.inception import FID_WEIGHTS_URL
 
     try:
+        # Its name ends in the digest that a download is compared with.
         return torch.hub.load_state_dict_from_url(
-            FID_WEIGHTS_URL, progress=False, map_location="cpu"
+            FID_WEIGHTS_URL, progress=False, map_location="cpu", weights_only=True, check_hash=True
         )
     except (URLError, OSError) as error:
         raise NetworkMissing(
             f"pytorch-fid's Inception weights could not be downloaded ({_first(error)}); "
             f"give the path of the file {FID_WEIGHTS_URL.rsplit('/', 1)[-1]}"
         ) from error
+    except Exception as error:  # torch raises nearly all on damaged bytes
+        what = f"the download that torch keeps of {FID_WEIGHTS_URL.rsplit('/', 1)[-1]}"
+        raise ValueError(f"{what} {_NO_WEIGHTS} ({type(error).__name__}); remove it") from error
 
 
 def _state_dict(path: str) -> dict[str, torch.Tensor]:
     if not Path(path).is_file():
         raise NetworkMissing(f"there is no file of weights {path!r}")
     if path.endswith(".safetensors"):
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path!r} {_NO_WEIGHTS} ({_first(error)})") from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises nearly all on damaged bytes
+        # Not its message, which advises to run what the file says.
+        raise ValueError(f"{path!r} {_NO_WEIGHTS} ({type(error).__name__})") from error
 
 
 def _load(network: nn.Module, weights: dict[str, torch.Tensor]) -> None:

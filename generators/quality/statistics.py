@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from equigrid.generators.quality.names import SPLITS
+
 
 class Moments:
     """Mean and covariance of features that come in parts."""
@@ -117,7 +119,7 @@ class InceptionScore:
     Images come in order; split k is the images k * total / splits to (k + 1) * total / splits - 1.
     """
 
-    def __init__(self, total: int, splits: int = 10):
+    def __init__(self, total: int, splits: int = SPLITS):
         if total < splits:
             raise ValueError(f"{splits} splits need at least as many images, got {total}")
         self.total, self.splits, self.seen = total, splits, 0

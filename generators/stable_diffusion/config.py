@@ -305,6 +305,9 @@ class StableDiffusionConfig(GeneratorConfig):
             sources.check_adaptable(self.pipeline)
         self.sampling_payload()  # every file named is looked up
 
+    def batches(self) -> dict[str, int]:
+        return {"adaptation.batch": self.adaptation.batch} if self.adaptation else {}
+
     def cost_facts(
         self, height: int, width: int, channels: int, classes: int, n_images: int | None
     ) -> dict[str, int]:

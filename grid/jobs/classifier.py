@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from equigrid.classifiers import names
 from equigrid.classifiers.models.pretraining import Pretraining, Start
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.generators.common import hub
@@ -54,6 +55,36 @@ class Classifier:
     def settled(self, recipe: ResolvedRecipe) -> ResolvedRecipe:
         """The recipe with what this classifier does otherwise."""
         return ResolvedRecipe(**{**dict(recipe), **self.settings}) if self.settings else recipe
+
+    def check(self, height: int, width: int, channels: int, classes: int) -> None:
+        """Raises ValueError unless it takes such images, of the size that it sees."""
+        if self.weights is None:
+            names.check(self.model, height, width, channels, classes)
+            return
+        how = self.weights.how
+        if channels not in (1, how.channels):
+            what = f"the weights take {how.channels} channels, the images have {channels}"
+            raise ValueError(what)
+        try:
+            names.check_timm(self.model, height, width, how.channels, how.args)
+        except ValueError as error:
+            right = "augmentation: {resized_crop: {size_px: …}}, or args: {img_size: …}"
+            raise ValueError(f"{error}; give the recipe {right}") from error
+
+    def check_recipe(
+        self, recipe: ResolvedRecipe, height: int, width: int, channels: int, classes: int
+    ) -> None:
+        """Raises ValueError for a recipe by which it cannot be trained on such images, as they are
+        stored.
+        """
+        recipe.augmentation.check(height, width, channels)
+        self.check(*recipe.input_size(height, width), channels, classes)
+        seen = self.weights.how.channels if self.weights else channels
+        if recipe.normalisation and (given := len(recipe.normalisation.mean)) != seen:
+            what = f"its mean and std are of {given} channels, and {self.name} sees {seen}"
+            raise ValueError(f"normalisation: {what}; give {seen}, or leave it out")
+        if recipe.head_lr is not None:
+            names.check_head(self.model)
 
 
 def started(weights: FromWeights | None) -> Start | None:

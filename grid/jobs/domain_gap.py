@@ -86,6 +86,12 @@ def _payload(
         recipe = classifier.settled(recipe)
     except ValueError as error:
         raise UserError(f"domain_gap.recipe: {error}") from error
+    where = "domain_gap" if patch_px is None else f"domain_gap.patches: {patch_px}"
+    grid.check_recipe(classifier.name, recipe, where, patch_px)
+    if not grid.recorded and not 0 < round(gap.held_out * n) < n:
+        what = f"held_out {gap.held_out:g} of {n:,} images, as pool {pool.where} has them, leaves"
+        right = "ask for more synthetic images, or leave domain_gap out"
+        raise UserError(f"domain_gap: {what} none on one side; {right}")
     stream = grid.stream(2 * n, patch_px)
     other = "domain_gap fewer images"
     grid.check_streamed(recipe, stream, 2 * n, "domain_gap.recipe", other)

@@ -31,7 +31,8 @@ class GridFacts:
     copies of others, if there are any. grouped: whether images of one group stay together.
     zero_shot, quality: what was recorded of these parts; None asks the files that the spec names.
     twice: images that two splits have, by pair, such as train_test. classifiers: by their names in
-    rows.
+    rows. recorded: whether the grid was planned once, so that nobody asks again whether each of
+    its jobs can be done: those that could have their results, and these can be read.
     """
 
     spec: GridSpec
@@ -48,6 +49,7 @@ class GridFacts:
     quality: Mapping[str, Any] | None = None
     twice: Mapping[str, int] = field(default_factory=dict)
     classifiers: Mapping[str, Classifier] = field(default_factory=dict)
+    recorded: bool = False
 
     @property
     def first_classifier(self) -> Classifier:
@@ -269,9 +271,27 @@ class GridFacts:
         sizes = {"n_base": n_base, "n_total": n_total, "n_dataset": self.n_train}
         try:
             found = recipes.resolve(self.recipes[name], **sizes, classifier=classifier, arm=arm)
-            return self.classifier(classifier).settled(found)
+            found = self.classifier(classifier).settled(found)
         except ValueError as error:
             raise UserError(f"recipe {name}: {error}") from error
+        own = f"by_arm.{arm}: " if arm in self.recipes[name].by_arm else ""
+        self.check_recipe(classifier, found, f"recipe {name}: {own}".rstrip(": "))
+        return found
+
+    def check_recipe(
+        self, classifier: str, recipe: ResolvedRecipe, where: str, patch_px: int | None = None
+    ) -> None:
+        """Raises UserError for a recipe by which a classifier of that name in rows cannot be
+        trained on the dataset's images, or on squares of them.
+        """
+        if self.recorded:
+            return
+        height, width, channels = self.shape.image
+        size = (patch_px or height, patch_px or width, channels, len(self.shape.classes))
+        try:
+            self.classifier(classifier).check_recipe(recipe, *size)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}") from error
 
     def stream(self, n_total: int, patch_px: int | None = None) -> Stream | None:
         """How so many images are read where they are too large for a device; None where they are

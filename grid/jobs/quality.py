@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from equigrid.generators import balance
 from equigrid.generators.quality.config import LEAST_IMAGES
-from equigrid.generators.quality.names import CLASSIFIER, DINOV2, VIT
+from equigrid.generators.quality.names import CLASSIFIER, DINOV2, SPLITS, VIT
 from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
 from equigrid.grid.datasets.sources.base import Shape
 from equigrid.grid.errors import DocumentError, UserError
@@ -57,8 +58,10 @@ def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
     n = pool.at_most(quality.images or pool.n_used)
     before = shard.planned(pool, n)
     config, networks = grid.quality_payload()
-    _check_enough(config, grid, pool, n)
     classified = quality.features or _extractor(config) == CLASSIFIER
+    if not grid.recorded:
+        _check_distances(grid, pool, n, bool(networks["inception"]), bool(networks["vit"]))
+    _check_enough(config, grid, pool, n)
     if classified:
         before.insert(0, reference_classifier.planned(grid))
     payload = QualityPayload(
@@ -77,6 +80,29 @@ def planned(grid: GridFacts, pool: PlannedPool) -> Iterator[Job]:
 def _extractor(config: Mapping[str, Any]) -> str | None:
     """The network of `quality.metrics`; None where none of them is asked for."""
     return config["extractor"]["name"] if "extractor" in config else None
+
+
+def _check_distances(
+    grid: GridFacts, pool: PlannedPool, n: int, inception: bool, vit: bool
+) -> None:
+    """Raises UserError for fewer images than FID (two), Inception Score and diversity (two of a
+    class) need.
+    """
+    assert grid.spec.quality is not None, "asked for"
+    features = grid.spec.quality.features
+    least = 2 if inception or features else 1
+    if inception:
+        least = SPLITS
+    if (vit or features) and max(grid.shape.train_counts) < 2:
+        raise UserError("quality: no class has two training images; write quality: off")
+    if vit or features:
+        shares = pool.shares or (1,) * len(grid.shape.classes)
+        least = max(least, balance.first_pair(shares))
+    if n < least:
+        what = f"pool {pool.where} has {n:,} images, and {least:,} are the fewest"
+        why = "two of one class" if vit or features else "it is of distributions"
+        right = f"ask for more synthetic images, write quality: {{images: {max(least, 10)}}} or off"
+        raise UserError(f"quality: {what} ({why}); {right}")
 
 
 def _check_enough(config: Mapping[str, Any], grid: GridFacts, pool: PlannedPool, n: int) -> None:

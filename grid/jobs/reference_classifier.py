@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from equigrid.classifiers import names
 from equigrid.classifiers.models.pretraining import Pretraining, Start
 from equigrid.classifiers.recipes import ResolvedRecipe
 from equigrid.grid.datasets.shards import ShardCorrupt, corrupt_if_damaged
@@ -51,6 +52,12 @@ def planned(grid: GridFacts) -> Job:
         right = f"use at most {grid.n_train:,}, or leave it out for all"
         raise UserError(f"reference_images: {n:,} is more than there are training images; {right}")
     grid.check_different(n, "reference_images")
+    if not grid.recorded:
+        try:
+            names.check_head(classifier.model)
+        except ValueError as error:
+            right = "write quality: {features: false} and no tsne to do without its features"
+            raise UserError(f"classifiers.0: {error}; or {right}") from error
     recipe = grid.resolved_recipe(grid.recipe, n_base=n, n_total=n, classifier=classifier.name)
     stream = grid.stream(n)
     grid.check_streamed(recipe, stream, n, f"recipe {grid.recipe}", "reference_images: fewer")

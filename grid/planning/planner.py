@@ -88,6 +88,7 @@ def _facts(resolved: Resolved, shape: Shape, ingest_id: str) -> GridFacts:
         grouped=resolved.source.grouped or bool(dataset and dataset.grouped),
         twice=_twice(dataset) if dataset else {},
         classifiers=resolved.classifiers,
+        recorded=resolved.recorded,
     )
 
 

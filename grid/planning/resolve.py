@@ -18,6 +18,7 @@ from equigrid.generators.base_config import GeneratorConfig
 from equigrid.grid.datasets import catalogue
 from equigrid.grid.errors import UserError, near
 from equigrid.grid.ids import content_id
+from equigrid.grid.jobs import generator
 from equigrid.grid.jobs.classifier import Classifier
 from equigrid.grid.jobs.kinds import on_slots
 from equigrid.grid.planning import pretrained, recording
@@ -109,7 +110,8 @@ class Resolved:
     pending"); `shape` is then the source's own word, or None where only reading it will tell.
     zero_shot, quality: what determines a zero-shot trial and the measuring of a pool, where that
     was recorded; None asks the files that the spec names. classifiers: by their names in rows.
-    pretrained: what was found of those with weights, as it is recorded.
+    pretrained: what was found of those with weights, as it is recorded. recorded: whether this is
+    of a grid that was planned once, as its record says.
     """
 
     spec: GridSpec
@@ -123,6 +125,7 @@ class Resolved:
     quality: dict[str, Any] | None = None
     classifiers: dict[str, Classifier] = field(default_factory=dict)
     pretrained: tuple[dict[str, Any], ...] = ()
+    recorded: bool = False
 
     @property
     def recipe_name(self) -> str:
@@ -144,10 +147,14 @@ class Resolved:
         }
 
     def with_dataset(self, dataset: catalogue.Dataset) -> "Resolved":
+        """With what reading the source has told. Raises UserError as `resolve` does."""
         by_name, domain_recipe = _recipes(self.spec, dataset.shape)
-        return replace(
+        found = replace(
             self, dataset=dataset, shape=dataset.shape, recipes=by_name, domain_recipe=domain_recipe
         )
+        if self.shape is None:  # what only its images could tell
+            _check(found, dataset.shape)
+        return found
 
 
 def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None) -> Resolved:
@@ -175,14 +182,17 @@ def resolve(spec: GridSpec, store: Store | None, record: Recorded | None = None)
     by_name, domain_recipe = _recipes(spec, shape)
     found = Resolved(
         spec, source, dataset, shape, by_name, domain_recipe, choices,
-        split and split["payload"], quality, *_classifiers(spec, record),
+        split and split["payload"], quality, *_classifiers(spec, record), record is not None,
     )  # fmt: skip
     for i in range(len(spec.blocks)):
         found.augmentations(i)
     _check_closed_set(found)
+    if not found.recorded:
+        _check_devices(found)
+    if spec.quality and found.quality is None:
+        _named("quality", spec.quality.check_files)
     if shape:
         _check(found, shape)
-        _check_augmentations(found, shape)
     return found
 
 
@@ -271,20 +281,13 @@ def _dataset(
 
 def _check(found: Resolved, shape: catalogue.Shape) -> None:
     """Raises UserError where a part of the spec cannot be made for images of that shape."""
-    spec, gap, choices = found.spec, found.spec.domain_gap, found.generators
+    spec, choices = found.spec, found.generators
     size = (shape.height, shape.width, shape.channels, len(shape.classes))
     for each in reversed(found.recipes.values()):
         # What a classifier sees, after the crop.
         seen = (*each.input_size(shape.height, shape.width), *size[2:])
         for i, classifier in enumerate(found.classifiers.values()):
-            _named(f"classifiers.{i}", partial(_check_classifier, classifier, *seen))
-    first = next(iter(found.classifiers.values()))
-    if gap and (gap.classifier or first.weights):
-        smallest = min([*gap.patches, min(seen[:2])])
-        asked = found.classifiers.get(gap.classifier or first.name)
-        asked = asked or Classifier.named(gap.classifier or first.name)
-        check = partial(_check_classifier, asked, smallest, smallest, *seen[2:])
-        _named("domain_gap.classifier", check)
+            _named(f"classifiers.{i}", partial(classifier.check, *seen))
     if spec.zero_shot:
         for i, classifier in enumerate(found.classifiers.values()):
             if classifier.weights:
@@ -306,6 +309,45 @@ def _check(found: Resolved, shape: catalogue.Shape) -> None:
         if choice.recorded is None:
             suits = partial(choice.config.check, *size, shape.n_train, shape.classes)
             _named(f"generators.{name}", suits)
+    if spec.quality and found.quality is None:
+        _named("quality", partial(spec.quality.check_extractor, *shape.image))
+    _check_augmentations(found, shape)
+    if spec.zero_shot and not found.recorded:
+        _check_zero_shot(found, shape)
+
+
+def _check_zero_shot(found: Resolved, shape: catalogue.Shape) -> None:
+    """Raises UserError for recipes, classifiers and test images by which no zero-shot trial can be
+    made.
+    """
+    spec = found.spec
+    assert spec.zero_shot, "asked for"
+    for name, recipe in found.recipes.items():
+        if recipe.label_smoothing and any(block.base for block in spec.blocks):
+            what = f"{recipe.label_smoothing:g} would teach the base classes without images"
+            raise UserError(f"recipe {name}: label_smoothing: {what}; write 0, or base: false")
+    for i, classifier in enumerate(found.classifiers.values()):
+        _named(f"classifiers.{i}", partial(names.check_head, classifier.model, linear=True))
+    unseen = spec.zero_shot.unseen_labels(shape.classes, len(shape.classes))
+    if not any(shape.test_counts[label] for label in unseen):
+        what = "the test set has no image of the unseen classes"
+        raise UserError(f"zero_shot.unseen: {what}; choose others")
+
+
+def _check_devices(found: Resolved) -> None:
+    """Raises UserError for generators that cannot be computed on the devices that `execution`
+    says.
+    """
+    execution = found.spec.execution
+    workers = execution.workers_of(generator.KIND.name)
+    for name, choice in found.generators.items():
+        if execution.gpus == 0 and (key := choice.config.fp16()):
+            what = "fp16 needs a CUDA device, and execution.gpus is 0; write fp32, bf16 or auto"
+            raise UserError(f"generators.{name}.{key}: {what}")
+        for key, batch in choice.config.batches().items():
+            if batch % workers:
+                what = f"{batch} cannot be divided by the {workers} workers of a generator"
+                raise UserError(f"generators.{name}.{key}: {what} (execution.workers)")
 
 
 def _check_augmentations(found: Resolved, shape: catalogue.Shape) -> None:
@@ -326,24 +368,7 @@ def _check_augmentations(found: Resolved, shape: catalogue.Shape) -> None:
                 raise UserError(f"{where}: {what}, {shape.height}×{shape.width}")
             size = (*augmentation.seen(shape.height, shape.width), shape.channels)
             for classifier in found.classifiers.values():
-                _named(where, partial(_check_classifier, classifier, *size, len(shape.classes)))
-
-
-def _check_classifier(
-    classifier: Classifier, height: int, width: int, channels: int, classes: int
-) -> None:
-    """Raises ValueError unless it takes such images, of the size that it sees."""
-    if classifier.weights is None:
-        names.check(classifier.model, height, width, channels, classes)
-        return
-    how = classifier.weights.how
-    if channels not in (1, how.channels):
-        raise ValueError(f"the weights take {how.channels} channels, the images have {channels}")
-    try:
-        names.check_timm(classifier.model, height, width, how.channels, how.args)
-    except ValueError as error:
-        right = "give the recipe augmentation: {resized_crop: {size_px: …}}, or args: {img_size: …}"
-        raise ValueError(f"{error}; {right}") from error
+                _named(where, partial(classifier.check, *size, len(shape.classes)))
 
 
 def _classifiers(

@@ -24,6 +24,7 @@ from typing import Any, Protocol
 
 from equigrid.grid.jobs import trial
 from equigrid.grid.planning.graph import Cell, Plan
+from equigrid.grid.reporting import logs
 from equigrid.grid.spec.trackers import TRACKER_PACKAGES, validate_trackers
 from equigrid.grid.store import Store
 
@@ -406,7 +407,7 @@ def start(places: Mapping[str, str], store: Store, plan: Plan) -> Any:
 
     class TrackersActor(Trackers):
         def __init__(self, folder: str, grid: str):
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+            logs.prepare()
             os.chdir(folder)  # relative places mean what they mean to the driver
             super().__init__(places, grid)
 

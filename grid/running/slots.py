@@ -24,6 +24,7 @@ from equigrid.grid import jobs
 from equigrid.grid.errors import ClusterError, StoreError, UserError
 from equigrid.grid.jobs import shard
 from equigrid.grid.jobs.checkpoints import leaving
+from equigrid.grid.reporting import logs
 from equigrid.grid.running import cluster
 from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store
@@ -43,7 +44,7 @@ class Slot:
         import torch  # once, while the driver still plans  # noqa: F401
         from ray.train.torch import TorchTrainer  # noqa: F401
 
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+        logs.prepare()
         logging.getLogger("ray.train").setLevel(logging.WARNING)  # else a page for every trial
         self.store, self.busy = store, False
         signal.signal(signal.SIGTERM, self._told_to_leave)
@@ -116,7 +117,7 @@ def launch_group(store: Store, request: jobs.Request) -> list[dict]:
     """A job on several devices: a task that holds none itself starts Ray Train's worker group and
     waits for it.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logs.prepare()
     return [jobs.run(store, request)]
 
 

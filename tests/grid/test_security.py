@@ -145,6 +145,9 @@ def test_links_within_the_store_and_to_it_are_the_users_own(store, tmp_path):
 # Nothing in a store is ever run -------------------------------------------------------------------
 
 
+DOWNLOADED = ("load_state_dict_from_url", "load_url")  # torch's: what it downloads, it opens
+
+
 def unpickling(tree: ast.AST) -> list[str]:
     """Places in a program that may run code from data: what is called, and in which line."""
     found = []
@@ -160,7 +163,10 @@ def unpickling(tree: ast.AST) -> list[str]:
         call = ast.unparse(node.func)
         options = {word.arg: ast.unparse(word.value) for word in node.keywords}
         unsafe = (
-            (call == "torch.load" and options.get("weights_only") != "True")
+            (
+                (call == "torch.load" or call.split(".")[-1] in DOWNLOADED)
+                and options.get("weights_only") != "True"
+            )
             or options.get("allow_pickle", "False") != "False"
             or (call == "yaml.load" and "Loader" not in options and len(node.args) < 2)
             or call
@@ -197,6 +203,7 @@ def test_nothing_unpickles():
     "code",
     [
         "import pickle", "from pickle import loads", "def f():\n    import cloudpickle.x", "torch.load(f)",
+        "torch.hub.load_state_dict_from_url(u)", "torch.utils.model_zoo.load_url(u)",
         "torch.load(f, weights_only=False)", "torch.load(f, weights_only=flag)", "np.load(f, allow_pickle=True)",
         "yaml.load(t)", "yaml.load(t, Loader=yaml.Loader)", "yaml.unsafe_load(t)", "pd.read_pickle(p)", "eval(text)",
         "x.from_pretrained(n, trust_remote_code=True)", "x.from_pretrained(n, use_safetensors=False)",
@@ -243,6 +250,24 @@ def test_checkpoints_and_arrays_of_a_store_run_no_code(store, tmp_path):
     np.savez(tmp_path / "x.npz", train_images=np.array([Bomb(tmp_path / "owned")], dtype=object))
     with pytest.raises(ValueError):  # noqa: PT011
         ingest.ingest(store, catalogue.source({"npz": str(tmp_path / "x.npz")}))
+    assert not (tmp_path / "owned").exists()
+
+
+def test_weights_of_networks_run_no_code(tmp_path, monkeypatch):
+    """A file that a spec names, and what lies where torch keeps downloads."""
+    import torch
+
+    from equigrid.generators.quality import networks
+    from equigrid.generators.quality.names import INCEPTION
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / INCEPTION
+    path.parent.mkdir(parents=True)
+    torch.save({"state": Bomb(tmp_path / "owned")}, path)
+    for load in (networks._downloaded, lambda: networks._state_dict(str(path))):
+        with pytest.raises(ValueError, match="more than plain weights, which is not opened") as no:
+            load()
+        assert "weights_only" not in str(no.value)
     assert not (tmp_path / "owned").exists()
 
 

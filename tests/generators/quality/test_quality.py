@@ -188,8 +188,12 @@ class TestConfig:
         assert timm.is_model_pretrained(VIT)
 
     def test_no_such_file(self):
-        with pytest.raises(ValueError, match="'none' is no file of weights; write auto, off or"):
-            QualityConfig(vit="none")
+        asked = QualityConfig(vit="none")
+        with pytest.raises(ValueError, match="'none' is no file of weights; write auto, off, or"):
+            asked.check_files()
+        asked = QualityConfig(extractor_weights="none.pth")
+        with pytest.raises(ValueError, match="extractor_weights: 'none.pth' is no file of weights"):
+            asked.check_files()
 
 
 @pytest.fixture(scope="module")
@@ -495,7 +499,6 @@ class TestMetricsConfig:
         [
             ({"metrics": ["fdd"]}, "'fd', 'kid', 'precision'"),
             ({"extractor": ""}, "'' names no network"),
-            ({"extractor_weights": "none.pth"}, "'none.pth' is no file of weights"),
             (
                 {"extractor": "classifier", "extractor_size": 64},
                 "extractor_size is for a network of timm's, not classifier",
@@ -571,8 +574,7 @@ class TestExtractor:
 
     def test_refused(self, file, tmp_path):
         with pytest.raises(
-            ValueError,
-            match="quality.extractor: timm knows no network 'test_vitt'; did you mean 'test_vit",
+            ValueError, match="extractor: timm knows no network 'test_vitt'; did you mean 'test_vit"
         ):
             Extractor("test_vitt")
         with pytest.raises(

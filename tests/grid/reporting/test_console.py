@@ -3,6 +3,8 @@
 import ast
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,28 @@ def test_progress_is_plain_too():
         assert SECRET not in text
         assert SHOWN in text
         assert "owned\x07" not in text
+
+
+def test_logs_of_rays_processes_are_plain_too():
+    """Titles, errors and tracebacks, as whoever reads the file in a terminal sees them."""
+    code = (
+        "import logging\n"
+        "from equigrid.grid.reporting import logs\n"
+        "logs.prepare()\n"
+        f"hostile = {HOSTILE!r}\n"
+        "logging.getLogger('x').info('%s', hostile)\n"
+        "try:\n"
+        "    raise ValueError(hostile)\n"
+        "except ValueError:\n"
+        "    logging.getLogger('x').exception('of a job')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    lines = done.stderr.decode().split("\n")
+    assert "of a job" in lines[1]
+    for line in (lines[0], lines[-2]):  # the message, and the end of the traceback
+        check(line)
+    for path in sorted((ROOT / "grid").rglob("*.py")):
+        assert "basicConfig" not in path.read_text() or path.name == "logs.py", path
 
 
 def test_what_is_ours_still_steers():

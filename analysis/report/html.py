@@ -1,11 +1,14 @@
 """The report: one HTML file that opens from disk without a network, and the figures beside it."""
 
 import base64
+import errno
 import gzip
 import io
 import json
+import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -72,14 +75,51 @@ def write_report(
     sample images, see `report_figures.sheet_figures`. neighbours: pool -> PNG bytes of its samples
     above their nearest training images. warnings: lines of text.
 
-    A report that is there with more of anything is kept beside it, see `richer`, and `tell` gets a
-    line on that. Raises ValueError for any other key.
+    A report that is there with more of anything is kept in a folder beside it, with its figures,
+    and `tell` gets a line on that. Raises ValueError for any other key; OSError, and then what was
+    there is as it was.
     """
     unknown = sorted(set(extras) - set(EXTRAS))
     if unknown:
         raise ValueError(f"extras has {unknown}; known are {list(EXTRAS)}")
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
+    aside = directory / f".report-{secrets.token_hex(4)}"
+    try:
+        aside.mkdir(parents=True)
+        holds = _write(table, analysis, aside, extras)
+        if kept := _richer(directory, holds):
+            place, why = kept
+            _move(aside, directory, place)
+            tell(f"the report that was there has more {why}: it is kept in {place}")
+        else:
+            _move(aside, directory, None)
+    except OSError as error:
+        told = str(error.filename or directory).replace(str(aside), str(directory))
+        raise OSError(error.errno, error.strerror, told) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return directory / "report.html"
+
+
+def _move(aside: Path, directory: Path, kept: Path | None) -> None:
+    """All files from `aside` to a directory, the report last; those in whose place they come to
+    `kept`, if they are.
+    """
+    files = sorted(aside.iterdir(), key=lambda path: path.name == "report.html")
+    for path in files:
+        if (place := directory / path.name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(place))
+    if kept:
+        kept.mkdir()
+        for path in reversed(files):  # figures without a report say less than a report without them
+            if (before := directory / path.name).is_file():
+                before.replace(kept / path.name)
+    for path in files:
+        path.replace(directory / path.name)
+
+
+def _write(table: pd.DataFrame, analysis: Analysis, directory: Path, extras: dict) -> Holds:
+    """Figures and report.html, into an empty directory; how much the report tells."""
     n_results = int((table["status"] == "ok").sum()) if "status" in table else len(table)
     screen = first_screen(analysis, extras, directory)
     panels = dict(screen.panels)
@@ -129,25 +169,19 @@ def write_report(
         plotly=packed_plotly() if panels else "",
         script=script("ask.js", "report.js", "start.js"),
     )
-    if kept := richer(directory, holds):
-        before, why = kept
-        (directory / "report.html").replace(before)
-        tell(f"the report that was there has more {why}: it is kept as {before}")
-    path, aside = directory / "report.html", directory / f".report-{secrets.token_hex(4)}.html"
+    path = directory / "report.html"
     try:
-        aside.write_text(html.lstrip(), encoding="utf-8")  # the macros leave empty lines first
-        return aside.replace(path)
+        path.write_text(html.lstrip(), encoding="utf-8")  # the macros leave empty lines first
     except OSError as error:
         raise named(error, path) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    return holds
 
 
-def richer(directory: Path | str, holds: Holds) -> tuple[Path, str] | None:
-    """Where the report in a directory is kept when one that holds so much replaces it, and of what
-    it has more; None if there is none, or if it has no more of anything.
+def _richer(directory: Path, holds: Holds) -> tuple[Path, str] | None:
+    """The folder in which the report in a directory is kept where one that holds so much takes its
+    place, and of what it has more; None if there is none, or if it has no more of anything.
     """
-    path = Path(directory) / "report.html"
+    path = directory / "report.html"
     if not path.is_file():  # a pipe would be waited for
         return None
     try:
@@ -161,9 +195,9 @@ def richer(directory: Path | str, holds: Holds) -> tuple[Path, str] | None:
     if not more:
         return None
     name, number = f"report-{before.results}-results", 2
-    kept = path.with_name(f"{name}.html")
+    kept = directory / name
     while kept.exists():
-        kept, number = path.with_name(f"{name}-{number}.html"), number + 1
+        kept, number = directory / f"{name}-{number}", number + 1
     return kept, more[0]
 
 

@@ -3,9 +3,11 @@ terminal's view.
 """
 
 import base64
+import errno
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -249,16 +251,50 @@ def test_a_report_is_not_replaced_by_one_that_shows_less(tmp_path):
 
     def write(**extras):
         write_report(table, found, tmp_path, extras=extras, tell=said.append)
-        return (tmp_path / "report.html").read_bytes()
+        return contents(tmp_path)
 
     first = write(**whole)
-    assert write(**whole) == first
+    assert {"report.html", "images-0.png", "answer-0.pdf"} <= first.keys()
+    assert write(**whole).keys() == first.keys()
     assert not said
     second = write(sheets=one)
-    kept = tmp_path / f"report-{(table.status == 'ok').sum()}-results.html"
-    assert said == [f"the report that was there has more measures: it is kept as {kept}"]
-    assert kept.read_bytes() == first
-    write()
-    other = kept.with_name(f"{kept.stem}-2.html")
-    assert said[1:] == [f"the report that was there has more pictures: it is kept as {other}"]
-    assert (kept.read_bytes(), other.read_bytes()) == (first, second)
+    kept = tmp_path / f"report-{(table.status == 'ok').sum()}-results"
+    assert said == [f"the report that was there has more measures: it is kept in {kept}"]
+    assert contents(kept)["report.html"] == first["report.html"]
+    # Each figure of before is there still: beside it, or where it was if nothing took its place.
+    assert {**contents(tmp_path), **contents(kept)} == {**second, **first}
+    third = write()
+    other = kept.with_name(f"{kept.name}-2")
+    assert said[1:] == [f"the report that was there has more pictures: it is kept in {other}"]
+    assert contents(other)["report.html"] == second["report.html"]
+    assert third["images-0.png"] == second["images-0.png"]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_report_that_cannot_be_written_whole_changes_nothing(tmp_path, monkeypatch):
+    table = PLANTED.table(0)
+    found = analysed(table)
+    write_report(table, found, tmp_path, extras={})
+    before = contents(tmp_path)
+
+    def full(path, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "residuals-0.svg").unlink()
+    (tmp_path / "residuals-0.svg").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_report(table[table["seed"] == 0], found, tmp_path, extras={})
+    assert caught.value.filename == str(tmp_path / "residuals-0.svg")
+    (tmp_path / "residuals-0.svg").rmdir()
+    (tmp_path / "residuals-0.svg").write_bytes(before["residuals-0.svg"])
+    assert contents(tmp_path) == before
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_report(table[table["seed"] == 0], found, tmp_path, extras={})
+    assert caught.value.filename == str(tmp_path / "report.html")
+    assert contents(tmp_path) == before
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []

@@ -240,10 +240,8 @@ def test_a_report_with_more_results_is_kept_beside_one_with_less(ran, tmp_path, 
     store.delete(*sorted(store.list(results.PARTS))[:3])
     assert entry.outcome(["report", "mini", "--store", store.uri, "--out", str(out)]) == 0
     said = capsys.readouterr().err
-    assert f"has more results: it is kept as {out / 'report-10-results.html'}" in said.replace(
-        "\n", ""
-    )
-    assert (out / "report-10-results.html").read_bytes() == full
+    assert f"has more results: it is kept in {out / 'report-10-results'}" in said.replace("\n", "")
+    assert (out / "report-10-results" / "report.html").read_bytes() == full
     content = json.dumps((out / "report.html").read_text())
     assert 'equigrid-results\\" content=\\"7\\"' in content
 

@@ -46,6 +46,8 @@ def work(name: str = GRID) -> Work:
     """Counted in the plan of a preset. The images of imported sets need not be at hand: trials with
     as many others cost the same.
     """
+    from safetensors.torch import save_file
+
     from equigrid.grid.planning.planner import plan
     from equigrid.grid.planning.resolve import resolve
     from equigrid.grid.spec import GridSpec, load
@@ -54,7 +56,7 @@ def work(name: str = GRID) -> Work:
     trained = [one for one, entry in mapping["generators"].items() if entry["kind"] == "edm"]
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.safetensors"
-        weights.write_bytes(b"")  # of what is never sampled here
+        save_file({}, weights)  # of what is never sampled here
         stand_in = {"kind": "edm", "setting": "open", "weights": str(weights)}
         for one in mapping["generators"].keys() - set(trained):
             mapping["generators"][one] = stand_in

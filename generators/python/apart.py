@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
 import torch
+
+_Setting = tuple[Callable[[], Any], Callable[[Any], object]]  # how one is read, and set
 
 
 def _environment(values: dict[str, str]) -> None:
@@ -26,16 +28,15 @@ def _unless_cpu(device: torch.device) -> torch.device | None:
     return None if device.type == "cpu" else device
 
 
-def _attribute(owner: Any, name: str) -> tuple[Callable, Callable]:
+def _attribute(owner: Any, name: str) -> _Setting:
     return lambda: getattr(owner, name), lambda value: setattr(owner, name, value)
 
 
-def _handler(number: int) -> tuple[Callable, Callable]:
+def _handler(number: int) -> _Setting:
     return lambda: signal.getsignal(number), lambda value: signal.signal(number, value)
 
 
-# How each is read, and set.
-_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
+_SETTINGS: tuple[_Setting, ...] = (
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_default_device, lambda value: torch.set_default_device(_unless_cpu(value))),
     (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -55,6 +56,7 @@ _SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (lambda: dict(os.environ), _environment),
     (os.getcwd, os.chdir),
 )
+# Put back, but not found again by the modules: a slot that is told to leave hears it.
 _SIGNALS = tuple(map(_handler, (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM)))
 
 _theirs: list[Any] | None = None  # what the modules left, which they find again
@@ -69,22 +71,19 @@ def apart() -> Iterator[None]:
     of ours draws from a state that it did not seed.
     """
     global _theirs
-    settings = [*_SETTINGS, *(_SIGNALS if _is_main() else ())]
-    ours = _read(settings)
+    signals = _SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    ours, handlers = _read(_SETTINGS), _read(signals)
     if _theirs is not None:
-        _set(settings, ours, _theirs)
+        _set(_SETTINGS, ours, _theirs)
     try:
         yield
     finally:
-        _theirs = _read(settings)
-        _set(settings, _theirs, ours)
+        _theirs = _read(_SETTINGS)
+        _set(_SETTINGS, _theirs, ours)
+        _set(signals, _read(signals), handlers)
 
 
-def _is_main() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _read(settings: list) -> list[Any]:
+def _read(settings: Sequence[_Setting]) -> list[Any]:
     return [_value(read) for read, _ in settings]
 
 
@@ -95,7 +94,7 @@ def _value(read: Callable[[], Any]) -> Any:
         return None
 
 
-def _set(settings: list, now: list[Any], wanted: list[Any]) -> None:
+def _set(settings: Sequence[_Setting], now: list[Any], wanted: list[Any]) -> None:
     """Only what differs: setting may cost, or not be allowed any more."""
     for (_, write), is_now, value in zip(settings, now, wanted):
         if is_now != value and value is not None:

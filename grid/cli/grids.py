@@ -134,8 +134,8 @@ def run(
         name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None
     }
     loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update=chosen)})
-    opened = Store(store, create=True)
-    folder = out_folder(out, loaded.name, option="--out", store=opened)
+    folder = out_folder(out, loaded.name, option="--out", store=Store(store))
+    opened = Store(store, create=True)  # nothing is left behind by a wrong --out
     opened.check()
     if not as_json:
         tell(f"grid {loaded.name} → store {opened.uri}")

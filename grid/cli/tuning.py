@@ -104,8 +104,8 @@ def tune(
     loaded, aim = wishes.wished(load(spec), wish, space, generator, slots=slots, gpus=gpus)
     console = screens.progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    opened = Store(store, create=True)
-    folder = out_folder(out, loaded.name, option="--out", store=opened)
+    folder = out_folder(out, loaded.name, option="--out", store=Store(store))
+    opened = Store(store, create=True)  # nothing is left behind by a wrong --out
     opened.check()
     from equigrid.grid.tuning import session
 

@@ -12,11 +12,13 @@ from equigrid.grid.reporting import trackers
 from equigrid.grid.reporting.forecast import Forecast
 from equigrid.grid.reporting.metrics import GridMetrics
 from equigrid.grid.reporting.progress import Progress, Stage, Whole
+from equigrid.grid.reporting.silence import Silence
 from equigrid.grid.running.budget import Budget
 from equigrid.grid.running.queue import JobQueue, State
 from equigrid.grid.running.shard_cache import ShardCache
 from equigrid.grid.store import Store
 from equigrid.grid.store.lock import Lock
+from equigrid.grid.units import duration
 
 FORETELL_EVERY_S = 1.0
 MOST_TOLD = 64  # running jobs in a heartbeat: it is written every few seconds
@@ -44,6 +46,7 @@ class Observers:
         self._began_s = time.monotonic()
         self._running: dict[str, tuple[Job, float]] = {}  # jobs at work, and when they began
         self._shares: dict[str, float] = {}
+        self._silence = Silence()
         self._foretold_s = -FORETELL_EVERY_S
         self._metrics = GridMetrics(the_plan.resolved.spec.name)
         self._actors: list = []  # with `add(rows)`: the analyst, and the trackers
@@ -109,6 +112,7 @@ class Observers:
         if now - self._foretold_s >= FORETELL_EVERY_S:
             self._foretold_s = now
             self._foretell(now, devices)
+            self._tell_of_silence(now)
         self._tell_metrics()
         self.progress.update()
 
@@ -120,6 +124,15 @@ class Observers:
         self.whole.left_s = self.forecast.seconds_left(running, devices)
         self.whole.device_s_left = self.forecast.device_s_left(running)
         self.whole.at_s = now_s
+
+    def _tell_of_silence(self, now_s: float) -> None:
+        shares = {job_id: self._shares.get(job_id) for job_id in self._running}
+        for job_id, seconds in self._silence.look(shares, now_s).items():
+            job, _ = self._running[job_id]
+            self.message(
+                f"{job.stage} {job_id}: no sign of progress for {duration(seconds)}; if it hangs, "
+                f"kill its process (ray::{job.stage} in `ps`), and it is tried again"
+            )
 
     def close(self, *, interrupted: bool) -> None:
         """The last that is told."""

@@ -4,13 +4,14 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from equigrid.generators import registry
-from equigrid.generators.python import source
+from equigrid.generators.python import calling, source
 
 PLAIN = """
 import numpy as np
@@ -311,7 +312,8 @@ RAISES = "import sys\nclass Odd(BaseException):\n    pass\nclass Mute(Exception)
 )
 def test_nothing_that_a_module_does_ends_the_process(own, monkeypatch, statement, said):
     """`sys.exit` in a slot ended it without a word, and the job was tried again and again."""
-    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)  # as in a slot
+    slots = SimpleNamespace(**vars(signal) | {"getsignal": lambda number: signal.SIG_IGN})
+    monkeypatch.setattr(calling, "signal", slots)
     with pytest.raises(ValueError, match=rf"sample\(label=\d, seed=\d+\): {said}") as told:
         sampled(registry.config(own(RAISES.format(statement))), 0, 3)
     assert "\n" not in str(told.value)
@@ -323,7 +325,8 @@ def test_a_module_that_exits_while_it_is_imported(own):
 
 
 def test_an_interrupt_and_an_end_from_outside_stay_what_they_are(own, monkeypatch):
-    monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
+    here = SimpleNamespace(**vars(signal) | {"getsignal": lambda _: signal.default_int_handler})
+    monkeypatch.setattr(calling, "signal", here)
     with pytest.raises(KeyboardInterrupt):  # here it is Ctrl-C
         sampled(registry.config(own(RAISES.format("raise KeyboardInterrupt"))), 0, 1)
     rays: dict = {"__name__": "ray._private.worker"}

@@ -132,8 +132,11 @@ def test_an_address_that_is_none_is_told_with_where_it_stands(monkeypatch, where
         pass
 
 
-def test_what_ray_prints_of_its_processes_stays_away(capsys):
+def test_what_ray_prints_of_its_processes_stays_away(capsys, monkeypatch):
+    from ray._private import worker
     from ray._private.worker import print_to_stdstream
+
+    monkeypatch.setattr(worker, "_worker_logs_enabled", True)  # what another test connected has not
 
     text = {"lines": ["A worker died"], "pid": "raylet", "is_err": False}
     with cluster._quiet():

@@ -1,10 +1,19 @@
-"""A generator of the user's own that ends its process, with a real run around it."""
+"""A generator of the user's own that ends its process, or never ends, with a real run around it."""
 
 import json
+import os
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from equigrid.grid.errors import ExitCode
+from equigrid.grid.reporting.silence import Silence
+from equigrid.grid.running import driver, observers
+from equigrid.grid.spec import load
 from equigrid.grid.store import Store, results
 
 pytestmark = pytest.mark.long
@@ -34,3 +43,50 @@ def test_a_module_that_kills_its_process_costs_its_own_cells(mini, write_spec, s
     assert failure["kind"] == "shard"
     assert failure["error"].startswith("its process died (killed, short of memory")
     assert len(results.read(store)) == 2, "the base and its real images"
+
+
+def test_one_that_hangs_is_told_of_and_tried_again_once_its_process_is_killed(
+    ray_here, mini, tmp_path, quiet, capsys, monkeypatch, slot_processes
+):
+    monkeypatch.setattr(observers, "Silence", partial(Silence, after_s=4))
+    (tmp_path / "own_sleeper.py").write_text(
+        "import os, time\n"
+        "def sample(label, seed):\n"
+        f"    first = {str(tmp_path / 'first')!r}\n"
+        "    if not os.path.exists(first):\n"
+        "        open(first, 'w').close()\n"
+        "        time.sleep(600)\n"
+        "    import numpy as np\n"
+        "    return np.random.default_rng(seed).integers(0, 256, (8, 8, 1), np.uint8)\n"
+    )
+    own = {"kind": "python", "module": "own_sleeper", "path": str(tmp_path), "setting": "open"}
+    mini["execution"] |= {"slots": 1, "retries": 1}
+    mini["generators"], mini["seeds"] = {"own": own}, [0]
+    mini["blocks"] = [{"n_base": [60], "real": [1], "syn": {"own": [1]}}]
+    said: list[str] = []
+    message = observers.Observers.message
+    monkeypatch.setattr(
+        observers.Observers, "message", lambda self, text: (said.append(text), message(self, text))
+    )
+    killed: list[tuple[str, str]] = []
+
+    def kill() -> None:
+        """What the line says to do."""
+        end_s = time.monotonic() + 120
+        while not killed and time.monotonic() < end_s:
+            told = [text for text in said if "no sign of progress" in text]
+            for pid in slot_processes("shard") if told else []:
+                title = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
+                killed.append((told[0], title))
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    summary, _ = driver.run(load(mini), Store(tmp_path / "store", create=True), console=quiet)
+    thread.join(10)
+    assert killed
+    ((line, title),) = killed
+    assert f"({title} in `ps`)" in line
+    assert not summary.failures
+    assert summary.retries == 1

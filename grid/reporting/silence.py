@@ -1,0 +1,31 @@
+"""Jobs of which nothing has been heard for long: they may hang, and nobody else would say so."""
+
+from collections.abc import Mapping
+
+AFTER_S = 1800.0
+
+
+class Silence:
+    """Remembers when each running job last got further. Told of after AFTER_S, and then each time
+    that its silence has doubled.
+    """
+
+    def __init__(self, after_s: float = AFTER_S):
+        self._after_s = after_s
+        self._heard: dict[str, tuple[float | None, float, float]] = {}  # share, since, when to tell
+
+    def look(self, shares: Mapping[str, float | None], now_s: float) -> dict[str, float]:
+        """shares: how much of each running job is done, None where it does not say. Gives the
+        seconds of silence of those that are to be told of now.
+        """
+        told, heard = {}, {}
+        for job_id, share in shares.items():
+            before, since, limit = self._heard.get(job_id, (share, now_s, self._after_s))
+            if share != before:
+                since, limit = now_s, self._after_s
+            elif now_s - since >= limit:
+                told[job_id] = now_s - since
+                limit = 2 * (now_s - since)
+            heard[job_id] = (share, since, limit)
+        self._heard = heard
+        return told

@@ -1,0 +1,36 @@
+"""Which running jobs are told of, and when, as nothing is heard of them."""
+
+from equigrid.grid.reporting.silence import Silence
+
+
+def heard(silence: Silence, now_s: float, **shares) -> dict[str, float]:
+    return silence.look(shares, now_s)
+
+
+def test_a_job_that_gets_no_further_is_told_of_and_again_when_its_silence_has_doubled():
+    silence = Silence(after_s=10)
+    times = [t for t in range(200) if heard(silence, float(t), a=0.25)]
+    assert times == [10, 20, 40, 80, 160]
+
+
+def test_one_that_never_says_how_far_it_is_is_told_of_too():
+    silence = Silence(after_s=10)
+    assert heard(silence, 5, a=None) == {}
+    assert heard(silence, 14.9, a=None) == {}
+    assert heard(silence, 15, a=None, b=None) == {"a": 10}
+    assert heard(silence, 25, b=None) == {"b": 10}
+
+
+def test_one_that_gets_further_is_not():
+    silence = Silence(after_s=10)
+    assert not any(heard(silence, t, a=t / 1000, b=None if t < 9 else 0.1) for t in range(18))
+    assert heard(silence, 19, a=0.017, b=0.1) == {"b": 10}  # since it first said something
+    assert heard(silence, 27, a=0.017, b=0.2) == {"a": 10}
+
+
+def test_another_attempt_begins_anew():
+    silence = Silence(after_s=10)
+    heard(silence, 0, a=0.5)
+    heard(silence, 9, b=0.5)  # a waits for its turn
+    assert heard(silence, 12, a=0.5) == {}
+    assert heard(silence, 22, a=0.5) == {"a": 10}

@@ -188,7 +188,7 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
     import pyarrow.parquet as pq
 
     try:
-        with pa.OSFile(str(path)) as opened:
+        with pa.OSFile(str(path), "rb") as opened:
             metadata = pq.read_metadata(opened)
             schema, rows = metadata.schema.to_arrow_schema(), metadata.num_rows
             if not 0 <= rows <= MOST_ROWS or len(schema) > MOST_COLUMNS:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from equigrid.analysis.schema import ARMS, SCHEMA
 
@@ -34,6 +35,7 @@ ALIASES = {
 }
 NAMES = {"dataset": "dataset", "classifier": "classifier", "recipe": "recipe"}
 SUFFIXES = (".csv", ".tsv", ".parquet")
+ROWS, MOST_BYTES = 256, 2**30  # read at once, and of a table in memory: a row has some 500 bytes
 
 
 def read_table(path: Path | str, metric: str = "top1") -> pd.DataFrame:
@@ -48,7 +50,7 @@ def read_table(path: Path | str, metric: str = "top1") -> pd.DataFrame:
         if not (path.is_file() or path.is_dir()) and path.exists():
             raise ValueError("it is no file (a pipe or a device?)")
         if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = pd.read_parquet(path) if path.is_dir() else _parquet(path)
         else:
             separator = "\t" if path.suffix == ".tsv" else ","
             frame = _nested(pd.read_csv(path, sep=separator, skipinitialspace=True))
@@ -63,6 +65,19 @@ def read_table(path: Path | str, metric: str = "top1") -> pd.DataFrame:
         return tidy(frame, metric)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    """A Parquet file, some rows at a time: a text that each row repeats is a file of kilobytes that
+    unfolds to gigabytes. Raises ValueError for one that does.
+    """
+    file, parts, whole = pq.ParquetFile(path), [], 0
+    for part in file.iter_batches(ROWS):
+        whole += part.nbytes
+        if whole > MOST_BYTES:
+            raise ValueError(f"it unfolds to more than {MOST_BYTES:,} bytes")
+        parts.append(part)
+    return pa.Table.from_batches(parts, file.schema_arrow).to_pandas()
 
 
 def _nested(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ for what is DICOM.
 
 import io
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import PurePath
 from typing import BinaryIO, NamedTuple
@@ -40,6 +41,9 @@ class Seen(NamedTuple):
 
 MOST_PIXELS = 89_478_485
 """Of an image, from which Pillow warns: 268 MB once it is RGB."""
+_BLOCK_PIXELS = 2**20  # of a large image, converted at once: between forms it needs many times more
+# Passes over a JPEG's pixels, which cost a file of kilobytes minutes: cameras write 1 to 10.
+_MOST_SCANS, _MOST_SCANNED = 1000, 20 * MOST_PIXELS
 
 
 def _formats() -> list[str]:
@@ -110,6 +114,8 @@ def decode_and_see(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged tag, an odd palette: told by nobody else
+            # Icons hold images of other sizes than they say.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             if dicom.is_dicom(data):
                 height, width = _dicom_size(io.BytesIO(data)) or (0, 0)
                 _check_size((width, height))
@@ -150,9 +156,20 @@ def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Imag
         if page > pages:
             raise BrokenImage(f"it has {pages} pages or frames; page {page} is none of them")
         opened.seek(page - 1)
+        _check_size(opened.size)  # pages differ
+        _check_scans(opened, data)
         deep_colours = opened.mode in ("RGB", "RGBA") and _has_16_bits(opened)
         opened.load()
         return ImageOps.exif_transpose(opened), pages, deep_colours
+
+
+def _check_scans(opened: Image.Image, data: bytes | bytearray | memoryview) -> None:
+    """Raises BrokenImage for a JPEG that is drawn over and over."""
+    if opened.format not in ("JPEG", "MPO"):
+        return
+    scans = bytes(data).count(b"\xff\xda")  # no pixel is written so
+    if scans > _MOST_SCANS or scans * opened.width * opened.height > _MOST_SCANNED:
+        raise BrokenImage(f"it is drawn in {scans:,} scans; save it again, not progressive")
 
 
 def header_size(data: BinaryIO | str, *, page: int | None = None) -> tuple[int, int] | None:
@@ -160,6 +177,7 @@ def header_size(data: BinaryIO | str, *, page: int | None = None) -> tuple[int, 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             if (found := _dicom_size(data)) is not None:
                 return found
             with Image.open(data, formats=_formats()) as opened:
@@ -222,9 +240,16 @@ def _extremes(picture: Image.Image, deep_colours: bool) -> tuple[int, int] | Non
     if not np.isfinite(values).all():
         return None
     if deep_colours:
-        values = values[..., :3].astype(np.int64) * 257
-    low, high = np.quantile(values, _BULK, method="nearest")
-    return int(low), int(high)
+        values = values[..., :3]
+    if values.dtype.itemsize <= 2:  # what quantiles would copy is counted
+        counts = np.zeros(2**16, np.int64)
+        for top, bottom in _blocks(picture.size):
+            counts += np.bincount(values[top:bottom].reshape(-1), minlength=2**16)
+        places = np.rint(np.multiply(_BULK, values.size - 1)).astype(np.int64)
+        low, high = np.searchsorted(np.cumsum(counts), places, side="right")
+    else:
+        low, high = np.quantile(values, _BULK, method="nearest")
+    return (int(low) * 257, int(high) * 257) if deep_colours else (int(low), int(high))
 
 
 def _rgb(picture: Image.Image, levels: tuple[float, float] | None) -> Image.Image:
@@ -235,29 +260,48 @@ def _rgb(picture: Image.Image, levels: tuple[float, float] | None) -> Image.Imag
         raise BrokenImage(f"its pixels are floating-point numbers of no known range; {right}")
     elif _is_deep(picture):
         picture = _eight_bits(picture)
-    if picture.has_transparency_data:
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        picture = Image.alpha_composite(white, picture.convert("RGBA"))
-    return picture.convert("RGB")
+    if not picture.has_transparency_data:
+        return picture.convert("RGB")
+    result = Image.new("RGB", picture.size)
+    for top, bottom in _blocks(picture.size):
+        part = picture.crop((0, top, picture.width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", part.size, (255, 255, 255, 255))
+        result.paste(Image.alpha_composite(white, part).convert("RGB"), (0, top))
+    return result
+
+
+def _blocks(size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """(first row, row after the last) of the parts of an image (width, height) converted at
+    once.
+    """
+    width, height = size
+    step = max(1, _BLOCK_PIXELS // max(1, width))
+    return ((top, min(top + step, height)) for top in range(0, height, step))
 
 
 def _windowed(picture: Image.Image, low: float, high: float) -> Image.Image:
     """Grey levels to 8 bits: `low` becomes 0, `high` 255; what is beyond is clipped."""
     if picture.mode not in ("1", "L") and not _is_deep(picture):
         raise BrokenImage(f"range is for grey images, and this is {picture.mode}; leave range out")
-    values = np.asarray(picture.convert("L") if picture.mode == "1" else picture, np.float64)
+    values = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
     if not np.isfinite(values).all():
         raise BrokenImage("it has pixels that are no numbers (NaN or infinity)")
-    scaled = (values - low) * (255 / (high - low))
-    return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8))
+    result = np.empty(values.shape, np.uint8)
+    for top, bottom in _blocks(picture.size):
+        scaled = (values[top:bottom].astype(np.float64) - low) * (255 / (high - low))
+        result[top:bottom] = np.rint(scaled.clip(0, 255))
+    return Image.fromarray(result)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """16-bit grey to 8 bits: 65,535 becomes 255."""
-    levels = np.asarray(picture).astype(np.int64)
+    levels = np.asarray(picture)
     if levels.min() < 0 or levels.max() > 65_535:
         found = f"its grey levels run from {levels.min()} to {levels.max()}"
         raise BrokenImage(
             f"{found}; 0 to 65535 can be converted, others with range: [lowest, highest]"
         )
-    return Image.fromarray(np.rint(levels / 257).astype(np.uint8))
+    result = np.empty(levels.shape, np.uint8)
+    for top, bottom in _blocks(picture.size):
+        result[top:bottom] = np.rint(levels[top:bottom] / 257)
+    return Image.fromarray(result)

@@ -3,7 +3,8 @@ them.
 """
 
 import io
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 SUFFIXES = frozenset((".dcm", ".dicom", ".dic")) if find_spec("pydicom") else frozenset()
 """Endings that are read here."""
 _PREAMBLE, _MAGIC = 128, b"DICM"
+_HEAD_BYTES, _DEFLATED = 2**12, b"1.2.840.10008.1.2.1.99"
+# Of a file that is compressed as a whole: all of that is unpacked for its header too.
+MOST_BYTES, _FEW_BYTES, _UNPACKS = 2**29, 2**26, 100
+_BLOCK_PIXELS = 2**20
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -38,6 +43,7 @@ def size(data: BinaryIO) -> tuple[int, int]:
     """(height, width) that a file's header tells. Raises whatever pydicom does."""
     from pydicom import dcmread
 
+    _check_packed(data)
     header = dcmread(data, stop_before_pixels=True)
     return int(header.Rows), int(header.Columns)
 
@@ -55,7 +61,8 @@ def read(data: bytes, *, levels: tuple[float, float] | None, page: int) -> Frame
     from pydicom import dcmread
     from pydicom.pixels import pixel_array
 
-    header = dcmread(io.BytesIO(data))
+    _check_packed(file := io.BytesIO(data))
+    header = dcmread(file)
     if "PixelData" not in header:
         kind = header.get("Modality", "of no modality")
         raise BadDicom(f"this DICOM file has no pixels ({kind}: a report or a plan?); remove it")
@@ -67,14 +74,44 @@ def read(data: bytes, *, levels: tuple[float, float] | None, page: int) -> Frame
     if photometric == "PALETTE COLOR":
         stored = _of_palette(stored, header)
     elif photometric in _GREY:
-        grey = _windowed(stored, header, levels)
+        grey = np.empty(stored.shape, np.uint8)
+        for rows in _row_blocks(stored.shape):
+            grey[rows] = _windowed(stored[rows], header, levels)
         return Frame(255 - grey if photometric == "MONOCHROME1" else grey, pages)
     if levels:
         raise BadDicom(f"range is for grey images, and this is {photometric}; leave range out")
     if stored.dtype != np.uint8:
-        deepest = 2 ** int(header.BitsStored) - 1
-        stored = np.rint(stored.astype(np.float64) * (255 / deepest)).astype(np.uint8)
+        deepest, deep = 2 ** int(header.BitsStored) - 1, stored
+        stored = np.empty(deep.shape, np.uint8)
+        for rows in _row_blocks(deep.shape):
+            stored[rows] = np.rint(deep[rows].astype(np.float64) * (255 / deepest))
     return Frame(stored, pages)
+
+
+def _row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows converted at once: as units, in 64 bits, an image needs many times more."""
+    step = max(1, _BLOCK_PIXELS // max(1, shape[1]))
+    return (slice(top, top + step) for top in range(0, shape[0], step))
+
+
+def _check_packed(file: BinaryIO) -> None:
+    """Raises BadDicom for a file, compressed as a whole, that unpacks to far more than it
+    is: pydicom unpacks it into memory, for the header alone too. Leaves `file` where it was.
+    """
+    place = file.tell()
+    head = file.read(_HEAD_BYTES)
+    if _DEFLATED in head:
+        # The group's length (0002,0000) is its first element, in the last 4 of 12 bytes (PS3.10).
+        start = _PREAMBLE + len(_MAGIC) + 12
+        begin = place + start + int.from_bytes(head[start - 4 : start], "little")
+        unpacker, whole = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        most = min(MOST_BYTES, _FEW_BYTES + _UNPACKS * file.seek(0, io.SEEK_END))
+        file.seek(begin)
+        while (packed := unpacker.unconsumed_tail or file.read(2**20)) and not unpacker.eof:
+            whole += len(unpacker.decompress(packed, 2**24))
+            if whole > most:
+                raise BadDicom(f"it unpacks to more than {most:,} bytes; is it damaged?")
+    file.seek(place)
 
 
 def _of_palette(stored: np.ndarray, header: "Dataset") -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import fs
+from pyarrow.lib import NativeFile
 
 from equigrid.generators.common.trees import is_hidden
 from equigrid.generators.naming import normal
@@ -47,6 +48,7 @@ _NO_LABEL = re.compile(
 )
 _FOOTER_END = 8  # the footer's length in 4 bytes, and PAR1
 _SHOWN = 5
+_GIVEN_UP_S = 20  # of a server that does not answer
 _LFS = b"version https://git-lfs"
 
 
@@ -75,6 +77,8 @@ def filesystem_of(place: str) -> tuple[fs.FileSystem, str]:
     """The file system of a folder, a file or a URI, and the path there."""
     if "://" not in place:
         return fs.LocalFileSystem(), place
+    if place.startswith("gs://") and "retry_limit_seconds" not in place:  # else 15 minutes
+        place += f"{'&' if '?' in place else '?'}retry_limit_seconds={_GIVEN_UP_S}"
     filesystem, root = fs.FileSystem.from_uri(place)
     return filesystem, root.rstrip("/")
 
@@ -489,11 +493,11 @@ def _column(filesystem: fs.FileSystem, columns: Columns, file: File) -> _Column:
     label = columns.label
     with filesystem.open_input_file(file.path) as opened:
         try:
-            values = pq.read_table(opened, columns=[label])[label]
+            values = column_of(opened, label)
         except (OSError, pa.ArrowException) as error:
             raise BadFiles(f"{file.name}: {label!r} cannot be read: {_one_line(error)}") from error
     kind = _plain(values.type)
-    if kind != values.type:
+    if kind != values.type and not _is_text(kind):
         values = values.cast(kind)
     missing = values.null_count
     if pa.types.is_floating(kind):
@@ -517,16 +521,17 @@ def _column(filesystem: fs.FileSystem, columns: Columns, file: File) -> _Column:
 
 
 def _text(file: str, label: str, values: pa.ChunkedArray) -> _Column:
-    encoded = values.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    texts = [normal(str(text)) for text in encoded.dictionary.to_pylist()]
+    encoded: Any = values.dictionary_encode().unify_dictionaries().combine_chunks()
+    if isinstance(encoded, pa.ChunkedArray):  # of no rows
+        encoded = pa.array([], encoded.type)
+    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    used, codes = np.unique(codes, return_inverse=True)  # a category may be of no row
+    texts = [normal(str(text)) for text in encoded.dictionary.take(pa.array(used)).to_pylist()]
     for text in texts:
         if not text.strip() or not text.isprintable():
             raise BadFiles(
                 f"{file}: {label!r} has the class {text!r}; give it a name that one can see"
             )
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     unique = sorted(set(texts))
     place = {text: i for i, text in enumerate(unique)}
     to = np.array([place[text] for text in texts] or [0], np.int64)
@@ -569,24 +574,129 @@ def _names(schema: pa.Schema, label: str, file: str) -> list[str] | None:
     return names
 
 
+# What lies in a column ----------------------------------------------------------------------------
+
+# A value that is written once, and meant by each of 100,000 rows, is a file of kilobytes that
+# unfolds to gigabytes.
+MOST_COLUMN_BYTES = 2**30  # of texts, which are held whole
+MOST_BATCH_BYTES = 2**28
+_UNFOLDS = 100  # times its size on disk, at most: encoded images hardly shrink
+
+
+class _Size(NamedTuple):
+    """Bytes of a column in a row group, and whether each value is there as often as it is meant."""
+
+    unpacked: int
+    packed: int
+    plain: bool
+
+
+def column_of(
+    opened: NativeFile, name: str, metadata: pq.FileMetaData | None = None
+) -> pa.ChunkedArray:
+    """A whole column of a Parquet file that holds no images; of a text each is held once, as a
+    dictionary. metadata: the file's, where it is known. Raises BadFiles for one too large for that,
+    OSError, pa.ArrowException.
+    """
+    metadata = metadata or pq.read_metadata(opened)
+    groups, leaves = range(metadata.num_row_groups), _leaves(metadata, name)
+    whole = sum(_size(metadata, group, leaves).unpacked for group in groups)
+    if whole > MOST_COLUMN_BYTES:
+        raise BadFiles(f"{name!r} has {whole:,} bytes; {MOST_COLUMN_BYTES:,} are the most")
+    try:
+        file = pq.ParquetFile(opened, metadata=metadata, read_dictionary=[name])
+        return file.read(columns=[name])[name]
+    except OSError as error:
+        if "Not yet implemented" not in str(error):  # of delta encodings
+            raise
+    file = pq.ParquetFile(opened, metadata=metadata)
+    parts: list[Any] = [part.column(0) for _, part in _batches(file, name, groups, 2**16)]
+    encoded = [part.dictionary_encode() if _is_text(part.type) else part for part in parts]
+    return pa.chunked_array(encoded).unify_dictionaries()
+
+
+def values_of(column: pa.ChunkedArray) -> list:
+    """A column as Python's values; a text that is there often is one object."""
+    found: list = []
+    chunk: Any  # the stubs of pyarrow know no dictionary's parts
+    for chunk in column.chunks:
+        if pa.types.is_dictionary(chunk.type):
+            once = chunk.dictionary.to_pylist()
+            found += [None if i is None else once[i] for i in chunk.indices.to_pylist()]
+        else:
+            found += chunk.to_pylist()
+    return found
+
+
+def paths_of(opened: NativeFile, column: str) -> list[str | None]:
+    """The field `path` of a column of structs, by row. Raises BadFiles, OSError,
+    pa.ArrowException.
+    """
+    file, name = pq.ParquetFile(opened), f"{column}.path"
+    found: list[str | None] = []
+    for _, part in _batches(file, name, range(file.metadata.num_row_groups), 2**12):
+        if part.num_columns:
+            found += [(cell or {}).get("path") for cell in part.column(0).to_pylist()]
+    return found
+
+
+def _batches(
+    file: pq.ParquetFile, column: str, groups: Iterable[int], at_once: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """(row group, rows of a column): at most `at_once` of them, fewer where they may be large.
+    Raises BadFiles where they are far more than the file has.
+    """
+    whole, packed, leaves = 0, 0, _leaves(file.metadata, column)
+    for group in groups:
+        size = _size(file.metadata, group, leaves)
+        n = file.metadata.row_group(group).num_rows
+        largest = size.unpacked // max(1, n) if size.plain else size.unpacked
+        rows = min(at_once, max(1, MOST_BATCH_BYTES // max(1, largest)))
+        packed += size.packed
+        most = max(MOST_COLUMN_BYTES, _UNFOLDS * packed)
+        for part in file.iter_batches(rows, row_groups=[group], columns=[column]):
+            whole += part.nbytes
+            if whole > most:
+                what = f"{column!r} unfolds to more than {most:,} bytes"
+                raise BadFiles(f"{what}, and the file has {packed:,} of it; is it damaged?")
+            yield group, part
+
+
+def _leaves(metadata: pq.FileMetaData, column: str) -> list[int]:
+    """The places of what a column, a struct perhaps, is made of."""
+    schema = metadata.schema
+    paths = [f"{schema.column(i).path}." for i in range(metadata.num_columns)]
+    return [i for i, path in enumerate(paths) if path.startswith(f"{column}.")]
+
+
+def _size(metadata: pq.FileMetaData, group: int, leaves: list[int]) -> _Size:
+    found = metadata.row_group(group)
+    own = [found.column(i) for i in leaves]
+    return _Size(
+        sum(part.total_uncompressed_size for part in own),
+        sum(part.total_compressed_size for part in own),
+        all(set(part.encodings) <= {"PLAIN", "RLE", "BIT_PACKED"} for part in own),
+    )
+
+
 # Which rows ---------------------------------------------------------------------------------------
 
 
 def encoded_images(
     file: pq.ParquetFile, column: str, rows: np.ndarray, at_once: int
 ) -> Iterator[tuple[int, bytes | None]]:
-    """(row, encoded bytes) of some rows of a file, ascending; `at_once` rows are in memory."""
-    groups, first = _groups(file.metadata, rows)
-    starts = iter(first)
-    for group, start in zip(groups, starts):
-        row = start
-        for part in file.iter_batches(at_once, row_groups=[group], columns=[column]):
-            low, high = np.searchsorted(rows, (row, row + part.num_rows))
-            if low < high:
-                cells = part.column(0).take(pa.array(rows[low:high] - row)).to_pylist()
-                for number, cell in zip(rows[low:high].tolist(), cells):
-                    yield number, cell.get("bytes") if isinstance(cell, dict) else cell
-            row += part.num_rows
+    """(row, encoded bytes) of some rows of a file, ascending; `at_once` rows are in memory. Raises
+    BadFiles where they are far more than the file has, such as one again and again.
+    """
+    firsts = dict(zip(*_groups(file.metadata, rows)))
+    for group, part in _batches(file, column, firsts, at_once):
+        row = firsts[group]
+        low, high = np.searchsorted(rows, (row, row + part.num_rows))
+        cells = part.column(0).take(pa.array(rows[low:high] - row))
+        for number, cell in zip(rows[low:high].tolist(), cells):
+            value = cell.as_py()
+            yield number, value.get("bytes") if isinstance(value, dict) else value
+        firsts[group] += part.num_rows
 
 
 def _groups(metadata: pq.FileMetaData, rows: np.ndarray) -> tuple[list[int], list[int]]:

@@ -14,6 +14,10 @@ _LEFT_BY_OTHERS = frozenset((
 ))  # fmt: skip
 
 
+MOST_FILE_BYTES = 2**30
+"""Of an image file, which is held whole."""
+
+
 class BadTree(ValueError):
     """One line: which file or folder is wrong, and what would be right."""
 
@@ -78,16 +82,25 @@ def _parents(folder: str) -> frozenset:
 
 
 def facts_of(entry: os.DirEntry) -> os.stat_result:
-    """A file's size and time. Raises BadTree for a link to nowhere, a pipe, a socket or a
-    device.
+    """An image file's size and time. Raises BadTree for a link to nowhere, a pipe, a socket or a
+    device, and for one that is too large.
     """
     try:
         facts = entry.stat()
     except OSError as error:
         raise BadTree(f"{entry.path} cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(facts.st_mode):
-        raise BadTree(f"{entry.path} is no file (a pipe, a socket or a device?); remove it")
+    if why := why_no_image_file(facts):
+        raise BadTree(f"{entry.path} {why}")
     return facts
+
+
+def why_no_image_file(facts: os.stat_result) -> str | None:
+    """Why what has these facts is no file of an image, whatever it is named; None if it may be."""
+    if not stat.S_ISREG(facts.st_mode):
+        return "is no file (a pipe, a socket or a device?); remove it"
+    if facts.st_size > MOST_FILE_BYTES:
+        return f"has {facts.st_size:,} bytes; {MOST_FILE_BYTES:,} are the most of an image"
+    return None
 
 
 _BESIDE_IMAGES = frozenset((

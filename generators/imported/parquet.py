@@ -15,7 +15,7 @@ from equigrid.generators.common.parquet_files import BadFiles, File, filesystem_
 from equigrid.generators.imported.listing import Image, Listing
 
 _BUFFER_BYTES = 4 * 2**20
-_ROWS = 256
+_ROWS = 16
 
 
 def parquet(

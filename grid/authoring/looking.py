@@ -33,6 +33,7 @@ SURE_PATTERNS = tuple(rf"(?i)({word}[-_ ]?\d+)" for word in _WHOM)
 GUESSED_PATTERNS = (r"([^/]+)/[^/]+$", r"([^/]+?)[-_ ]*\d+\.\w+$")
 """What finds the folder that an image lies in, and the beginning that a series of images shares."""
 _WORDNET = re.compile(r"n\d{8}")
+_LINE = 2**20  # bytes of a table's first line
 _SEEN = 64  # images that are looked at to tell grey ones
 
 
@@ -187,10 +188,12 @@ def columns_of(path: Path) -> list[str]:
     import pyarrow.parquet as pq
 
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return []
         if path.suffix.lower() == ".parquet":
             return list(pq.read_schema(path).names)
         with path.open(encoding="utf-8-sig") as file:
-            line = file.readline()
+            line = file.readline(_LINE)
     except (OSError, ValueError):
         return []
     delimiter = max(",;\t", key=line.count)
@@ -203,7 +206,7 @@ def _holds_images(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     try:
-        types = pq.read_schema(path).types
+        types = pq.read_schema(path).types if path.is_file() else ()
     except (OSError, ValueError):
         return True  # the source will say what is wrong with it
     return any(

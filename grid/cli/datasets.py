@@ -98,18 +98,15 @@ def _as_yaml(dataset: Any) -> str:
 
 
 def _options(texts: list[str]) -> dict:
-    """NAME=VALUE as YAML reads the value. Raises UserError."""
-    import yaml
+    """NAME=VALUE as a spec reads the value. Raises UserError."""
+    from equigrid.grid.spec.loading import value_in
 
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UserError(f"--option {text!r}: write NAME=VALUE, such as size=32")
-        try:
-            found[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--option {text!r}: the value is no YAML") from error
+        found[name.strip()] = value_in(value, f"--option {name.strip()[:100]!r}")
     return found
 
 

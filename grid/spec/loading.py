@@ -87,6 +87,11 @@ def mapping_in(text: str, where: str) -> dict:
     return data
 
 
+def value_in(text: str, where: str) -> object:
+    """The value that a text in YAML is, within the bounds of a spec. Raises UserError."""
+    return _parsed(text, where)[1]
+
+
 def _text(path: Path, source: str | Path) -> str:
     try:
         if not S_ISREG(path.stat().st_mode) and not path.is_dir():

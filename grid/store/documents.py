@@ -8,13 +8,14 @@ know are passed over: a later release wrote them. `layout` says where each docum
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from equigrid.grid.errors import DocumentError
 from equigrid.grid.store.store import CONNECTIONS, Store
-from equigrid.grid.text import safe
+from equigrid.grid.text import safe, unwritable
 
 log = logging.getLogger("equigrid.store")
 
@@ -23,6 +24,17 @@ Seconds = Annotated[float, Field(ge=0)]
 Number = Annotated[float, Field(ge=-1e300, le=1e300)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Facts = dict[str, Annotated[int, Field(ge=0, le=2**63)] | Number | str | bool | None]
+
+
+def _inside(name: str) -> str:
+    """A name that leads to no other place: the store refuses it too, as a fault of who asks."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or unwritable(name):
+        raise ValueError(f"{name!r:.100} is no name in a store")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_inside)]
 AGAIN = "a run that needs it makes it again"
 
 
@@ -208,6 +220,15 @@ class CandidateRecord(Document):
     versions: dict[str, str]
     started_at: str
 
+    @model_validator(mode="after")
+    def _looks_are_whole(self) -> Self:
+        for look in self.history:
+            if "value" not in look or not isinstance(look.get("progress"), float | int):
+                raise ValueError(
+                    "history: each look has a progress, which is a number, and a value"
+                )
+        return self
+
 
 class LockOwner(Document):
     words: ClassVar = "the owner of a lock"
@@ -282,7 +303,7 @@ class ShardRecord(Document):
 
     words: ClassVar = "the manifest of a shard"
 
-    data: str
+    data: Name
     checksum: Hash
     n: Count
 
@@ -347,7 +368,7 @@ class ShardInList(ShardRecord):
 class LabelsRecord(Document):
     words: ClassVar = "where labels lie"
 
-    data: str
+    data: Name
     checksum: Hash
     n: Count
 
@@ -384,6 +405,23 @@ class DatasetRecord(Document):
                 raise ValueError(
                     f"{split}: shards, labels and classes have other numbers of images"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_are_of_its_images(self) -> Self:
+        n_train = sum(self.shape.train_counts)
+        if any(place >= n_train for place in self.repeated):
+            raise ValueError(f"repeated: train has {n_train} images")
+        if sum(self.repeated_counts) != len(self.repeated) or (
+            len(self.repeated_counts) not in (0, len(self.shape.classes))
+        ):
+            raise ValueError("repeated_counts: is not how many images of each class are repeated")
+        for name, found in self.duplicates.items():
+            if isinstance(found, int) != (name != "first"):
+                raise ValueError(f"duplicates: {name!r:.40} is {found!r:.40}")
+            pair = name.split("_")
+            if len(pair) > 1 and found and not (len(pair) == 2 and set(pair) <= set(self.labels)):
+                raise ValueError(f"duplicates: {name!r:.40} names no two of its splits")
         return self
 
 
@@ -425,7 +463,7 @@ class WeightsRecord(JobOutput):
 
     words: ClassVar = "the manifest of trained weights"
 
-    weights: str
+    weights: Name
     checksum: Hash
 
 
@@ -491,7 +529,7 @@ class PoolShard(ShardRecord, JobOutput):
     generator: str
     kind: str
     cost: Facts
-    columns: str | None = None
+    columns: Name | None = None
     real: dict[str, Count] = {}
 
 
@@ -604,5 +642,5 @@ class ArtefactRecord(Document):
 
     words: ClassVar = "the manifest of something that a training keeps"
 
-    data: str
+    data: Name
     checksum: Hash

@@ -23,11 +23,24 @@ from equigrid.grid.cli import entry
 from equigrid.grid.errors import ExitCode
 from equigrid.grid.spec import load
 from equigrid.grid.store import Store, documents, layout, lock
+from equigrid.grid.store.store import DIGEST, _digest
 
 SEED = 20  # of all that is drawn here
 DEEP = b"[" * 100_000 + b"]" * 100_000
 HUGE = 10**400
-OTHERS = (None, True, -1, HUGE, "x", [], {}, [{}], {"a": 1})  # in place of any value
+OTHERS = (
+    None,
+    True,
+    -1,
+    HUGE,
+    "x",
+    "../x",
+    [],
+    {},
+    [{}],
+    {"a": 1},
+    {"a_b_c": 1},
+)  # in place of any value
 
 
 # Damages ------------------------------------------------------------------------------------------
@@ -60,6 +73,39 @@ def of_json(content: bytes, depth: int = 3) -> Iterator[tuple[str, bytes]]:
             yield f"{'.'.join(map(str, way))} is missing", _with(tree, way, Ellipsis)
     if isinstance(tree, dict):
         yield "one key more", json.dumps({**tree, "colour": "red"}).encode()
+
+
+def with_a_right_digest(content: bytes, depth: int = 4) -> Iterator[tuple[str, bytes]]:
+    """The same, written as we write: then the digest is right, and the models must refuse."""
+    for what, damaged in of_json(content, depth):
+        with contextlib.suppress(ValueError, RecursionError):
+            tree = json.loads(damaged)
+            if isinstance(tree, dict) and tree.pop(DIGEST, None) is not None:
+                yield f"{what}, with a right digest", sealed(tree)
+
+
+def sealed(tree: dict) -> bytes:
+    return json.dumps({**tree, DIGEST: _digest(tree)}).encode()
+
+
+def in_place_of(path: Path, others: list[Path]) -> Iterator[str]:
+    """What is no such file, one after the other in its place: (what). A command may remove it."""
+    for other in others:
+        path.write_bytes(other.read_bytes())
+        yield f"is {other.name}"
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (path / "x").write_bytes(b"x")
+    yield "is a folder"
+    shutil.rmtree(path, ignore_errors=True)
+    os.mkfifo(path)
+    yield "is a pipe"
+    path.unlink(missing_ok=True)
+    for what, place in (("itself", path.name), ("a device", "/dev/zero"), ("nowhere", "gone")):
+        path.symlink_to(place)
+        yield f"is a link to {what}"
+        path.unlink(missing_ok=True)
+    yield "is gone"
 
 
 def _ways(tree: object, depth: int) -> Iterator[tuple]:
@@ -226,6 +272,57 @@ def wrongs(
             path.write_bytes(content)
     print(f"seed {SEED}: {n:,} commands over damaged stores, {len(found)} wrong")
     return found
+
+
+def faults(filled: tuple[Path, Path], names: set[str], *, sealed_n: int) -> list[str]:
+    """What ends in a fault, or without a word, where documents say other things with a right
+    digest, and where something else lies in place of a file. What they say then may be believed:
+    digests find accidents, not forgers.
+    """
+    store, out = filled
+    draw, found, n = random.Random(SEED), [], 0
+    chosen = {n: [*a, "--store", str(store)] for n, a in commands("", out).items() if n in names}
+    files = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+    def check(what: str) -> None:
+        nonlocal n
+        for name, arguments in chosen.items():
+            said, n = Said(name, arguments, out), n + 1
+            if said.code == ExitCode.FAULT or (said.code and not said.told.strip()):
+                found.append(f"{what}, {name}: {said.told.strip()[:300] or 'nothing is said'}")
+
+    def restored() -> None:
+        for path, content in files.items():
+            if path.is_symlink() or not path.is_file():
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+    for kind, path in kinds(store).items():
+        every = list(with_a_right_digest(files[path])) if path.suffix == ".json" else []
+        for what, damaged in draw.sample(every, min(sealed_n, len(every))):
+            path.write_bytes(damaged)
+            check(f"{kind}, {what}")
+            restored()
+        path.write_bytes(files[path])
+        alike = [other for other in files if other.suffix == path.suffix and other != path]
+        for what in in_place_of(path, draw.sample(alike, min(2, len(alike)))):
+            check(f"{kind} {what}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+        restored()
+        path.write_bytes(files[path])
+    print(f"seed {SEED}: {n:,} commands over stores of other words and things, {len(found)} wrong")
+    return found
+
+
+@pytest.mark.long
+def test_no_command_falls_over_other_words_and_things(filled):
+    assert faults(filled, {"status", "table", "gc", "grids"}, sealed_n=3) == []
+
+
+@pytest.mark.slow
+def test_no_command_falls_over_any_other_words_and_things(filled):
+    assert faults(filled, {*commands("", Path())}, sealed_n=40) == []
 
 
 @pytest.mark.long

@@ -20,7 +20,7 @@ from equigrid.grid.datasets.sources.base import (
 )
 from equigrid.grid.errors import UserError
 
-TRIED = 100  # images, to find one that shows the set's size
+TRIED, TRIED_BYTES = 100, 2**27  # of images, to find one that shows the set's size
 
 
 class Reading(NamedTuple):
@@ -126,13 +126,16 @@ def first_failure(some: Iterable[bytes | None], reading: Reading) -> str:
 
 def image_shape(some: Iterable[bytes | None], reading: Reading) -> tuple[int, int, int] | None:
     """(height, width, channels) of stored images: by `size`, else of the first that decodes; None
-    if none of 100 does.
+    if none of the first does.
     """
     if reading.size is not None:
         return reading.size, reading.size, reading.channels
+    tried = 0
     for _, data in zip(range(TRIED), some):
         try:
             return reading.decode(data)[0].shape
         except BrokenImage:
-            continue
+            tried += len(data or b"")
+        if tried > TRIED_BYTES:
+            break
     return None

@@ -30,7 +30,7 @@ from equigrid.grid.datasets.sources.base import (
 from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.store.bucket import FINAL_ANSWERS
 
-ROWS = 256  # encoded images held at once
+ROWS = 16  # encoded images held at once; more of them are slower
 BUFFER_BYTES = 4 * 2**20  # a column is streamed: a row group may be as large as its file
 LABELS_REV = 2  # raised when a change of the code reads other classes from the same files
 SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition", "phase", "fold", "usage")
@@ -262,7 +262,7 @@ def _column_of_splits(filesystem: fs.FileSystem, found: list[File]) -> str | Non
             texts = {field.name for field in schema if _is_short_text(field)}
             shared = texts if shared is None else shared & texts
             for name in sorted(shared):
-                column = pq.read_table(opened, columns=[name])[name]
+                column = parquet_files.column_of(opened, name).unify_dictionaries()
                 values.setdefault(name, set()).update(map(str, column.unique().to_pylist()))
                 if len(values[name]) > MOST_SPLITS:
                     shared.discard(name)
@@ -309,7 +309,7 @@ def _column(
             known = ", ".join(names[:8])
             raise UserError(f"dataset.{what}: {file.name} has no column {name!r}; it has {known}")
         with filesystem.open_input_file(file.path) as opened:
-            values = pq.read_table(opened, columns=[name])[name].to_pylist()
+            values = parquet_files.values_of(parquet_files.column_of(opened, name))
         if any(value is None for value in values):
             raise UserError(
                 f"dataset.{what}: {file.name}: "
@@ -328,7 +328,7 @@ def _known(filesystem: fs.FileSystem, columns: Columns, name: str) -> list:
             found += [f"{file.name} {row}" for row in range(file.rows)]
             continue
         with filesystem.open_input_file(file.path) as opened:
-            values = pq.read_table(opened, columns=[name])[name].to_pylist()
+            values = parquet_files.values_of(parquet_files.column_of(opened, name))
         found += [f"{file.name} {i}" if v is None else str(v) for i, v in enumerate(values)]
     return found
 
@@ -395,10 +395,7 @@ def _paths(filesystem: fs.FileSystem, columns: Columns) -> list[str] | None:
         if not pa.types.is_struct(kind) or kind.get_field_index("path") < 0:
             return None
         with filesystem.open_input_file(file.path) as opened:
-            table = pq.read_table(opened, columns=[f"{columns.image}.path"])
-        if not table.num_columns:
-            return None
-        found += [(cell or {}).get("path") for cell in table.column(0).to_pylist()]
+            found += parquet_files.paths_of(opened, columns.image)
     return [str(path) for path in found] if all(found) else None
 
 

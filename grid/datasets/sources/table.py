@@ -6,20 +6,27 @@ import csv
 import os
 import re
 import stat
+from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
-from equigrid.generators.common import trees
+from equigrid.generators.common import parquet_files, trees
 from equigrid.generators.common.decoding import is_image_name
-from equigrid.generators.common.parquet_files import LABELS
+from equigrid.generators.common.parquet_files import LABELS, BadFiles
 from equigrid.generators.naming import normal
 from equigrid.grid.datasets.sources import splitting
 from equigrid.grid.errors import UserError, near
 
+if TYPE_CHECKING:  # heavy
+    import pyarrow as pa
+
 FILES = ("file", "file_name", "filename", "path", "image", "image_path", "filepath", "image_id")
 MISSING = ("nan", "<na>", "null")  # as pandas and others write what is not there
 NAME_LENGTH = 100
+# Of a table, which is held whole: ImageNet's has 1.3 million rows and 80 MB.
+MOST_BYTES, MOST_ROWS, MOST_COLUMNS = 2**27, 2**22, 10_000
 _WHOLE = re.compile(r"\d+\.0+")
 ENDINGS = (".csv", ".tsv", ".tab")
 
@@ -134,36 +141,45 @@ def _path(root: Path, table: str) -> Path:
 
 def _read(path: Path) -> dict[str, list[str]]:
     """The table's cells as text, by column. Raises UserError."""
+    if (size := path.stat().st_size) > MOST_BYTES:
+        right = f"{MOST_BYTES:,} are the most: leave out columns, or pack the images into Parquet"
+        raise UserError(f"dataset.labels: {path} has {size:,} bytes; {right}")
     try:
         if path.suffix.lower() == ".parquet":
             return _read_parquet(path)
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else _delimiter(text)
-        lines = list(csv.reader(text.splitlines(), delimiter=delimiter, strict=True))
+        with path.open(encoding="utf-8-sig") as file:
+            delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else _delimiter(file)
+            return _columns(path, csv.reader(file, delimiter=delimiter, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         right = "write a CSV file in UTF-8, or a Parquet file"
         raise UserError(
             f"dataset.labels: {path} cannot be read: {str(error)[:NAME_LENGTH]}; {right}"
         ) from error
-    if not lines:
-        return {}
-    header = [name.strip() for name in lines[0]]
-    if twice := [name for i, name in enumerate(header) if name in header[:i]]:
-        raise UserError(
-            f"dataset.labels: {path.name} has the column {twice[0]!r} twice; rename one"
-        )
-    cells = [line for line in lines[1:] if any(cell.strip() for cell in line)]
-    for number, line in enumerate(lines[1:], start=2):
+
+
+def _columns(path: Path, lines: Iterator[list[str]]) -> dict[str, list[str]]:
+    where = f"dataset.labels: {path.name}"
+    header = [name.strip() for name in next(lines, [])]
+    if len(header) > MOST_COLUMNS:
+        raise UserError(f"{where} has {len(header):,} columns; {MOST_COLUMNS:,} are the most")
+    if twice := next((name for name, n in Counter(header).items() if n > 1), None):
+        raise UserError(f"{where} has the column {twice!r} twice; rename one")
+    cells: list[list[str]] = []
+    for number, line in enumerate(lines, start=2):
         if any(line) and len(line) != len(header):
             what = f"{len(line)} cells, and the first line names {len(header)} columns"
-            raise UserError(
-                f"dataset.labels: {path.name}:{number}: {what}; is a comma in a name? Quote it"
-            )
+            raise UserError(f"{where}:{number}: {what}; is a comma in a name? Quote it")
+        if any(cell.strip() for cell in line):
+            cells.append(line)
+        if len(cells) > MOST_ROWS:
+            right = "pack the images into Parquet files, and use parquet"
+            raise UserError(f"{where} has more than {MOST_ROWS:,} rows; {right}")
     return {name: [line[i] for line in cells] for i, name in enumerate(header)}
 
 
-def _delimiter(text: str) -> str:
-    first = text.split("\n", 1)[0]
+def _delimiter(file: TextIO) -> str:
+    first = file.readline()
+    file.seek(0)
     return max(",;\t", key=first.count)
 
 
@@ -172,15 +188,39 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
-        found = zip(table.column_names, table.columns)
-        return {
-            name: ["" if value is None else str(value) for value in column.to_pylist()]
-            for name, column in found
-        }
+        with pa.OSFile(str(path), "rb") as opened:
+            metadata = pq.read_metadata(opened)
+            schema, rows = metadata.schema.to_arrow_schema(), metadata.num_rows
+            if not 0 <= rows <= MOST_ROWS or len(schema) > MOST_COLUMNS:
+                what = f"claims {rows:,} rows and {len(schema):,} columns"
+                most = f"{MOST_ROWS:,} and {MOST_COLUMNS:,} are the most"
+                raise UserError(f"dataset.labels: {path} {what}; {most}")
+            for name, n in Counter(schema.names).items():
+                if n > 1:
+                    what = f"has the column {name!r} {n} times; rename one"
+                    raise UserError(f"dataset.labels: {path} {what}")
+            return {
+                field.name: _cells(parquet_files.column_of(opened, field.name, metadata))
+                for field in schema
+                if _is_cell(field)
+            }
+    except BadFiles as error:
+        raise UserError(f"dataset.labels: {path}: {error}") from error
     except (pa.ArrowException, OSError) as error:
         text = " ".join(str(error).split())[:NAME_LENGTH]
         raise UserError(f"dataset.labels: {path} cannot be read: {text}") from error
+
+
+def _is_cell(field: "pa.Field") -> bool:
+    """Whether a column holds a name, a class or a split in each row: no lists, and no bytes."""
+    import pyarrow as pa
+
+    return not pa.types.is_nested(field.type) and parquet_files.why_no_image(field.type) is not None
+
+
+def _cells(column: "pa.ChunkedArray") -> list[str]:
+    values = parquet_files.values_of(column)
+    return ["" if value is None else str(value) for value in values]
 
 
 def _column(
@@ -264,19 +304,24 @@ class _Files:
                 facts = (self.root / relative).stat()
             except (OSError, ValueError):
                 facts = None
-            if facts and stat.S_ISREG(facts.st_mode):
+            if facts and not stat.S_ISDIR(facts.st_mode):
                 if relative.startswith(".."):
                     raise UserError(f"{at}: {name} lies outside of {self.root}; name files in it")
-                return relative, facts
+                return relative, self._checked(facts, name, at)
             key = normal(relative)
             found = self.by_name.get(key) or self._one_of(self.by_stem, key, name, at, "ending")
             if not found and os.path.basename(key) == key:
                 found = self._one_of(self.by_last, key, name, at, "folder")
             if found:
-                return found, (self.root / found).stat()
+                return found, self._checked((self.root / found).stat(), name, at)
         raise UserError(
             f"{at}: there is no image {name!r} in {self.root}; write its path from there"
         )
+
+    def _checked(self, facts: os.stat_result, name: str, at: str) -> os.stat_result:
+        if why := trees.why_no_image_file(facts):
+            raise UserError(f"{at}: {name} {why}")
+        return facts
 
     def _one_of(
         self, found: dict[str, list[str]], key: str, name: str, at: str, lacks: str

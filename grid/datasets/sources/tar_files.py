@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from math import prod
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from equigrid.generators.common import trees
@@ -29,6 +30,7 @@ _COPY = re.compile(r"( ?\(\d+\)| - copy( \(\d+\))?|[ _]copy( \d+)?)(?=\.tar$)", 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 MOST_FILES = 100_000  # that a pattern names: beyond, it is a slip
 MOST_LABEL_BYTES = 2**20
+MOST_HEADER_BYTES = 2**20  # of a long name, or of further facts of a file
 
 
 class Tar(NamedTuple):
@@ -38,6 +40,21 @@ class Tar(NamedTuple):
     name: str
     size: int
     mtime_ns: int
+
+
+class _Info(tarfile.TarInfo):
+    """A header. One that claims gigabytes of names is refused before they are read."""
+
+    def _proc_member(self, opened: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _HEADERS and not 0 <= self.size <= MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header has {self.size:,} bytes")
+        return super()._proc_member(opened)  # type: ignore[misc]  # the place to override
+
+
+_HEADERS = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
 
 
 class Sample(NamedTuple):
@@ -164,6 +181,8 @@ def _tar(path: Path, name: str) -> Tar:
         facts = path.stat()
     except OSError as error:
         raise UserError(f"dataset: webdataset: {path} cannot be read: {error.strerror}") from error
+    if not S_ISREG(facts.st_mode):
+        raise UserError(f"dataset: webdataset: {path} is no file (a pipe, a folder or a device?)")
     return Tar(str(path), name, facts.st_size, facts.st_mtime_ns)
 
 
@@ -244,7 +263,7 @@ def _members(tar: Tar, file: Any) -> Iterator[tuple[str, dict[str, tarfile.TarIn
     members: dict[str, tarfile.TarInfo] = {}
     end = 0
     try:
-        with tarfile.open(fileobj=file, mode="r:") as opened:
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_Info) as opened:
             for member in opened:
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 name = member.name.removeprefix("./")
@@ -287,6 +306,9 @@ def _sample(
     fields = _fields(file, tar, key, members.get("json"))
     found = _label(file, tar, key, members, fields, label)
     image = members[images[0]]
+    if image.size > trees.MOST_FILE_BYTES:
+        what = f"{image.name} has {image.size:,} bytes; {trees.MOST_FILE_BYTES:,} are the most"
+        raise UserError(f"dataset: webdataset: {tar}: {what} of an image")
     if found is None:
         return key, None
     return key, Sample(key, image.offset_data, image.size, found, fields)
@@ -296,15 +318,18 @@ def _fields(file: Any, tar: str, key: str, member: tarfile.TarInfo | None) -> di
     if member is None:
         return {}
     try:
-        found = json.loads(_content(file, member))
+        found = json.loads(_content(file, tar, member))
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"dataset: webdataset: {tar}: {key}.json is no JSON: {error}") from error
     return found if isinstance(found, dict) else {"label": found}
 
 
-def _content(file: Any, member: tarfile.TarInfo) -> bytes:
+def _content(file: Any, tar: str, member: tarfile.TarInfo) -> bytes:
     if member.size > MOST_LABEL_BYTES:
-        raise ValueError(f"it has {member.size:,} bytes")
+        what = f"has {member.size:,} bytes; {MOST_LABEL_BYTES:,} are the most of a label"
+        raise UserError(f"dataset: webdataset: {tar}: {member.name} {what}")
     file.seek(member.offset_data)
     return file.read(member.size)
 
@@ -321,7 +346,7 @@ def _label(
     if wanted is None or wanted in ("cls", "txt", "cls.txt"):
         for ending in ("cls", "cls.txt") if wanted is None else (wanted,):
             if ending in members:
-                text = _content(file, members[ending]).decode("utf-8", "replace").strip()
+                text = _content(file, tar, members[ending]).decode("utf-8", "replace").strip()
                 return _number(text)
         if wanted is not None:
             return None
@@ -335,6 +360,9 @@ def _label(
     if value is not None and type(value) not in (str, int, bool):
         what = f"{name!r} of the sample {key!r} is {value!r:.60}"
         raise UserError(f"dataset: webdataset: {tar}: {what}; classes are whole numbers or text")
+    if isinstance(value, int) and abs(value) >= 10**18:
+        what = f"{name!r} of the sample {key!r} is {str(value):.30}…"
+        raise UserError(f"dataset: webdataset: {tar}: {what}; labels are 0 to k-1")
     return _number(value) if isinstance(value, str) else value
 
 

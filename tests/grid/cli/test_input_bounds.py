@@ -11,6 +11,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -64,6 +65,22 @@ def planned(bounded, tmp_path, monkeypatch):
         return told
 
     return plan
+
+
+@pytest.fixture
+def looked(bounded, tmp_path, monkeypatch):
+    """Looks at a set, all of whose images are read, and checks that it ended well: in one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def look(place: Path, *options: str, code: int = 2, most_mb: float = MOST_MB) -> str:
+        ended, told, seconds, mb = bounded("dataset", "inspect", place, *options)
+        assert ended == code, (ended, told)
+        if code:
+            assert re.fullmatch(r"equigrid: [^\n]*\n", told), told
+        assert seconds < MOST_S and mb < most_mb, (seconds, mb, told)
+        return told
+
+    return look
 
 
 # Specs --------------------------------------------------------------------------------------------
@@ -189,6 +206,23 @@ def test_bytes_that_do_not_decompress_are_bad_input_when_they_are_read(tmp_path)
         list(contents.read(contents.unit("test", 0, 20)))
 
 
+# Options ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("!!int abc", "a value is not of its type"), ("2020-99-99", "a value is not of its type"),
+        ("&a [*a]", "an alias stands inside what it stands for"), ("9" * 5000, "a number of 5,000 characters"),
+        ("[" * 5000, "nested too deeply"), ("{a: 1, a: 2}", "the key 'a' is there twice"),
+        ("\n".join(["- &a0 [x]", *(f"- &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))]), "aliases unfold to more than"),
+    ],
+    ids=range(7),
+)  # fmt: skip
+def test_options_of_a_dataset(looked, folder, value, said):
+    assert said in looked(folder, "--option", f"size={value}")
+
+
 # Images -------------------------------------------------------------------------------------------
 
 
@@ -205,19 +239,14 @@ def folder(tmp_path) -> Path:
     return tmp_path / "set"
 
 
-def png_of_zeros(path: Path, width: int, height: int) -> None:
+def png_of_zeros(path: Path | io.BytesIO, width: int, height: int) -> None:
     """A PNG that is a thousandth of its pixels."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        check = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
-
     packer, row = zlib.compressobj(9), bytes(1 + 3 * width)
     packed = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-    )
+    parts = chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    content = b"\x89PNG\r\n\x1a\n" + parts
+    path.write(content) if isinstance(path, io.BytesIO) else path.write_bytes(content)
 
 
 def test_images_of_169_million_pixels(planned, folder):
@@ -246,6 +275,155 @@ def test_pipes_and_devices_among_images(planned, folder, what):
     assert "x.png is no file (a pipe, a socket or a device?)" in planned(
         {"imagefolder": str(folder)}
     )
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Of a PNG."""
+    check = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+
+def a_jpeg_of_20_000_scans(size: int = 2000) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", (size, size)).save(file, "jpeg", progressive=True)
+    whole = file.getvalue()
+    scan, end = whole.rfind(b"\xff\xda"), whole.rfind(b"\xff\xd9")
+    return whole[:end] + whole[scan:end] * 20_000 + whole[end:]
+
+
+def an_icon_that_holds_another() -> bytes:
+    """Of 16 × 16 pixels, by its own word."""
+    file = io.BytesIO()
+    png_of_zeros(file, 9_500, 9_500)
+    content = file.getvalue()
+    facts = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(content), 22)
+    return facts + content
+
+
+def a_png_of_4e9_frames() -> bytes:
+    whole = encoded(0)
+    return whole[:33] + chunk(b"acTL", struct.pack(">II", 2**32 - 1, 0)) + whole[33:]
+
+
+OTHERS = {"jpg": a_jpeg_of_20_000_scans, "ico": an_icon_that_holds_another, "png": a_png_of_4e9_frames}  # fmt: skip
+SAID = {"jpg": "it is drawn in 20,0", "ico": "exceeds limit of 89478485 pixels"}
+
+
+@pytest.mark.parametrize("ending", OTHERS)
+def test_images_that_are_others_than_they_say(looked, folder, ending):
+    for path in folder.glob("*/*/0.png"):
+        path.unlink()
+        path.with_name(f"0.{ending}").write_bytes(OTHERS[ending]())
+    for path in folder.glob("*/*/[1-4].png"):
+        path.unlink()
+    if ending in SAID:
+        assert SAID[ending] in looked(folder)
+    else:
+        looked(folder, code=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["palette, transparent", "grey of 16 bits", "colours of 16 bits"])
+def test_the_largest_images_take_little_more_than_their_pixels(bounded, folder, kind):
+    """Between forms an image may need many times its size: 8 bytes a level, or four layers."""
+    colour, bits, channels = {"p": (3, 8, 1), "g": (0, 16, 1), "c": (2, 16, 3)}[kind[0]]
+    packer, row = zlib.compressobj(1), bytes(1 + 9_400 * channels * bits // 8)
+    packed = b"".join(packer.compress(row) for _ in range(9_400)) + packer.flush()
+    facts = struct.pack(">IIBBBBB", 9_400, 9_400, bits, colour, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(768)) + chunk(b"tRNS", bytes(256)) if colour == 3 else b""
+    parts = chunk(b"IHDR", facts) + palette + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    (folder / "train/a/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    ended, told, _, mb = bounded("dataset", "inspect", folder, "-o", "size=8")
+    assert ended == 0 and mb < 1000, (told, mb)
+
+
+def test_a_file_of_a_terabyte_that_holds_nothing(looked, folder):
+    with open(folder / "train/a/0.png", "wb") as file:
+        file.truncate(10**12)
+    assert "has 1,000,000,000,000 bytes; 1,073,741,824 are the most" in looked(folder)
+
+
+def test_a_dicom_file_that_unpacks_to_gigabytes(looked, folder):
+    from equigrid.generators.common.decoding import BrokenImage, decode
+
+    pytest.importorskip("pydicom")
+    element = b"\x02\0\x10\0UI\x16\x001.2.840.10008.1.2.1.99"
+    head = bytes(128) + b"DICM" + b"\x02\0\0\0UL\4\0" + struct.pack("<I", len(element)) + element
+    packer = zlib.compressobj(9, wbits=-15)
+    packed = b"".join(packer.compress(bytes(2**24)) for _ in range(40)) + packer.flush()
+    for path in folder.glob("train/a/*.png"):
+        path.unlink()
+    (folder / "train/a/0.dcm").write_bytes(head + packed)
+    looked(folder, code=0)
+    with pytest.raises(BrokenImage, match="unpacks to more than [0-9,]+ bytes"):
+        decode(head + packed)
+
+
+# Tables of labels ---------------------------------------------------------------------------------
+
+
+TABLES = {
+    "columns": (b"," * 10**6, "has 1,000,001 columns; 10,000 are the most"),
+    "columns of one name": (b"a" + b",a" * 9_999 + b"\n", "has the column 'a' twice"),
+    "cells": (b"file,label\n" + b"a," * 10**6, "1000001 cells, and the first line names 2 columns"),
+    "a quote": (b'file,label\n"' + b"a\n" * 10**6, "cannot be read: "),
+    "empty lines": (b"file,label\n" + b"\n" * 10**6, "has no rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_labels(planned, folder, name):
+    content, said = TABLES[name]
+    (folder / "labels.csv").write_bytes(content)
+    assert said in planned({"imagefolder": str(folder), "labels": "labels.csv", "test": 0.5})
+
+
+def test_pipes_among_tables_of_labels(looked, folder):
+    for name in ("a.csv", "b.parquet"):
+        os.mkfifo(folder / name)
+    looked(folder, code=0)
+    shutil.rmtree(folder / "train/a")
+    os.mkfifo(folder / "x.png")
+    (folder / "labels.csv").write_text("file,label\nx,a\n")
+    (folder / "a.csv").unlink()
+    assert "x is no file (a pipe, a socket or a device?)" in looked(
+        folder, "-o", "labels=labels.csv"
+    )
+
+
+# Tars ---------------------------------------------------------------------------------------------
+
+
+def member(name: str, content: bytes, kind: bytes = b"0", size: int | None = None) -> bytes:
+    """Of a tar. size: what its header claims."""
+    facts = tarfile.TarInfo(name)
+    facts.size, facts.type = len(content) if size is None else size, kind
+    return facts.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+
+
+TARS = {
+    "a label of 2 MB": (member("0.cls", b"1" * 2_000_000), "0.cls has 2,000,000 bytes; 1,048,576 are the most"),
+    "a label of 1e30": (member("0.json", b'{"label": 1' + b"0" * 30 + b"}"), "labels are 0 to k-1"),
+    "a name of 1 GB": (member("x", b"", b"L", 10**9), "a header has 1,000,000,000 bytes"),
+    "facts of 1 GB": (member("x", b"", b"x", 10**9), "a header has 1,000,000,000 bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TARS)
+def test_tars(planned, tmp_path, name):
+    content, said = TARS[name]
+    (tmp_path / "set").mkdir()
+    for split in ("train", "test"):
+        path = tmp_path / "set" / f"{split}-0.tar"
+        image = member("0.png", encoded(len(split)))
+        path.write_bytes(image + content + bytes(1024))
+    assert said in planned({"webdataset": str(tmp_path / "set")})
+
+
+def test_pipes_among_tars(planned, tmp_path):
+    (tmp_path / "set").mkdir()
+    os.mkfifo(tmp_path / "set/train-0.tar")
+    assert "train-0.tar is no file" in planned({"webdataset": str(tmp_path / "set")})
 
 
 def test_no_image_runs_another_program(tmp_path):
@@ -297,6 +475,45 @@ def test_files_that_claim_millions_of_rows(planned, parquet, image):
             writer.write_table(part)
     said = planned({"parquet": str(parquet)})
     assert "train-0.parquet claims 20,000,000 rows in" in said and "is it damaged?" in said
+
+
+def often(value: bytes | str, n: int, kind: pa.DataType) -> pa.DictionaryArray:
+    """A column that means one value n times, and holds it once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([value], kind))
+
+
+UNFOLDING = {
+    "label": lambda n: often("x" * 10**6, n, pa.string()),
+    "split": lambda n: often("x" * 10**6, n, pa.string()),
+    "patient_id": lambda n: often("x" * 10**6, n, pa.string()),
+    "image": lambda n: often(bytes(5 * 10**7), n, pa.binary()),
+}
+
+
+@pytest.mark.parametrize("column", UNFOLDING)
+def test_values_that_are_meant_again_and_again(bounded, parquet, tmp_path, column):
+    """Some kB that unfold to 20 GB of texts, or a terabyte of images."""
+    n, spec = 20_000, tmp_path / "spec.yaml"
+    rows = {"image": often(encoded(50), n, pa.binary()), "label": np.arange(n) % 2}
+    table = pa.table({**rows, column: UNFOLDING[column](n)})
+    pq.write_table(table, parquet / "train-0.parquet", compression="zstd")
+    assert (parquet / "train-0.parquet").stat().st_size < 100_000
+    spec.write_text(HEAD + yaml.safe_dump({"dataset": {"parquet": str(parquet)}}))
+    ended, told, seconds, mb = bounded("plan", spec, "--store", tmp_path / "store")
+    assert ended in (0, 2), told
+    assert seconds < MOST_S and mb < 2 * MOST_MB, (seconds, mb, told)
+
+
+def test_one_large_image_again_and_again_ends_when_all_are_read(parquet):
+    from equigrid.grid.datasets import catalogue
+
+    n = 20_000
+    rows = {"image": often(bytes(5 * 10**7), n, pa.binary()), "label": np.arange(n) % 2}
+    pq.write_table(pa.table(rows), parquet / "train-0.parquet", compression="zstd")
+    contents = catalogue.source({"parquet": str(parquet), "size": 8, "allow_broken": n}).contents()
+    unfolds = r"'image' unfolds to more than 1,073,741,824 bytes, and the file has [\d,]+ of it"
+    with pytest.raises(ValueError, match=unfolds):
+        list(contents.read(contents.unit("train", 0, n)))
 
 
 def test_pipes_among_tables(planned, parquet):

@@ -1,5 +1,6 @@
 """The boundary of specs: whatever a file holds, loading it gives a spec or a UserError of one line,
-at once. Hypothesis makes files; those that went wrong once are in tests/corpus/specs.
+at once; and so does planning what is one. Hypothesis makes files; those that went wrong once are in
+tests/corpus/specs.
 """
 
 import contextlib
@@ -12,7 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from equigrid.grid.errors import UserError
+from equigrid.grid.planning import planner
+from equigrid.grid.planning.resolve import resolve
 from equigrid.grid.spec import GridSpec, load
+from equigrid.grid.store import Store
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "specs"
 SPEC = {
@@ -37,11 +41,15 @@ VALUES = st.recursive(
 
 
 def told(path: Path, within_s: float = 10) -> str | None:
-    """What loading says against a file; None where it is a spec."""
+    """What loading says against a file, or planning against a small spec; None where it can run."""
     began = time.process_time()
     try:
-        assert isinstance(load(path), GridSpec)
+        spec = load(path)
+        assert isinstance(spec, GridSpec)
         said = None
+        # What another place holds, and how long a large grid takes, are not asked here.
+        if spec.dataset == "digits" and path.parent != CORPUS:
+            planner.plan(resolve(spec, Store(path.parent / "store")))
     except UserError as error:
         said = str(error)
     assert "\n" not in (said or "")
@@ -71,6 +79,20 @@ FUZZED = settings(
 @FUZZED
 @given(text=st.lists(st.one_of(PIECES, st.text(max_size=5)), max_size=30).map("".join))
 def test_any_text(tmp_path, text):
+    path = tmp_path / "spec.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    told(path)
+
+
+@FUZZED
+@given(data=st.data())
+def test_a_spec_whose_text_changed(tmp_path, data):
+    """Random text is refused by the first check; what is nearly a spec gets further."""
+    text = yaml.safe_dump(SPEC, sort_keys=False, default_flow_style=data.draw(st.booleans()))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        end = at + data.draw(st.sampled_from([0, 0, 1, 5]))
+        text = text[:at] + data.draw(PIECES | st.text(max_size=3) | st.just("")) + text[end:]
     path = tmp_path / "spec.yaml"
     path.write_text(text, encoding="utf-8", errors="replace")
     told(path)

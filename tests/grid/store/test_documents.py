@@ -7,10 +7,13 @@ import json
 import pickle
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from equigrid import __version__
@@ -97,6 +100,104 @@ def test_a_document_with_another_value_in_any_place(store, data):
         assert type(found.rows) is int and 0 <= found.rows <= 2**53
         assert all(type(name) is str for name in found.replaces)
         assert abs(found.written_at_s) < 1e301
+
+
+def example(model: object, name: str = "") -> Any:
+    """The least that a model, or a type in one, takes; lists have an item."""
+    origin, inner = get_origin(model), get_args(model)
+    if inspect.isclass(model) and issubclass(model, documents.Document):
+        fields = model.model_fields.items()
+        found = {key: example(field.annotation, key) for key, field in fields}
+        return {**found, **AGREEING.get(model, {})}
+    if origin is Annotated:
+        return example(inner[0], name)
+    if origin in (Union, UnionType):
+        return example(inner[0], name)
+    if origin is list and name == "history":
+        return [{"progress": 1.5, "value": None}]
+    if origin is list:
+        return [example(inner[0], name)] * (2 if name in TWO else 1)
+    if origin is tuple:
+        return [example(one, name) for one in inner]
+    if origin is dict:
+        return {"a": example(inner[1], name)}
+    texts = {"checksum": "0" * 32, "manifest": "datasets/a/b"}
+    return {str: texts.get(name, "a"), int: 1, float: 1.5, bool: True, Any: None, type(None): None}[
+        model
+    ]
+
+
+TWO = ("places", "input_size", "domain", "ordinary", "labels")
+AGREEING = {
+    documents.DatasetRecord: {"train": [], "test": [], "val": [], "labels": {}},  # filled below
+    documents.Places: {"places": [["train", 1, "a"]]},
+    documents.ZeroShotRecord: {}, documents.EmbeddingRecord: {"domain": [[1.5, 1.5]] * 2, "ordinary": [[1.5, 1.5]] * 2},
+}  # fmt: skip
+SHARD = {"data": "a", "checksum": "0" * 32, "n": 1, "manifest": "datasets/a/b"}
+AGREEING[documents.DatasetRecord] = {
+    **{split: [SHARD] for split in ("train", "test", "val")}, "duplicates": {"first": {"a": [[1]]}, "train": 1},
+    "repeated": [0], "repeated_counts": [1],
+    "labels": {split: {key: SHARD[key] for key in ("data", "checksum", "n")} for split in ("train", "test", "val")},
+}  # fmt: skip
+
+
+def _places(tree: object) -> Iterator[tuple[Any, Any]]:
+    pairs = list(tree.items() if isinstance(tree, dict) else enumerate(tree))
+    for key, value in pairs:
+        yield tree, key
+        if isinstance(value, dict | list):
+            yield from _places(value)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_the_documents_that_are_changed_are_whole(store, model):
+    store.put_json("x/y.json", example(model))
+    assert documents.read(store, "x/y.json", model)
+
+
+@FUZZED
+@given(data=st.data())
+def test_any_document_with_another_value_in_any_place(store, data):
+    """With a right digest, so that the model must refuse it: what it lets pass is what was there,
+    as it was there, and no value of another type in its place.
+    """
+    model = data.draw(st.sampled_from(MODELS))
+    tree = json.loads(json.dumps(example(model)))  # no part of it twice
+    for _ in range(data.draw(st.integers(1, 2))):
+        if places := list(_places(tree)):
+            holder, key = data.draw(st.sampled_from(places))
+            if isinstance(holder, dict) and data.draw(st.booleans()):
+                del holder[key]
+            else:
+                holder[key] = data.draw(ANY_JSON)
+    try:
+        store.put_json("x/y.json", tree)
+    except ValueError:  # a number that JSON has not
+        assume(False)
+    found = read(store, store.get("x/y.json"), model)
+    if found is not None:
+        written = found.model_dump(mode="json", exclude_unset=True)
+        assert json.dumps(written, sort_keys=True) == json.dumps(tree, sort_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "value"),
+    [
+        *((documents.ShardRecord, "data", name) for name in ("../x", "/etc/x", "a/../../x", "a\\b", "a\0b", "", "\ud800")),
+        (documents.DatasetRecord, "duplicates", {"a_b_c": 1}), (documents.DatasetRecord, "duplicates", {"train_other": 1}),
+        (documents.DatasetRecord, "duplicates", {"labels": {"a": [[1]]}}), (documents.DatasetRecord, "duplicates", {"first": 1}),
+        (documents.DatasetRecord, "repeated", [1]), (documents.DatasetRecord, "repeated_counts", [5]),
+        (documents.CandidateRecord, "history", [{}]), (documents.CandidateRecord, "history", [{"value": 1.0, "progress": None}]),
+    ],
+)  # fmt: skip
+def test_values_that_would_fall_over_later_are_refused(store, model, key, value):
+    tree = json.loads(json.dumps(example(model)))
+    store.put_json("x/y.json", tree)
+    assert documents.read(store, "x/y.json", model)
+    tree[key] = value
+    store.put_json("x/y.json", tree)
+    with pytest.raises(DocumentError, match=key):
+        documents.read(store, "x/y.json", model)
 
 
 def test_a_lone_surrogate_of_a_file_name_comes_back(store):

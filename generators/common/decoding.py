@@ -131,6 +131,10 @@ def decode_and_see(
                 picture = _rgb(picture, levels)
     except (BrokenImage, MemoryError):
         raise
+    except Image.DecompressionBombWarning as error:
+        height, width = header_size(io.BytesIO(data)) or (0, 0)
+        _check_size((width, height))
+        raise BrokenImage("it holds a larger image than it says; save it again") from error
     except UnidentifiedImageError as error:
         raise BrokenImage(_instead_of_an_image(bytes(data[:200]))) from error
     except Exception as error:
@@ -177,18 +181,32 @@ def header_size(data: BinaryIO | str, *, page: int | None = None) -> tuple[int, 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
             if (found := _dicom_size(data)) is not None:
                 return found
-            with Image.open(data, formats=_formats()) as opened:
-                opened.seek((page or 1) - 1)
-                width, height = opened.size
-                # A PNG is decoded whole for its EXIF; a square is the same however it is turned.
-                if width == height or width * height > MOST_PIXELS:
-                    return height, width
-                turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
+            # Opening an icon decodes it, and it may hold a larger image than it says.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            try:
+                return _upright_size(data, _formats(), page)
+            except Image.DecompressionBombWarning:
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                plain = [name for name in _formats() if name not in ("ICO", "ICNS", "CUR")]
+                return _upright_size(data, plain, page)
     except Exception:
         return None  # a broken image: whoever decodes it says so
+
+
+def _upright_size(
+    data: BinaryIO | str, formats: list[str], page: int | None
+) -> tuple[int, int] | None:
+    if not isinstance(data, str):
+        data.seek(0)
+    with Image.open(data, formats=formats) as opened:
+        opened.seek((page or 1) - 1)
+        width, height = opened.size
+        # A PNG is decoded whole for its EXIF; a square is the same however it is turned.
+        if width == height or width * height > MOST_PIXELS:
+            return height, width
+        turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
     return (width, height) if turned else (height, width)
 
 

@@ -134,7 +134,7 @@ def run(
         name: value for name, value in (("slots", slots), ("gpus", gpus)) if value is not None
     }
     loaded = loaded.model_copy(update={"execution": loaded.execution.model_copy(update=chosen)})
-    folder = out_folder(out, loaded.name, option="--out", store=Store(store))
+    folder = out_folder(out, loaded.name, option="--out", store=store)
     opened = Store(store, create=True)  # nothing is left behind by a wrong --out
     opened.check()
     if not as_json:

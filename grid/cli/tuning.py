@@ -104,7 +104,7 @@ def tune(
     loaded, aim = wishes.wished(load(spec), wish, space, generator, slots=slots, gpus=gpus)
     console = screens.progress_console()
     tell = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    folder = out_folder(out, loaded.name, option="--out", store=Store(store))
+    folder = out_folder(out, loaded.name, option="--out", store=store)
     opened = Store(store, create=True)  # nothing is left behind by a wrong --out
     opened.check()
     from equigrid.grid.tuning import session

@@ -14,7 +14,7 @@ from equigrid.grid.store import Store
 
 
 def out_folder(
-    out: str | Path | None, grid: str, *, option: str = "out", store: Store | None = None
+    out: str | Path | None, grid: str, *, option: str = "out", store: Store | str | None = None
 ) -> Path:
     """The folder, made and tried: what cannot be written is said before the work, not after it.
 
@@ -46,14 +46,16 @@ def out_folder(
     return folder
 
 
-def check_outside(store: Store, path: Path, option: str) -> None:
+def check_outside(store: Store | str, path: Path, option: str) -> None:
     """Raises UserError for a path in a store's folder: a table under the name of one of its files
-    would be the end of it.
+    would be the end of it. store: its address, where it is not opened yet.
     """
-    if "://" in store.uri:
+    place = (store if isinstance(store, str) else store.uri).removeprefix("file://")
+    if not place or "://" in place:
         return
     try:
-        inside = path.expanduser().resolve().is_relative_to(Path(store.uri).resolve())
+        folder = Path(place).expanduser().resolve()
+        inside = path.expanduser().resolve().is_relative_to(folder)
     except (OSError, RuntimeError, ValueError):  # links in a circle: whoever writes says so
         return
     if inside:

@@ -42,8 +42,9 @@ class Seen(NamedTuple):
 MOST_PIXELS = 89_478_485
 """Of an image, from which Pillow warns: 268 MB once it is RGB."""
 _BLOCK_PIXELS = 2**20  # of a large image, converted at once: between forms it needs many times more
-# Passes over a JPEG's pixels, which cost a file of kilobytes minutes: cameras write 1 to 10.
-_MOST_SCANS, _MOST_SCANNED = 1000, 20 * MOST_PIXELS
+# Pixels that one image draws, some again and again: a file of kilobytes could cost minutes.
+_MOST_DRAWN = 20 * MOST_PIXELS
+_MOST_SCANS = 1000  # of a JPEG: cameras write 1 to 10
 
 
 def _formats() -> list[str]:
@@ -159,7 +160,7 @@ def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Imag
         pages = getattr(opened, "n_frames", 1)
         if page > pages:
             raise BrokenImage(f"it has {pages} pages or frames; page {page} is none of them")
-        opened.seek(page - 1)
+        _seek(opened, page)
         _check_size(opened.size)  # pages differ
         _check_scans(opened, data)
         deep_colours = opened.mode in ("RGB", "RGBA") and _has_16_bits(opened)
@@ -167,12 +168,23 @@ def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Imag
         return ImageOps.exif_transpose(opened), pages, deep_colours
 
 
+def _seek(opened: Image.Image, page: int) -> None:
+    """To a page, or to a frame, for which all frames before it are drawn. Raises BrokenImage where
+    that would take minutes.
+    """
+    drawn = page if opened.format not in ("TIFF", "MPO") else 1
+    if drawn > 1 and drawn * opened.width * opened.height > _MOST_DRAWN:
+        what = f"frame {page} of {opened.width:,} × {opened.height:,} pixels"
+        raise BrokenImage(f"{what} is drawn over all frames before it; save the frames as images")
+    opened.seek(page - 1)
+
+
 def _check_scans(opened: Image.Image, data: bytes | bytearray | memoryview) -> None:
     """Raises BrokenImage for a JPEG that is drawn over and over."""
     if opened.format not in ("JPEG", "MPO"):
         return
     scans = bytes(data).count(b"\xff\xda")  # no pixel is written so
-    if scans > _MOST_SCANS or scans * opened.width * opened.height > _MOST_SCANNED:
+    if scans > _MOST_SCANS or scans * opened.width * opened.height > _MOST_DRAWN:
         raise BrokenImage(f"it is drawn in {scans:,} scans; save it again, not progressive")
 
 
@@ -201,7 +213,7 @@ def _upright_size(
     if not isinstance(data, str):
         data.seek(0)
     with Image.open(data, formats=formats) as opened:
-        opened.seek((page or 1) - 1)
+        _seek(opened, page or 1)
         width, height = opened.size
         # A PNG is decoded whole for its EXIF; a square is the same however it is turned.
         if width == height or width * height > MOST_PIXELS:

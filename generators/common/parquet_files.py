@@ -577,18 +577,11 @@ def _names(schema: pa.Schema, label: str, file: str) -> list[str] | None:
 # What lies in a column ----------------------------------------------------------------------------
 
 # A value that is written once, and meant by each of 100,000 rows, is a file of kilobytes that
-# unfolds to gigabytes.
+# unfolds to gigabytes. What row groups say of their columns is not asked: of a damaged footer that
+# may end the process.
 MOST_COLUMN_BYTES = 2**30  # of texts, which are held whole
 MOST_BATCH_BYTES = 2**28
-_UNFOLDS = 100  # times its size on disk, at most: encoded images hardly shrink
-
-
-class _Size(NamedTuple):
-    """Bytes of a column in a row group, and whether each value is there as often as it is meant."""
-
-    unpacked: int
-    packed: int
-    plain: bool
+_UNFOLDS = 10  # times what the file says, at most
 
 
 def column_of(
@@ -599,20 +592,30 @@ def column_of(
     OSError, pa.ArrowException.
     """
     metadata = metadata or pq.read_metadata(opened)
-    groups, leaves = range(metadata.num_row_groups), _leaves(metadata, name)
-    whole = sum(_size(metadata, group, leaves).unpacked for group in groups)
-    if whole > MOST_COLUMN_BYTES:
-        raise BadFiles(f"{name!r} has {whole:,} bytes; {MOST_COLUMN_BYTES:,} are the most")
+    file = pq.ParquetFile(opened, metadata=metadata, read_dictionary=[name])
     try:
-        file = pq.ParquetFile(opened, metadata=metadata, read_dictionary=[name])
-        return file.read(columns=[name])[name]
+        return _joined(file, name, file.iter_batches(2**16, columns=[name]))
     except OSError as error:
         if "Not yet implemented" not in str(error):  # of delta encodings
             raise
     file = pq.ParquetFile(opened, metadata=metadata)
-    parts: list[Any] = [part.column(0) for _, part in _batches(file, name, groups, 2**16)]
-    encoded = [part.dictionary_encode() if _is_text(part.type) else part for part in parts]
-    return pa.chunked_array(encoded).unify_dictionaries()
+    groups = range(metadata.num_row_groups)
+    return _joined(file, name, (part for _, part in _batches(file, name, groups, 2**16)))
+
+
+def _joined(file: pq.ParquetFile, name: str, parts: Iterator[pa.RecordBatch]) -> pa.ChunkedArray:
+    """A column of all these rows. Raises BadFiles if they are too many bytes."""
+    found: list[Any] = []
+    whole = 0
+    for part in parts:
+        column: Any = part.column(0)
+        column = column.dictionary_encode() if _is_text(column.type) else column
+        found.append(column)
+        whole += column.nbytes
+        if whole > MOST_COLUMN_BYTES:
+            raise BadFiles(f"{name!r} has more than {MOST_COLUMN_BYTES:,} bytes of values")
+    kind = found[0].type if found else file.schema_arrow.field(name).type
+    return pa.chunked_array(found, kind).unify_dictionaries()
 
 
 def values_of(column: pa.ChunkedArray) -> list:
@@ -636,7 +639,8 @@ def paths_of(opened: NativeFile, column: str) -> list[str | None]:
     found: list[str | None] = []
     for _, part in _batches(file, name, range(file.metadata.num_row_groups), 2**12):
         if part.num_columns:
-            found += [(cell or {}).get("path") for cell in part.column(0).to_pylist()]
+            paths: Any = part.column(0)
+            found += values_of(pa.chunked_array([pc.struct_field(paths, "path")]))
     return found
 
 
@@ -646,37 +650,18 @@ def _batches(
     """(row group, rows of a column): at most `at_once` of them, fewer where they may be large.
     Raises BadFiles where they are far more than the file has.
     """
-    whole, packed, leaves = 0, 0, _leaves(file.metadata, column)
+    whole = said = 0
     for group in groups:
-        size = _size(file.metadata, group, leaves)
-        n = file.metadata.row_group(group).num_rows
-        largest = size.unpacked // max(1, n) if size.plain else size.unpacked
-        rows = min(at_once, max(1, MOST_BATCH_BYTES // max(1, largest)))
-        packed += size.packed
-        most = max(MOST_COLUMN_BYTES, _UNFOLDS * packed)
+        size = file.metadata.row_group(group).total_byte_size
+        said += size
+        rows = min(at_once, max(1, MOST_BATCH_BYTES // max(1, size)))
+        most = max(MOST_COLUMN_BYTES, _UNFOLDS * said)
         for part in file.iter_batches(rows, row_groups=[group], columns=[column]):
             whole += part.nbytes
             if whole > most:
                 what = f"{column!r} unfolds to more than {most:,} bytes"
-                raise BadFiles(f"{what}, and the file has {packed:,} of it; is it damaged?")
+                raise BadFiles(f"{what}, and the file has {said:,}; is it damaged?")
             yield group, part
-
-
-def _leaves(metadata: pq.FileMetaData, column: str) -> list[int]:
-    """The places of what a column, a struct perhaps, is made of."""
-    schema = metadata.schema
-    paths = [f"{schema.column(i).path}." for i in range(metadata.num_columns)]
-    return [i for i, path in enumerate(paths) if path.startswith(f"{column}.")]
-
-
-def _size(metadata: pq.FileMetaData, group: int, leaves: list[int]) -> _Size:
-    found = metadata.row_group(group)
-    own = [found.column(i) for i in leaves]
-    return _Size(
-        sum(part.total_uncompressed_size for part in own),
-        sum(part.total_compressed_size for part in own),
-        all(set(part.encodings) <= {"PLAIN", "RLE", "BIT_PACKED"} for part in own),
-    )
 
 
 # Which rows ---------------------------------------------------------------------------------------

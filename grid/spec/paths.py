@@ -22,7 +22,7 @@ def rooted(data: dict, folder: Path) -> dict:
     found = dict(data)
     dataset = found.get("dataset")
     if isinstance(dataset, dict) and dataset:
-        kind = next(iter(dataset))
+        kind = next((key for key in dataset if key in PLACES), next(iter(dataset)))
         found["dataset"] = {
             key: _absolute(value, folder)
             if key == kind or key in PLACES

@@ -34,6 +34,7 @@ ROWS = 16  # encoded images held at once; more of them are slower
 BUFFER_BYTES = 4 * 2**20  # a column is streamed: a row group may be as large as its file
 LABELS_REV = 2  # raised when a change of the code reads other classes from the same files
 SPLIT_COLUMNS = ("split", "splits", "set", "subset", "partition", "phase", "fold", "usage")
+LONGEST_PATH = 4096
 MOST_SPLITS = 6  # words in a column of splits: train, training, val …
 CHECKED_BYTES = 2**30  # of local files, whose images' sizes are looked at before anything runs
 
@@ -396,7 +397,8 @@ def _paths(filesystem: fs.FileSystem, columns: Columns) -> list[str] | None:
             return None
         with filesystem.open_input_file(file.path) as opened:
             found += parquet_files.paths_of(opened, columns.image)
-    return [str(path) for path in found] if all(found) else None
+    # No path is longer than that, and patterns are looked for in each.
+    return [*map(str, found)] if all(path and len(path) <= LONGEST_PATH for path in found) else None
 
 
 # The source ---------------------------------------------------------------------------------------
@@ -488,6 +490,10 @@ def _raw(
         with filesystem.open_input_file(path) as opened:
             file = pq.ParquetFile(opened, buffer_size=BUFFER_BYTES)
             found = parquet_files.encoded_images(file, image, wanted, rows)
-            for label, (row, data) in zip(labels.tolist(), found):
-                yield number, f"{path.rsplit('/', 1)[-1]} row {row}", data, label
-                number += 1
+            name = path.rsplit("/", 1)[-1]
+            try:
+                for label, (row, data) in zip(labels.tolist(), found):
+                    yield number, f"{name} row {row}", data, label
+                    number += 1
+            except BadFiles as error:
+                raise UserError(f"dataset: parquet: {name}: {error}") from error

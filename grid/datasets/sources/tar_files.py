@@ -288,7 +288,9 @@ def _members(tar: Tar, file: Any) -> Iterator[tuple[str, dict[str, tarfile.TarIn
             file.seek(end)
             if file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("it has no end")
-    except (tarfile.TarError, EOFError) as error:
+    except UserError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:  # of odd numbers
         what = f"{tar.name} cannot be read as a tar: {error or 'it is empty'}"
         raise UserError(f"dataset: webdataset: {what}; fetch it again") from error
     if key is not None:

@@ -1,12 +1,15 @@
-"""Large images are converted in parts: whatever their size, the pixels are the same."""
+"""Large images are converted in parts, to the same pixels; what would cost minutes is refused."""
 
 import io
+import struct
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from equigrid.generators.common import decoding
+from equigrid.generators.common.decoding import BrokenImage, decode, header_size
 
 
 def encoded(mode: str, form: str = "png") -> bytes:
@@ -52,3 +55,21 @@ def test_levels_are_counted_as_quantiles_are(n):
     found = decoding._extremes(Image.fromarray(values), False)
     expected = np.quantile(values, decoding._BULK, method="nearest")
     assert found == tuple(map(int, expected))
+
+
+def a_gif_of_many_frames(width: int, height: int, frames: int) -> bytes:
+    """Each one pixel that is drawn on the whole."""
+    head = b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + bytes([0] * 3 + [255] * 3)
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    return head + frames * frame + b";"
+
+
+def test_a_frame_for_which_thousands_are_drawn_is_refused_at_once():
+    data = a_gif_of_many_frames(9000, 9000, 3000)
+    began_s = time.process_time()
+    with pytest.raises(BrokenImage, match=r"frame 2000 of 9,000 × 9,000 pixels is drawn over all"):
+        decode(data, page=2000)
+    assert header_size(io.BytesIO(data), page=2000) is None
+    assert time.process_time() - began_s < 2
+    assert decode(a_gif_of_many_frames(90, 60, 3000), page=2000).shape == (60, 90, 3)
+    assert header_size(io.BytesIO(data)) == (9000, 9000)

@@ -402,6 +402,7 @@ def member(name: str, content: bytes, kind: bytes = b"0", size: int | None = Non
 
 
 TARS = {
+    "a size of 1e24": (member("x", b"", b"V")[:124] + b"\x80" + (10**24).to_bytes(11, "big") + bytes(376), "cannot be read as a tar"),
     "a label of 2 MB": (member("0.cls", b"1" * 2_000_000), "0.cls has 2,000,000 bytes; 1,048,576 are the most"),
     "a label of 1e30": (member("0.json", b'{"label": 1' + b"0" * 30 + b"}"), "labels are 0 to k-1"),
     "a name of 1 GB": (member("x", b"", b"L", 10**9), "a header has 1,000,000,000 bytes"),
@@ -504,6 +505,20 @@ def test_values_that_are_meant_again_and_again(bounded, parquet, tmp_path, colum
     assert seconds < MOST_S and mb < 2 * MOST_MB, (seconds, mb, told)
 
 
+def test_paths_that_are_meant_again_and_again(bounded, parquet, tmp_path):
+    """Arrow's own schema in a file may say that they are a dictionary."""
+    n, spec = 20_000, tmp_path / "spec.yaml"
+    columns = [often(encoded(50), n, pa.binary()), often("x" * 10**6, n, pa.string())]
+    image = pa.StructArray.from_arrays(columns, ["bytes", "path"])
+    table = pa.table({"image": image, "label": np.arange(n) % 2})
+    pq.write_table(table, parquet / "train-0.parquet", compression="zstd")
+    (parquet / "test-0.parquet").unlink()
+    spec.write_text(HEAD + yaml.safe_dump({"dataset": {"parquet": str(parquet), "test": 0.5}}))
+    ended, told, seconds, mb = bounded("plan", spec, "--store", tmp_path / "store")
+    assert ended in (0, 2), told
+    assert seconds < 2 * MOST_S and mb < 2 * MOST_MB, (seconds, mb, told)
+
+
 def test_one_large_image_again_and_again_ends_when_all_are_read(parquet):
     from equigrid.grid.datasets import catalogue
 
@@ -511,7 +526,7 @@ def test_one_large_image_again_and_again_ends_when_all_are_read(parquet):
     rows = {"image": often(bytes(5 * 10**7), n, pa.binary()), "label": np.arange(n) % 2}
     pq.write_table(pa.table(rows), parquet / "train-0.parquet", compression="zstd")
     contents = catalogue.source({"parquet": str(parquet), "size": 8, "allow_broken": n}).contents()
-    unfolds = r"'image' unfolds to more than 1,073,741,824 bytes, and the file has [\d,]+ of it"
+    unfolds = r"'image' unfolds to more than 1,073,741,824 bytes, and the file has [\d,]+;"
     with pytest.raises(ValueError, match=unfolds):
         list(contents.read(contents.unit("train", 0, n)))
 

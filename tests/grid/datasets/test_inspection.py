@@ -110,7 +110,7 @@ def test_options_specs_tables_and_files(tmp_path, flowers, write_parquet):
         (["digist"], "did you mean 'digits'"),
         (["notes.md"], "notes.md is none of these; name a folder, a table of labels"),
         (["digits", "-o", "size"], "--option 'size': write NAME=VALUE"),
-        (["digits", "-o", "size=[1"], "the value is no YAML"),
+        (["digits", "-o", "size=[1"], "not YAML"),
         (["digits", "-o", "size=3"], "dataset.size: digits takes no such option"),
         (["."], "has no class folders"),
         (["a\nb"], "there is no"),

@@ -25,7 +25,7 @@ from equigrid.grid.cli import (
 )
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 from equigrid.grid.running import watch
-from equigrid.grid.text import redacted, unwritable
+from equigrid.grid.text import safe, unwritable
 
 COMMANDS: tuple[Callable, ...] = (
     drafts.init,
@@ -203,7 +203,7 @@ def _tell_fault(error: BaseException) -> None:
         number, name = tempfile.mkstemp(prefix="equigrid-fault-", suffix=".txt")
         with open(number, "w", encoding="utf-8") as file:
             command = f"{' '.join(sys.argv)!a}"
-            file.write(redacted(f"equigrid {__version__}\n{command}\n{traceback.format_exc()}"))
+            file.write(safe(f"equigrid {__version__}\n{command}\n{traceback.format_exc()}"))
         _tell(f"{what}; its traceback is in {name}: please report it")
     except OSError:
         _tell(f"{what}; {DEBUG}=1 shows its traceback: please report it")

@@ -199,6 +199,7 @@ def report_extras(store: Store, plan: Plan, table: pd.DataFrame) -> dict:
     generators = _manifests(store, plan, generator.KIND)
     names = {pool.id: _pool_name(plan, pool) for pool in plan.pools.values()}
     sampled = [(pool, shard.cost(store, pool.id)) for pool in plan.pools.values()]
+    sheets, unread = samples.sheets(store, plan, {p.id: p.generator for p in plan.pools.values()})
     costs = {
         "training generators": [_generator_cost(job, manifest) for job, manifest in generators],
         "sampling pools": [_pool_cost(plan, pool, cost) for pool, cost in sampled if cost],
@@ -225,11 +226,9 @@ def report_extras(store: Store, plan: Plan, table: pd.DataFrame) -> dict:
             for _, row in _manifests(store, plan, domain_gap.KIND)
         ],
         "zero_shot": _zero_shot_rows(store, plan),
-        "sheets": samples.sheets(
-            store, plan, {pool.id: pool.generator for pool in plan.pools.values()}
-        ),
+        "sheets": sheets,
         "neighbours": _neighbours(store, plan, names),
-        "warnings": real_images(store, plan),
+        "warnings": [*real_images(store, plan), *unread],
         "runs": [_run_row(run) for run in found.runs],
         "spending": _spending(store, plan, table, costs),
     }

@@ -2,6 +2,7 @@
 size.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 
@@ -24,9 +25,20 @@ Pictures = tuple[np.ndarray, np.ndarray]
 Rows = np.ndarray | slice
 
 
-def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
+class _Unread(Counter[str]):
+    """How many shards could not be read, by whose images they hold."""
+
+    def lines(self) -> list[str]:
+        return [
+            f"sample images: {n} {'shard' if n == 1 else 'shards'} of {whose} cannot be read; a "
+            "run that needs them makes them again"
+            for whose, n in self.items()
+        ]
+
+
+def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> tuple[dict, list[str]]:
     """What `equigrid.analysis.report.html` shows: `classes`, the names of those shown, and `sets`,
-    the real images first.
+    the real images first; and a line on each set of which something cannot be read.
 
     generators: the name of each pool's generator. A set is a mapping: generator and setting (None
     for real images), base (None for open-set generators), images (n, H, W, C) uint8 with sides of
@@ -35,17 +47,20 @@ def sheets(store: Store, plan: Plan, generators: dict[str, str]) -> dict:
     """
     dataset = plan.resolved.dataset
     if dataset is None:
-        return {}
+        return {}, []
+    unread = _Unread()
     every = len(dataset.shape.classes)
     shown = np.unique(np.linspace(0, every - 1, min(CLASSES, every)).round().astype(int))
-    sets = [_set(_real(store, dataset, shown))]
+    sets = [_set(_real(store, dataset, shown, unread))]
     for (name, base), own in _first_pools(plan, generators).items():
         setting = plan.resolved.generators[name].config.setting
-        sets.append(_set(_sampled(store, own, shown), name, setting, base))
+        whose = name if base is None else f"{name}, base {base:,}"
+        parts = chain(*(_first_shards(store, pool) for pool in own))
+        sets.append(_set(_gathered(store, parts, shown, unread, whose), name, setting, base))
     return {
         "classes": [dataset.shape.classes[label] for label in shown],
         "sets": [one for one in sets if one],
-    }
+    }, unread.lines()
 
 
 def _set(
@@ -76,27 +91,27 @@ def _first_pools(
     return found
 
 
-def _real(store: Store, dataset: catalogue.Dataset, shown: np.ndarray) -> Pictures | None:
+def _real(
+    store: Store, dataset: catalogue.Dataset, shown: np.ndarray, unread: _Unread
+) -> Pictures | None:
     """The first training images of each class. Their places are known from the labels: the set may
     be sorted.
     """
     try:
         labels = catalogue.labels(store, dataset, "train")
     except shards.ShardCorrupt:
+        unread["the real images"] += 1
         return None
     wanted = np.sort(
         np.concatenate([np.flatnonzero(labels == label)[:PER_CLASS] for label in shown])
     )
     train = Images(dataset.train, tuple(ref.n for ref in dataset.train))
-    return _gathered(store, inputs.parts(train, wanted)[:MOST_SHARDS], shown)
-
-
-def _sampled(store: Store, pools: list[Pool], shown: np.ndarray) -> Pictures | None:
-    """The pools' first images of each class, from the shards that there are at their starts."""
-    return _gathered(store, chain(*(_first_shards(store, pool) for pool in pools)), shown)
+    parts = inputs.parts(train, wanted)[:MOST_SHARDS]
+    return _gathered(store, parts, shown, unread, "the real images")
 
 
 def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, Rows]]:
+    """Those that there are at a pool's start."""
     for index in range(MOST_SHARDS):
         manifest = documents.readable(store, pool.manifest(index), documents.ShardRecord)
         if manifest is None:
@@ -105,7 +120,11 @@ def _first_shards(store: Store, pool: Pool) -> Iterable[tuple[shards.ShardRef, R
 
 
 def _gathered(
-    store: Store, parts: Iterable[tuple[shards.ShardRef, Rows]], shown: np.ndarray
+    store: Store,
+    parts: Iterable[tuple[shards.ShardRef, Rows]],
+    shown: np.ndarray,
+    unread: _Unread,
+    whose: str,
 ) -> Pictures | None:
     """PER_CLASS images of each class that is shown, shard by shard until there are enough; None if
     there is none.
@@ -115,7 +134,8 @@ def _gathered(
         try:
             pixels, labels = shards.read(store, ref)
         except shards.ShardCorrupt:
-            continue  # the next run makes it again; a report is no reason to fail
+            unread[whose] += 1  # a report is no reason to fail
+            continue
         pixels, labels = pixels[chosen], labels[chosen]
         for row in np.flatnonzero(left):
             mine = pixels[labels == shown[row]][: left[row]]

@@ -28,6 +28,7 @@ from equigrid.grid.ids import new_attempt
 from equigrid.grid.store import CONNECTIONS, Store, documents, layout
 from equigrid.grid.store.documents import Generation
 from equigrid.grid.store.layout import PARTS, TABLES
+from equigrid.grid.store.store import Altered
 
 GRACE_S = 600  # a reader that listed a file has at least this long to read it
 FULL_ROWS = 20_000
@@ -260,7 +261,7 @@ def _decode(data: bytes, columns: list[str]) -> pa.Table:
     """Raises ValueError if these are not the bytes that were written."""
     place = _digest_place(data)
     if place is not None and data[place : place + 32] != _digest(data, place):
-        raise ValueError("its digest is another: it was damaged, or changed by hand")
+        raise Altered
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         there = set(file.schema_arrow.names)

@@ -223,9 +223,9 @@ class Store:
         try:
             return decode(data)
         except ValueError as error:
-            why = one_line(error)
-            text = f"store {self.uri}: {name} is not {kind}: {why}"
-            raise DocumentError(text, name=name, why=f"is not {kind}: {why}") from error
+            what = "what was written" if isinstance(error, Altered) else kind
+            why = f"is not {what}: {one_line(error)}"
+            raise DocumentError(f"store {self.uri}: {name} {why}", name=name, why=why) from error
 
     def check(self) -> float:
         """Writes and reads a small object; returns the time by the store's own clock,
@@ -273,6 +273,13 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or "/." in name
 
 
+class Altered(ValueError):
+    """Bytes whose digest is not the one that was written with them."""
+
+    def __init__(self) -> None:
+        super().__init__("its digest is another; it was damaged, or changed by hand")
+
+
 def _document(data: bytes) -> Any:
     """The JSON in these bytes. Raises ValueError, also where it is not what was written."""
     try:
@@ -284,7 +291,7 @@ def _document(data: bytes) -> Any:
     if not isinstance(content, dict) or DIGEST not in content:
         return content  # of before documents had one
     if content.pop(DIGEST) != _digest(content):
-        raise ValueError("its digest is another: it was damaged, or changed by hand")
+        raise Altered
     return content
 
 

@@ -24,8 +24,12 @@ def spec(mini):
     return mini
 
 
-def sheets(store, the_plan) -> dict:
+def sheets_and_lines(store, the_plan) -> tuple[dict, list[str]]:
     return samples.sheets(store, the_plan, dict.fromkeys(the_plan.pools, "edm"))
+
+
+def sheets(store, the_plan) -> dict:
+    return sheets_and_lines(store, the_plan)[0]
 
 
 def run(store, the_plan, request_of, *kinds) -> None:
@@ -55,14 +59,21 @@ def test_sets_are_the_first_images_of_each_class(planned, request_of, spec):
             assert len(shown) == 8
 
 
-def test_what_is_not_there_or_spoilt_is_left_out(planned, request_of, spec):
+def test_what_is_not_there_or_spoilt_is_left_out_and_told(planned, request_of, spec):
     store, the_plan = planned(spec)
     run(store, the_plan, request_of, "generator", "shard")
     pool, _ = the_plan.pools.values()
     manifest = store.get_json(pool.manifest(0))
+    assert sheets_and_lines(store, the_plan)[1] == []
     store.put(manifest["data"], b"not what was written")
-    found = sheets(store, the_plan)
+    found, lines = sheets_and_lines(store, the_plan)
     assert [one["base"] for one in found["sets"]] == [None, 120]
+    said = "cannot be read; a run that needs them makes them again"
+    assert lines == [f"sample images: 1 shard of edm, base 60 {said}"]
+    store.put(the_plan.resolved.dataset.train[0].data, b"not what was written")
+    assert (
+        f"sample images: 1 shard of the real images {said}" in sheets_and_lines(store, the_plan)[1]
+    )
 
 
 @pytest.fixture

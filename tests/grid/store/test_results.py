@@ -301,7 +301,9 @@ def test_a_result_file_that_was_cut_is_named_and_not_used(store):
     data = store.get(name)
     for damaged in (b"", data[:-50], data[:200] + b"\0" + data[201:]):
         store.put(name, damaged)
-        with pytest.raises(StoreError, match=f"{name} is not a table of results"):
+        with pytest.raises(
+            StoreError, match=f"{name} is not (a table of results|what was written)"
+        ):
             results.read(store)
     store.put(name, data)
     assert rows(store).keys() == {"good", "bad"}

@@ -118,6 +118,8 @@ def _check_reachable(address: str, said: str) -> None:
 
     Raises UserError for what is no address, ClusterError where nothing answers.
     """
+    if address == "auto" and (found := _left_behind()):
+        address, said = found, f"{said} ({found}, as Ray last had it here)"
     if address in ("local", "auto"):
         return
     scheme, _, place = address.rpartition("://")
@@ -131,6 +133,17 @@ def _check_reachable(address: str, said: str) -> None:
         except OSError as error:
             why = error.strerror or error
             raise ClusterError(f"{said}: no Ray cluster answers there: {why}") from error
+
+
+def _left_behind() -> str | None:
+    """The address that Ray would take for the present cluster where none runs on this machine: a
+    file says so, which outlives the cluster.
+    """
+    from ray._private import services
+
+    if os.environ.get("RAY_ADDRESS") or services.find_gcs_addresses():
+        return None
+    return services.find_bootstrap_address(None)
 
 
 def check_all_nodes_see(store: Store) -> None:

@@ -1,5 +1,7 @@
 """Lost processes and room for slots, with a clock and nodes of the test's own."""
 
+import time
+
 import pytest
 
 from equigrid.grid.errors import ClusterError, StoreError, UserError
@@ -144,3 +146,19 @@ def test_what_ray_prints_of_its_processes_stays_away(capsys, monkeypatch):
     assert capsys.readouterr().out == ""
     print_to_stdstream({**text, "lines": ["another"]}, ignore_prefix=False)
     assert "another" in capsys.readouterr().out, "in a notebook's own connection it is as before"
+
+
+def test_a_cluster_that_is_gone_is_not_waited_for(monkeypatch, tmp_path):
+    """Ray tried for over a minute to reach what `ray start` had left in its folder."""
+    from ray._private import services
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(services, "find_gcs_addresses", set)  # whatever else runs here
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    began_s = time.monotonic()
+    said = r"--address auto \(127.0.0.1:1, as Ray last had it here\): no Ray cluster answers there"
+    with pytest.raises(ClusterError, match=said), cluster.connected("auto"):
+        pass
+    assert time.monotonic() - began_s < 10

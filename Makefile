@@ -18,13 +18,13 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(READY)
 	$(BIN)/equigrid demo
 
-## Units, contracts, a small grid, a kill drill, two processes at a time: under 4 minutes on two quiet
+## Units, contracts, a small grid, a kill drill, two processes at a time: under 5 minutes on two quiet
 ## cores. ARGS="-m gpu" or ARGS=tests/grid chooses others.
 test: $(READY)
 	$(if $(ARGS),,$(BIN)/python -m pytest --quiet --exitfirst tests/grid/test_machine.py)
 	$(PYTEST) $(ARGS)
 
-## These and all others that need no GPU and no network: 18 minutes more on two quiet cores.
+## These and all others that need no GPU and no network: 20 minutes more on two quiet cores.
 test-all: test
 	$(PYTEST) -m "long and not slow and not gpu and not network" $(ARGS)
 

@@ -245,6 +245,18 @@ def test_130_interrupted(recorded, tmp_path):
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED
+    assert said.splitlines()[-1] == "equigrid: interrupted"
+    assert "Traceback" not in said
+
+
+@pytest.mark.long
+def test_130_interrupted_while_ray_starts(mini, write_spec, start, tmp_path):
+    command = start("run", write_spec(mini), "--store", tmp_path / "store", "--no-dashboard")
+    command.wait_until(lambda: any("raylet" in line for line in command.descendants().values()))
+    os.killpg(command.process.pid, signal.SIGINT)
+    assert command.finish(30) == ExitCode.INTERRUPTED
+    said = command.err_path.read_text()
+    assert said.splitlines()[-1].startswith(("equigrid: interrupted", "stopped: "))
     assert "Traceback" not in said
 
 

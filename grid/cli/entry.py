@@ -121,10 +121,10 @@ def outcome(arguments: list[str]) -> ExitCode:
 def _ended(action: Callable[[], int | None]) -> ExitCode:
     """How `action` ends; whatever is raised in it is told in one line."""
     try:
-        code = action() or 0
-        if code == ExitCode.INTERRUPTED and not isinstance(code, ExitCode):
+        ended = action() or 0
+        if ended == ExitCode.INTERRUPTED and not isinstance(ended, ExitCode):
             raise KeyboardInterrupt  # typer caught one; commands that say so give a member
-        return ExitCode(int(code))  # type: ignore[call-arg]  # of a member, its value is all
+        return ExitCode(ended)  # type: ignore[call-arg]  # of a member, its value is all
     except (KeyboardInterrupt, typer.Abort):
         _tell("interrupted")
         return ExitCode.INTERRUPTED

@@ -10,7 +10,7 @@ class Silence:
     that its silence has doubled.
     """
 
-    def __init__(self, after_s: float = AFTER_S):
+    def __init__(self, after_s: float = AFTER_S) -> None:
         self._after_s = after_s
         self._heard: dict[str, tuple[float | None, float, float]] = {}  # share, since, when to tell
 
@@ -29,3 +29,11 @@ class Silence:
             heard[job_id] = (share, since, limit)
         self._heard = heard
         return told
+
+    def forget(self, job_id: str) -> None:
+        """Another attempt at the job begins."""
+        self._heard.pop(job_id, None)
+
+    def since(self, limit_s: float, now_s: float) -> list[str]:
+        """Those of the last look that have been silent for that long."""
+        return [job_id for job_id, (_, since, _) in self._heard.items() if now_s - since >= limit_s]

@@ -37,6 +37,8 @@ class Attempts:
         self.pool = pool
         self._store, self._requests = store, requests
         self._under_way: dict[ray.ObjectRef, tuple[Attempt, ...]] = {}  # by request
+        self._ended: dict[ray.ObjectRef, str] = {}  # requests whose process we end, and why
+        self._orphans: cluster.Orphans | None = None  # once a worker group was lost
         self.alone: set[str] = set()  # jobs that share no request any more: one was lost with them
 
     @property
@@ -98,6 +100,8 @@ class Attempts:
         """The attempts that have ended, with their outcomes. Waits for the first of them, or for a
         slot that comes up, but not for longer than that.
         """
+        if self._orphans:
+            self._orphans.free()
         awaited = [*self._under_way, *self.pool.coming]
         if not awaited:  # no machine has room for a slot now
             time.sleep(within_s)
@@ -115,6 +119,18 @@ class Attempts:
             if attempts[0].slot is not None:
                 self.pool.done(attempts[0].slot, ref)
             yield from zip(attempts, self._outcomes(ref, attempts), strict=True)
+
+    def end(self, job_id: str, why: str) -> None:
+        """Ends the process that works on a job, with all that it does: their attempts come back as
+        lost. Nothing happens if it is ended already.
+        """
+        for ref, attempts in self._under_way.items():
+            if ref not in self._ended and any(one.job.id == job_id for one in attempts):
+                self._ended[ref] = why
+                if attempts[0].slot is None:
+                    ray.cancel(ref, force=True)
+                else:
+                    ray.kill(attempts[0].slot)
 
     def drop_slot(self, slot: ActorHandle) -> list[Job]:
         """Ends a slot; these jobs waited on it and had not begun."""
@@ -134,10 +150,13 @@ class Attempts:
         try:
             return ray.get(ref)
         except ray.exceptions.RayError as error:
+            if attempts[0].slot is None:
+                self._orphans = cluster.Orphans()
             if len(attempts) > 1:
                 self.alone.update(attempt.job.id for attempt in attempts)
             lost = {"fresh_slot": True, "lost_process": True}
-            outcome = {"status": jobs.RETRY, "error": _loss(error), **lost}
+            why = self._ended.pop(ref, None) or _loss(error)
+            outcome = {"status": jobs.RETRY, "error": why, **lost}
             return [dict(outcome) for _ in attempts]
 
 

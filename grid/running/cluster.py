@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import ray
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from equigrid.grid.errors import ClusterError, StoreError, UserError
@@ -242,6 +243,48 @@ class _Loss(NamedTuple):
     job_id: str
     nodes: frozenset[str]
     at_s: float
+
+
+class Orphans:
+    """Placement groups whose maker was killed: Ray Train's controller, where the task that started
+    a worker group is lost. Ray keeps them, and what they hold, until the job ends; Ray Train's own
+    helper asks the dashboard whether the controller lives, and waits for ever where there is none.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looked_s = float("-inf")
+
+    def free(self) -> int:
+        """Removes those of this job; returns how many. That a maker is dead Ray knows only later:
+        to be called in every round of the driver's loop once a group was lost.
+        """
+        now = self._clock()
+        if now - self._looked_s < LOOK_EVERY_S:
+            return 0
+        self._looked_s = now
+        found = _orphaned_placement_groups()
+        for group in found:
+            ray.util.remove_placement_group(group)
+        return len(found)
+
+
+def _orphaned_placement_groups() -> list[PlacementGroup]:
+    # Ray's public table does not say who made a group.
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+
+    Row = gcs_pb2.PlacementGroupTableData  # type: ignore[attr-defined]  # noqa: N806
+    job = ray.get_runtime_context().get_job_id()
+    rows = map(Row.FromString, state._connect_and_get_accessor().get_placement_group_table())
+    return [
+        PlacementGroup(ray.PlacementGroupID(row.placement_group_id))
+        for row in rows
+        if row.creator_job_id.hex() == job
+        and row.creator_actor_dead
+        and not ray.ActorID(row.creator_actor_id).is_nil()  # a driver's counts as dead
+        and row.state != Row.REMOVED
+    ]
 
 
 class Losses:

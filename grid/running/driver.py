@@ -160,6 +160,8 @@ class Driver:
             self.board.look([job.id for job in jobs_now], time.monotonic())
         shares = self.board.shares if self.board else {}
         self.observers.tell(jobs_now, shares, self.attempts.devices_held)
+        for job_id in self.observers.hung:
+            self.attempts.end(job_id, "no sign of progress for execution.hung_after_s: ended")
 
     def _goes_on(self) -> bool:
         if self.lock and (owner := self.lock.taken_by):

@@ -47,6 +47,7 @@ class Observers:
         self._running: dict[str, tuple[Job, float]] = {}  # jobs at work, and when they began
         self._shares: dict[str, float] = {}
         self._silence = Silence()
+        self._hung_after_s = the_plan.resolved.spec.execution.hung_after_s
         self._foretold_s = -FORETELL_EVERY_S
         self._metrics = GridMetrics(the_plan.resolved.spec.name)
         self._actors: list = []  # with `add(rows)`: the analyst, and the trackers
@@ -80,7 +81,9 @@ class Observers:
         self.progress.message(text)
 
     def began(self, job: Job) -> None:
-        """A job was sent off."""
+        """A job was sent off, perhaps again."""
+        self._running.pop(job.id, None)
+        self._silence.forget(job.id)
         self.stages[job.kind].begin(time.monotonic())
 
     def succeeded(self, job: Job, outcome: dict) -> None:
@@ -129,10 +132,20 @@ class Observers:
         shares = {job_id: self._shares.get(job_id) for job_id in self._running}
         for job_id, seconds in self._silence.look(shares, now_s).items():
             job, _ = self._running[job_id]
-            self.message(
-                f"{job.stage} {job_id}: no sign of progress for {duration(seconds)}; if it hangs, "
-                f"kill its process (ray::{job.stage} in `ps`), and it is tried again"
+            what = (
+                f"if it hangs, kill its process (ray::{job.stage} in `ps`), and it is tried again"
+                if self._hung_after_s is None
+                else f"it is ended after {duration(self._hung_after_s)} (execution.hung_after_s)"
             )
+            self.message(
+                f"{job.stage} {job_id}: no sign of progress for {duration(seconds)}; {what}"
+            )
+
+    @property
+    def hung(self) -> list[str]:
+        """Jobs at work that have been silent for longer than the spec allows."""
+        limit_s = self._hung_after_s
+        return [] if limit_s is None else self._silence.since(limit_s, time.monotonic())
 
     def close(self, *, interrupted: bool) -> None:
         """The last that is told."""

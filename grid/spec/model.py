@@ -202,6 +202,10 @@ class Execution(Frozen):
     """Seconds between a training's checkpoints; more where they would hold it up by 2% of its time.
     0: after every step.
     """
+    hung_after_s: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """Seconds without a sign of progress after which a job counts as hung: its process is ended,
+    and it is tried again, `retries` times. Null: it is told of after half an hour, and goes on.
+    """
     energy: Annotated[str, Field(pattern="^[A-Z]{3}$")] | None = None
     """The country whose electricity is used, as ISO 3166 writes it in three letters (`DEU`): then
     codecarbon counts each job's energy and CO2. Null: nothing is counted.

@@ -3,11 +3,13 @@
 """
 
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import regex
 
 from equigrid.generators.common.parquet_files import SPLITS as SPLIT_NAMES
 from equigrid.generators.common.rng import permutation
@@ -25,6 +27,9 @@ _GROUP_IN_NAME = re.compile(rf"(?:^|[^a-z])(?:{_GROUP_WORDS}|pat|subj|sub)[-_ ]?
 _PART_OF_SERIES = re.compile(
     r"(.+?)[-_ ]?(?:[-_ ]|slice|frame|image|img|view|crop|tile|patch)[-_ ]?\d+", re.I
 )
+# What a pattern of a user's may take: some need exponentially long for names that they do not
+# match. The `re` of Python cannot be stopped, `regex` can.
+_PATTERN_S, _PATTERN_NAME_S = 5.0, 1e-3
 _LARGEST_SERIES = 0.5  # of a class: a beginning that most names share says nothing of groups
 
 
@@ -93,17 +98,25 @@ def splits_named(values: Iterable[object]) -> bool:
 
 def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     """The group of each image, by a regular expression over its name: its first bracket, or all
-    that it matches. Raises UserError for a name that it does not match.
+    that it matches. Raises UserError for a name that it does not match, and for an expression that
+    takes too long.
     """
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
+        compiled = regex.compile(pattern)
+    except regex.error as error:
         raise UserError(
             f"dataset.group: {pattern!r} is no regular expression ({error}), and no column"
         ) from error
     found = []
+    end_s = time.monotonic() + _PATTERN_S + _PATTERN_NAME_S * len(names)
     for name in names:
-        match = compiled.search(name)
+        try:
+            match = compiled.search(name, timeout=max(0.0, end_s - time.monotonic()))
+        except TimeoutError as error:
+            raise UserError(
+                f"dataset.group: {pattern!r} takes too long for {name!r}: write it without a "
+                "repetition inside of a repetition"
+            ) from error
         group = match and (match[1] if compiled.groups else match[0])
         if not group:
             raise UserError(

@@ -34,3 +34,17 @@ def test_another_attempt_begins_anew():
     heard(silence, 9, b=0.5)  # a waits for its turn
     assert heard(silence, 12, a=0.5) == {}
     assert heard(silence, 22, a=0.5) == {"a": 10}
+    silence.forget("a")  # it is at work again before anybody looked
+    assert heard(silence, 23, a=0.5) == {}
+    assert heard(silence, 33, a=0.5) == {"a": 10}
+
+
+def test_those_that_are_silent_for_longer_than_allowed():
+    silence = Silence(after_s=10)
+    heard(silence, 0, a=0.5, b=None)
+    heard(silence, 4, a=0.6, b=None)
+    assert silence.since(5, 4.9) == []
+    assert silence.since(5, 5) == ["b"]
+    assert silence.since(5, 9) == ["a", "b"]
+    silence.forget("b")
+    assert silence.since(5, 9) == ["a"], "its next attempt is not ended for the silence of the last"

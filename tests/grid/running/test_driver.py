@@ -208,30 +208,36 @@ def test_a_slot_killed_in_mid_trial_costs_nothing_but_time(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what", ["a worker dies", "a worker hangs", "its start dies"])
 def test_one_generator_on_two_workers_equals_one_on_one(
-    finished_mini, mini, store, quiet, group_processes
+    finished_mini, mini, store, quiet, group_processes, slot_processes, what
 ):
     """Ray Train's worker group with gloo; the global batch and all draws are the same, sums differ
-    by rounding. One of its processes is killed on the way: the training goes on from its
-    checkpoint.
+    by rounding. On the way one of its processes is killed, or hangs while the other waits for it,
+    or the task that started the group dies, which left what the group held to nobody: the training
+    goes on from its checkpoint.
     """
     from safetensors.numpy import load as load_tensors
 
     mini["execution"] |= {"workers": {"generator": 2}, "retries": 1, "checkpoint_every_s": 0}
+    if what == "a worker hangs":
+        mini["execution"]["hung_after_s"] = 45
     mini["blocks"], mini["seeds"] = [{"n_base": [60], "syn": {"edm": [1]}}], [0]
     killed = []
 
     def kill_one():
         while not any(name.endswith(".pt") for name in store.list("generators")):
             time.sleep(0.02)
-        killed.append(group_processes()[0])
-        os.kill(killed[0], signal.SIGKILL)
+        group = slot_processes("generator") if what == "its start dies" else group_processes()
+        killed.append(group[0])
+        os.kill(killed[0], signal.SIGSTOP if what == "a worker hangs" else signal.SIGKILL)
 
     thread = threading.Thread(target=kill_one, daemon=True)
     thread.start()
     summary, the_plan = run(mini, store, quiet)
     thread.join(10)
     assert killed
+    assert killed[0] not in group_processes(), "a process that hangs holds a device, and is ended"
     assert summary.retries == 1
     assert not summary.failures
     assert summary.jobs == {"generator": 1, "shard": 1, "trial": 2}

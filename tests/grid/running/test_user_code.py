@@ -45,8 +45,9 @@ def test_a_module_that_kills_its_process_costs_its_own_cells(mini, write_spec, s
     assert len(results.read(store)) == 2, "the base and its real images"
 
 
+@pytest.mark.parametrize("by", ["hand", "hung_after_s"])
 def test_one_that_hangs_is_told_of_and_tried_again_once_its_process_is_killed(
-    ray_here, mini, tmp_path, quiet, capsys, monkeypatch, slot_processes
+    ray_here, mini, tmp_path, quiet, monkeypatch, slot_processes, by
 ):
     monkeypatch.setattr(observers, "Silence", partial(Silence, after_s=4))
     (tmp_path / "own_sleeper.py").write_text(
@@ -61,6 +62,8 @@ def test_one_that_hangs_is_told_of_and_tried_again_once_its_process_is_killed(
     )
     own = {"kind": "python", "module": "own_sleeper", "path": str(tmp_path), "setting": "open"}
     mini["execution"] |= {"slots": 1, "retries": 1}
+    if by == "hung_after_s":
+        mini["execution"]["hung_after_s"] = 8
     mini["generators"], mini["seeds"] = {"own": own}, [0]
     mini["blocks"] = [{"n_base": [60], "real": [1], "syn": {"own": [1]}}]
     said: list[str] = []
@@ -82,11 +85,16 @@ def test_one_that_hangs_is_told_of_and_tried_again_once_its_process_is_killed(
             time.sleep(0.1)
 
     thread = threading.Thread(target=kill, daemon=True)
-    thread.start()
+    if by == "hand":
+        thread.start()
     summary, _ = driver.run(load(mini), Store(tmp_path / "store", create=True), console=quiet)
-    thread.join(10)
-    assert killed
-    ((line, title),) = killed
-    assert f"({title} in `ps`)" in line
+    if by == "hand":
+        thread.join(10)
+        ((line, title),) = killed
+        assert f"({title} in `ps`)" in line
+    else:
+        (line,) = [text for text in said if "it is ended after" in text]
+        assert line.endswith("it is ended after 8 s (execution.hung_after_s)")
+        assert any("for execution.hung_after_s: ended; trying again" in text for text in said)
     assert not summary.failures
     assert summary.retries == 1

@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import socket
+import time
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from equigrid.generators import registry
 from equigrid.generators.registry import config
 from equigrid.grid.authoring import looking
 from equigrid.grid.datasets import catalogue, ingest
+from equigrid.grid.datasets.sources import splitting
 from equigrid.grid.errors import UserError
 
 BOTH = [f"{split}/{name}/{i}.png" for split in ("train", "test") for name in "ab" for i in range(3)]
@@ -283,6 +285,14 @@ def test_patients_stay_whole_and_classes_near_their_part(tmp_path, write_tree, s
     )
     refused(root, "finds no group in 'a/patient", test=0.2, group=r"person(\d+)")
     refused(root, "is no regular expression", test=0.2, group="(patient")
+
+
+def test_a_pattern_that_would_take_for_ever_is_refused(monkeypatch):
+    monkeypatch.setattr(splitting, "_PATTERN_S", 0.1)
+    begin_s = time.monotonic()
+    with pytest.raises(UserError, match="takes too long for 'a{40}b': write it without"):
+        splitting.groups_by_pattern(["aa", "a" * 40 + "b"], "(a|a)*$")
+    assert time.monotonic() - begin_s < 5, "of some 2^40 steps"
 
 
 def test_a_class_of_one_patient_cannot_be_split(tmp_path, write_tree):

@@ -313,13 +313,11 @@ def _check(found: Resolved, shape: catalogue.Shape) -> None:
         _named("quality", partial(spec.quality.check_extractor, *shape.image))
     _check_augmentations(found, shape)
     if spec.zero_shot and not found.recorded:
-        _check_zero_shot(found, shape)
+        _check_zero_shot(found)
 
 
-def _check_zero_shot(found: Resolved, shape: catalogue.Shape) -> None:
-    """Raises UserError for recipes, classifiers and test images by which no zero-shot trial can be
-    made.
-    """
+def _check_zero_shot(found: Resolved) -> None:
+    """Raises UserError for recipes and classifiers by which no zero-shot trial can be made."""
     spec = found.spec
     assert spec.zero_shot, "asked for"
     for name, recipe in found.recipes.items():
@@ -328,10 +326,6 @@ def _check_zero_shot(found: Resolved, shape: catalogue.Shape) -> None:
             raise UserError(f"recipe {name}: label_smoothing: {what}; write 0, or base: false")
     for i, classifier in enumerate(found.classifiers.values()):
         _named(f"classifiers.{i}", partial(names.check_head, classifier.model, linear=True))
-    unseen = spec.zero_shot.unseen_labels(shape.classes, len(shape.classes))
-    if not any(shape.test_counts[label] for label in unseen):
-        what = "the test set has no image of the unseen classes"
-        raise UserError(f"zero_shot.unseen: {what}; choose others")
 
 
 def _check_devices(found: Resolved) -> None:
@@ -340,14 +334,21 @@ def _check_devices(found: Resolved) -> None:
     """
     execution = found.spec.execution
     workers = execution.workers_of(generator.KIND.name)
+    if execution.gpus == 0:
+        check_without_gpus(found, "execution.gpus is 0")
     for name, choice in found.generators.items():
-        if execution.gpus == 0 and (key := choice.config.fp16()):
-            what = "fp16 needs a CUDA device, and execution.gpus is 0; write fp32, bf16 or auto"
-            raise UserError(f"generators.{name}.{key}: {what}")
         for key, batch in choice.config.batches().items():
             if batch % workers:
                 what = f"{batch} cannot be divided by the {workers} workers of a generator"
                 raise UserError(f"generators.{name}.{key}: {what} (execution.workers)")
+
+
+def check_without_gpus(found: Resolved, why: str) -> None:
+    """Raises UserError for a generator that needs a GPU. why: there is none."""
+    for name, choice in found.generators.items():
+        if key := choice.config.fp16():
+            what = f"fp16 needs a CUDA device, and {why}; write fp32, bf16 or auto"
+            raise UserError(f"generators.{name}.{key}: {what}")
 
 
 def _check_augmentations(found: Resolved, shape: catalogue.Shape) -> None:

@@ -10,7 +10,7 @@ from equigrid.grid.jobs import energy
 from equigrid.grid.planning.graph import Plan
 from equigrid.grid.planning.planner import plan
 from equigrid.grid.planning.recorded import record, record_spec
-from equigrid.grid.planning.resolve import Resolved, resolve
+from equigrid.grid.planning.resolve import Resolved, check_without_gpus, resolve
 from equigrid.grid.reporting import trackers
 from equigrid.grid.reporting.progress import ReadingProgress
 from equigrid.grid.running import cluster
@@ -28,6 +28,8 @@ def prepared(spec: GridSpec, store: Store, console: Console) -> Plan:
     except ValueError as error:
         raise UserError(str(error)) from error
     resolved = _resolved(spec, store, console)
+    if not cluster.gpus_of_a_slot(spec.execution):  # of `auto` the plan cannot know
+        check_without_gpus(resolved, "no machine here has one")
     plan(resolved)  # for what is wrong with the spec, before it is recorded, and a long ingest
     record_spec(spec, store)  # before that ingest: gc would take its shards for nobody's
     cluster.check_all_nodes_see(store)

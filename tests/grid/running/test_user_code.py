@@ -45,7 +45,7 @@ def test_a_module_that_kills_its_process_costs_its_own_cells(mini, write_spec, s
     assert len(results.read(store)) == 2, "the base and its real images"
 
 
-@pytest.mark.parametrize("by", ["hand", "hung_after_s"])
+@pytest.mark.parametrize("by", [pytest.param("hand", marks=pytest.mark.slow), "hung_after_s"])
 def test_one_that_hangs_is_told_of_and_tried_again_once_its_process_is_killed(
     ray_here, mini, tmp_path, quiet, monkeypatch, slot_processes, by
 ):

@@ -57,10 +57,10 @@ def terminating_signals_interrupt() -> Iterator[None]:
 
 @contextmanager
 def ctrl_c_interrupts() -> Iterator[None]:
-    """For a command: Ctrl-C raises KeyboardInterrupt within, and nothing after it, where nobody
-    would catch that. A SIGINT that is ignored stays so.
+    """For a command that has the process to itself, so that Ctrl-C just ends it (the system's own
+    way): it raises KeyboardInterrupt within, and nothing after it, where nobody would catch that.
     """
-    if signal.getsignal(signal.SIGINT) not in (signal.SIG_DFL, signal.default_int_handler):
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:  # ignored, or the caller's
         yield
         return
     signal.signal(signal.SIGINT, interrupt)

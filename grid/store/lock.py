@@ -135,7 +135,7 @@ def acquire(
     try:
         lock.write()
         lock.start()
-    except BaseException:  # an interrupt
+    except KeyboardInterrupt:
         lock.release()
         raise
     return lock

@@ -77,6 +77,22 @@ def test_a_local_part_is_killed(long_run, tmp_path, part, left_of):
     assert not left_of(left)
 
 
+@pytest.mark.long
+def test_a_run_is_terminated_with_its_parts_while_ray_starts(
+    mini, write_spec, start, tmp_path, left_of
+):
+    """As systems of jobs and services do: it is no death of Ray's GCS, which ends too."""
+    command = start("run", write_spec(mini), "--store", tmp_path / "store", "--no-dashboard")
+    command.wait_until(lambda: named(command, "gcs_server"))
+    running = command.descendants()
+    os.killpg(command.process.pid, signal.SIGTERM)
+    assert command.finish(30) == ExitCode.INTERRUPTED, command.text
+    assert command.err_path.read_text().splitlines()[-1].startswith("equigrid: interrupted")
+    assert command.text.count("equigrid: ") == 1
+    assert "Traceback" not in command.text
+    assert not left_of(running)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("after_s", [0, 0.2, 0.4, 0.6, 0.8, 1, 1.5, 2, 3])
 def test_a_raylet_is_killed_while_the_driver_registers(mini, write_spec, start, tmp_path, after_s):

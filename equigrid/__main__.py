@@ -1,6 +1,6 @@
 """`python -m equigrid`: the command `equigrid`."""
 
-from equigrid.grid.cli.entry import main
+from equigrid.grid.cli import main
 
 if __name__ == "__main__":
     main()

@@ -25,6 +25,7 @@ from equigrid.grid.cli import (
 )
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 from equigrid.grid.running import watch
+from equigrid.grid.running.interrupts import ctrl_c_interrupts
 from equigrid.grid.text import safe, unwritable
 
 COMMANDS: tuple[Callable, ...] = (
@@ -86,10 +87,8 @@ def _equigrid(
 
 
 def main() -> None:
-    """Runs the command that `sys.argv` names, and ends the process with its exit code.
-
-    Whatever input, files or the outside did ends as one line and its code; so does a fault of our
-    own, whose traceback is kept in a file.
+    """See `equigrid.grid.cli.main`. Whatever input, files or the outside did ends as one line and
+    its code; so does a fault of our own, whose traceback is kept in a file.
     """
     streams.prepare()
     if supervisor.is_wanted(sys.argv[1:]) and (ended := supervisor.split()):
@@ -113,7 +112,8 @@ def outcome(arguments: list[str]) -> ExitCode:
         for argument in arguments:
             if found := unwritable(argument):
                 raise UserError(f"{argument[:100]!r} holds {found}, which no name can")
-        return app(arguments, prog_name="equigrid", standalone_mode=False)
+        with ctrl_c_interrupts():
+            return app(arguments, prog_name="equigrid", standalone_mode=False)
 
     return _ended(command)
 

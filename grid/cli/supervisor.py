@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 from equigrid.grid.errors import ExitCode
 from equigrid.grid.running import watch
-from equigrid.grid.running.interrupts import interrupt
 
 WITH_RAY = ("run", "demo", "tune")
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
+MOST_BYTES = 4096  # of what the child says at its end
 ON_DEATH_OF_PARENT = 1  # of prctl: PR_SET_PDEATHSIG
 _told_on: int | None = None  # in the child: the pipe on which the parent hears how it will end
 
@@ -30,6 +30,9 @@ class Ended:
 
     code: int
     words: str = ""
+
+
+INTERRUPTED = Ended(ExitCode.INTERRUPTED, f"interrupted; {watch.GO_ON}")
 
 
 def is_wanted(arguments: list[str]) -> bool:
@@ -56,9 +59,6 @@ def split() -> Ended | None:
     os.close(heard)
     _told_on = told
     _die_with(parent)
-    # The terminal and the parent may both send one wish.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, interrupt)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return None
 
@@ -70,10 +70,14 @@ def will_end_with(code: int) -> None:
 
 
 def end(words: str) -> None:
-    """Says them and ends the process, whatever it waits for: a lost cluster's last word."""
-    will_end_with(ExitCode.UNAVAILABLE)
-    sys.stderr.write(f"equigrid: {words}\n")
-    sys.stderr.flush()
+    """Ends the process, whatever it waits for: a lost cluster's last word. The parent says it, who
+    may know better: this process may be stuck where it hears no signal.
+    """
+    if _told_on is None:
+        sys.stderr.write(f"equigrid: {words}\n")
+        sys.stderr.flush()
+    else:
+        os.write(_told_on, bytes([ExitCode.UNAVAILABLE]) + words.encode())
     os._exit(ExitCode.UNAVAILABLE)
 
 
@@ -102,11 +106,14 @@ def _wait(child: int, heard: int, mask: Iterable[int]) -> Ended:
     _, status = os.waitpid(child, 0)
     os.set_blocking(heard, False)  # what the child has forked may hold the other end, and live on
     with suppress(BlockingIOError):
-        if said := os.read(heard, 1):
-            return Ended(said[0])
+        if said := os.read(heard, MOST_BYTES):
+            code, words = said[0], said[1:].decode(errors="replace")
+            return INTERRUPTED if words and passed else Ended(code, words)
     by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     if by in passed:  # before it would have left in order: as if there were no parent
         os.kill(os.getpid(), by)
+    if passed and by != signal.SIGKILL:  # parts of Ray were sent it too, and what that led to
+        return INTERRUPTED
     return Ended(ExitCode.UNAVAILABLE, _words(by))
 
 

@@ -20,6 +20,7 @@ from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.ray_train import TRAIN_ENVIRONMENT
 from equigrid.grid.running import autoscaler, session_folder, token, watch
 from equigrid.grid.running.autoscaler import Declared, room
+from equigrid.grid.running.interrupts import terminating_signals_interrupt
 from equigrid.grid.spec import Execution
 from equigrid.grid.store import Store, layout
 
@@ -72,9 +73,15 @@ def connected(
         _check_files()
     _check_reachable(address, said)
     options = {"include_dashboard": dashboard, **local_options} if address == "local" else {}
-    with watch.Watch(watch.parts_of_ray, last_word, watch.processes_of_ray) as watched, _quiet():
+    watched = watch.Watch(watch.parts_of_ray, last_word, watch.processes_of_ray)
+    with terminating_signals_interrupt(), watched, _quiet():
         try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+            with terminating_signals_interrupt():  # what Ray sets goes again
+                ray.init(
+                    address=address, logging_level=logging.ERROR, log_to_driver=False, **options
+                )
+        except SystemExit as error:  # of the handler of SIGTERM that Ray sets
+            raise KeyboardInterrupt from error
         except Exception as error:  # Ray has no narrower one for a node that does not come up
             what = (
                 "Ray did not start here" if address == "local" else "no Ray cluster answers there"

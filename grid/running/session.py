@@ -10,6 +10,7 @@ from equigrid.grid.reporting import questions
 from equigrid.grid.reporting.analysis_bridge import start_analyst
 from equigrid.grid.reporting.summary import Summary
 from equigrid.grid.running import cluster, driver, rounds
+from equigrid.grid.running.interrupts import terminating_signals_interrupt
 from equigrid.grid.spec import GridSpec
 from equigrid.grid.store import Store, lock
 
@@ -32,8 +33,11 @@ def run(
     An interrupt ends the run early: the summary says so. Raises UserError, StoreError,
     ClusterError; UnavailableError if another driver runs the grid.
     """
-    held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
-    with held, cluster.connected(address, dashboard=dashboard, last_word=last_word):
+    with (
+        terminating_signals_interrupt(),
+        lock.acquire(store, spec.name, takeover=takeover, tell=tell) as held,
+        cluster.connected(address, dashboard=dashboard, last_word=last_word),
+    ):
         return driver.run(
             spec,
             store,
@@ -62,8 +66,11 @@ def run_until(
     """
     rounds.check(question)
     questions.first_grid(spec, store, question)  # what is wrong with the question is said at once
-    held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
-    with held, cluster.connected(address, dashboard=dashboard, last_word=last_word):
+    with (
+        terminating_signals_interrupt(),
+        lock.acquire(store, spec.name, takeover=takeover, tell=tell) as held,
+        cluster.connected(address, dashboard=dashboard, last_word=last_word),
+    ):
         return rounds.run_until(
             spec, store, question, console=console, max_device_hours=max_device_hours, lock=held
         )

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from equigrid.grid.errors import ClusterError
+from equigrid.grid.running import interrupts
 
 LOOK_EVERY_S = 1.0
 NEEDED = ("raylet", "gcs_server")  # of Ray's parts, by their names as processes
@@ -63,10 +64,16 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Whatever leaves the context once a part is lost is a ClusterError."""
+        """Whatever leaves the context once a part is lost is a ClusterError; but for an interrupt,
+        where the parts were ended with this process.
+        """
         self.stop()
-        if self.lost is not None:
+        if self.lost is None:
+            return
+        if not interrupts.terminated():
             raise ClusterError(self.lost) from error
+        if error is not None and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
 
     def stop(self) -> None:
         """Nothing is looked at any more, and nobody is interrupted."""

@@ -132,8 +132,12 @@ def acquire(
         right = "wait for it, stop it, or take its place with --takeover"
         raise UnavailableError(f"grid {grid}: {found} runs it already in {store.uri}; {right}")
     lock = Lock(store, grid, clock)
-    lock.write()
-    lock.start()
+    try:
+        lock.write()
+        lock.start()
+    except KeyboardInterrupt:
+        lock.release()
+        raise
     return lock
 
 
@@ -191,7 +195,8 @@ class Lock:
         go stale.
         """
         self._over.set()
-        self._thread.join(RELEASE_S)
+        if self._thread.is_alive():
+            self._thread.join(RELEASE_S)
         store = self.store.patient(RELEASE_S)
         try:
             content = _read(store, self.grid)

@@ -78,15 +78,17 @@ def tune(
     wish = spec.tune or Tune()
     spec = spec.model_copy(update={"tune": wish})
     early_check(spec, wish, store, aim)
-    held = lock.acquire(store, spec.name, takeover=takeover, tell=tell)
-    with held, cluster.connected(address, dashboard=dashboard, last_word=last_word):
+    with (
+        terminating_signals_interrupt(),
+        lock.acquire(store, spec.name, takeover=takeover, tell=tell) as held,
+        cluster.connected(address, dashboard=dashboard, last_word=last_word),
+    ):
         the_plan = prepared(spec, store, console)
         session = _Session(the_plan, store, wish, console, max_device_hours, held, aim)
-        with terminating_signals_interrupt():
-            try:
-                session.run()
-            except KeyboardInterrupt:
-                session.interrupted = True
+        try:
+            session.run()
+        except KeyboardInterrupt:
+            session.interrupted = True
         return session.tuned()
 
 

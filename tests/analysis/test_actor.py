@@ -48,7 +48,7 @@ def test_finish_publishes_and_returns_the_curves():
 
 def test_a_burst_of_rows_is_one_refit():
     store = Store()
-    analyst = AnalystState(store.read, store.publish, SETTINGS, quiet_s=0.2, longest_s=30.0)
+    analyst = AnalystState(store.read, store.publish, SETTINGS, quiet_s=1.0, longest_s=30.0)
     for _ in range(200):
         analyst.add([{"trial_id": "a"}])
     wait_for(lambda: analyst.status()["fits"] == 1)
@@ -69,16 +69,17 @@ def test_rows_that_never_pause_are_refitted_all_the_same():
 
 
 def test_adding_never_waits_for_a_refit():
-    gate = threading.Event()
+    reading, gate = threading.Event(), threading.Event()
     store = Store()
 
     def slow():
-        gate.wait(10)
+        reading.set()
+        gate.wait(60)
         return store.table
 
     analyst = AnalystState(slow, store.publish, SETTINGS, quiet_s=0.0)
     analyst.add([{"trial_id": "a"}])
-    time.sleep(0.1)  # the refit is reading now, and will not come back
+    assert reading.wait(20)  # and will not come back
     start = time.monotonic()
     for _ in range(1000):
         analyst.add([{"trial_id": "a"}])

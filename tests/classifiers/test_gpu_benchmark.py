@@ -93,17 +93,17 @@ def test_a_figure_is_written_at_once_taken_once_and_tried_again_where_it_failed(
 
 
 @pytest.mark.parametrize(
-    ("code", "error"),
-    [("sys.exit(3)", "exit status 3"), ("time.sleep(60)", "ended after its time")],
+    ("code", "error", "seconds"),
+    [("sys.exit(3)", "exit status 3", 60.0), ("time.sleep(60)", "ended after its time", 0.5)],
 )
 def test_a_phase_that_crashes_or_hangs_is_told_and_ended(
-    script, tmp_path, monkeypatch, code, error
+    script, tmp_path, monkeypatch, code, error, seconds
 ):
     broken = tmp_path / "broken.py"
     broken.write_text(f"import sys, time\n{code}\n")
     monkeypatch.setattr(script, "__file__", str(broken))
     monkeypatch.setattr(script, "GRACE_S", 0.5)
-    script.run_phase("edm", 1.0, script.SimpleNamespace(out=tmp_path, passed_on=[]))
+    script.run_phase("edm", seconds, script.SimpleNamespace(out=tmp_path, passed_on=[]))
     (told,) = script.lines(tmp_path)
     assert (told["phase"], told["error"]) == ("edm", error)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from hosts import Hosts
 with Hosts(1, Path(sys.argv[2])) as made:
-    made.start("host1", ["sleep", "7301"], Path(sys.argv[2], "sleep.log"))
+    made.start("host1", ["sleep", sys.argv[3]], Path(sys.argv[2], "sleep.log"))
     print("up", flush=True)
     time.sleep(600)
 """
@@ -84,11 +84,12 @@ def test_kill_reaches_the_processes_of_one_host_only(pair, tmp_path):
 
 
 def test_nothing_is_left_when_the_owner_is_killed(tmp_path):
-    command = [sys.executable, "-c", OWNER, Path(__file__).parent, tmp_path]
+    unlike = f"7301.{os.getpid()}"  # any other test's on this machine
+    command = [sys.executable, "-c", OWNER, Path(__file__).parent, tmp_path, unlike]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "up\n"
     texts = (
-        "sleep\0" + "7301\0",
+        f"sleep\0{unlike}\0",
         str(tmp_path / "host1/boot.sh"),
         str(tmp_path / "laptop/boot.sh"),
     )

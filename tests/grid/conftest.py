@@ -328,6 +328,12 @@ def descendants(root: int) -> dict[int, str]:
 
 
 @pytest.fixture
+def left_of():
+    """Of processes that lived once, those that do not go."""
+    return still_running
+
+
+@pytest.fixture
 def descendants_of():
     """All processes below one, with their command lines."""
     return descendants
@@ -384,6 +390,28 @@ def group_processes():
     return running
 
 
+def still_running(processes: dict[int, str], timeout_s: float = 30) -> dict[int, str]:
+    """Those of once living processes that have not gone, once they had time to. (Their parent is
+    dead: nobody's descendants any more, they would not be found again.)
+
+    Ray's agents outlive their raylet by a minute, and do nothing: they are not waited for.
+    """
+    agents = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+    works = {pid: line for pid, line in processes.items() if not line.startswith(agents)}
+    end = time.monotonic() + timeout_s
+    while (left := {p: works[p] for p in works if _lives(p)}) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+def _lives(pid: int) -> bool:
+    """A zombie does not: a container's first process may wait for nobody's children."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Command:
     """An `equigrid` process, its output in files, in a process group of its own. under: a command
     that is given it, such as `ulimit` of a shell.
@@ -416,11 +444,18 @@ class Command:
 
     @property
     def driver(self) -> int:
-        """The process that does the work of a command that uses Ray: the younger of two with one
-        command line, of which the other waits.
+        """The process that does the work of a command that uses Ray: the only child of the one that
+        waits for it. (Not known by its command line: until they exec, its own children have that
+        too.)
         """
-        named = [p for p, line in self.descendants().items() if "-m equigrid.grid.cli" in line]
-        return max(named)
+        self.wait_until(self._children)
+        (only,) = self._children()
+        return only
+
+    def _children(self) -> list[int]:
+        import psutil
+
+        return [child.pid for child in psutil.Process(self.process.pid).children()]
 
     def descendants(self) -> dict[int, str]:
         return descendants(self.process.pid)
@@ -432,16 +467,9 @@ class Command:
         Ray's agents outlive their raylet by a minute, and do nothing: they are not waited for.
         """
         left = self.descendants()
-        works = [
-            pid
-            for pid, line in left.items()
-            if not line.startswith(("ray::DashboardAgent", "ray::RuntimeEnvAgent"))
-        ]
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(30)
-        end = time.monotonic() + 30
-        while any(Path(f"/proc/{pid}").exists() for pid in works) and time.monotonic() < end:
-            time.sleep(0.1)
+        still_running(left)
         for pid in left:
             try:
                 os.kill(pid, signal.SIGKILL)

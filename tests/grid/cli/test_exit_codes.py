@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -240,13 +239,36 @@ def test_130_interrupted(recorded, tmp_path):
     with subprocess.Popen(
         command, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        assert process.stdout.readline()  # it has shown something, and waits
-        time.sleep(0.5)
+        assert process.stdout.readline()  # it has shown something, and waits or is about to
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED
     assert said.splitlines()[-1] == "equigrid: interrupted"
     assert "Traceback" not in said
+
+
+EARLY_AND_LATE = """
+import atexit, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "equigrid.grid.cli.entry":
+            signal.raise_signal(signal.SIGINT)
+if sys.argv[1] == "early":
+    sys.meta_path.insert(0, Finder())
+else:
+    atexit.register(signal.raise_signal, signal.SIGINT)
+import equigrid.grid.cli
+sys.argv = ["equigrid", "presets"]
+equigrid.grid.cli.main()
+"""
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_interrupted_before_and_after_the_work_there_is_no_traceback(tmp_path, when):
+    found = equigrid(when, cwd=tmp_path, command=[sys.executable, "-c", EARLY_AND_LATE])
+    assert (found.returncode, found.stderr) == (-signal.SIGINT, "")
+    assert bool(found.stdout) == (when == "late")
 
 
 @pytest.mark.long

@@ -34,9 +34,10 @@ entry.main()
 WAITS_IN_ORDER = """
     count = 0
     with terminating_signals_interrupt():
-        print("ready", flush=True)
         while True:
             try:
+                if not count:
+                    os.write(1, b"ready\\n")
                 time.sleep(20 if not count else 1)
                 break
             except KeyboardInterrupt:
@@ -110,10 +111,24 @@ def test_a_wish_to_end_comes_once(number, send):
     command = begun(WAITS_IN_ORDER)
     command.stdout.readline()
     assert command.stdout.readline() == "ready\n"
-    time.sleep(0.5)  # until it sleeps
     send(command.pid, number)
     assert command.wait(30) == ExitCode.INTERRUPTED
     assert command.stdout.read() == "1\n"
+
+
+@pytest.mark.parametrize("end", ["supervisor.end('Ray died')", "os._exit(1)", "os.abort()"])
+def test_what_a_terminated_run_ends_with_is_that_it_was(end):
+    """Who sends SIGTERM to each process of a run ends Ray's too, and that the driver itself: it may
+    be stuck in Ray by then, and hear of no signal.
+    """
+    sent = "{signal.SIGTERM}"
+    stuck = f"signal.pthread_sigmask(signal.SIG_BLOCK, {sent}); os.write(1, b'ready\\n')"
+    command = begun(f"{stuck}; signal.sigwait({sent}); {end}")
+    command.stdout.readline()
+    assert command.stdout.readline() == "ready\n"
+    os.killpg(command.pid, signal.SIGTERM)
+    assert command.wait(20) == ExitCode.INTERRUPTED
+    assert command.stderr.read().startswith("equigrid: interrupted; what finished is in the store")
 
 
 def test_a_wish_that_comes_early_ends_it_as_any_command():
@@ -130,7 +145,6 @@ def test_where_sigint_is_ignored_a_run_minds_it_still():
     command = begun(WAITS_IN_ORDER, preexec_fn=ignored)
     command.stdout.readline()
     assert command.stdout.readline() == "ready\n"
-    time.sleep(0.5)  # until it sleeps
     command.send_signal(signal.SIGINT)
     assert command.wait(30) == ExitCode.INTERRUPTED
 

@@ -62,7 +62,7 @@ def test_a_pipe_is_written_to_while_somebody_reads_and_else_refused_at_once(tmp_
     found = []
     reader = threading.Thread(target=lambda: found.append(path.read_text()), daemon=True)
     reader.start()
-    for _ in range(200):  # until it has opened it
+    for _ in range(3000):  # until it has opened it
         try:
             with replacing(path) as place:
                 place.write_text("rows")

@@ -76,7 +76,7 @@ def test_a_slot_told_to_leave_saves_its_state_and_goes(
     store, saved = Store(tmp_path / "store", create=True), []
 
     def leave():
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while time.monotonic() < end and not saved:
             for pid in slot_processes("trial"):
                 time.sleep(0.5)  # into the training
@@ -114,7 +114,6 @@ def test_two_drivers_the_second_is_refused_by_name_and_may_take_over(
     assert "--takeover" in second.text
     assert "Traceback" not in second.text
     third = start("run", spec, "--store", store.uri, "--takeover")
-    third.wait_until(lambda: len(third.descendants()) > 1)
     owner = third.driver
     assert third.finish() == 0, third.text
     code = first.finish()  # it leaves, unless it was done before its next heartbeat

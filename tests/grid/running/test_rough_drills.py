@@ -45,8 +45,8 @@ def test_a_driver_that_was_stopped_goes_on_beside_its_successor(
     refused = start("run", spec, "--store", store.uri, "--no-dashboard")
     assert refused.finish() == ExitCode.UNAVAILABLE  # it is there still: asleep, not dead
     assert "--takeover" in refused.text
-    second = start("run", spec, "--store", store.uri, "--takeover", "--no-dashboard")
     owner = lock.holder(store, "mini").owner.run
+    second = start("run", spec, "--store", store.uri, "--takeover", "--no-dashboard")
     second.wait_until(lambda: (now := lock.holder(store, "mini")) and now.owner.run != owner)
     second.wait_until(lambda: len(parts(store)) >= 4)
     os.kill(first.driver, signal.SIGCONT)

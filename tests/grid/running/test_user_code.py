@@ -63,7 +63,7 @@ def test_one_that_hangs_is_told_of_and_tried_again_once_its_process_is_killed(
     own = {"kind": "python", "module": "own_sleeper", "path": str(tmp_path), "setting": "open"}
     mini["execution"] |= {"slots": 1, "retries": 1}
     if by == "hung_after_s":
-        mini["execution"]["hung_after_s"] = 8
+        mini["execution"]["hung_after_s"] = 20
     mini["generators"], mini["seeds"] = {"own": own}, [0]
     mini["blocks"] = [{"n_base": [60], "real": [1], "syn": {"own": [1]}}]
     said: list[str] = []
@@ -77,7 +77,8 @@ def test_one_that_hangs_is_told_of_and_tried_again_once_its_process_is_killed(
         """What the line says to do."""
         end_s = time.monotonic() + 120
         while not killed and time.monotonic() < end_s:
-            told = [text for text in said if "no sign of progress" in text]
+            # Of this job's: another one may be slow to begin on a busy machine.
+            told = [t for t in said if "no sign of progress" in t and "(ray::shard:" in t]
             for pid in slot_processes("shard") if told else []:
                 title = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]
                 killed.append((told[0], title))
@@ -93,8 +94,8 @@ def test_one_that_hangs_is_told_of_and_tried_again_once_its_process_is_killed(
         ((line, title),) = killed
         assert f"({title} in `ps`)" in line
     else:
-        (line,) = [text for text in said if "it is ended after" in text]
-        assert line.endswith("it is ended after 8 s (execution.hung_after_s)")
+        line, *_ = [t for t in said if t.startswith("shard:") and "it is ended after" in t]
+        assert line.endswith("it is ended after 20 s (execution.hung_after_s)")
         assert any("for execution.hung_after_s: ended; trying again" in text for text in said)
     assert not summary.failures
     assert summary.retries == 1

@@ -192,6 +192,20 @@ def test_a_lock_holds_nothing_secret(store, monkeypatch):
     assert "very-secret" not in str(content)
 
 
+@pytest.mark.parametrize("part", ["write", "start"])
+def test_an_interrupt_while_it_is_taken_leaves_none(store, monkeypatch, part):
+    done = getattr(lock.Lock, part)
+
+    def interrupted(self):
+        done(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lock.Lock, part, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        lock.acquire(store, "g")
+    assert not store.exists(NAME)
+
+
 def test_two_at_once_are_harmless_and_one_of_them_learns_of_it(store):
     first, second = (lock.Lock(store, "g", time.monotonic) for _ in range(2))
     first.write()

@@ -7,18 +7,26 @@ import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import PurePath
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from equigrid.generators.common import dicom
 
+if TYPE_CHECKING:
+    from PIL import TiffImagePlugin
+
 _ORIENTATION = ExifTags.Base.Orientation
+# Of TIFF 6.0.
+_BITS, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
+_UNSIGNED, _SIGNED = 1, 2
 
 _BULK = (0.005, 0.995)
-_NOT_DECODED = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"))
-"""Formats that Pillow knows by name and, by itself, does not decode."""
+_NOT_DECODED = frozenset(("BUFR", "EPS", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PSD", "WMF"))
+"""Formats that Pillow knows by name and, by itself, does not decode; or not rightly: of FITS it
+passes over sign and zero, of PSD over the alpha of grey ones, and takes black for white in bitmaps.
+"""
 
 
 class BrokenImage(ValueError):
@@ -124,12 +132,13 @@ def decode_and_see(
                 seen = Seen(None, frame.pages)
                 picture = Image.fromarray(frame.pixels).convert("RGB")
             else:
-                picture, pages, deep_colours = _opened(data, page or 1)
+                picture, pages, deep_colours, inverted = _opened(data, page or 1)
                 found = (
                     _extremes(picture, deep_colours) if deep_colours or _is_deep(picture) else None
                 )
                 seen = Seen(found, pages, deep_colours)
                 picture = _rgb(picture, levels)
+                picture = ImageOps.invert(picture) if inverted else picture
     except (BrokenImage, MemoryError):
         raise
     except Image.DecompressionBombWarning as error:
@@ -153,8 +162,10 @@ def _instead_of_an_image(start: bytes) -> str:
     return "no kind of image that is known"
 
 
-def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Image, int, bool]:
-    """An image, upright, how many lie in its file, and whether its colours had 16 bits each."""
+def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Image, int, bool, bool]:
+    """An image, upright, how many lie in its file, whether its colours had 16 bits each, and
+    whether its lowest level is white.
+    """
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         _check_size(opened.size)
         pages = getattr(opened, "n_frames", 1)
@@ -164,8 +175,46 @@ def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Imag
         _check_size(opened.size)  # pages differ
         _check_scans(opened, data)
         deep_colours = opened.mode in ("RGB", "RGBA") and _has_16_bits(opened)
+        inverted = opened.format == "TIFF" and _white_is_zero(opened)
+        raw = str(opened.tile[0][3]) if opened.tile else ""
         opened.load()
-        return ImageOps.exif_transpose(opened), pages, deep_colours
+        _check_transparent_level(opened, raw)
+        return ImageOps.exif_transpose(opened), pages, deep_colours, inverted
+
+
+def _white_is_zero(opened: "TiffImagePlugin.TiffImageFile") -> bool:
+    """Whether the lowest level of a TIFF is white and Pillow leaves it so, as it does beyond 8
+    bits. Raises BrokenImage for kinds of which it makes other levels than are in the file.
+    """
+    tags = opened.tag_v2
+    bits, form = tags.get(_BITS, (1,))[0], tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0]
+    packed = opened.tile[0][0] == "libtiff"
+    why = ""
+    if bits == 8 and form == _SIGNED:
+        why = "with signed bytes"
+    elif bits == 16 and len(opened.getbands()) > 1 and tags.get(_PLANES, 1) == 2 and not packed:
+        why = "with 16 bits and a plane for each colour"
+    elif opened.mode in ("I", "F") and packed and opened.tag_v2.prefix == b"MM":
+        why = "compressed and big-endian"
+    elif opened.mode == "I" and form == _UNSIGNED and bits == 32:
+        why = "with levels beyond 2,147,483,647" if np.asarray(opened).min() < 0 else ""
+    if why:
+        raise BrokenImage(f"a TIFF {why} is misread here; save it with unsigned 16 bits, or 8")
+    return _is_deep(opened) and tags.get(_PHOTOMETRIC) == 0
+
+
+def _check_transparent_level(opened: Image.Image, raw: str) -> None:
+    """Of a PNG, one level or colour may be transparent. It is told in the file's own bits, and
+    Pillow brings the pixels to 8: so must it be. raw: how the pixels lay in the file. Raises
+    BrokenImage where that cannot be.
+    """
+    level = opened.info.get("transparency")
+    if opened.format != "PNG" or level is None:
+        return
+    if ";16" in raw:
+        raise BrokenImage("one of its 16-bit colours is transparent; save it with an alpha channel")
+    if (bits := {"L;2": 2, "L;4": 4}.get(raw)) is not None:
+        opened.info["transparency"] = level * 255 // (2**bits - 1)
 
 
 def _seek(opened: Image.Image, page: int) -> None:
@@ -176,7 +225,8 @@ def _seek(opened: Image.Image, page: int) -> None:
     if drawn > 1 and drawn * opened.width * opened.height > _MOST_DRAWN:
         what = f"frame {page} of {opened.width:,} × {opened.height:,} pixels"
         raise BrokenImage(f"{what} is drawn over all frames before it; save the frames as images")
-    opened.seek(page - 1)
+    if page > 1:  # the first is there; a SPIDER file of one image cannot seek
+        opened.seek(page - 1)
 
 
 def _check_scans(opened: Image.Image, data: bytes | bytearray | memoryview) -> None:
@@ -218,7 +268,8 @@ def _upright_size(
         # A PNG is decoded whole for its EXIF; a square is the same however it is turned.
         if width == height or width * height > MOST_PIXELS:
             return height, width
-        turned = opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
+        # Of a TIFF, Pillow tells the size upright.
+        turned = opened.format != "TIFF" and opened.getexif().get(_ORIENTATION, 1) in range(5, 9)
     return (width, height) if turned else (height, width)
 
 
@@ -292,11 +343,14 @@ def _rgb(picture: Image.Image, levels: tuple[float, float] | None) -> Image.Imag
         picture = _eight_bits(picture)
     if not picture.has_transparency_data:
         return picture.convert("RGB")
-    result = Image.new("RGB", picture.size)
+    result, opaque = Image.new("RGB", picture.size), 0
     for top, bottom in _blocks(picture.size):
         part = picture.crop((0, top, picture.width, bottom)).convert("RGBA")
+        opaque = max(opaque, part.getextrema()[3][1])
         white = Image.new("RGBA", part.size, (255, 255, 255, 255))
         result.paste(Image.alpha_composite(white, part).convert("RGB"), (0, top))
+    if not opaque:  # an alpha that nobody filled in, mostly: the image would be a white one
+        raise BrokenImage("all of it is transparent; save it without alpha, or remove it")
     return result
 
 

@@ -3,6 +3,7 @@ them.
 """
 
 import io
+import math
 import zlib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -70,6 +71,7 @@ def read(data: bytes, *, levels: tuple[float, float] | None, page: int) -> Frame
     if page >= pages:
         raise BadDicom(f"it has {pages} frames; page {page + 1} is none of them")
     stored = pixel_array(header, index=page)
+    _take_from_groups(header, page)
     photometric = str(header.get("PhotometricInterpretation", ""))
     if photometric == "PALETTE COLOR":
         stored = _of_palette(stored, header)
@@ -86,6 +88,18 @@ def read(data: bytes, *, levels: tuple[float, float] | None, page: int) -> Frame
         for rows in _row_blocks(deep.shape):
             stored[rows] = np.rint(deep[rows].astype(np.float64) * (255 / deepest))
     return Frame(stored, pages)
+
+
+def _take_from_groups(header: "Dataset", page: int) -> None:
+    """Brings up slope, intercept and window to where files of one frame have them: of several, they
+    may be those of all frames or of each (PS3.3 C.7.6.16).
+    """
+    shared = header.get("SharedFunctionalGroupsSequence") or ()
+    own = header.get("PerFrameFunctionalGroupsSequence") or ()
+    for group in (*shared[:1], *own[page : page + 1]):
+        for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in (group.get(name) or ())[:1]:
+                header.update(item)
 
 
 def _row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
@@ -128,19 +142,22 @@ def _windowed(
     from pydicom.pixels import apply_modality_lut, apply_voi
 
     units = np.asarray(apply_modality_lut(stored, header), np.float64)
+    low, high = _all_that_can_be_stored(stored, header)
     if levels:
         return _to_bytes((units - levels[0]) / (levels[1] - levels[0]))
     if centre := _first(header.get("WindowCenter")):
         width = _first(header.get("WindowWidth"))
         if width is None:
             raise BadDicom("its header has a WindowCenter without a WindowWidth; set range")
+        if not (math.isfinite(centre[0]) and 0 < width[0] < math.inf):
+            what = f"a window at {centre[0]:g} of width {width[0]:g}"
+            raise BadDicom(f"its header has {what}, which shows nothing; set range")
         how = str(header.get("VOILUTFunction", "LINEAR") or "LINEAR")
         return _to_bytes(_window(how)(units, centre[0], width[0]))
     if header.get("VOILUTSequence"):
         item = header.VOILUTSequence[0]
         looked_up = np.asarray(apply_voi(units.astype(stored.dtype), header), np.float64)
         return _to_bytes(looked_up / (2 ** int(item.LUTDescriptor[2]) - 1))
-    low, high = _all_that_can_be_stored(stored, header)
     return _to_bytes((units - low) / (high - low))
 
 
@@ -164,14 +181,19 @@ def _window(how: str) -> Callable[[np.ndarray, float, float], np.ndarray]:
 
 
 def _all_that_can_be_stored(stored: np.ndarray, header: "Dataset") -> tuple[float, float]:
-    """The units of the lowest and the highest value that the file's bits can hold."""
+    """The units of the lowest and the highest value that the file's bits can hold. Raises BadDicom
+    where slope and intercept, or a table, make them one, or no numbers.
+    """
     from pydicom.pixels import apply_modality_lut
 
     bits, signed = int(header.BitsStored), bool(header.get("PixelRepresentation", 0))
     extremes = [-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1]
     units = np.asarray(apply_modality_lut(np.array(extremes, stored.dtype), header), np.float64)
     low, high = sorted(units.tolist())
-    return low, high if high > low else low + 1
+    if not (math.isfinite(high - low) and high > low):
+        what = f"its slope or table makes {low:g} to {high:g} of all that it stores"
+        raise BadDicom(f"{what}; mend its header")
+    return low, high
 
 
 def _to_bytes(share: np.ndarray) -> np.ndarray:

@@ -133,3 +133,47 @@ def test_without_pydicom_it_is_named(monkeypatch):
     monkeypatch.setattr(decoding.dicom, "SUFFIXES", frozenset())
     with pytest.raises(BrokenImage, match="it is DICOM; install pydicom"):
         decode(dicom(RAMP))
+
+
+def test_an_enhanced_file_has_its_window_in_groups():
+    """Of all frames in the one, of each in the other (PS3.3 C.7.6.16)."""
+    from pydicom import Dataset
+
+    def group(name: str, **values: str) -> Dataset:
+        item, holder = Dataset(), Dataset()
+        for key, value in values.items():
+            setattr(item, key, value)
+        setattr(holder, name, [item])
+        return holder
+
+    stored = np.arange(400, 656, 16).reshape(4, 4)
+    shared = group("PixelValueTransformationSequence", **HOUNSFIELD)
+    own = [group("FrameVOILUTSequence", WindowCenter=at, WindowWidth="400") for at in ("40", "90")]
+    data = dicom(
+        np.stack([stored, stored]),
+        SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=own,
+    )  # fmt: skip
+    for page, centre in ((1, 40), (2, 90)):
+        wanted = np.rint(255 * np.clip((stored * 2.0 - 1000 - centre + 0.5) / 399 + 0.5, 0, 1))
+        assert np.array_equal(grey(data, page=page), wanted)
+
+
+@pytest.mark.parametrize(
+    ("slope", "centre", "width", "message"),
+    [
+        ("0", "2000", "4000", "its slope or table makes 0 to 0 of all that it stores"),
+        ("NaN", "2000", "4000", "makes nan to nan"),
+        ("inf", "2000", "4000", "makes nan to inf"),
+        ("1", "2000", "0", "a window at 2000 of width 0, which shows nothing"),
+        ("1", "2000", "-50", "of width -50"),
+        ("1", "2000", "nan", "of width nan"),
+        ("1", "nan", "4000", "a window at nan"),
+        ("1", "2000", "inf", "of width inf"),
+    ],
+)
+def test_a_header_that_would_make_all_one_grey_is_told(slope, centre, width, message):
+    data = dicom(RAMP, RescaleSlope="1111", RescaleIntercept="0", WindowCenter="2222", WindowWidth="3333")  # fmt: skip
+    for old, new in (("1111", slope), ("2222", centre), ("3333", width)):
+        data = data.replace(old.encode(), new.ljust(4).encode())
+    with pytest.raises(BrokenImage, match=message):
+        decode(data)

@@ -87,7 +87,11 @@ def test_nothing_is_left_when_the_owner_is_killed(tmp_path):
     command = [sys.executable, "-c", OWNER, Path(__file__).parent, tmp_path]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "up\n"
-    texts = ("sleep\0" + "7301\0", str(tmp_path / "host1/boot.sh"), str(tmp_path / "laptop/boot.sh"))
+    texts = (
+        "sleep\0" + "7301\0",
+        str(tmp_path / "host1/boot.sh"),
+        str(tmp_path / "laptop/boot.sh"),
+    )
     # A process that was started is not at once the command: it enters the host first.
     wait_until(lambda: all(running(text) for text in texts), 30, "all to run")
     os.kill(owner.pid, signal.SIGKILL)

@@ -4,8 +4,10 @@ What comes from files, servers and other people's errors passes here before it i
 stored: `equigrid.grid.reporting.console` and `equigrid.grid.cli.streams` print nothing else.
 """
 
+import json
 import os
 import re
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 HIDDEN = "***"
@@ -39,19 +41,26 @@ _BARE = re.compile(
 )  # fmt: skip
 # Outside a URI, in what libraries say of their settings and of requests.
 _SETTING = re.compile(
-    r"(?<![\w./%-])((?:account|access|secret|api)_?(?:key|token)|password|passwd|client_?secret)"
-    r"=([^\s;,'\"<>]+)", re.I,
+    r"(?<![\w./%-])((?:[\w-]{0,40}[_-])?"
+    r"(?:(?:account|access|secret|api|private|security|session|auth)[_-]?(?:key|token)"
+    r"|password|passwd|client_?secret|signature)=['\"]?)([^\s;,&'\"<>]+)", re.I,
 )  # fmt: skip
-_HEADER = re.compile(r"\b(bearer|authorization: basic) [\w.~+/=-]{4,}", re.I)
+_HEADER = re.compile(
+    r"\b((?:bearer|authorization: basic) |x-api-key: ?|x-amz-security-token: ?"
+    r"|cookie: ?(?=[\w-]{1,100}=))[^\s'\"]{4,}", re.I,
+)  # fmt: skip
 # In a mapping as JSON or Python writes it.
 _ENTRY = re.compile(
     r"(['\"](?:[\w-]{0,40}[_-])?(?:key|token|secret|passw(?:or)?d|passphrase|credentials?)['\"]: ?)"
     r"(\"[^\"\n]{8,2000}\"|'[^'\n]{8,2000}')", re.I,
 )  # fmt: skip
-# Keys that are known by their looks: Amazon's and what follows, Hugging Face's, GitHub's, Google's.
+# Keys that are known by their looks: Amazon's and what follows, Hugging Face's, GitHub's, Google's,
+# OpenAI's, GitLab's, Slack's, and signed tokens (JWT).
 _LOOKS = re.compile(
     r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}(?::[\w/+=]{16,200})?|hf_[A-Za-z0-9]{30,200}"
-    r"|gh[pousr]_[A-Za-z0-9]{30,200}|github_pat_\w{30,200}|AIza[\w-]{35})(?!\w)"
+    r"|gh[pousr]_[A-Za-z0-9]{30,200}|github_pat_\w{30,200}|AIza[\w-]{35}"
+    r"|sk-[\w-]{32,200}|glpat-[\w-]{20,200}|xox[abprs]-[\w-]{10,200}"
+    r"|eyJ[\w-]{10,2000}\.[\w-]{10,4000}\.[\w-]{10,2000})(?!\w)"
 )
 _LAYERS = 3  # of percent-encoding that are looked through
 # In the environment: names whose values are secrets, however they look.
@@ -89,6 +98,13 @@ def safe(text: str) -> str:
     return printable(redacted(text))
 
 
+def in_a_line(text: str, most: int) -> str:
+    """`safe` text on one line, of at most `most` characters and a mark that there were more."""
+    # Cut twice: a secret that the first cut parts shows no longer.
+    text = safe(" ".join(text[: 10 * most].split()))
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def printable(text: str) -> str:
     r"""`text` with every control character but tab and line feed written out, such as `\x1b`.
 
@@ -123,7 +139,7 @@ def _without_credentials(text: str, depth: int = 0) -> str:
     if ":/" in text:  # of one slash: what a path makes of an address
         text = _URI.sub(lambda found: f"{found[1]}{_of_uri(found[1], found[2])}", text)
     if "=" in text:
-        text = _SETTING.sub(rf"\1={HIDDEN}", text)
+        text = _SETTING.sub(rf"\1{HIDDEN}", text)
         text = _OPTION.sub(
             lambda found: f"{found[1]}{found[2]}={_of_option(found[2], found[3], depth)}", text
         )
@@ -136,7 +152,7 @@ def _without_credentials(text: str, depth: int = 0) -> str:
     if "':" in text or '":' in text:
         text = _ENTRY.sub(lambda found: f"{found[1]}{found[2][0]}{HIDDEN}{found[2][0]}", text)
     text = _LOOKS.sub(HIDDEN, text)
-    return _HEADER.sub(rf"\1 {HIDDEN}", text)
+    return _HEADER.sub(rf"\1{HIDDEN}", text)
 
 
 def _of_uri(scheme: str, rest: str) -> str:
@@ -191,6 +207,15 @@ def _secrets() -> list[str]:
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and _NAMED.search(name) and not _PLACES.search(name):
             found.append(value)
-    # As they stand in an address, too.
-    found += [quote(value, safe="") for value in found]
-    return sorted(set(found), key=len, reverse=True)
+    return sorted({form for value in found for form in _forms(value)}, key=len, reverse=True)
+
+
+@lru_cache(maxsize=100)
+def _forms(value: str) -> tuple[str, ...]:
+    """A secret as it stands in addresses, in JSON, in what Python says of it, and, of one that has
+    several lines or blanks, in a line and line by line.
+    """
+    written = (json.dumps(value), json.dumps(value, ensure_ascii=False), repr(value))
+    lines = [line for line in value.splitlines() if len(line.strip()) >= _SHORTEST]
+    return (value, quote(value, safe=""), quote(value), *(text[1:-1] for text in written),
+            " ".join(value.split()), *lines)  # fmt: skip

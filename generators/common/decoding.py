@@ -179,6 +179,9 @@ def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Imag
         raw = str(opened.tile[0][3]) if opened.tile else ""
         opened.load()
         _check_transparent_level(opened, raw)
+        if opened.format == "TGA" and opened.mode == "RGBA" and not opened.getextrema()[3][1]:
+            # Programs of games leave its alpha 0: each image would be a white one.
+            raise BrokenImage("all of it is transparent; save it without alpha, or remove it")
         return ImageOps.exif_transpose(opened), pages, deep_colours, inverted
 
 
@@ -343,14 +346,11 @@ def _rgb(picture: Image.Image, levels: tuple[float, float] | None) -> Image.Imag
         picture = _eight_bits(picture)
     if not picture.has_transparency_data:
         return picture.convert("RGB")
-    result, opaque = Image.new("RGB", picture.size), 0
+    result = Image.new("RGB", picture.size)
     for top, bottom in _blocks(picture.size):
         part = picture.crop((0, top, picture.width, bottom)).convert("RGBA")
-        opaque = max(opaque, part.getextrema()[3][1])
         white = Image.new("RGBA", part.size, (255, 255, 255, 255))
         result.paste(Image.alpha_composite(white, part).convert("RGB"), (0, top))
-    if not opaque:  # an alpha that nobody filled in, mostly: the image would be a white one
-        raise BrokenImage("all of it is transparent; save it without alpha, or remove it")
     return result
 
 

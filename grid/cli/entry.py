@@ -26,7 +26,7 @@ from equigrid.grid.cli import (
 from equigrid.grid.errors import ExitCode, UnavailableError, UserError
 from equigrid.grid.running import watch
 from equigrid.grid.running.interrupts import ctrl_c_interrupts
-from equigrid.grid.text import safe, unwritable
+from equigrid.grid.text import in_a_line, safe, unwritable
 
 COMMANDS: tuple[Callable, ...] = (
     drafts.init,
@@ -174,8 +174,7 @@ def _one_line(error: Any) -> str:
             text = f"standard output or a file cannot be written: {error.strerror}"
     else:
         text = str(error)
-    text = " ".join(text.split())
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
+    return in_a_line(text, MOST_CHARACTERS)
 
 
 def _tell(text: str) -> None:
@@ -199,9 +198,7 @@ def _debug() -> None:
 
 
 def _tell_fault(error: BaseException) -> None:
-    what = (
-        f"a fault of equigrid itself: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    )
+    what = f"a fault of equigrid itself: {type(error).__name__}: {in_a_line(str(error), 300)}"
     try:
         number, name = tempfile.mkstemp(prefix="equigrid-fault-", suffix=".txt")
         with open(number, "w", encoding="utf-8") as file:

@@ -19,6 +19,7 @@ from equigrid.grid.exporting.card import card
 from equigrid.grid.exporting.pools import Export
 from equigrid.grid.reporting.out_folder import check_outside, replacing
 from equigrid.grid.store import Store
+from equigrid.grid.text import in_a_line
 
 HUB = "hf://datasets/"
 FILE_BYTES = 400 * 2**20  # of pixels in one Parquet file
@@ -197,11 +198,9 @@ def _to_hub(store: Store, export: Export, to: str) -> list[str]:
                 commit_message=f"Synthetic images: {export.pool.generator}, pool {export.pool.id}",
             )
         except HFValidationError as error:
-            raise UserError(f"--to: {to}: {_line(error)}") from error
+            raise UserError(f"--to: {to}: {in_a_line(str(error), 300)}") from error
         except Exception as error:  # its HTTP library's own, which changed with its versions
-            raise UnavailableError(f"--to: {to} cannot be written: {_line(error)}") from error
+            raise UnavailableError(
+                f"--to: {to} cannot be written: {in_a_line(str(error), 300)}"
+            ) from error
     return names
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

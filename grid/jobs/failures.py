@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from equigrid.grid.errors import StoreError
 from equigrid.grid.jobs.checkpoints import Leaving
-from equigrid.grid.text import redacted, safe
+from equigrid.grid.text import in_a_line, redacted
 
 MOST_CHARACTERS = 2000  # of a line
 MOST_OF_ALL = 200_000  # characters of a traceback
@@ -95,7 +95,7 @@ def one_line(error: BaseException) -> str:
         said = str(error)
     except Exception:  # a library's class that cannot say it
         said = ""
-    # A whole file may be quoted. Cut twice: a secret that the first cut parts shows no longer.
-    first = safe(next(iter(said[: 10 * MOST_CHARACTERS].strip().splitlines()), ""))
-    first = first if len(first) <= MOST_CHARACTERS else f"{first[:MOST_CHARACTERS]}…"
+    first = in_a_line(
+        next(iter(said[: 20 * MOST_CHARACTERS].strip().splitlines()), ""), MOST_CHARACTERS
+    )
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from equigrid.analysis.conclusions.equivalence import analyse
 from equigrid.analysis.report.live import live_answer
 from equigrid.grid.errors import UnavailableError
+from equigrid.grid.jobs.failures import one_line
 from equigrid.grid.jobs.kinds import KINDS, on_slots
 from equigrid.grid.planning.graph import Cell, Plan
 from equigrid.grid.reporting import analysis_bridge, estimate
@@ -117,9 +118,9 @@ class Live:
 def _trouble(error: Exception) -> dict:
     from markupsafe import escape
 
-    text = escape(f"The answer could not be fitted: {type(error).__name__}: {error}")
+    text = escape(f"The answer could not be fitted: {one_line(error)}")
     return {"html": f'<section><h2>The answer</h2><p class="warn">{text}</p></section>',
-            "panels": {}, "table": None, "version": str(error), "when": ""}  # fmt: skip
+            "panels": {}, "table": None, "version": text, "when": ""}  # fmt: skip
 
 
 # The state ----------------------------------------------------------------------------------------

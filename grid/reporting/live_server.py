@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 from equigrid.analysis.report.live import live_page
 from equigrid.grid.errors import UnavailableError, UserError
 from equigrid.grid.reporting.live import Live
+from equigrid.grid.text import safe
 
 LOCAL = "127.0.0.1"
 NAMES = ("localhost", LOCAL, "[::1]", "::1")  # by which a browser reaches it through a tunnel
@@ -125,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             content = found()
         except (UnavailableError, UserError) as error:
-            status, content = HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)}
+            status, content = HTTPStatus.SERVICE_UNAVAILABLE, {"error": safe(str(error))}
         else:
             status = HTTPStatus.OK if content is not None else HTTPStatus.NO_CONTENT
         text = "" if content is None else json.dumps(content, allow_nan=False)

@@ -27,6 +27,7 @@ from equigrid.grid.planning.graph import Cell, Plan
 from equigrid.grid.reporting import logs
 from equigrid.grid.spec.trackers import TRACKER_PACKAGES, validate_trackers
 from equigrid.grid.store import Store
+from equigrid.grid.text import in_a_line
 
 log = logging.getLogger("equigrid.trackers")
 PAUSE_S = 60.0  # before a package that raised is tried again
@@ -328,7 +329,7 @@ class _Queue:
             self.error = None
         # Whatever a package raises: neither the others nor the grid may suffer from it.
         except Exception as error:
-            self.error = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            self.error = f"{type(error).__name__}: {in_a_line(str(error), 300)}"
             log.warning("%s: %s; %d trials wait", self.name, self.error, len(self.waiting))
             self.waiting.rotate(-1)  # should it be one run's fault, the others come first
             self.pause_until_s = now_s + PAUSE_S

@@ -356,7 +356,7 @@ class GridSpec(Frozen):
         """A spec is kept in stores and shown in reports."""
         for text in _texts(data):
             if found := unwritable(text):
-                raise ValueError(f"{text[:100]!r} holds {found}, which no name can")
+                raise ValueError(f"{redacted(text)[:100]!r} holds {found}, which no name can")
             if holds_credentials(text):
                 right = "which do not belong in a spec; use the environment"
                 raise ValueError(f"{redacted(text)[:500]} holds credentials, {right}")

@@ -2,7 +2,7 @@
 
 import re
 
-from equigrid.grid.text import safe
+from equigrid.grid.text import in_a_line
 
 
 def why(error: BaseException) -> str:
@@ -18,8 +18,7 @@ def why(error: BaseException) -> str:
     ):
         if found := re.search(code, text):
             text = f"{words} ({found[0]})"
-    text = safe(text)
-    return text if len(text) <= 300 else text[:297] + "…"
+    return in_a_line(text, 300)
 
 
 def one_line(error: BaseException) -> str:

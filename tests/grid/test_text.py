@@ -1,10 +1,19 @@
 """Nothing secret, and nothing that steers a terminal, is in what is printed or stored."""
 
+import json
 import time
+from urllib.parse import quote
 
 import pytest
 
-from equigrid.grid.text import as_one_word, holds_credentials, printable, redacted, unwritable
+from equigrid.grid.text import (
+    as_one_word,
+    holds_credentials,
+    in_a_line,
+    printable,
+    redacted,
+    unwritable,
+)
 
 KEY, SECRET = "AKIAEXAMPLE", "sEcReT+x/y=z"
 WITH = [
@@ -37,6 +46,7 @@ WITHOUT = [
     "parquet:/data/me@v1/x", "http://[::1]:8265/x", "npz: a/b:c/d@v1/x", "a@b:22/x@y/z",
     "{'label_key': 'a', 'key': 'label'}", "AKIA and hf_hub and ghp_", "user:pass@host",
     "labels: cat@2x/a.png", "s3://bucket/AKIA/x", "me@host:dir/x@v2/y",
+    "an oreo cookie: 120 images", "token = read(path)", "access_key: text",
     "http://host:8265/x@y", "file:///home/me/data", "/home/me/key=1/secret", "me@host:/x",
 ]  # fmt: skip
 
@@ -58,7 +68,9 @@ def test_credentials_of_a_uri_are_hidden_wherever_it_stands(uri, frame):
              "user:sEcReT@host/path", "/work/user:sEcReT@host:99/s: no such file", "cannot reach user:sEcReT@host:9000 now", "'u.v:sEcReT@10.0.0.1/x'",
              "{'aws_secret_access_key': 'sEcReT00'}", '{"api-key":"sEcReT00", "a": 1}', "{'token': 'sEcReT00'}",
              "AKIA0123456789ABCDEF:sEcReT/x+y0123456789", f"hf_{'sEcReT' * 6}", f"ghp_{'sEcReT' * 6} x",
-             "password=sEcReT", "x?secret_key='sEcReT'", "https://h?a=1&amp;sig=sEcReT"],
+             "password=sEcReT", "x?secret_key='sEcReT'", "https://h?a=1&amp;sig=sEcReT",
+             "export AWS_SECRET_ACCESS_KEY=sEcReT", "S3Options(access_key='AK', secret_key='sEcReT')", "X-Amz-Signature=sEcReT&x=1",
+             "x-api-key: sEcReT", "Cookie: session=sEcReT", f"sk-{'sEcReT' * 6}", f"eyJ{'sEcReT' * 6}.{'sEcReT' * 2}.{'sEcReT' * 2}"],
 )  # fmt: skip
 def test_and_outside_a_uri_where_a_library_says_them(text):
     assert "sEcReT" not in redacted(text)
@@ -74,8 +86,9 @@ def test_an_address_alone_has_no_blanks_or_quotes_to_hide_behind(uri):
     "http://x?" + "key" * 20_000, "?" * 50_000 + "://", "http://" + "a:" * 20_000, "%25" * 20_000,
     "a=b:" * 20_000 + "://x", "://" + "=a://" * 10_000, "s3%3A" + "%25" * 20_000 + "%40", "a" * 60_000,
     "'key': '" * 9_000, "u:p@" * 20_000, "u:p" * 20_000 + "@h/", "AKIA0123456789ABCDEF:" * 4_000,
+    "eyJ" * 20_000, "eyJ." * 15_000, "a_" * 30_000, "secret-" * 9_000, "cookie:" * 9_000, "xoxb-" * 12_000,
     "?x=" * 20_000, "?x=" + "%25" * 20_000 + "3A", "bearer " * 9_000, "secret_key" * 6_000,
-], ids=range(16))  # fmt: skip
+], ids=range(22))  # fmt: skip
 def test_long_texts_take_no_time(text):
     """A spec's notes pass here, and a page that a server answers: it took minutes."""
     began = time.process_time()
@@ -104,6 +117,25 @@ def test_the_environments_secrets_are_hidden_and_its_paths_are_not(monkeypatch):
     )
     assert text == "*** *** *** /home/me/.ray/token 1 /home/me/google.json"
     assert redacted("AccountName=a;other=0123, a%2Fb%2Bc%2Fd%2Be%3D") == "***, ***"
+
+
+@pytest.mark.parametrize(
+    "secret", ["a'b\"c\\\\d", "päßwörter", "-----BEGIN-----\nAAAAAAAA\nBBBBBBBB", "a/b c\td e"]
+)
+def test_and_so_they_are_as_json_and_python_write_them(monkeypatch, secret):
+    """A whole answer in JSON passes here; an error quotes its arguments, or is cut to a line."""
+    monkeypatch.setenv("MY_PASSWORD", secret)
+    written = [json.dumps(secret), json.dumps(secret, ensure_ascii=False), repr(secret)]
+    for text in (*written, quote(secret), " ".join(secret.split()), secret.splitlines()[-1]):
+        assert redacted(f"<{text}>") in ("<***>", "<'***'>", '<"***">'), text
+
+
+def test_a_secret_is_hidden_before_a_line_is_cut(monkeypatch):
+    monkeypatch.setenv("MY_PASSWORD", "sEcReT-sEcReT")
+    text = "a\n b " * 9 + "sEcReT-sEcReT " * 9
+    assert [in_a_line(text, most).count("sEc") for most in range(1, 99)] == [0] * 98
+    assert in_a_line("a \x1b\n b", 5) == "a \\x1…"
+    assert in_a_line("a\nb", 3) == "a b"
 
 
 def test_what_steers_a_terminal_is_written_out():

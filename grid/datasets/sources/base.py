@@ -190,7 +190,7 @@ class Source:
             {
                 "state": self.state,
                 "format": shards.FORMAT_VERSION,
-                "manifest": 3,
+                "manifest": 4,
                 **allowed,
                 **self._kept(),
             },
@@ -201,7 +201,7 @@ class Source:
         """Names the source's shards, which are the same however many images may be broken."""
         return content_id(
             "ingest",
-            {"state": self.state, "format": shards.FORMAT_VERSION, "shards": 1, **self._kept()},
+            {"state": self.state, "format": shards.FORMAT_VERSION, "shards": 2, **self._kept()},
         )
 
     def _kept(self) -> dict:

@@ -195,6 +195,9 @@ def test_an_alpha_that_nobody_filled_in_makes_no_white_image():
     with pytest.raises(BrokenImage, match="all of it is transparent; save it without alpha"):
         decode(head + pixels.tobytes())
     pixels[5, 3] = (10, 20, 30, 255)
+    empty = io.BytesIO()  # as tiles beside a tissue are
+    Image.new("RGBA", (4, 6)).save(empty, "PNG")
+    assert (decode(empty.getvalue()) == 255).all()
     found = decode(head + pixels.tobytes())
     assert found[5, 3].tolist() == [30, 20, 10] and (found[:5] == 255).all()
 

@@ -146,5 +146,5 @@ class ImportedConfig(GeneratorConfig):
 
 ORDER_REV = 1
 """Raised when a change of the code changes the order of a pool's images."""
-DECODING_REV = 2
+DECODING_REV = 1
 """Raised when a change of the code changes pixels."""

@@ -9,7 +9,7 @@ import yaml
 
 from equigrid.grid.authoring.proposing import Proposal
 from equigrid.grid.errors import UserError
-from equigrid.grid.reporting.out_folder import replacing
+from equigrid.grid.reporting.out_folder import check_no_address, replacing
 
 WIDTH = 100
 
@@ -26,6 +26,7 @@ def write(path: Path, text: str, *, force: bool, where: str, right: str) -> None
     """Writes a spec's text; over a file that is there only by `force`. where, right: how the caller
     names the path, and what allows it. Raises UserError.
     """
+    check_no_address(path, where)
     if path.suffix not in (".yaml", ".yml"):
         raise UserError(f"{where}: {path}; a spec's name ends in .yaml")
     try:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from equigrid.grid.errors import UserError
 from equigrid.grid.store import Store
+
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")  # of two slashes a path makes one
 
 
 def out_folder(
@@ -22,6 +25,7 @@ def out_folder(
     not lie in it. Raises UserError; OSError where the disk is full.
     """
     folder = Path(out) if out is not None else Path("equigrid-out") / grid
+    check_no_address(folder, option)
     if store is not None:
         check_outside(store, folder, option)
     try:
@@ -46,10 +50,18 @@ def out_folder(
     return folder
 
 
+def check_no_address(path: Path, option: str) -> None:
+    """Raises UserError for an address, such as s3://…, of which a folder would be made here."""
+    if _ADDRESS.match(str(path)):
+        what = "is an address; name a place on this machine, and copy what is written from there"
+        raise UserError(f"{option}: {path} {what}")
+
+
 def check_outside(store: Store | str, path: Path, option: str) -> None:
     """Raises UserError for a path in a store's folder: a table under the name of one of its files
-    would be the end of it. store: its address, where it is not opened yet.
+    would be the end of it; and for an address. store: its own, where it is not opened yet.
     """
+    check_no_address(path, option)
     place = (store if isinstance(store, str) else store.uri).removeprefix("file://")
     if not place or "://" in place:
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from equigrid.grid.authoring.writing import write
 from equigrid.grid.errors import UserError
 from equigrid.grid.reporting.out_folder import check_outside, out_folder, replacing
 
@@ -104,3 +105,17 @@ def test_nothing_is_written_into_a_store(store, tmp_path):
     assert not (root / "report").exists()
     for place in (tmp_path / "store-2", tmp_path, root / ".." / "x", tmp_path / "storeroom"):
         check_outside(store, place, "--out")
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/x", "hf://a/b", "https://h/x", "file:///tmp/x"])
+def test_no_folder_is_made_of_an_address(tmp_path, monkeypatch, place):
+    """`report --out s3://bucket/x` said that it had written there, to a folder `s3:` here."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="--out: .* is an address; name a place on this machine"):
+        out_folder(place, "grid", option="--out")
+    with pytest.raises(UserError, match="--csv: .* is an address"):
+        check_outside("memory://", Path(place), "--csv")
+    with pytest.raises(UserError, match="is an address"):
+        write(Path(f"{place}.yaml"), "", force=True, where="--to", right="write --force")
+    assert not os.listdir(tmp_path)
+    assert out_folder("a:b", "grid") == Path("a:b"), "a name with a colon is none"

@@ -7,15 +7,13 @@ import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from equigrid.generators.common import dicom
-
-if TYPE_CHECKING:
-    from PIL import TiffImagePlugin
 
 _ORIENTATION = ExifTags.Base.Orientation
 # Of TIFF 6.0.
@@ -175,17 +173,18 @@ def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Imag
         _check_size(opened.size)  # pages differ
         _check_scans(opened, data)
         deep_colours = opened.mode in ("RGB", "RGBA") and _has_16_bits(opened)
-        inverted = opened.format == "TIFF" and _white_is_zero(opened)
+        inverted = isinstance(opened, TiffImageFile) and _white_is_zero(opened)
         raw = str(opened.tile[0][3]) if opened.tile else ""
         opened.load()
         _check_transparent_level(opened, raw)
-        if opened.format == "TGA" and opened.mode == "RGBA" and not opened.getextrema()[3][1]:
-            # Programs of games leave its alpha 0: each image would be a white one.
+        # Programs of games leave its alpha 0: each image would be a white one.
+        alpha = opened.getchannel("A") if (opened.format, opened.mode) == ("TGA", "RGBA") else None
+        if alpha and not alpha.getbbox():
             raise BrokenImage("all of it is transparent; save it without alpha, or remove it")
         return ImageOps.exif_transpose(opened), pages, deep_colours, inverted
 
 
-def _white_is_zero(opened: "TiffImagePlugin.TiffImageFile") -> bool:
+def _white_is_zero(opened: TiffImageFile) -> bool:
     """Whether the lowest level of a TIFF is white and Pillow leaves it so, as it does beyond 8
     bits. Raises BrokenImage for kinds of which it makes other levels than are in the file.
     """

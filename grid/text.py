@@ -23,6 +23,11 @@ _CODE = 12  # characters of a `?code=` that lets somebody in; shorter ones are n
 # strangers pass through.
 _OPTION = re.compile(r"([?&;#])([\w.%\[\]-]{1,100})=(['\"]?[^\s?&;#'\"<>\\]+)")
 _URI = re.compile(r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}:/{1,2})([^\s'\"<>]+)", re.I)
+# A password with a blank or a quote in it, of which an address cannot consist.
+_PARTED = re.compile(
+    r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}:/{1,2})[^\s/@:'\"<>]{1,200}:[^\s/@'\"<>]{0,200}"
+    r"[\s'\"<>]{1,2}[^\s/@'\"<>]{0,200}@(?=[\w\[])", re.I,
+)  # fmt: skip
 _ENCODED = re.compile(
     r"(?<![a-z0-9+.-])([a-z][a-z0-9+.-]{0,40}%(?:25){0,3}3A)([^\s&;#'\"<>]+)", re.I
 )
@@ -137,6 +142,7 @@ def as_one_word(uri: str) -> str:
 
 def _without_credentials(text: str, depth: int = 0) -> str:
     if ":/" in text:  # of one slash: what a path makes of an address
+        text = _PARTED.sub(rf"\1{HIDDEN}@", text) if "@" in text else text
         text = _URI.sub(lambda found: f"{found[1]}{_of_uri(found[1], found[2])}", text)
     if "=" in text:
         text = _SETTING.sub(rf"\1{HIDDEN}", text)

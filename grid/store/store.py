@@ -103,6 +103,7 @@ class Store:
         self._identity, self._identified = identity, identity is None
         try:
             _refuse_credentials(uri)
+            _check_slashes(uri)
             self._files = Folder(uri.removeprefix("file://")) if _is_local(uri) else Bucket(uri)
         except UserError:
             raise
@@ -323,6 +324,14 @@ def retry_s() -> float:
     if not 0 <= seconds < float("inf"):  # nan is neither
         raise UserError(f"EQUIGRID_STORE_RETRY_S: {text!r}; write seconds, like {RETRY_S:g}")
     return seconds
+
+
+def _check_slashes(uri: str) -> None:
+    """A folder `s3:` here is not what was meant."""
+    scheme, slash, rest = uri.partition(":/")
+    if slash and re.fullmatch(r"[A-Za-z][\w+.-]+", scheme) and not rest.startswith("/"):
+        what = "an address has two slashes, and a folder whose name ends so begins with ./"
+        raise UserError(redacted(f"store {uri}: {what}"))
 
 
 def _is_local(uri: str) -> bool:

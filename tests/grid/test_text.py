@@ -46,6 +46,7 @@ WITHOUT = [
     "parquet:/data/me@v1/x", "http://[::1]:8265/x", "npz: a/b:c/d@v1/x", "a@b:22/x@y/z",
     "{'label_key': 'a', 'key': 'label'}", "AKIA and hf_hub and ghp_", "user:pass@host",
     "labels: cat@2x/a.png", "s3://bucket/AKIA/x", "me@host:dir/x@v2/y",
+    "s3://b:9000/x by me@host", "http://h:80 or http://h:81, ask me@host", "see http://x: mail to a@b",
     "an oreo cookie: 120 images", "token = read(path)", "access_key: text",
     "http://host:8265/x@y", "file:///home/me/data", "/home/me/key=1/secret", "me@host:/x",
 ]  # fmt: skip
@@ -70,6 +71,7 @@ def test_credentials_of_a_uri_are_hidden_wherever_it_stands(uri, frame):
              "AKIA0123456789ABCDEF:sEcReT/x+y0123456789", f"hf_{'sEcReT' * 6}", f"ghp_{'sEcReT' * 6} x",
              "password=sEcReT", "x?secret_key='sEcReT'", "https://h?a=1&amp;sig=sEcReT",
              "export AWS_SECRET_ACCESS_KEY=sEcReT", "S3Options(access_key='AK', secret_key='sEcReT')", "X-Amz-Signature=sEcReT&x=1",
+             's3://AK:"sEcReT@b/x', "s3:/AK: sEcReT@b/x", "s3://AK:x\nsEcReT@b: no", "{'a': 's3://AK:x'sEcReT@b'}",
              "x-api-key: sEcReT", "Cookie: session=sEcReT", f"sk-{'sEcReT' * 6}", f"eyJ{'sEcReT' * 6}.{'sEcReT' * 2}.{'sEcReT' * 2}"],
 )  # fmt: skip
 def test_and_outside_a_uri_where_a_library_says_them(text):

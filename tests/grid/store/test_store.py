@@ -248,3 +248,18 @@ def test_what_would_never_end_is_not_read(tmp_path, what, name):
     os.mkfifo(path) if what == "pipe" else path.symlink_to(what)
     with pytest.raises(StoreError, match=r"is no file \(a pipe or a device\?\)|leads out"):
         Store(store.uri).get_json("store.json") if name == "store.json" else Store(store.uri)
+
+
+@pytest.mark.parametrize("place", ["s3:/bucket/x", "S3:/bucket", "file:/tmp/x", "gs:/b"])
+def test_an_address_with_one_slash_is_no_folder(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"store {place}: an address has two slashes"):
+        Store(place, create=True)
+    assert not os.listdir(tmp_path)
+    assert os.path.isdir(Store(f"./{place}", create=True).uri), "who means a folder says so"
+
+
+def test_a_secret_in_such_an_address_is_not_told():
+    with pytest.raises(UserError) as error:
+        Store("s3:/AK:sEcReT@bucket/x")
+    assert "sEcReT" not in str(error.value)

@@ -147,17 +147,20 @@ class Attempts:
         """What the jobs' body returned, or that its process was lost: which of several was at
         fault, shows when they go on alone.
         """
+        ended = self._ended.pop(ref, None)
         try:
-            return ray.get(ref)
+            outcomes = ray.get(ref)
         except ray.exceptions.RayError as error:
             if attempts[0].slot is None:
                 self._orphans = cluster.Orphans()
             if len(attempts) > 1:
                 self.alone.update(attempt.job.id for attempt in attempts)
             lost = {"fresh_slot": True, "lost_process": True}
-            why = self._ended.pop(ref, None) or _loss(error)
-            outcome = {"status": jobs.RETRY, "error": why, **lost}
+            outcome = {"status": jobs.RETRY, "error": ended or _loss(error), **lost}
             return [dict(outcome) for _ in attempts]
+        if ended:  # in the moment in which it was done: what it holds is lost all the same
+            outcomes = [{**outcome, "fresh_slot": True} for outcome in outcomes]
+        return outcomes
 
 
 def _shares_device(job: Job) -> bool:

@@ -132,7 +132,7 @@ def redacted(text: str) -> str:
 
 def holds_credentials(uri: str) -> bool:
     """Whether a URI has in it what `redacted` would hide."""
-    return ("://" in uri or "%3A" in uri.upper()) and _without_credentials(uri) != uri
+    return (":/" in uri or "%3A" in uri.upper()) and _without_credentials(uri) != uri
 
 
 def as_one_word(uri: str) -> str:

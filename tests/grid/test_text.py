@@ -19,6 +19,7 @@ KEY, SECRET = "AKIAEXAMPLE", "sEcReT+x/y=z"
 WITH = [
     f"s3://{KEY}:{SECRET}@bucket/prefix",
     f"s3://{KEY}@bucket/prefix",
+    f"s3:/{KEY}:{SECRET}@bucket/x",
     f"s3://bucket/x?region=eu&endpoint_override=http://{KEY}:{SECRET}@10.0.0.1:9000&scheme=http",
     f"s3://bucket/x?endpoint_override=http%3A%2F%2F{KEY}%3AsEcReT%40host%3A9000",
     f"s3://bucket/x?endpoint_override={KEY}:sEcReT@host:9000",

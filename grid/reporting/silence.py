@@ -3,6 +3,22 @@
 from collections.abc import Mapping
 
 AFTER_S = 1800.0
+MOST_UNHEARD_S = 5.0  # of the time between two answers, what counts
+
+
+class Listened:
+    """A clock that stands while nobody listens: who listens may be stopped (Ctrl-Z), or wait for
+    the store, and jobs that got further meanwhile are not to be called silent. `seconds`: its time.
+    """
+
+    def __init__(self, now_s: float) -> None:
+        self.seconds = 0.0
+        self._heard_s = now_s
+
+    def heard(self, now_s: float) -> None:
+        """The jobs, or whoever speaks for them, gave an answer."""
+        self.seconds += min(now_s - self._heard_s, MOST_UNHEARD_S)
+        self._heard_s = now_s
 
 
 class Silence:

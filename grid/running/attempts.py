@@ -38,7 +38,7 @@ class Attempts:
         self._store, self._requests = store, requests
         self._under_way: dict[ray.ObjectRef, tuple[Attempt, ...]] = {}  # by request
         self._ended: dict[ray.ObjectRef, str] = {}  # requests whose process we end, and why
-        self._orphans: cluster.Orphans | None = None  # once a worker group was lost
+        self._orphans = cluster.Orphans()  # of groups that were lost, an interrupted run's too
         self.alone: set[str] = set()  # jobs that share no request any more: one was lost with them
 
     @property
@@ -100,8 +100,7 @@ class Attempts:
         """The attempts that have ended, with their outcomes. Waits for the first of them, or for a
         slot that comes up, but not for longer than that.
         """
-        if self._orphans:
-            self._orphans.free()
+        self._orphans.free()
         awaited = [*self._under_way, *self.pool.coming]
         if not awaited:  # no machine has room for a slot now
             time.sleep(within_s)
@@ -147,18 +146,16 @@ class Attempts:
         """What the jobs' body returned, or that its process was lost: which of several was at
         fault, shows when they go on alone.
         """
-        ended = self._ended.pop(ref, None)
+        why = self._ended.pop(ref, None)
         try:
             outcomes = ray.get(ref)
         except ray.exceptions.RayError as error:
-            if attempts[0].slot is None:
-                self._orphans = cluster.Orphans()
             if len(attempts) > 1:
                 self.alone.update(attempt.job.id for attempt in attempts)
             lost = {"fresh_slot": True, "lost_process": True}
-            outcome = {"status": jobs.RETRY, "error": ended or _loss(error), **lost}
+            outcome = {"status": jobs.RETRY, "error": why or _loss(error), **lost}
             return [dict(outcome) for _ in attempts]
-        if ended:  # in the moment in which it was done: what it holds is lost all the same
+        if why:  # it was over just before: what waits for its slot must not die with it
             outcomes = [{**outcome, "fresh_slot": True} for outcome in outcomes]
         return outcomes
 

@@ -1,7 +1,8 @@
 """Where running jobs say how far they are, and the driver reads it.
 
 An actor that holds a number per job. Slots call it without waiting for it, and the driver asks
-without waiting either: a board that dies, or is slow, costs nothing but the numbers.
+without waiting either: a board that dies, or is slow, costs nothing but the numbers. Ray starts
+another one then: without numbers, nobody could tell a job that hangs.
 """
 
 from typing import Any
@@ -44,26 +45,31 @@ class Board:
     """The driver's side. `shares`: as last read."""
 
     def __init__(self) -> None:
-        actor: Any = ray.remote(num_cpus=0, max_restarts=0)(Shares)
+        actor: Any = ray.remote(num_cpus=0, max_restarts=-1)(Shares)
         self._actor = actor.options(scheduling_strategy=cluster.here()).remote()
         self.teller = Teller(self._actor)
         self.shares: dict[str, float] = {}
         self._asked: ray.ObjectRef | None = None
         self._asked_at_s = -ASK_EVERY_S
 
-    def look(self, running: list[str], now_s: float) -> None:
-        """Takes in what came, and asks again now and then; waits for nothing."""
+    def look(self, running: list[str], now_s: float) -> bool:
+        """Takes in what came, and asks again now and then; waits for nothing. Whether an answer
+        came.
+        """
         if self._asked is not None:
             if not ray.wait([self._asked], timeout=0)[0]:
-                return
+                return False
+            asked, self._asked = self._asked, None
             try:
-                self.shares = ray.get(self._asked)
+                self.shares = ray.get(asked)
             except ray.exceptions.RayError:
                 self.shares = {}
-            self._asked = None
+            else:
+                return True
         elif now_s - self._asked_at_s >= ASK_EVERY_S:
             self._asked_at_s = now_s
             self._asked = self._actor.read.remote(running)
+        return False
 
     def close(self) -> None:
         """Ends the actor."""

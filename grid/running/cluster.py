@@ -263,8 +263,8 @@ class Orphans:
         self._looked_s = float("-inf")
 
     def free(self) -> int:
-        """Removes those of this job; returns how many. That a maker is dead Ray knows only later:
-        to be called in every round of the driver's loop once a group was lost.
+        """Removes those of this job, of runs before this one too; returns how many. That a maker is
+        dead Ray knows only later: to be called in every round of the driver's loop.
         """
         now = self._clock()
         if now - self._looked_s < LOOK_EVERY_S:

@@ -156,10 +156,11 @@ class Driver:
 
     def _tell(self) -> None:
         jobs_now = self.attempts.at_work()
+        heard = False
         if self.board:
-            self.board.look([job.id for job in jobs_now], time.monotonic())
+            heard = self.board.look([job.id for job in jobs_now], time.monotonic())
         shares = self.board.shares if self.board else {}
-        self.observers.tell(jobs_now, shares, self.attempts.devices_held)
+        self.observers.tell(jobs_now, shares, self.attempts.devices_held, heard=heard)
         for job_id in self.observers.hung:
             self.attempts.end(job_id, "no sign of progress for execution.hung_after_s: ended")
 

@@ -12,7 +12,7 @@ from equigrid.grid.reporting import trackers
 from equigrid.grid.reporting.forecast import Forecast
 from equigrid.grid.reporting.metrics import GridMetrics
 from equigrid.grid.reporting.progress import Progress, Stage, Whole
-from equigrid.grid.reporting.silence import Silence
+from equigrid.grid.reporting.silence import Listened, Silence
 from equigrid.grid.running.budget import Budget
 from equigrid.grid.running.queue import JobQueue, State
 from equigrid.grid.running.shard_cache import ShardCache
@@ -47,6 +47,7 @@ class Observers:
         self._running: dict[str, tuple[Job, float]] = {}  # jobs at work, and when they began
         self._shares: dict[str, float] = {}
         self._silence = Silence()
+        self._listened = Listened(self._began_s)
         self._hung_after_s = the_plan.resolved.spec.execution.hung_after_s
         self._foretold_s = -FORETELL_EVERY_S
         self._metrics = GridMetrics(the_plan.resolved.spec.name)
@@ -102,9 +103,11 @@ class Observers:
         if row:
             self._rows.append(row)
 
-    def tell(self, at_work: list[Job], shares: Mapping[str, float], devices: float) -> None:
+    def tell(
+        self, at_work: list[Job], shares: Mapping[str, float], devices: float, *, heard: bool
+    ) -> None:
         """Tells everybody. at_work: the jobs that devices work on now; shares: how much of them is
-        done, as far as they say so; devices: that are held.
+        done, as far as they say so; devices: that are held; heard: whether the shares are new.
         """
         now = time.monotonic()
         began = {job_id: at for job_id, (_, at) in self._running.items()}
@@ -115,6 +118,7 @@ class Observers:
         if now - self._foretold_s >= FORETELL_EVERY_S:
             self._foretold_s = now
             self._foretell(now, devices)
+        if heard:
             self._tell_of_silence(now)
         self._tell_metrics()
         self.progress.update()
@@ -129,8 +133,9 @@ class Observers:
         self.whole.at_s = now_s
 
     def _tell_of_silence(self, now_s: float) -> None:
+        self._listened.heard(now_s)
         shares = {job_id: self._shares.get(job_id) for job_id in self._running}
-        for job_id, seconds in self._silence.look(shares, now_s).items():
+        for job_id, seconds in self._silence.look(shares, self._listened.seconds).items():
             job, _ = self._running[job_id]
             what = (
                 f"if it hangs, kill its process (ray::{job.stage} in `ps`), and it is tried again"
@@ -145,7 +150,7 @@ class Observers:
     def hung(self) -> list[str]:
         """Jobs at work that have been silent for longer than the spec allows."""
         limit_s = self._hung_after_s
-        return [] if limit_s is None else self._silence.since(limit_s, time.monotonic())
+        return [] if limit_s is None else self._silence.since(limit_s, self._listened.seconds)
 
     def close(self, *, interrupted: bool) -> None:
         """The last that is told."""

@@ -2,8 +2,10 @@
 (patients) on one side, and the refusal of what would put one group on two.
 """
 
+import math
 import re
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -30,6 +32,8 @@ _PART_OF_SERIES = re.compile(
 # What a pattern of a user's may take: some need exponentially long for names that they do not
 # match. The `re` of Python cannot be stopped, `regex` can.
 _PATTERN_S, _PATTERN_NAME_S = 5.0, 1e-3
+# `regex` writes out what is repeated by a count, and then nothing stops it: 100,000 take 0.1 GB.
+_COUNT, _MOST_COUNTED = re.compile(r"(\)?)\{(\d+)"), 100_000
 _LARGEST_SERIES = 0.5  # of a class: a beginning that most names share says nothing of groups
 
 
@@ -101,12 +105,7 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     that it matches. Raises UserError for a name that it does not match, and for an expression that
     takes too long.
     """
-    try:
-        compiled = regex.compile(pattern)
-    except regex.error as error:
-        raise UserError(
-            f"dataset.group: {pattern!r} is no regular expression ({error}), and no column"
-        ) from error
+    compiled = _compiled(pattern)
     found = []
     end_s = time.monotonic() + _PATTERN_S + _PATTERN_NAME_S * len(names)
     for name in names:
@@ -124,6 +123,33 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
             )
         found.append(group)
     return found
+
+
+def _compiled(pattern: str) -> "regex.Pattern[str]":
+    """Raises UserError for what is none of Python's regular expressions: `regex` knows more, of
+    which recursion takes all memory that there is.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            re.compile(pattern)
+            if _counted(pattern) <= _MOST_COUNTED:
+                return regex.compile(pattern)
+    # The last two: of brackets too deep, and of flags that exclude each other.
+    except (re.error, regex.error, OverflowError, RecursionError, ValueError) as error:
+        raise UserError(
+            f"dataset.group: {pattern!r} is no regular expression ({error}), and no column"
+        ) from error
+    raise UserError(
+        f"dataset.group: {pattern!r} repeats by a count more than {_MOST_COUNTED:,} times; write "
+        "a smaller count, * or +"
+    )
+
+
+def _counted(pattern: str) -> int:
+    """How often something is repeated by a count, at most: counts behind brackets may multiply."""
+    counts = [(bracket, int(n)) for bracket, n in _COUNT.findall(pattern) if int(n)]
+    alone = max((n for bracket, n in counts if not bracket), default=1)
+    return alone * math.prod(n for bracket, n in counts if bracket)
 
 
 def group_columns(names: Iterable[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Which running jobs are told of, and when, as nothing is heard of them."""
 
-from equigrid.grid.reporting.silence import Silence
+from equigrid.grid.reporting.silence import Listened, Silence
 
 
 def heard(silence: Silence, now_s: float, **shares) -> dict[str, float]:
@@ -48,3 +48,18 @@ def test_those_that_are_silent_for_longer_than_allowed():
     assert silence.since(5, 9) == ["a", "b"]
     silence.forget("b")
     assert silence.since(5, 9) == ["a"], "its next attempt is not ended for the silence of the last"
+
+
+def test_time_in_which_nobody_listened_is_no_silence():
+    """The driver was stopped for an hour (Ctrl-Z) while its jobs went on: what it last knew of them
+    made them look hung.
+    """
+    listened, silence = Listened(100), Silence(after_s=30)
+    for now_s, share in [(101, 0.1), (102, 0.2), (3702, 0.2)]:  # as answered before it was stopped
+        listened.heard(now_s)
+        assert heard(silence, listened.seconds, a=share) == {}
+        assert silence.since(30, listened.seconds) == []
+    for now_s in range(3703, 3728):
+        listened.heard(now_s)
+        assert heard(silence, listened.seconds, a=0.2) == ({"a": 30} if now_s == 3727 else {})
+    assert silence.since(30, listened.seconds) == ["a"]

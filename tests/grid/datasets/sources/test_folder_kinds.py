@@ -295,6 +295,28 @@ def test_a_pattern_that_would_take_for_ever_is_refused(monkeypatch):
     assert time.monotonic() - begin_s < 5, "of some 2^40 steps"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("(?R)?p", "is no regular expression"),  # it took all memory until the time was up
+        ("(" * 3000 + "p" + ")" * 3000, "is no regular expression"),
+        ("(?a)(?u)p", "is no regular expression"),
+        ("(a?){99999999}p", "repeats by a count more than 100,000 times; write"),
+        ("(?:(?:a{999}){99}){99}", "repeats by a count"),
+    ],
+)
+def test_a_pattern_that_regex_cannot_bear_is_refused(pattern, why):
+    with pytest.raises(UserError, match=why):
+        splitting.groups_by_pattern(["patient1"], pattern)
+
+
+def test_patterns_with_counts_are_none_of_those():
+    name = "6ba7b810-9dad-11d1-80b4-00c04fd430c8_20261201T235959_000001"
+    uuid = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    found = splitting.groups_by_pattern([name], rf"^({uuid})_\d{{8}}T\d{{6}}_\d{{6}}$")
+    assert found == [name[:36]]
+
+
 def test_a_class_of_one_patient_cannot_be_split(tmp_path, write_tree):
     names = [name for name in PATIENTS if name.startswith("a/")] + [
         f"b/patient99_{i}.png" for i in range(5)

@@ -41,11 +41,18 @@ def entries(folder: str) -> list[os.DirEntry]:
 
 
 def is_folder(entry: os.DirEntry) -> bool:
-    """Whether it is a folder, or a link to one. Raises BadTree for a link that leads to itself."""
+    """Whether it is a folder, or a link to one. Raises BadTree for a link that leads to itself or
+    nowhere: a class may lie there, on a disk that is not mounted.
+    """
     try:
-        return entry.is_dir()
+        if entry.is_dir():
+            return True
+        if entry.is_symlink() and not is_hidden(entry.name):
+            entry.stat()
+        return False
     except OSError as error:
-        raise BadTree(f"{entry.path} cannot be read: {error.strerror}; remove the link") from error
+        right = "mend or remove the link"
+        raise BadTree(f"{entry.path} cannot be read: {error.strerror}; {right}") from error
 
 
 def walk(folder: str, _above: frozenset = frozenset()) -> Iterator[os.DirEntry]:

@@ -116,11 +116,8 @@ class Tree(NamedTuple):
         return image and Shape.of(self.classes, image, self.counts)
 
     def image(self) -> tuple[int, int, int] | None:
-        try:
-            some = ((self.root / file.name).read_bytes() for file in self.files["train"])
-            return encoded.image_shape(some, self.reading)
-        except OSError as error:
-            raise _unreadable(error) from error
+        some = (_content(self.root / file.name) for file in self.files["train"])
+        return encoded.image_shape(some, self.reading)
 
     def _sizes(self) -> Iterator[tuple[str, tuple[int, int] | None]]:
         for files in self.files.values():
@@ -128,8 +125,12 @@ class Tree(NamedTuple):
                 yield file.name, header_size(str(self.root / file.name))
 
 
-def _unreadable(error: OSError) -> UserError:
-    return UserError(f"dataset: {error.filename} cannot be read: {error.strerror}")
+def _content(path: Path) -> bytes:
+    """Raises UserError with the file's name, which errors of reading (a disk's) do not hold."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"dataset: {path} cannot be read: {error.strerror}") from error
 
 
 def root_folder(place: object, kind: str, layout: str) -> Path:
@@ -449,7 +450,7 @@ def _from_table(
 def _contents(tree: Tree) -> Contents:
     image = tree.image()
     if image is None:
-        some = ((tree.root / file.name).read_bytes() for file in tree.files["train"][:1])
+        some = (_content(tree.root / file.name) for file in tree.files["train"][:1])
         why = encoded.first_failure(some, tree.reading)
         what = f"none of the first {encoded.TRIED} images can be decoded ({why})"
         raise UserError(f"dataset: {tree.root}: {what}; are they images?")
@@ -464,7 +465,7 @@ def _contents(tree: Tree) -> Contents:
 def _raw(root: str, unit: tuple[int, list[_File]]) -> Iterator[tuple[int, str, bytes, int]]:
     start, files = unit
     for i, (name, label) in enumerate(files):
-        yield start + i, name, Path(root, name).read_bytes(), label
+        yield start + i, name, _content(Path(root, name)), label
 
 
 def _read(

@@ -5,8 +5,10 @@ stream.
 import io
 import lzma
 import math
+import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -82,7 +84,7 @@ def look_into(path: Path, where: str, classes: int | None = None) -> NpzFile:
     try:
         if not zipfile.is_zipfile(path):
             raise UserError(f"{where} is no .npz file of plain arrays; make it by numpy.savez")
-        with np.load(path, allow_pickle=False) as arrays:
+        with _quiet(), np.load(path, allow_pickle=False) as arrays:
             names = arrays.files
             needed = [
                 f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")
@@ -91,6 +93,8 @@ def look_into(path: Path, where: str, classes: int | None = None) -> NpzFile:
                 raise UserError(
                     f"{where} has no {absent[0]}; it has {', '.join(names) or 'nothing'}"
                 )
+            if twice := next((name for name, n in Counter(names).items() if n > 1), None):
+                raise UserError(f"{where} has {twice} {names.count(twice)} times; keep one of them")
             splits = [
                 split
                 for split in SPLITS
@@ -135,13 +139,16 @@ def _check_labels(path: Path, images: "_Header", where: str, split: str) -> None
                 f"{where}: {split}_{name} are said to be {found.shape}, which is {found.bytes:,} "
                 f"bytes, and {found.there:,} are there"
             )
+    if images.fortran and len(images.shape) > 1:
+        right = "save them with numpy.ascontiguousarray"
+        raise UserError(f"{where}: {split}_images are in Fortran's order; {right}")
     if n > MOST_IMAGES:
         right = "pack them into Parquet files and use parquet"
         raise UserError(f"{where}: {split} has {n:,} images; {MOST_IMAGES:,} are the most; {right}")
 
 
 def _labels(labels: np.ndarray, where: str, split: str) -> np.ndarray:
-    if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(labels):
+    if labels.dtype.kind not in "iu" or not labels.ndim or labels.size != len(labels):
         found = f"{labels.dtype} {labels.shape}"
         raise UserError(
             f"{where}: {split}_labels are {found}; "
@@ -186,7 +193,8 @@ def _header(path: Path | str, name: str) -> _Header:
     newer = np.lib.format.read_magic(start) >= (2, 0)
     layout = np.lib.format
     read = layout.read_array_header_2_0 if newer else layout.read_array_header_1_0
-    shape, fortran, dtype = read(start)
+    with _quiet():
+        shape, fortran, dtype = read(start)
     size = math.prod(shape) * dtype.itemsize
     return _Header(shape, fortran, dtype, size, there - start.tell(), start.tell())
 
@@ -194,7 +202,7 @@ def _header(path: Path | str, name: str) -> _Header:
 def _read(path: str, resize: int | None, unit: tuple[str, int, int]) -> Iterator[Batch]:
     """The images of a split from `start` to `stop` - 1, some MiB at a time."""
     split, start, stop = unit
-    with _readable(path), np.load(path, allow_pickle=False) as arrays:
+    with _readable(path), _quiet(), np.load(path, allow_pickle=False) as arrays:
         labels = arrays[f"{split}_labels"].reshape(-1).astype(np.int64)
     place = 0
     for images in _stream(path, split):
@@ -203,6 +211,14 @@ def _read(path: str, resize: int | None, unit: tuple[str, int, int]) -> Iterator
             part = images[chosen] if resize is None else resized(images[chosen], resize)
             yield Batch(part, labels[place : place + len(images)][chosen])
         place += len(images)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what numpy tells of headers that Python 2 wrote: they are read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager
@@ -217,14 +233,10 @@ def _readable(path: str) -> Iterator[None]:
 def _stream(path: str, split: str) -> Iterator[np.ndarray]:
     name = f"{split}_images"
     with _readable(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as member:
-        shape, fortran, _, _, _, begin = _header(path, name)
+        header = _header(path, name)
+        shape, begin = header.shape, header.start
         member.seek(begin)
         image = shape[1:] if len(shape) == 4 else (*shape[1:], 1)
-        if fortran and len(shape) > 1:
-            raise ValueError(
-                f"{path}: {split}_images are in Fortran's order; "
-                "save them with numpy.ascontiguousarray"
-            )
         each = int(np.prod(image))
         step = max(1, CHUNK_BYTES // each)
         for first in range(0, shape[0], step):

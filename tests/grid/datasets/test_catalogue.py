@@ -2,6 +2,7 @@
 
 import inspect
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,10 @@ def test_a_large_npz_is_read_a_few_shards_at_a_time(tmp_path, store):
         ({"test_images": np.zeros((0, 8, 8, 3), np.uint8), "test_labels": np.zeros(0, int)}, "test has no images"),
         ({"val_images": np.zeros((3, 8, 8, 3), np.uint8), "val_labels": np.array([0, 1, 3])}, "no image in train has label 3"),
         ({"train_labels": np.array([None] * 700)}, "train_labels are object; whole numbers are needed"),
+        ({"train_labels": np.zeros(700, "m8[s]")}, r"train_labels are timedelta64\[s\]"),
+        ({"train_labels": np.int64(0)}, "one whole number an image is needed"),
+        ({"train_images": np.asfortranarray(np.zeros((700, 8, 8, 3), np.uint8))},
+         "train_images are in Fortran's order; save them with numpy.ascontiguous"),
     ],
 )  # fmt: skip
 def test_bad_npz_files(tmp_path, changes, message):
@@ -143,17 +148,32 @@ def test_bad_npz_files(tmp_path, changes, message):
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_npz(tmp_path, store):
+def test_what_is_no_npz(tmp_path):
     (tmp_path / "x.npz").write_text("x")
     with pytest.raises(UserError, match="x.npz is no .npz file of plain arrays"):
         catalogue.source({"npz": str(tmp_path / "x.npz")})
-    images = np.asfortranarray(np.zeros((700, 8, 8, 3), np.uint8))
-    spec, _ = write(tmp_path / "y.npz", train_images=images)
-    with pytest.raises(
-        ValueError,
-        match="y.npz: train_images are in Fortran's order; save them with numpy.ascontiguous",
-    ):
-        ingest.ingest(store, catalogue.source(spec))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["test_labels.npy", "test_labels"])
+def test_an_array_that_is_there_twice_is_none(tmp_path, name):
+    spec, _ = write(tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        archive.writestr(name, archive.read("test_labels.npy"))
+    with pytest.raises(UserError, match="x.npz has test_labels 2 times; keep one of them"):
+        catalogue.source(spec)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_header_that_python_2_wrote_warns_of_nothing(tmp_path):
+    spec, _ = write(tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"(700, 1), } ", b"(700L, 1), }"))
+    contents = catalogue.source(spec).contents()
+    assert sum(len(batch.labels) for batch in contents.read(contents.unit("train", 0, 700))) == 700
 
 
 def test_class_names_of_the_users_own(store, tmp_path):

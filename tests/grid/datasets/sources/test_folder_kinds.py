@@ -1,10 +1,12 @@
 """Folders as people have them: names, formats, links, junk, splits, groups and tables of labels."""
 
+import errno
 import io
 import os
 import shutil
 import socket
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +127,10 @@ def class_that_is_a_circle(root):
     (root / "train/loop").symlink_to(root / "train/loop")
 
 
+def class_that_is_not_mounted(root):
+    (root / "train/c").symlink_to(root / "elsewhere/c")
+
+
 def zero_width(root):
     (root / "train/a\u200b").mkdir()
 
@@ -145,6 +151,10 @@ def blank(root):
         (plug, "train/a/9.png is no file .a pipe, a socket"),
         (link_to_itself, "train/a/9.png cannot be read: Too many levels"),
         (class_that_is_a_circle, "train/loop cannot be read: Too many levels"),
+        (
+            class_that_is_not_mounted,
+            "train/c cannot be read: No such file.*; mend or remove the link",
+        ),
         (zero_width, r"class folder 'a\\u200b'"),
         (not_utf8, r"class folder '\\udcff\\udcfe'"),
         (blank, "class folder ' '"),
@@ -153,6 +163,25 @@ def blank(root):
 def test_links_pipes_and_names_that_nobody_can_print(both, spoil, message):
     spoil(both)
     refused(both, message)
+
+
+def test_a_link_to_nowhere_that_an_editor_left_is_none_of_the_set(both):
+    (both / "train/.#a").symlink_to("me@here.123")
+    (both / "train/a/.#0.png").symlink_to("me@here.123")
+    assert source(both).classes == ("a", "b")
+
+
+def test_a_file_that_the_disk_does_not_give_is_named(both, store, monkeypatch):
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name == "0.png" and path.parent.parent.name == "test":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    with pytest.raises(UserError, match=r"test/a/0.png cannot be read: Input/output error"):
+        ingest.ingest(store, source(both))
 
 
 def test_pools_refuse_circles_and_pipes(both):

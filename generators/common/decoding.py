@@ -3,8 +3,10 @@ for what is DICOM.
 """
 
 import io
+import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import PurePath
 from typing import BinaryIO, NamedTuple
@@ -50,6 +52,7 @@ MOST_PIXELS = 89_478_485
 _BLOCK_PIXELS = 2**20  # of a large image, converted at once: between forms it needs many times more
 # Pixels that one image draws, some again and again: a file of kilobytes could cost minutes.
 _MOST_DRAWN = 20 * MOST_PIXELS
+_MOST_PAGES = 10_000  # of a TIFF: to count so many takes Pillow some seconds, of more the square
 _MOST_SCANS = 1000  # of a JPEG: cameras write 1 to 10
 
 
@@ -166,6 +169,8 @@ def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Imag
     """
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         _check_size(opened.size)
+        if isinstance(opened, TiffImageFile):
+            _check_chain(data)
         pages = getattr(opened, "n_frames", 1)
         if page > pages:
             raise BrokenImage(f"it has {pages} pages or frames; page {page} is none of them")
@@ -182,6 +187,23 @@ def _opened(data: bytes | bytearray | memoryview, page: int) -> tuple[Image.Imag
         if alpha and not alpha.getbbox():
             raise BrokenImage("all of it is transparent; save it without alpha, or remove it")
         return ImageOps.exif_transpose(opened), pages, deep_colours, inverted
+
+
+def _check_chain(data: bytes | bytearray | memoryview) -> None:
+    """Raises BrokenImage for a TIFF of more pages than are counted, or whose pages go round."""
+    order = ">" if data[:2] == b"MM" else "<"
+    big = struct.unpack_from(f"{order}H", data, 2)[0] == 43  # BigTIFF
+    first, entries, place, each = (8, "Q", "Q", 20) if big else (4, "H", "I", 12)
+    pages = 0
+    with suppress(struct.error, OverflowError):  # beyond the end of the file: Pillow says so
+        (at,) = struct.unpack_from(f"{order}{place}", data, first)
+        while at:
+            pages += 1
+            if pages > _MOST_PAGES:
+                raise BrokenImage(f"it has more than {_MOST_PAGES:,} pages; save them as images")
+            (n,) = struct.unpack_from(f"{order}{entries}", data, at)
+            after = at + struct.calcsize(f"{order}{entries}") + each * n
+            (at,) = struct.unpack_from(f"{order}{place}", data, after)
 
 
 def _white_is_zero(opened: TiffImageFile) -> bool:

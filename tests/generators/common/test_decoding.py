@@ -105,6 +105,41 @@ def tiff(levels: np.ndarray, *, packed: bool = False, big: bool = False, **tags:
     return head + bytes(4) + many + strip
 
 
+def chain(pages: int, *, big: bool = False, round_: bool = False) -> bytes:
+    """A TIFF, or a BigTIFF, of many pages of one pixel each."""
+    tags = [
+        (256, 4, 1),
+        (257, 4, 1),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 1),
+        (279, 4, 1),
+    ]
+    entry, count, place = ("<HHQQ", "<Q", "<Q") if big else ("<HHII", "<H", "<I")
+    content = b"".join(struct.pack(entry, tag, kind, 1, value) for tag, kind, value in tags)
+    each = struct.calcsize(count) + len(content) + struct.calcsize(place)
+    head = (
+        struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16) if big else struct.pack("<2sHI", b"II", 42, 8)
+    )
+    begin = len(head)
+    after = [begin + (i + 1) * each for i in range(pages - 1)] + [begin if round_ else 0]
+    page = [struct.pack(count, len(tags)) + content + struct.pack(place, at) for at in after]
+    return head + b"".join(page)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_the_pages_of_a_tiff_are_counted_within_bounds(big):
+    """Pillow takes the square of their number: 24 MB took many minutes."""
+    _, seen = decoding.decode_and_see(chain(300, big=big))
+    assert seen.pages == 300
+    began_s = time.process_time()
+    for data in (chain(50_000, big=big), chain(3, big=big, round_=True)):
+        with pytest.raises(BrokenImage, match="more than 10,000 pages; save them as images"):
+            decode(data)
+    assert time.process_time() - began_s < 2
+
+
 LEVELS = np.random.default_rng(5).integers(0, 2**16, (5, 7)).astype(np.uint16)
 EIGHT = np.rint(LEVELS / 257).astype(np.uint8)
 
